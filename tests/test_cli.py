@@ -1,0 +1,108 @@
+"""The `dppt` command as a user runs it: in another process, with another folder as the present one."""
+import json
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+TINY = ["--image-size", "64x48", "--overrides", '{"width": 32, "depth": 2, "heads": 2}', "--batch-size", "32", "--warmup-steps", "5"]
+
+
+def dppt(*words, cwd):
+    code = "from dppt_nb.cli import main; main(prog_name='dppt')"
+    import os
+    from pathlib import Path
+    home = dict(os.environ, PYTHONPATH=str(Path(__file__).resolve().parent.parent), DPPT_CACHE=str(cwd / "cache"))
+    return subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, cwd=cwd, env=home)
+
+
+def refused(done, *words):
+    "One sentence on standard error, naming `words`, and a non-zero exit."
+    assert done.returncode == 1, done.stdout + done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+
+
+@pytest.fixture(scope="module")
+def zipped(shared, tmp_path_factory):
+    "A small LSPET: every fiftieth person of each split, in a zip of the same layout."
+    import scipy.io
+    out = tmp_path_factory.mktemp("lspet") / "lspet_dataset.zip"
+    whole = zipfile.ZipFile(shared / "data" / "lspet_dataset.zip")
+    with whole.open("joints.mat") as file: joints = scipy.io.loadmat(file)["joints"]
+    with zipfile.ZipFile(out, "w") as small:
+        for number in range(1, 1101): small.writestr(f"images/im{number:05d}.jpg", whole.read(f"images/im{number:05d}.jpg"))
+        import io
+        buffer = io.BytesIO(); scipy.io.savemat(buffer, {"joints": joints[..., :1100]})
+        small.writestr("joints.mat", buffer.getvalue())
+    return out
+
+
+@pytest.mark.slow
+def test_from_the_zip_to_a_score(zipped, tmp_path):
+    store = tmp_path / "store"
+    done = dppt("data", "prepare", "lspet", "--root", zipped, "--out", store, "--image-size", "64x48", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    shards = sorted(store.glob("*.parquet"))
+    assert shards and all(s.stat().st_size <= 60 * 2**20 for s in shards)
+    common = ["--data", "lspet", "--root", store]
+    done = dppt("train", "tokenpose_nano", *common, "--out", "run", "--epochs", 1, "--device", "cpu", *TINY, cwd=tmp_path)
+    assert done.returncode == 0 and "PCK@0.2" in done.stdout, done.stderr
+    done = dppt("eval", "run", "--data", "lspet", "--root", zipped, "--split", "test", "--device", "cpu", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    row = results["scores"]["PCK@0.2 torso"]
+    assert len(row["joints"]) == 14 and row["interval"][0] <= row["mean"] <= row["interval"][1]
+    assert results["conditions"]["split"] == "test" and results["conditions"]["seed"] == 0
+
+
+def test_synthetic_train_resume_eval(tmp_path):
+    words = ["train", "tokenpose_nano", "--out", "run", "--device", "cpu", "--epochs", 1, "--people", 96, *TINY]
+    first = dppt(*words, "--data", "synthetic", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    refused(dppt(*words, cwd=tmp_path), "--resume")
+    refused(dppt(*words, "--resume", "--lr", "0.5", cwd=tmp_path), "lr")
+    done = dppt("eval", "run", "--people", 64, "--device", "cpu", "--no-mirror", "--decode", "argmax", cwd=tmp_path)
+    assert done.returncode == 0 and "95 % interval" in done.stdout, done.stderr
+
+
+def test_models_lists_costs_and_published_scores(tmp_path):
+    done = dppt("models", cwd=tmp_path)
+    line = next(line for line in done.stdout.splitlines() if line.startswith("tokenpose_s_v1 "))
+    assert "6,620,736" in line and "2.38" in line and "72.5" in line
+
+
+def test_wrong_words_are_answered_with_one_sentence(tmp_path):
+    train = ["train", "tokenpose_nano", "--device", "cpu"]
+    refused(dppt("train", "tokenpose_nan", cwd=tmp_path), "tokenpose_nano")
+    refused(dppt(*train, "--data", "lspetx", "--root", tmp_path, cwd=tmp_path), "lspet")
+    refused(dppt(*train, "--data", "lspet", "--root", tmp_path / "none.zip", cwd=tmp_path), "none.zip")
+    refused(dppt(*train, "--epochs", "many", cwd=tmp_path), "--epochs")
+    refused(dppt(*train, "--out", "/proc/nowhere", cwd=tmp_path), "/proc/nowhere", "--out")
+    refused(dppt("data", "prepare", "lspet", "--root", tmp_path / "none.zip", "--out", "/proc/nowhere", cwd=tmp_path))
+    refused(dppt("eval", tmp_path / "nothing", cwd=tmp_path), "nothing")
+
+
+def test_bad_files_are_answered_with_one_sentence(tmp_path):
+    import io
+    import scipy.io
+    from PIL import Image
+    jpeg = io.BytesIO(); Image.new("RGB", (64, 96), "grey").save(jpeg, "JPEG")
+
+    def lspet(name, joints, images=1, cut=None, mat=True):
+        with zipfile.ZipFile(tmp_path / name, "w") as file:
+            for i in range(1, images + 1): file.writestr(f"images/im{i:05d}.jpg", jpeg.getvalue()[:cut])
+            buffer = io.BytesIO(); scipy.io.savemat(buffer, {"joints": joints})
+            if mat: file.writestr("joints.mat", buffer.getvalue())
+        return dppt("data", "prepare", "lspet", "--root", tmp_path / name, "--out", tmp_path / f"store-{name}", cwd=tmp_path)
+
+    joints = np.zeros((14, 3, 1)); joints[:, 0, 0] = np.linspace(10, 50, 14); joints[:, 1, 0] = np.linspace(10, 80, 14); joints[:, 2] = 1
+    refused(lspet("nomat.zip", joints, mat=False), "nomat.zip", "joints.mat")
+    refused(lspet("cut.zip", joints, cut=200), "im00001.jpg")
+    refused(lspet("short.zip", joints[:13]), "joints")
+    refused(lspet("missing.zip", np.repeat(joints, 2, 2)), "im00002.jpg")
+    broken = joints.copy(); broken[3, 0] = np.nan
+    refused(lspet("nan.zip", broken), "NaN")

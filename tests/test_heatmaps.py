@@ -1,0 +1,166 @@
+"""Heatmaps against the released DarkPose values, and maps that ought not to occur but do."""
+import numpy as np
+import pytest
+import torch
+
+from dppt_nb.heatmaps import (average_flip, dark_offset, decode_argmax, decode_dark, decode_quarter, encode_heatmaps, find_peaks,
+                              flip_back, heatmap_coordinates, heatmap_cross_entropy_loss, normalize_heatmaps, rescale_joints)
+from dppt_nb.keypoints import COCO17
+
+
+def load(shared, name):
+    return {k: torch.from_numpy(v) for k, v in np.load(shared / "reference" / f"{name}.npz").items()}
+
+
+def test_targets_agree_with_the_release(shared):
+    r = load(shared, "targets_sigma2")
+    targets, weights = encode_heatmaps(r["joints_heatmap"], r["visible"], (64, 48), sigma=2.0)
+    assert targets.dtype == weights.dtype == torch.float32
+    assert torch.equal(weights, r["weights"][..., 0].float())
+    torch.testing.assert_close(targets, r["targets"], atol=2e-6, rtol=0)
+
+
+def test_dark_agrees_with_the_release(shared):
+    r = load(shared, "decode_dark")
+    keypoints, scores = decode_dark(r["heatmaps"], r["center"], r["scale"], kernel=11)
+    assert (keypoints - r["keypoints"]).abs().max() < 1e-3      # asked for: 0.05 px; float32 gives 1e-4
+    torch.testing.assert_close(scores, r["scores"][..., 0])
+    plain, _ = decode_argmax(r["heatmaps"], r["center"], r["scale"])
+    assert (plain - r["keypoints"]).abs().max() > 1             # the test can fail
+
+
+def test_flip_back_agrees_with_the_release(shared):
+    r = load(shared, "flip_back")
+    assert torch.equal(flip_back(r["heatmaps_flipped_input"], COCO17), r["heatmaps_flipped_back"])
+    assert torch.equal(flip_back(r["heatmaps_flipped_input"], COCO17.flip_pairs), r["heatmaps_flipped_back"])
+
+
+def slow_dark(heatmap, kernel=11):
+    "The release, for one map, step by step: blur of the whole map, old height, logarithm, Taylor step."
+    sigma = 0.3 * ((kernel - 1) * 0.5 - 1) + 0.8
+    g = np.exp(-(np.arange(kernel) - kernel // 2) ** 2 / (2 * sigma ** 2))
+    g /= g.sum()
+    h, w = heatmap.shape
+    y, x = np.unravel_index(heatmap.argmax(), heatmap.shape)
+    blurred = np.apply_along_axis(np.convolve, 0, heatmap, g, "same")
+    blurred = np.apply_along_axis(np.convolve, 1, blurred, g, "same")
+    log = np.log(np.maximum(blurred * heatmap.max() / blurred.max(), 1e-10))
+    if not (1 < x < w - 2 and 1 < y < h - 2): return np.array([x, y], float)
+    dx, dy = 0.5 * (log[y, x + 1] - log[y, x - 1]), 0.5 * (log[y + 1, x] - log[y - 1, x])
+    dxx = 0.25 * (log[y, x + 2] - 2 * log[y, x] + log[y, x - 2])
+    dyy = 0.25 * (log[y + 2, x] - 2 * log[y, x] + log[y - 2, x])
+    dxy = 0.25 * (log[y + 1, x + 1] - log[y - 1, x + 1] - log[y + 1, x - 1] + log[y - 1, x - 1])
+    step = -np.linalg.inv([[dxx, dxy], [dxy, dyy]]) @ [dx, dy]
+    return np.array([x, y]) + step
+
+
+@pytest.mark.parametrize("kernel,sigma", [(11, 2.0), (17, 3.0), (5, 1.0)])
+@pytest.mark.parametrize("noise", [0.0, 0.02, 0.1])
+def test_dark_around_the_peak_equals_dark_over_the_map(kernel, sigma, noise):
+    generator = torch.Generator().manual_seed(1)
+    joints = torch.rand(12, 5, 2, generator=generator) * torch.tensor([47.0, 63.0])
+    maps, _ = encode_heatmaps(joints, torch.ones(12, 5), (64, 48), sigma)
+    maps = maps + noise * torch.randn(maps.shape, generator=generator)
+    fast, _ = heatmap_coordinates(maps, "dark", kernel)
+    slow = np.stack([[slow_dark(m.double().numpy(), kernel) for m in person] for person in maps])
+    np.testing.assert_allclose(fast.numpy(), slow, atol=2e-3)
+
+
+def test_dark_finds_clean_peaks_exactly():
+    generator = torch.Generator().manual_seed(0)
+    joints = 8 + torch.rand(50, 17, 2, generator=generator) * torch.tensor([31.0, 47.0])
+    maps, _ = encode_heatmaps(joints, torch.ones(50, 17))
+    error = {m: (heatmap_coordinates(maps, m)[0] - joints).norm(dim=-1).mean().item() for m in ("argmax", "quarter", "dark")}
+    assert error["dark"] < 0.02 < error["quarter"] < error["argmax"] < 0.45
+    for scale in (1e-4, 30.0):      # the height of the bump does not matter
+        torch.testing.assert_close(heatmap_coordinates(maps * scale, "dark")[0], heatmap_coordinates(maps, "dark")[0], atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("method", ["argmax", "quarter", "dark"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_odd_maps_give_finite_answers(method, dtype):
+    corner, border, ridge, tiny = (torch.zeros(64, 48) for _ in range(4))
+    corner[0, 0], border[63, 20], ridge[30], tiny[10, 10] = 1, 1, 1, 6e-8
+    odd = torch.stack([torch.zeros(64, 48), torch.full((64, 48), 0.5), torch.full((64, 48), -1.0), corner, corner.flip(0, 1),
+                       border, ridge, ridge * -1 + 2, tiny, torch.randn(64, 48, generator=torch.Generator().manual_seed(0))])[None]
+    joints, scores = heatmap_coordinates(odd.to(dtype), method)
+    assert joints.dtype == scores.dtype == torch.float32 and torch.isfinite(joints).all() and torch.isfinite(scores).all()
+    assert torch.equal(joints[0, [0, 2]], torch.zeros(2, 2)) and torch.equal(joints[0, 4], torch.tensor([47.0, 63.0]))
+    assert (joints >= -5).all() and (joints[..., 0] <= 52).all() and (joints[..., 1] <= 68).all()
+
+
+def test_bfloat16_maps_decode_like_their_values():
+    "bfloat16 keeps three digits: the answer is that of the rounded map, computed in float32."
+    joints = torch.tensor([[[20.3, 31.7], [11.9, 40.2]]])
+    maps, _ = encode_heatmaps(joints, torch.ones(1, 2))
+    half = maps.bfloat16()
+    torch.testing.assert_close(heatmap_coordinates(half)[0], heatmap_coordinates(half.float())[0])
+    assert (heatmap_coordinates(half)[0] - joints).abs().max() < 0.05
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(heatmap_coordinates(maps)[0], heatmap_coordinates(maps)[0].float())
+        assert (heatmap_coordinates(maps)[0] - joints).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("size", [(3, 3), (4, 4), (5, 5), (1, 7), (96, 72)])
+def test_any_map_size(size):
+    for method in ("argmax", "quarter", "dark"):
+        joints, scores = heatmap_coordinates(torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)), method)
+        assert joints.shape == (2, 3, 2) and torch.isfinite(joints).all()
+
+
+def test_empty_batch():
+    for method in ("argmax", "quarter", "dark"):
+        assert heatmap_coordinates(torch.zeros(0, 17, 64, 48), method)[0].shape == (0, 17, 2)
+    assert encode_heatmaps(torch.zeros(0, 17, 2), torch.zeros(0, 17))[0].shape == (0, 17, 64, 48)
+
+
+def test_targets_of_missing_joints():
+    joints = torch.tensor([[[10.0, 10.0], [float("nan"), 3.0], [float("inf"), 3.0], [-7.9, 3.0], [-8.1, 3.0], [10.0, 70.5]]])
+    visible = torch.tensor([[1, 0, 1, 1, 1, 1]], dtype=torch.uint8)
+    targets, weights = encode_heatmaps(joints, visible)
+    assert torch.isfinite(targets).all() and weights.tolist() == [[1, 0, 0, 1, 0, 0]]
+    assert targets[0, [1, 2, 4, 5]].abs().max() == 0 and targets[0, 0, 10, 10] == 1
+
+
+def test_distributions_and_their_loss():
+    generator = torch.Generator().manual_seed(0)
+    joints = torch.rand(4, 17, 2, generator=generator) * 47
+    targets, weights = encode_heatmaps(joints, torch.rand(4, 17, generator=generator) > 0.3)
+    distribution = normalize_heatmaps(targets)
+    torch.testing.assert_close(distribution.sum((2, 3)), weights)
+    best = heatmap_cross_entropy_loss(targets.clamp(min=1e-30).log(), distribution, weights)
+    entropy = -(distribution * distribution.clamp(min=1e-30).log()).sum((2, 3)).sum() / weights.sum()
+    torch.testing.assert_close(best, entropy, rtol=1e-4, atol=1e-4)
+    logits = torch.zeros(4, 17, 64, 48, requires_grad=True)
+    flat = heatmap_cross_entropy_loss(logits, distribution, weights)
+    torch.testing.assert_close(flat, torch.tensor(64 * 48.0).log())
+    flat.backward()
+    assert torch.isfinite(logits.grad).all() and (logits.grad.abs().sum((2, 3)) > 0).eq(weights > 0).all()
+    assert heatmap_cross_entropy_loss(logits, distribution, weights * 0) == 0
+
+
+def test_decoding_inverts_encoding_through_the_photograph():
+    from dppt_nb.crops import apply_affine, batched_affine
+    center, scale = torch.tensor([[120.0, 90.0], [300.0, 250.0]]), torch.tensor([[0.9, 1.2], [1.5, 2.0]])
+    generator = torch.Generator().manual_seed(0)
+    photo = center[:, None] + (torch.rand(2, 17, 2, generator=generator) - 0.5) * 120
+    in_input = apply_affine(photo, batched_affine(center, scale, 0.0, (256, 192)))
+    maps, _ = encode_heatmaps(rescale_joints(in_input, (256, 192), (64, 48)), torch.ones(2, 17))
+    keypoints, scores = decode_dark(maps, center.numpy(), scale.numpy())
+    assert (keypoints - photo).abs().max() < 0.1 and scores.min() > 0.9
+    assert (decode_quarter(maps, center, scale)[0] - photo).abs().max() > 0.5
+
+
+def test_mirrored_test_of_a_mirror_symmetric_model():
+    "A model that sees only brightness answers a mirrored picture with mirrored maps; the mean changes nothing."
+    images = torch.rand(2, 3, 16, 12, generator=torch.Generator().manual_seed(0))
+    model = lambda x: x.mean(1, keepdim=True).expand(-1, 17, -1, -1)
+    torch.testing.assert_close(average_flip(model, images, COCO17), model(images))
+    shifted = average_flip(model, images, COCO17, shift=True)
+    expected = (model(images)[..., 1:] + model(images)[..., :-1]) / 2
+    torch.testing.assert_close(shifted[..., 1:], expected)
+
+
+def test_unknown_method_is_refused():
+    with pytest.raises(ValueError, match="'argmax', 'quarter' or 'dark'"):
+        heatmap_coordinates(torch.zeros(1, 1, 4, 4), "darkpose")

@@ -1,0 +1,135 @@
+"""Keypoint sets, their mapping and drawing: properties over all sets, and agreement with COCO's published constants."""
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from dppt_nb.keypoints import (COCO17, KEYPOINT_SETS, LSP14, MPII16, DataError, KeypointSet, canonical_name, draw_pose, keypoint_set_of,
+                               map_keypoints, show_poses, sigma_of)
+
+SETS = list(KEYPOINT_SETS.values())
+CROWDPOSE = {"name": "person", "keypoints": ["left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip",
+                                             "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle", "head", "neck"],
+             "skeleton": [[16 - 2, 13], [14, 1], [14, 2], [1, 3], [3, 5], [2, 4], [4, 6]]}
+
+
+def body(s, seed=0):
+    "Random joints, all different, for set `s`."
+    return np.random.default_rng(seed).uniform(20, 180, (len(s), 2)).astype(np.float32)
+
+
+@pytest.mark.parametrize("s", SETS, ids=lambda s: s.name)
+def test_set_is_consistent(s):
+    assert len(s.names) == len(s.sigmas) == len(s.flip_index) == len(s.sides)
+    assert [s.flip_index[i] for i in s.flip_index] == list(range(len(s)))
+    for left, right in s.flip_pairs:
+        assert s.names[left].replace("left", "right") == s.names[right]
+        assert s.sigmas[left] == s.sigmas[right]
+        assert (left in s.upper_body) == (right in s.upper_body)
+    assert {i for limb in s.limbs for i in limb} == set(range(len(s))), "a joint that no limb reaches would float in drawings"
+    assert s.names[s.torso[0]] == "left_shoulder" and s.names[s.torso[1]] == "right_hip"
+
+
+@pytest.mark.parametrize("s", SETS, ids=lambda s: s.name)
+def test_json_round_trip(s):
+    assert KeypointSet.from_dict(json.loads(json.dumps(s.to_dict()))) == s
+
+
+def test_sigmas_and_limbs_are_those_of_pycocotools():
+    from pycocotools.cocoeval import Params
+    assert np.allclose(COCO17.sigmas, Params("keypoints").kpt_oks_sigmas)
+
+
+def test_coco_file_gives_coco17(shared):
+    category = json.loads((shared / "data/coco_mini/annotations/person_keypoints.json").read_text())["categories"][0]
+    assert keypoint_set_of(category) == COCO17
+    renamed = keypoint_set_of(category | {"keypoints": [n.upper() for n in category["keypoints"]]})
+    assert renamed.limbs == COCO17.limbs and renamed.sigmas == COCO17.sigmas and renamed.flip_pairs == COCO17.flip_pairs
+
+
+def test_upper_body_is_that_of_the_public_code():
+    assert COCO17.upper_body == tuple(range(11))
+    assert MPII16.upper_body == tuple(range(7, 16))
+    assert LSP14.upper_body == tuple(range(6, 14))
+
+
+def test_crowdpose_category():
+    s = keypoint_set_of(CROWDPOSE)
+    assert len(s) == 14 and len(s.flip_pairs) == 6 and s.torso == (0, 7) and s.sigmas[12:] == (.079, .079)
+    joints, visible = map_keypoints(body(LSP14), np.ones(14, int), LSP14, s)
+    assert visible.all() and np.array_equal(joints[s.index("head")], body(LSP14)[LSP14.index("head_top")])
+
+
+@pytest.mark.parametrize("name, canonical", [("RAnkle", "right_ankle"), ("ankle.R", "right_ankle"), ("r ankle", "right_ankle"), ("leftFoot2", "left_foot_2"),
+                                             ("LSHOULDER", "lshoulder"), ("nose", "nose"), ("lower_lip", "lower_lip"), ("eyelid", "eyelid")])
+def test_canonical_name(name, canonical):
+    assert canonical_name(name) == canonical
+
+
+def test_sigma_of_unknown_point_is_the_median_of_coco():
+    assert sigma_of("antenna") == np.median(COCO17.sigmas)
+
+
+@pytest.mark.parametrize("category, words", [
+    ({"name": "x"}, "no list of keypoint names"), ({"name": "x", "keypoints": ["a", 3]}, "no list of keypoint names"),
+    ({"name": "x", "keypoints": ["a", "a"]}, "twice"), ({"name": "x", "keypoints": ["a", "b"], "skeleton": [[1, 3]]}, "from 1 to 2"),
+    ({"name": "x", "keypoints": ["a", "b"], "skeleton": [[1, 2, 2]]}, "two numbers"),
+    ({"name": "x", "keypoints": ["a", "b"], "sigmas": [.1]}, "one sigma a keypoint")])
+def test_bad_category_is_one_sentence(category, words):
+    with pytest.raises(DataError, match=words) as error: keypoint_set_of(category)
+    assert "\n" not in str(error.value) and "'x'" in str(error.value)
+
+
+@pytest.mark.parametrize("source", SETS, ids=lambda s: s.name)
+@pytest.mark.parametrize("target", SETS, ids=lambda s: s.name)
+def test_mapping_keeps_namesakes_and_batches(source, target):
+    joints, known = np.stack([body(source, i) for i in range(3)]), np.random.default_rng(1).integers(0, 2, (3, len(source))).astype(np.uint8)
+    mapped, seen = map_keypoints(joints, known, source, target)
+    assert mapped.shape == (3, len(target), 2) and seen.shape == (3, len(target)) and mapped.dtype == np.float32
+    for name in set(source.names) & set(target.names):
+        i, j = source.index(name), target.index(name)
+        assert np.array_equal(seen[:, j], known[:, i])
+        assert np.array_equal(mapped[:, j], joints[:, i] * known[:, i, None])
+    assert (mapped[seen == 0] == 0).all()
+    tensors = map_keypoints(torch.from_numpy(joints), torch.from_numpy(known), source, target)
+    assert np.array_equal(tensors[0].numpy(), mapped) and np.array_equal(tensors[1].numpy(), seen)
+
+
+def test_mapping_does_not_carry_nan_of_unknown_joints():
+    joints, known = body(COCO17), np.ones(17, np.uint8)
+    joints[COCO17.index("left_hip")], known[COCO17.index("left_hip")] = np.nan, 0
+    mapped, seen = map_keypoints(joints, known, COCO17, MPII16)
+    assert not seen[MPII16.index("pelvis")] and np.isfinite(mapped).all()
+
+
+def test_drawing_commutes_with_mirroring():
+    image, joints = np.full((200, 201, 3), 128, np.uint8), body(MPII16)
+    joints = np.round(joints)
+    plain = draw_pose(image, joints, keypoint_set=MPII16, width=3, radius=4)
+    swapped = (joints * [-1, 1] + [200, 0])
+    left, right = np.array(plain, int)[:, ::-1], np.array(draw_pose(image, swapped, keypoint_set=MPII16, width=3, radius=4), int)
+    assert np.abs(left - right).max() <= 1, "a drawing mirrored is the drawing of mirrored joints"
+
+
+@pytest.mark.parametrize("size", [64, 400, 3000])
+def test_drawing_scales_with_the_person(size):
+    joints = body(COCO17) * size / 200
+    changed = (draw_pose(np.zeros((size, size, 3), np.uint8), joints) > 0).any(-1).mean()
+    assert .02 < changed < .45
+
+
+def test_drawing_leaves_out_and_clips():
+    image, joints = np.zeros((50, 60, 3), np.uint8), np.full((17, 2), -500, np.float32)
+    assert not draw_pose(image, joints).any(), "people outside the picture leave no mark"
+    joints[0], joints[1] = (30, 25), np.nan
+    assert draw_pose(image, joints, np.eye(17)[0])[25, 30].tolist() == [245, 245, 245]
+    assert not draw_pose(image, joints, np.zeros(17)).any()
+    assert not draw_pose(image, np.zeros((0, 17, 2))).any()
+
+
+def test_show_poses_takes_tensors():
+    import matplotlib
+    matplotlib.use("agg")
+    figure = show_poses(torch.zeros(5, 3, 40, 30, dtype=torch.uint8), np.stack([body(LSP14) / 6] * 5), None, LSP14, list("abcde"), columns=3)
+    assert len(figure.axes) == 6 and figure.axes[4].get_title() == "e"

@@ -1,0 +1,319 @@
+"""Metrics against the released MPII scoring and against pycocotools called directly."""
+import contextlib, copy, io, json
+
+import numpy as np
+import pytest
+import torch
+
+from dppt_nb.keypoints import COCO17, LSP14, MPII16, DataError
+from dppt_nb.metrics import (bootstrap_ap, bootstrap_interval, evaluate_coco, match_coco, mean_rate, oks, oks_nms, pck, pckh, pckh_hits,
+                             pooled_rate, ranked_matches, rescore, to_coco_results, weighted_ap)
+
+
+def people(n, num_joints, seed=0, size=100.):
+    "Random people: true joints, predictions about a tenth of a person off, who is labelled."
+    generator = np.random.default_rng(seed)
+    joints = generator.uniform(0, size, (n, num_joints, 2))
+    return joints + generator.normal(0, size / 10, joints.shape), joints, (generator.random((n, num_joints)) > 0.2).astype(np.uint8)
+
+
+# PCK and PCKh -------------------------------------------------------------------------------------------------------
+
+def test_pck_equals_a_loop_over_people():
+    preds, joints, visible = people(50, 14)
+    first, second = LSP14.torso
+    hits, counts, left_out = np.zeros(14), np.zeros(14), 0
+    for p, t, v in zip(preds, joints, visible):
+        if not (v[first] and v[second]):
+            left_out += 1
+            continue
+        limit = 0.2 * np.hypot(*(t[first] - t[second]))
+        for j in range(14):
+            if v[j]:
+                counts[j] += 1
+                hits[j] += np.hypot(*(p[j] - t[j])) <= limit
+    result = pck(preds, joints, visible, LSP14)
+    assert result["left_out"] == left_out > 0 and result["n"] == 50 - left_out
+    np.testing.assert_allclose(list(result["per_joint"].values()), 100 * hits / counts)
+    assert result["mean"] == pytest.approx((100 * hits / counts).mean())
+    assert list(result["joint_counts"].values()) == counts.tolist()
+
+
+def test_pck_takes_tensors_and_any_similar_frame():
+    preds, joints, visible = people(40, 14)
+    expected = pck(preds, joints, visible, LSP14)["mean"]
+    tensors = (torch.from_numpy(preds).requires_grad_(), torch.from_numpy(joints), torch.from_numpy(visible))
+    assert pck(*tensors, LSP14)["mean"] == expected
+    turn = 3 * np.array([[0., -1.], [1., 0.]])
+    assert pck(preds @ turn + 7, joints @ turn + 7, visible, LSP14)["mean"] == pytest.approx(expected)
+
+
+def test_pck_head_needs_a_head_segment():
+    preds, joints, visible = people(40, 14)
+    assert pck(preds, joints, visible, LSP14, normaliser="head")["threshold"] == 0.5
+    preds, joints, visible = people(5, 17)
+    with pytest.raises(ValueError, match="has no head"): pck(preds, joints, visible, COCO17, normaliser="head")
+
+
+def test_pck_refuses_what_does_not_fit():
+    preds, joints, visible = people(5, 14)
+    with pytest.raises(ValueError, match="must both be"): pck(preds[:4], joints, visible, LSP14)
+    with pytest.raises(ValueError, match="has 16"): pck(preds, joints, visible, MPII16)
+    with pytest.raises(ValueError, match="NaN"): pck(preds, np.full_like(joints, np.nan), np.ones_like(visible), LSP14)
+    lost = np.full_like(preds, np.nan)
+    assert pck(lost, joints, np.ones_like(visible), LSP14)["mean"] == 0
+
+
+def test_joint_nobody_has_is_no_zero():
+    _, joints, visible = people(30, 14)
+    visible[:, 3] = 0
+    result = pck(joints, joints, visible, LSP14)
+    assert np.isnan(result["per_joint"][LSP14.names[3]]) and result["mean"] == 100
+    assert np.isnan(pck(joints, joints, 0 * visible, LSP14)["mean"])
+
+
+def test_pckh_equals_the_released_scoring(shared):
+    data, released = np.load(shared / "reference" / "pckh.npz"), json.loads((shared / "reference" / "pckh.json").read_text())
+    visible = 1 - data["missing"]
+    for preds, joints in ((data["preds_zero_based"] + 1, data["gt"]), (data["preds_zero_based"], data["gt"] - 1)):
+        ours = pckh(preds, joints, data["headboxes"], visible)
+        assert list(ours) == ["Head", "Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle", "Mean", "Mean@0.10", "Mean@0.11"]
+        for name, value in released.items():
+            assert ours["Mean@0.11" if name == "Mean@0.1" else name] == pytest.approx(value, abs=1e-9)
+    assert ours["Mean@0.10"] < ours["Mean@0.11"]
+    wrong = pckh(data["preds_zero_based"], data["gt"], data["headboxes"], visible)      # frames mixed: one pixel off
+    assert abs(wrong["Mean"] - released["Mean"]) > 0.01
+
+
+# OKS and AP ---------------------------------------------------------------------------------------------------------
+
+def direct(ground_truth, rows, image_ids=None):
+    "The ten numbers of pycocotools called as its own demo does."
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(ground_truth))
+        evaluation = COCOeval(truth, truth.loadRes(copy.deepcopy(rows)), "keypoints")
+        if image_ids is not None: evaluation.params.imgIds = image_ids
+        evaluation.evaluate(), evaluation.accumulate(), evaluation.summarize()
+    return evaluation.stats
+
+
+@pytest.fixture(scope="module")
+def coco_file(shared):
+    return shared / "data" / "coco_mini" / "annotations" / "person_keypoints.json"
+
+
+@pytest.fixture(scope="module")
+def coco_people(coco_file):
+    "The labelled people of the file: ground truth, photo and keypoints of each."
+    truth = json.loads(coco_file.read_text())
+    labelled = [a for a in truth["annotations"] if a["num_keypoints"]]
+    keypoints = np.array([a["keypoints"] for a in labelled], dtype=np.float64).reshape(-1, 17, 3)
+    return truth, np.array([a["image_id"] for a in labelled]), keypoints, labelled
+
+
+def jittered(coco_people, share, seed=0):
+    "Rows with every joint moved by about `share` of its person's size, and scores without ties."
+    _, image_ids, keypoints, labelled = coco_people
+    generator = np.random.default_rng(seed)
+    size = np.sqrt([a["area"] for a in labelled])[:, None, None]
+    moved = keypoints[..., :2] + share * size * generator.standard_normal((len(size), 17, 2))
+    return to_coco_results(moved, image_ids, generator.permutation(len(size)) / len(size))
+
+
+def test_truth_as_prediction_is_perfect(coco_file, coco_people):
+    truth, image_ids, keypoints, _ = coco_people
+    rows = to_coco_results(keypoints[..., :2], image_ids)
+    for given in (coco_file, str(coco_file), truth): assert evaluate_coco(given, rows)["AP"] == pytest.approx(1.0, abs=1e-9)
+    assert evaluate_coco(truth, keypoints[..., :2], ids=image_ids)["AR"] == pytest.approx(1.0, abs=1e-9)
+
+
+def test_jitter_lowers_ap_step_by_step(coco_file, coco_people):
+    shares = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+    scores = [evaluate_coco(coco_file, jittered(coco_people, share))["AP"] for share in shares]
+    assert all(a > b for a, b in zip(scores, scores[1:])) and scores[0] > 0.99 and scores[-1] < 0.05
+
+
+@pytest.mark.parametrize("share", [0.02, 0.08])
+def test_numbers_equal_a_direct_pycocotools_call(coco_file, coco_people, share, capfd):
+    rows = jittered(coco_people, share)
+    before = copy.deepcopy(rows)
+    ours = evaluate_coco(coco_file, rows)
+    assert capfd.readouterr().out == "" and rows == before
+    np.testing.assert_array_equal(list(ours.values()), direct(coco_file, rows))
+    some = sorted({row["image_id"] for row in rows})[::3]
+    np.testing.assert_array_equal(list(evaluate_coco(coco_file, rows, image_ids=some).values()), direct(coco_file, rows, some))
+    np.testing.assert_array_equal(match_coco(coco_file, rows, some).stats, direct(coco_file, rows, some))
+
+
+def test_pycocotools_object_is_left_unchanged(coco_file, coco_people):
+    from pycocotools.coco import COCO
+    with contextlib.redirect_stdout(io.StringIO()): truth = COCO(str(coco_file))
+    before = copy.deepcopy(truth.dataset)
+    rows = jittered(coco_people, 0.05)
+    assert evaluate_coco(truth, rows) == evaluate_coco(coco_file, rows)
+    assert truth.dataset == before
+
+
+def test_oks_equals_pycocotools(coco_file, coco_people):
+    evaluation = match_coco(coco_file, jittered(coco_people, 0.05))
+    compared = 0
+    for (image_id, category), theirs in evaluation.ious.items():
+        truths, found = evaluation._gts[image_id, category], evaluation._dts[image_id, category]
+        found = sorted(found, key=lambda row: -row["score"])[:20]
+        if not len(theirs): continue
+        true, pred = (np.array([a["keypoints"] for a in rows]).reshape(-1, 17, 3) for rows in (truths, found))
+        ours = oks(pred[:, None, :, :2], true[None, ..., :2], true[None, ..., 2], np.array([a["area"] for a in truths])[None], COCO17.sigmas)
+        labelled = ~np.isnan(ours)
+        np.testing.assert_allclose(ours[labelled], theirs[labelled], atol=1e-9)
+        compared += labelled.sum()
+    assert compared > 500
+
+
+def custom_truth(keypoints, image_ids, first_id=0):
+    "The least a custom COCO file holds: no area, no counts, no crowd flag."
+    rows = [{"id": i + first_id, "image_id": int(image), "category_id": 3, "keypoints": k.ravel().tolist()}
+            for i, (k, image) in enumerate(zip(keypoints, image_ids))]
+    return {"images": [{"id": int(i)} for i in np.unique(image_ids)], "annotations": rows, "categories": [{"id": 3, "name": "hand"}]}
+
+
+def test_custom_keypoints_with_their_own_sigmas():
+    generator = np.random.default_rng(1)
+    keypoints = np.concatenate([generator.uniform(0, 200, (6, 5, 2)), np.full((6, 5, 1), 2)], axis=-1)
+    ids, sigmas = np.arange(6) // 2, np.full(5, 0.05)
+    truth = custom_truth(keypoints, ids)                        # ids from 0, which pycocotools alone reads as "no match"
+    rows = to_coco_results(keypoints[..., :2], ids, category_id=3)
+    assert evaluate_coco(truth, rows, sigmas=sigmas)["AP"] == pytest.approx(1.0)
+    moved = to_coco_results(keypoints[..., :2] + 8, ids, category_id=3)
+    assert evaluate_coco(truth, moved, sigmas=sigmas)["AP"] < evaluate_coco(truth, moved, sigmas=4 * sigmas)["AP"]
+
+
+def test_no_predictions_score_nothing(coco_file):
+    stats = evaluate_coco(coco_file, [])
+    assert stats["AP"] == stats["AR"] == 0
+
+
+def test_bad_coco_input_is_one_sentence(tmp_path):
+    keypoints = np.full((2, 17, 3), 2.)
+    truth, rows = custom_truth(keypoints, [1, 2]), to_coco_results(keypoints[..., :2], [1, 2], category_id=3)
+    with pytest.raises(FileNotFoundError, match="no such file"): evaluate_coco(tmp_path / "none.json", rows)
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(DataError, match="broken.json: is not JSON"): evaluate_coco(tmp_path / "broken.json", rows)
+    with pytest.raises(DataError, match="has no 'annotations'"): evaluate_coco({"images": []}, rows)
+    short = copy.deepcopy(truth)
+    short["annotations"][1]["keypoints"].pop()
+    with pytest.raises(DataError, match="annotation 1: keypoints has 50 values"): evaluate_coco(short, rows)
+    with pytest.raises(ValueError, match="prediction 0: keypoints has 51"): evaluate_coco(
+        custom_truth(keypoints[:, :5], [1, 2]), rows, sigmas=np.full(5, 0.1))
+    with pytest.raises(ValueError, match="image 9 is not in"): evaluate_coco(truth, [{**rows[0], "image_id": 9}])
+    with pytest.raises(ValueError, match="has no 'score'"): evaluate_coco(truth, [{k: v for k, v in rows[0].items() if k != "score"}])
+    with pytest.raises(ValueError, match="image_ids: 7"): evaluate_coco(truth, rows, image_ids=[1, 7])
+    with pytest.raises(ValueError, match="NaN"): to_coco_results(np.full((1, 17, 2), np.nan), [1])
+
+
+# from detections to results -----------------------------------------------------------------------------------------
+
+def test_rescore_equals_a_loop():
+    generator = np.random.default_rng(2)
+    boxes, scores = generator.random(30), generator.random((30, 17)) * 0.5
+    scores[0] = 0.1                                             # no keypoint votes
+    expected = [b * (s[s > 0.2].mean() if (s > 0.2).any() else 0) for b, s in zip(boxes, scores)]
+    np.testing.assert_allclose(rescore(boxes, scores), expected)
+    assert rescore(boxes, scores)[0] == 0
+
+
+def greedy_nms(keypoints, scores, areas, threshold):
+    "One photo, pose after pose, as the released evaluation does it."
+    order, kept, variances = np.argsort(-scores), [], (2 * np.array(COCO17.sigmas)) ** 2
+    while len(order):
+        best, rest = order[0], order[1:]
+        kept.append(best)
+        squared = ((keypoints[rest] - keypoints[best]) ** 2).sum(-1)
+        alike = np.exp(-squared / variances / ((areas[rest] + areas[best]) / 2)[:, None] / 2).mean(-1)
+        order = rest[alike <= threshold]
+    return sorted(kept)
+
+
+def test_oks_nms_equals_the_greedy_loop_photo_by_photo():
+    generator = np.random.default_rng(3)
+    base = generator.uniform(0, 200, (40, 1, 17, 2))
+    keypoints = (base + generator.normal(0, 4, (40, 6, 17, 2))).reshape(-1, 17, 2)
+    image_ids, scores, areas = np.repeat(np.arange(40) // 3, 6), generator.random(240), generator.uniform(5e3, 2e4, 240)
+    shuffled = generator.permutation(240)
+    keypoints, image_ids, scores, areas = keypoints[shuffled], image_ids[shuffled], scores[shuffled], areas[shuffled]
+    for threshold in (0.5, 0.9):
+        expected = sorted(i for image in np.unique(image_ids) for rows in [np.flatnonzero(image_ids == image)]
+                          for i in rows[greedy_nms(keypoints[rows], scores[rows], areas[rows], threshold)])
+        kept = oks_nms(keypoints, scores, areas, image_ids, COCO17.sigmas, threshold)
+        assert kept.tolist() == expected and len(np.unique(image_ids)) < len(kept) < 240
+    assert len(oks_nms(np.zeros((0, 17, 2)), [], [], [], COCO17.sigmas)) == 0
+
+
+# intervals ----------------------------------------------------------------------------------------------------------
+
+def test_interval_equals_resampling_by_hand():
+    preds, joints, visible = people(60, 14)
+    result = pck(preds, joints, visible, LSP14)
+    hits, counts = result["hits"], result["counts"]
+    drawn = np.random.default_rng(5).integers(60, size=(200, 60))
+    by_hand = [mean_rate(hits[rows].sum(0), counts[rows].sum(0)) for rows in drawn]
+    low, high = bootstrap_interval(hits, counts, n=200, seed=5)
+    np.testing.assert_allclose([low, high], np.quantile(by_hand, [0.025, 0.975]))
+    assert low < result["mean"] < high
+    assert bootstrap_interval(hits, counts, n=200, seed=5) == (low, high)
+
+
+def test_interval_of_a_plain_mean_is_the_textbook_one():
+    values = np.random.default_rng(0).normal(3, 2, 2_000)
+    low, high = bootstrap_interval(values, n=4_000)
+    half = 1.96 * values.std() / np.sqrt(len(values))
+    np.testing.assert_allclose([low, high], [values.mean() - half, values.mean() + half], atol=0.1 * half)
+
+
+def test_large_samples_are_drawn_in_parts(monkeypatch):
+    values = np.random.default_rng(0).random(50)
+    whole = bootstrap_interval(values, n=100)
+    monkeypatch.setattr("dppt_nb.metrics.DRAWN_AT_ONCE", 700)
+    assert bootstrap_interval(values, n=100) == whole
+
+
+def test_paired_interval_is_narrower_and_has_a_sign():
+    preds, joints, visible = people(300, 14)
+    better = joints + 0.9 * (preds - joints)
+    a, b = (pck(p, joints, visible, LSP14) for p in (better, preds))
+    low, high = bootstrap_interval(a["hits"], a["counts"], other=b["hits"])
+    assert 0 < low < a["mean"] - b["mean"] < high
+    alone = bootstrap_interval(a["hits"], a["counts"])
+    assert high - low < alone[1] - alone[0]
+    assert bootstrap_interval(a["hits"], a["counts"], other=a["hits"]) == (0, 0)
+
+
+def test_pckh_interval_holds_its_mean(shared):
+    data = np.load(shared / "reference" / "pckh.npz")
+    given = data["preds_zero_based"] + 1, data["gt"], data["headboxes"], 1 - data["missing"]
+    hits, counts = (np.delete(array, (6, 7), axis=1) for array in pckh_hits(*given))
+    low, high = bootstrap_interval(hits, counts, statistic=pooled_rate)
+    assert low < pckh(*given)["Mean"] < high
+
+
+def test_weighted_ap_equals_pycocotools_accumulation(coco_file, coco_people):
+    evaluation = match_coco(coco_file, jittered(coco_people, 0.06))
+    matches, recalls = ranked_matches(evaluation), evaluation.params.recThrs
+    photos, original = len(evaluation.params.imgIds), list(evaluation.evalImgs)
+    generator = np.random.default_rng(0)
+    samples = [np.arange(photos), *generator.integers(photos, size=(5, photos))]
+    for rows in samples:
+        evaluation.evalImgs = [original[block * photos + i] for block in range(3) for i in rows]
+        with contextlib.redirect_stdout(io.StringIO()): evaluation.accumulate(), evaluation.summarize()
+        ours = weighted_ap(np.bincount(rows, minlength=photos), matches, recalls)
+        assert ours == pytest.approx(evaluation.stats[0], abs=1e-9)
+
+
+def test_ap_interval(coco_file, coco_people):
+    good, bad = (match_coco(coco_file, jittered(coco_people, share)) for share in (0.04, 0.08))
+    low, high = bootstrap_ap(good)
+    assert low < good.stats[0] < high
+    assert bootstrap_ap(good, bad)[0] > 0 and bootstrap_ap(good, good) == (0, 0)
+    with pytest.raises(ValueError, match="not on the same photos"):
+        bootstrap_ap(good, match_coco(coco_file, jittered(coco_people, 0.1), image_ids=good.params.imgIds[:9]))

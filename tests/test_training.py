@@ -1,0 +1,129 @@
+"""Training: resuming to the bit, folders that are in the way, results with their conditions."""
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dppt_nb.datasets import from_synthetic
+from dppt_nb.keypoints import COCO17, DataError
+from dppt_nb.synthetic import make_people
+from dppt_nb.training import (AveragedModel, PoseObjective, Recipe, RECIPES, Trainer, evaluate, get_recipe, learning_rate,
+                              load_network, make_optimizer)
+
+SIZE = (64, 48)
+TINY = dict(model="tokenpose_nano", image_size=SIZE, overrides=dict(width=32, depth=2, heads=2), epochs=3, batch_size=16, warmup_steps=3)
+
+
+@pytest.fixture(scope="module")
+def people():
+    return from_synthetic(make_people(48, COCO17, SIZE, seed=1, margin=1.5))
+
+
+def trainer(people, out=None, **changes):
+    return Trainer(Recipe(**TINY).change(**changes), people, people, out, "cpu", bars=False)
+
+
+@pytest.mark.parametrize("changes", [dict(), dict(optimizer="adam", ema=0.0, schedule="steps", milestones=(1, 2)), dict(precision="bf16")])
+def test_killed_and_resumed_is_the_same_to_the_bit(people, tmp_path, changes):
+    through = trainer(people, **changes).fit()
+    trainer(people, tmp_path / "run", **changes).fit(epochs=1)
+    resumed = trainer(people, tmp_path / "run", **changes).fit(resume=True)
+    assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in through.state_dict().items())
+
+
+def test_killed_while_writing_goes_on_from_the_last_whole_checkpoint(people, tmp_path, monkeypatch):
+    first = trainer(people, tmp_path)
+    first.fit(epochs=1)
+    import dppt_nb.training as training
+    real = training.write_json
+
+    def power_cut(path, values):
+        if path.name == "training.json": raise KeyboardInterrupt
+        real(path, values)
+
+    monkeypatch.setattr(training, "write_json", power_cut)
+    with pytest.raises(KeyboardInterrupt): first.fit(resume=True)
+    monkeypatch.undo()
+    again = trainer(people, tmp_path)
+    again.resume()
+    assert again.epoch == 1 and (tmp_path / "state-0001.safetensors").exists()
+
+
+def test_another_seed_is_another_run(people):
+    one, two = trainer(people).fit(epochs=1), trainer(people, seed=1).fit(epochs=1)
+    assert any(not torch.equal(v, two.state_dict()[k]) for k, v in one.state_dict().items())
+
+
+def test_training_leaves_global_randomness_alone(people):
+    torch.manual_seed(5); expected = torch.rand(3)
+    torch.manual_seed(5); trainer(people).fit(epochs=1)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_it_learns(people):
+    run = trainer(people, epochs=12, lr=3e-3)
+    run.fit()
+    assert run.history[-1]["pose"] < 0.8 * run.history[0]["pose"]
+
+
+def test_objectives_add_up(people):
+    class Constant:
+        def __call__(self, model, batch, progress): return {"extra": batch.images.new_tensor(2.0)}
+    run = trainer(people)
+    run.objectives = [PoseObjective(run.model), Constant()]
+    losses = run.train_epoch()
+    assert set(losses) == {"pose", "extra"} and losses["extra"] == 2.0
+
+
+def test_a_loss_that_is_not_a_number_stops_with_a_sentence(people, tmp_path):
+    run = trainer(people, tmp_path)
+    run.objectives = [lambda model, batch, progress: {"pose": model(batch.images).sum() * math.nan}]
+    with pytest.raises(DataError, match="lower --lr"): run.fit()
+    assert not (tmp_path / "training.json").exists()
+
+
+@pytest.mark.parametrize("field, value, words", [("seed", 4, "seed = 0"), ("rotation", 3.0, "augmentation")])
+def test_a_run_of_another_recipe_is_refused(people, tmp_path, field, value, words):
+    trainer(people, tmp_path).fit(epochs=1)
+    with pytest.raises(DataError, match=words): trainer(people, tmp_path, **{field: value}).fit(resume=True)
+    with pytest.raises(DataError, match="--resume"): trainer(people, tmp_path).fit()
+
+
+def test_checkpoint_comes_back_and_says_what_is_wrong(people, tmp_path):
+    network = trainer(people, tmp_path).fit(epochs=1)
+    again, recipe, keypoints = load_network(tmp_path / "model.safetensors")
+    assert recipe == Recipe(**TINY) and keypoints == COCO17
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in network.state_dict().items())
+    (tmp_path / "model.safetensors").write_bytes(b"not tensors at all")
+    with pytest.raises(DataError, match="model.safetensors"): load_network(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(DataError, match="config.json"): load_network(tmp_path)
+
+
+def test_results_carry_intervals_and_counts(people):
+    row = evaluate(trainer(people).network(), people, Recipe(**TINY), bars=False)["PCK@0.2 torso"]
+    assert row["interval"][0] <= row["mean"] <= row["interval"][1]
+    assert row["people"] + row["left_out"] == len(people) or row["people"] == len(people)
+    json.dumps(row)
+
+
+def test_papers_recipe_is_the_papers():
+    recipe = RECIPES["tokenpose_s_v1_coco"]
+    assert (recipe.optimizer, recipe.lr, recipe.epochs, recipe.batch_size, recipe.milestones) == ("adam", 1e-3, 300, 128, (200, 260))
+    assert [round(learning_rate(recipe, e * 100, 100), 9) for e in (0, 250, 299)] == [1e-3, 1e-4, 1e-5]
+
+
+def test_every_recipe_builds_its_network(people):
+    for name, recipe in RECIPES.items():
+        run = Trainer(replace(recipe, batch_size=4), people, device="cpu", bars=False)
+        assert make_optimizer(run.model, recipe).param_groups and get_recipe(name) == recipe
+
+
+def test_average_follows():
+    line = torch.nn.Linear(3, 1)
+    average = AveragedModel(line, 0.5)
+    torch.nn.init.ones_(line.weight)
+    for _ in range(40): average.update(line)
+    assert torch.allclose(average.weights["weight"], torch.ones(1, 3), atol=1e-4)

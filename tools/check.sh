@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Clean leaves no diff, export leaves no diff, README is the index page, then all notebooks and tests, with a count.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Compare with a snapshot rather than with git, so that work in progress can be checked too.
+before=$(mktemp -d); trap 'rm -rf "$before"' EXIT
+cp -r nbs dppt_nb README.md "$before"/
+
+unchanged() {
+  local changed
+  if ! changed=$(diff -rq -x __pycache__ -x .ipynb_checkpoints -x .last_checked "$before/$1" "$1"); then
+    echo "$2 changes what is stored, so run it and commit the result:"; echo "$changed"; exit 1
+  fi
+}
+
+echo "== clean";  nbdev_clean;  unchanged nbs "nbdev_clean"
+echo "== export"; nbdev_export; unchanged dppt_nb "nbdev_export"
+echo "== readme"; python tools/readme.py; unchanged README.md "make readme"
+echo "== notebooks and tests"
+IN_TEST=1 MPLBACKEND=agg OMP_NUM_THREADS=1 python -m pytest -n "${WORKERS:-2}" "$@"

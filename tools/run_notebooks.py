@@ -1,0 +1,32 @@
+"""Run notebooks top to bottom and store their outputs, skipping the cells that say they are not to be run."""
+import os, re, sys, time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbdev.clean import clean_nb
+
+NBS = Path(__file__).resolve().parent.parent / "nbs"
+SKIP = re.compile(r"^\s*#\s*\|\s*(eval:\s*false|slow|cuda)\b", re.M)
+
+
+def run(path):
+    "Execute the notebook at `path` in place; its outputs come from this run and no other."
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and SKIP.search(cell.source):
+            cell.metadata["tags"] = ["skip-execution"]
+    start = time.time()
+    NotebookClient(notebook, timeout=1200, kernel_name="python3", skip_cells_with_tag="skip-execution",
+                   resources={"metadata": {"path": str(NBS)}}).execute()
+    clean_nb(notebook)
+    temporary = path.with_suffix(".tmp")
+    nbformat.write(notebook, temporary)
+    os.replace(temporary, path)
+    print(f"{path.name}: {time.time() - start:.0f} s, {path.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(NBS.parent), os.environ.get("PYTHONPATH")]))
+    for name in sys.argv[1:] or sorted(map(str, NBS.glob("*.ipynb"))):
+        run(Path(name))
