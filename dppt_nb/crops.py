@@ -412,6 +412,6 @@ def prepare_store(
         for people in progress_bar(work_ahead(cut, photos.values(), workers or usable_cores()), total=len(photos), display=progress):
             for person in people: writer.add(**person)
     report = writer.report | {"photographs": len(photos), "seconds": time.perf_counter() - started}
-    print(f"{report['people']:,} people from {len(photos):,} photographs in {report['shards']} shards, {report['bytes'] / 1e6:.1f} MB, "
+    print(f"{report['people']:,} people from {len(photos):,} photographs in {report['shards']} shard(s), {report['bytes'] / 1e6:.2f} MB, "
           f"{report['seconds']:.1f} s; left out: {', '.join(f'{why} {n:,}' for why, n in left_out.items() if n) or 'nobody'}")
     return report

@@ -6,7 +6,7 @@
 __all__ = ['DATASETS', 'STORE_VERSION', 'MANIFEST', 'ImageSource', 'row_numbers', 'split_counts', 'PoseTable', 'lspet_split',
            'joint_boxes', 'read_lspet', 'lsp_split', 'read_lsp', 'split_of_file', 'clip_boxes', 'join_tables',
            'read_coco', 'read_crowdpose', 'read_mpii', 'read_dataset', 'CropSet', 'from_synthetic', 'StoreHeader',
-           'encode_jpeg', 'StoreWriter', 'shard_bytes', 'write_store', 'crop_rows', 'read_manifest', 'store_header',
+           'encode_jpeg', 'shard_bytes', 'StoreWriter', 'write_store', 'crop_rows', 'read_manifest', 'store_header',
            'usable_cores', 'read_store']
 
 # %% ../nbs/02_datasets.ipynb #987b55c0
@@ -17,6 +17,7 @@ import json
 import os
 import re
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
@@ -35,7 +36,8 @@ class ImageSource:
         self.root, self._zip, self._names = Path(root).expanduser(), None, None
         if not self.root.exists(): raise DataError(f"{self.root} does not exist; give the folder or zip of the data set as root.")
         if self.root.is_dir(): return
-        if not zipfile.is_zipfile(self.root): raise DataError(f"{self.root} is neither a folder nor a zip file; give one of these as root.")
+        if not zipfile.is_zipfile(self.root):
+            raise DataError(f"{self.root} is neither a folder nor a zip file; give one of these as root.")
         self._zip = zipfile.ZipFile(self.root)
 
     def names(self) -> set[str]:
@@ -49,7 +51,8 @@ class ImageSource:
         "The content of one file. Raises `DataError` if it is missing or damaged."
         try: return self._zip.read(name) if self._zip else (self.root / name).read_bytes()
         except (KeyError, FileNotFoundError): raise DataError(f"{self.root} has no file {name}; add it or correct the name.") from None
-        except (OSError, zipfile.BadZipFile) as error: raise DataError(f"{self.root}: {name} cannot be read ({error}); copy it again.") from None
+        except (OSError, zipfile.BadZipFile, zlib.error) as error:
+            raise DataError(f"{self.root}: {name} cannot be read ({error}); copy it again.") from None
 
     def read(self,
              name: str  # relative to the root
@@ -81,9 +84,11 @@ class ImageSource:
         "Find every picture, wherever its folder is. Raises one `DataError` that lists what is missing."
         places = {}
         for name in self.names(): places.setdefault(PurePosixPath(name).name, []).append(name)
-        found = {f: min((n for n in places.get(PurePosixPath(f).name, ()) if f"/{n}".endswith(f"/{f}")), key=len, default=None) for f in set(files)}
+        fits = {f: [n for n in places.get(PurePosixPath(f).name, ()) if f"/{n}".endswith(f"/{f}")] for f in set(files)}
+        found = {f: min(names, key=len, default=None) for f, names in fits.items()}
         if missing := sorted(f for f, n in found.items() if n is None):
-            raise DataError(f"{self.root}: {named_in} names {len(missing)} picture(s) that are not there ({_first(missing)}); add them or take their people out.")
+            raise DataError(f"{self.root}: {named_in} names {len(missing)} picture(s) that are not there ({_first(missing)}); "
+                            "add them or take their people out.")
         return [found[f] for f in files]
 
 def _walk(root):
@@ -194,13 +199,16 @@ def _lsp_joints(source):
     except Exception as error: raise DataError(f"{source.root}: {found[0]} is no MATLAB file ({error}); copy it again.") from None
     shape = np.shape(joints)
     if len(shape) != 3 or shape[:2] not in ((14, 3), (3, 14)):
-        raise DataError(f"{source.root}: 'joints' of {found[0]} has shape {shape}; it must be (14, 3, people) as in LSPET or (3, 14, people) as in LSP.")
+        raise DataError(f"{source.root}: 'joints' of {found[0]} has shape {shape}; it must be (14, 3, people) as in LSPET "
+                        "or (3, 14, people) as in LSP.")
     order = (2, 0, 1) if shape[:2] == (14, 3) else (2, 1, 0)
     return joints.transpose(order).astype(np.float32), found[0][:-len("joints.mat")], shape[:2] == (14, 3)
 
 def _check_finite(joints, visible, ids, where):
     bad = ~np.isfinite(joints).all(-1) & (visible > 0)                                       # (N, J)
-    if bad.any(): raise DataError(f"{where}: a coordinate of person {ids[bad.any(1)][0]} is not a number; mend the annotation or mark the joint as not visible.")
+    if bad.any():
+        raise DataError(f"{where}: a coordinate of person {ids[bad.any(1)][0]} is not a number (NaN or infinity); "
+                        "mend it or mark the joint as not visible.")
 
 def _read_leeds(name, root, flag_means_seen, split_of):
     source = ImageSource(root)
@@ -266,13 +274,16 @@ def _check_annotation(a, num_joints, images, where):
     "Raise a `DataError` that names the annotation and the field if it cannot be read."
     who, keypoints, box = f"{where}: annotation {a.get('id', '(without id)')}", a.get("keypoints") or (), a.get("bbox") or ()
     if "id" not in a: raise DataError(f"{who}: 'id' is missing; give every annotation a number of its own.")
-    if a.get("image_id") not in images: raise DataError(f"{who} names image {a.get('image_id')}, which 'images' does not list; add it or take the annotation out.")
+    if a.get("image_id") not in images:
+        raise DataError(f"{who} names image {a.get('image_id')}, which 'images' does not list; add it or take the annotation out.")
     if keypoints and len(keypoints) != 3 * num_joints:
         raise DataError(f"{who}: 'keypoints' has {len(keypoints)} numbers; {num_joints} keypoints need {3 * num_joints} (x, y, flag).")
     if box and len(box) != 4: raise DataError(f"{who}: 'bbox' has {len(box)} numbers; it needs 4 (x, y, width, height).")
     try: numbers = np.asarray([*keypoints, *box], dtype=float)
-    except (TypeError, ValueError): raise DataError(f"{who}: 'keypoints' or 'bbox' holds something that is not a number; mend it.") from None
-    if not np.isfinite(numbers).all(): raise DataError(f"{who}: 'keypoints' or 'bbox' holds NaN or infinity; mend it or take the annotation out.")
+    except (TypeError, ValueError):
+        raise DataError(f"{who}: 'keypoints' or 'bbox' holds something that is not a number; mend it.") from None
+    if not np.isfinite(numbers).all():
+        raise DataError(f"{who}: 'keypoints' or 'bbox' holds NaN or infinity; mend it or take the annotation out.")
 
 # %% ../nbs/02_datasets.ipynb #aab3d71b
 def clip_boxes(
@@ -388,7 +399,8 @@ def read_crowdpose(
     "CrowdPose (Li et al., CVPR 2019): COCO's format with 14 keypoints of its own, which the file names itself."
     source = ImageSource(root)
     found = [n for part in ("train", "val", "test") for n in source.find(f"crowdpose_{part}.json")[:1]]
-    if not (annotations or found): raise DataError(f"{source.root} has no crowdpose_train.json, _val.json or _test.json; name the annotation file with annotations=.")
+    if not (annotations or found):
+        raise DataError(f"{source.root} has no crowdpose_train.json, _val.json or _test.json; name the file with annotations=.")
     table = read_coco(root, annotations or found, name="crowdpose", **options)
     return replace(table, keypoint_set=replace(table.keypoint_set, name="crowdpose"))
 
@@ -398,7 +410,8 @@ def _check_mpii(a, where):
     if missing := [k for k in ("image", "joints", "joints_vis", "center", "scale") if k not in a]:
         raise DataError(f"{where} has no {missing[0]!r}; it must be in the layout of HRNet's MPII annotations.")
     shapes = np.shape(a["joints"]), np.shape(a["joints_vis"]), np.shape(a["center"])
-    if shapes != ((16, 2), (16,), (2,)): raise DataError(f"{where}: 'joints', 'joints_vis' and 'center' have shapes {shapes}; they must be (16, 2), (16,) and (2,).")
+    if shapes != ((16, 2), (16,), (2,)):
+        raise DataError(f"{where}: 'joints', 'joints_vis' and 'center' have shapes {shapes}; they must be (16, 2), (16,) and (2,).")
     if not np.isfinite([*np.ravel(a["joints"]), *a["joints_vis"], *a["center"], a["scale"]]).all():
         raise DataError(f"{where}: a coordinate is not a number; mend it or take the entry out.")
 
@@ -408,13 +421,15 @@ def _head_boxes(source, keep):
     found = source.find("gt_valid.mat")
     if not found: return None
     corners = loadmat(io.BytesIO(source.read_bytes(found[0])))["headboxes_src"].transpose(2, 0, 1)  # (N, 2, 2)
-    if len(corners) != len(keep): raise DataError(f"{source.root}: {found[0]} has {len(corners)} head boxes for {len(keep)} people; both must come from one release.")
+    if len(corners) != len(keep):
+        raise DataError(f"{source.root}: {found[0]} has {len(corners)} head boxes for {len(keep)} people; take both from one release.")
     return corners[keep].astype(np.float32) - 1
 
 def _mpii_table(source, file, split, first_id):
     "The people of one MPII file."
     entries = source.read_json(file)
-    if not isinstance(entries, list) or not entries: raise DataError(f"{source.root}: {file} is not a list of people; it must be in the layout of HRNet's MPII annotations.")
+    if not isinstance(entries, list) or not entries:
+        raise DataError(f"{source.root}: {file} is not a list of people; it must be in the layout of HRNet's MPII annotations.")
     for i, a in enumerate(entries, 1): _check_mpii(a, f"{source.root}: {file}, entry {i}")
     visibility = np.array([a["joints_vis"] for a in entries], np.uint8)                     # (N, 16)
     joints = np.array([a["joints"] for a in entries], np.float32) - 1                       # MATLAB counts from 1
@@ -543,7 +558,8 @@ class StoreHeader:
     @classmethod
     def from_dict(cls, values: dict) -> "StoreHeader":
         "The header that `to_dict` gave. Raises `DataError` if another version of the format wrote it."
-        if values.get("version") != STORE_VERSION: raise DataError(f"the crop store has format version {values.get('version')}, this program reads {STORE_VERSION}; prepare the store again.")
+        if values.get("version") != STORE_VERSION:
+            raise DataError(f"the crop store has format version {values.get('version')}, this program reads {STORE_VERSION}; prepare it again.")
         return cls(**values | {"keypoint_set": KeypointSet.from_dict(values["keypoint_set"]), "crop_size": tuple(values["crop_size"])})
 
 def encode_jpeg(
@@ -565,13 +581,16 @@ def _write_atomic(path, content):
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
-    except OSError as error: raise DataError(f"cannot write {path} ({error.strerror}); choose another folder or make room.") from None
+    except OSError as error:
+        raise DataError(f"cannot write {path} ({error.strerror}); choose another folder or make room.") from None
 
 def _clear_folder(folder, overwrite):
     "Make the folder, or empty it of an unfinished store; a complete one only if it may be overwritten."
     try: folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error: raise DataError(f"cannot make the folder {folder} ({error.strerror}); choose another place for the store.") from None
-    if (folder / MANIFEST).exists() and not overwrite: raise DataError(f"{folder} holds a complete crop store already; choose another folder or ask to overwrite it.")
+    except OSError as error:
+        raise DataError(f"cannot make the folder {folder} ({error.strerror}); choose another place for the store.") from None
+    if (folder / MANIFEST).exists() and not overwrite:
+        raise DataError(f"{folder} holds a complete crop store already; choose another folder or ask to overwrite it.")
     _write_atomic(folder / "write_test", b"")
     for old in [folder / "write_test", folder / MANIFEST, *folder.glob("crops-*.parquet*")]: old.unlink(missing_ok=True)
 
@@ -579,6 +598,24 @@ def _columns(num_joints):
     "The columns of a shard besides the JPEG: name, number of values, whether a value must be there."
     return {"joints": (2 * num_joints, True), "visible": (num_joints, True), "affine": (6, True), "center": (2, True), "scale": (2, True),
             "head_box": (4, False), "area": (1, False), "box_score": (1, False)}
+
+# %% ../nbs/02_datasets.ipynb #3bd359ee
+def shard_bytes(
+    rows: list[dict],     # as `StoreWriter.add` collects them
+    columns: dict,        # name -> (numbers a row, needed)
+    header: StoreHeader   # goes into the schema's metadata
+) -> bytes:
+    "Rows as one Parquet file; JPEGs are stored as they are, without statistics, so that the file is as small as they are."
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    arrays = {name: pa.array([r[name] for r in rows], kind) for name, kind in
+              (("image", pa.binary()), ("id", pa.int64()), ("image_id", pa.int64()), ("split", pa.string()), ("file", pa.string()))}
+    for name, (count, _) in columns.items():
+        arrays[name] = pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate([r[name] for r in rows])), count)
+    table = pa.table(arrays).replace_schema_metadata({"dppt": json.dumps(header.to_dict())})
+    out = io.BytesIO()
+    pq.write_table(table, out, compression="none", use_dictionary=["split", "file"], write_statistics=False)
+    return out.getvalue()
 
 # %% ../nbs/02_datasets.ipynb #fe304629
 class StoreWriter:
@@ -643,7 +680,8 @@ class StoreWriter:
 
     def _jpeg(self, image, id):
         if isinstance(image, bytes): return image
-        if np.shape(image) != (*self.header.crop_size, 3): raise DataError(f"crop {id} has shape {np.shape(image)}; the store holds {(*self.header.crop_size, 3)}.")
+        if np.shape(image) != (*self.header.crop_size, 3):
+            raise DataError(f"crop {id} has shape {np.shape(image)}; the store holds {(*self.header.crop_size, 3)}.")
         return encode_jpeg(np.asarray(image), self.quality)
 
     def _flush(self):
@@ -655,23 +693,6 @@ class StoreWriter:
         self.rows, self.size = [], 0
 
 # %% ../nbs/02_datasets.ipynb #2a91d515
-def shard_bytes(
-    rows: list[dict],     # as `StoreWriter.add` collects them
-    columns: dict,        # name -> (numbers a row, needed)
-    header: StoreHeader   # goes into the schema's metadata
-) -> bytes:
-    "Rows as one Parquet file; JPEGs are stored as they are, without statistics, so that the file is as small as they are."
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    arrays = {name: pa.array([r[name] for r in rows], kind) for name, kind in
-              (("image", pa.binary()), ("id", pa.int64()), ("image_id", pa.int64()), ("split", pa.string()), ("file", pa.string()))}
-    for name, (count, _) in columns.items():
-        arrays[name] = pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate([r[name] for r in rows])), count)
-    table = pa.table(arrays).replace_schema_metadata({"dppt": json.dumps(header.to_dict())})
-    out = io.BytesIO()
-    pq.write_table(table, out, compression="none", use_dictionary=["split", "file"], write_statistics=False)
-    return out.getvalue()
-
 def write_store(
     folder: str | Path,       # made if it is not there
     header: StoreHeader,      # what all crops have in common
@@ -692,8 +713,9 @@ def crop_rows(
     c = crops.to("cpu")
     get = lambda values, i: None if values is None else values[i].numpy()
     for i in range(len(c)):
-        yield dict(image=c.images[i].permute(1, 2, 0).numpy(), joints=c.joints[i].numpy(), visible=c.visible[i].numpy(), affine=c.affine[i].numpy(),
-                   center=c.centers[i].numpy(), scale=c.scales[i].numpy(), id=c.ids[i], image_id=c.image_ids[i], split=c.split[i],
+        yield dict(image=c.images[i].permute(1, 2, 0).numpy(), joints=c.joints[i].numpy(), visible=c.visible[i].numpy(),
+                   affine=c.affine[i].numpy(), center=c.centers[i].numpy(), scale=c.scales[i].numpy(),
+                   id=c.ids[i], image_id=c.image_ids[i], split=c.split[i],
                    head_box=get(c.head_boxes, i), area=get(c.areas, i), box_score=get(c.box_scores, i))
 
 # %% ../nbs/02_datasets.ipynb #7702562a
@@ -705,12 +727,13 @@ def read_manifest(
     if not folder.is_dir(): raise DataError(f"{folder} is no folder; give the folder of a crop store.")
     if not (folder / MANIFEST).exists():
         parts = len(list(folder.glob("crops-*.parquet*")))
-        raise DataError(f"{folder} holds an unfinished crop store ({parts} shards without {MANIFEST}): its writing was interrupted; prepare it again." if parts
-                        else f"{folder} holds no crop store ({MANIFEST} is missing); prepare one or give another folder.")
+        unfinished = f"{folder} holds an unfinished crop store ({parts} shards without {MANIFEST}): its writing was interrupted; prepare it again."
+        raise DataError(unfinished if parts else f"{folder} holds no crop store ({MANIFEST} is missing); prepare one or give another folder.")
     manifest = ImageSource(folder).read_json(MANIFEST)
     for shard in manifest["shards"]:
         path = folder / shard["file"]
-        if not path.exists() or path.stat().st_size != shard["bytes"]: raise DataError(f"{path} is missing or not complete; copy the store again.")
+        if not path.exists() or path.stat().st_size != shard["bytes"]:
+            raise DataError(f"{path} is missing or not complete; copy the store again.")
     return manifest
 
 def store_header(
@@ -719,13 +742,16 @@ def store_header(
     "What all crops of a store have in common."
     return StoreHeader.from_dict(read_manifest(folder)["header"])
 
-# %% ../nbs/02_datasets.ipynb #66f0bae7
+# %% ../nbs/02_datasets.ipynb #ff895926
 def _decode_into(images, row, jpeg, where):
     "Decode one JPEG into its row of the big tensor; Pillow lets other threads run meanwhile."
-    try: pixels = np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"))                    # (H, W, 3)
+    try:
+        picture = Image.open(io.BytesIO(jpeg))
+        pixels = np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))    # (H, W, 3)
     except (OSError, SyntaxError) as error: raise DataError(f"{where}: crop {row} cannot be decoded ({error}); prepare the store again.") from None
-    if pixels.shape[:2] != images.shape[2:]: raise DataError(f"{where}: crop {row} is {pixels.shape[:2]} pixels, the header says {tuple(images.shape[2:])}; prepare the store again.")
-    images[row] = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    if pixels.shape[:2] != images.shape[2:]:
+        raise DataError(f"{where}: crop {row} is {pixels.shape[:2]} pixels, the header says {images.shape[2:]}; prepare the store again.")
+    images[row] = pixels.transpose(2, 0, 1)
 
 def _values(table, name, *shape):
     "A column of number lists as a tensor; None if it holds no number at all."
@@ -757,12 +783,13 @@ def _decode_shards(shards, images, rest, workers):
 
 def _crop_set(images, table, header):
     "The decoded crops and the other columns together."
-    joints = len(header.keypoint_set)
-    head, area, score = _values(table, "head_box", 2, 2), _values(table, "area"), _values(table, "box_score")
-    return CropSet(images, _values(table, "joints", joints, 2), _values(table, "visible", joints).to(torch.uint8), _values(table, "affine", 2, 3),
-                   _values(table, "center", 2), _values(table, "scale", 2), header.keypoint_set, header.margin, header.name,
-                   torch.tensor(table["id"].to_pylist()), torch.tensor(table["image_id"].to_pylist()), table["split"].to_pylist(),
-                   head, area, score, header.left_out)
+    count = len(header.keypoint_set)
+    return CropSet(
+        images=torch.from_numpy(images), joints=_values(table, "joints", count, 2), visible=_values(table, "visible", count).to(torch.uint8),
+        affine=_values(table, "affine", 2, 3), centers=_values(table, "center", 2), scales=_values(table, "scale", 2),
+        keypoint_set=header.keypoint_set, margin=header.margin, name=header.name, ids=torch.tensor(table["id"].to_pylist()),
+        image_ids=torch.tensor(table["image_id"].to_pylist()), split=table["split"].to_pylist(), head_boxes=_values(table, "head_box", 2, 2),
+        areas=_values(table, "area"), box_scores=_values(table, "box_score"), left_out=header.left_out)
 
 # %% ../nbs/02_datasets.ipynb #e73ccadc
 def read_store(
@@ -777,9 +804,10 @@ def read_store(
     manifest = read_manifest(folder)
     header, splits = StoreHeader.from_dict(manifest["header"]), manifest["splits"]
     if split == "all": split = None
-    if split is not None and split not in splits: raise DataError(f"{folder} has nobody in split {split!r}; it has {', '.join(f'{k} {n:,}' for k, n in splits.items()) or 'nobody'}.")
+    if split is not None and split not in splits:
+        raise DataError(f"{folder} has nobody in split {split!r}; it has {', '.join(f'{k} {n:,}' for k, n in splits.items())}.")
     count, rest = sum(splits.values()) if split is None else splits[split], []
-    images = torch.empty((count, 3, *header.crop_size), dtype=torch.uint8)
+    images = np.empty((count, 3, *header.crop_size), np.uint8)
     decoding = _decode_shards(_read_shards(folder, manifest, split), images, rest, workers or usable_cores())
     for _ in progress_bar(decoding, total=count, leave=False) if progress else decoding: pass
     return _crop_set(images, pa.concat_tables(rest), header)

@@ -19,7 +19,7 @@ PCK_THRESHOLDS = {"torso": 0.2, "head": 0.5}
 
 def _array(values):
     "Float64 array from a list, an array or a tensor on any device."
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=np.float64)
+    return np.asarray(values.detach().cpu().double() if hasattr(values, "detach") else values, dtype=np.float64)
 
 def _ratio(part, whole):
     "`part / whole`, NaN where `whole` is 0."
@@ -132,7 +132,7 @@ def pckh_hits(
     visible,        # (N, 16) above 0 where labelled
     threshold=0.5,  # Share of the head size
 ):                  # Two (N, 16) bool arrays: hit, and counted
-    "Hits of PCKh: the person's size is 0.6 times the diagonal of the head box (MPII, Sec. 6; released scoring)."
+    "Hits of PCKh: the person's size is 0.6 times the diagonal of the head box (Andriluka et al., 2014; released scoring)."
     preds, joints, visible = _same_people(preds, joints, visible)
     corners = _array(head_boxes)
     if corners.shape != (len(joints), 2, 2) or joints.shape[1] != 16:
@@ -200,12 +200,12 @@ def _read_json(source):
     except ValueError as error: raise DataError(f"{source}: is not JSON ({error})") from None
 
 # %% ../nbs/05_metrics.ipynb #8b4c8f58
-def _complete(annotation, number, num_keypoints):
+def _complete(annotation, number, num_keypoints, name="ground truth"):
     "A copy of the annotation with every field that pycocotools needs."
     values = annotation.get("keypoints", [])
     if len(values) != 3 * num_keypoints:
-        raise DataError(f"annotation {annotation.get('id', number)}: keypoints has {len(values)} values, "
-                        f"{num_keypoints} keypoints need {3 * num_keypoints}")
+        raise DataError(f"{name}: annotation {annotation.get('id', number)}: keypoints has {len(values)} values, {num_keypoints} "
+                        f"keypoints need {3 * num_keypoints}; mend it, or give the sigmas of the file's own keypoint set")
     labelled = np.array(values).reshape(-1, 3)
     labelled = labelled[labelled[:, 2] > 0, :2]                 # (L, 2)
     low, high = (labelled.min(0), labelled.max(0)) if len(labelled) else (np.zeros(2), np.zeros(2))
@@ -231,8 +231,9 @@ def _coco_truth(ground_truth, num_keypoints):
     "Ground truth from a JSON path, a loaded dict or a COCO object, completed, as a COCO object of its own."
     data = _read_json(getattr(ground_truth, "dataset", ground_truth))
     missing = [field for field in ("images", "annotations", "categories") if field not in data]
-    if missing: raise DataError(f"ground truth: has no {missing[0]!r}, so it is not a COCO keypoint file")
-    annotations = [_complete(a, i, num_keypoints) for i, a in enumerate(data["annotations"], start=1)]
+    name = ground_truth if isinstance(ground_truth, (str, Path)) else "ground truth"
+    if missing: raise DataError(f"{name}: has no {missing[0]!r}; give a COCO keypoint file")
+    annotations = [_complete(a, i, num_keypoints, name) for i, a in enumerate(data["annotations"], start=1)]
     return _coco({**data, "annotations": annotations})
 
 def _check_row(row, number, images, num_keypoints):

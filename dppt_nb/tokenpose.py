@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from .tokens import HRNet, Pixels, PoseTokens, Pyramid, Stem, conv_step, join_patches
+from .tokens import BasicBlock, HRNet, Pixels, PoseTokens, Pyramid, Stem, conv_step, join_patches
 
 # %% ../nbs/07_tokenpose.ipynb #ecbc1eaa
 class Attention(nn.Module):
@@ -38,12 +38,16 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, return_weights: bool = False): # (B, T, width) -> same, and weights (B, heads, T, T) or None
         B, T, width = x.shape
         q, k, v = self.qkv(x).view(B, T, 3, self.heads, -1).permute(2, 0, 3, 1, 4)    # (B, heads, T, width/heads) each
-        weights = None
-        if return_weights:
-            weights = (q @ k.mT * self.scale).softmax(-1)                               # (B, heads, T, T)
-            mixed = weights @ v
-        else: mixed = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+        if self.fuse(x) and not return_weights:
+            weights, mixed = None, F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+        else:
+            weights = (q * self.scale @ k.mT).softmax(-1, dtype=torch.float32)         # (B, heads, T, T)
+            mixed = weights.to(v.dtype) @ v
         return self.out(mixed.transpose(1, 2).reshape(B, T, width)), weights
+
+    def fuse(self, x: Tensor) -> bool:
+        "The fused kernel wins everywhere but in training on a CPU, where its backward pass is the slower one."
+        return x.is_cuda or not torch.is_grad_enabled()
 
 # %% ../nbs/07_tokenpose.ipynb #5aa65cd5
 class Block(nn.Module):
@@ -66,7 +70,7 @@ class Block(nn.Module):
 
 # %% ../nbs/07_tokenpose.ipynb #5d555613
 class Encoder(nn.Module):
-    "A loop over blocks; the position code is added again before every layer but the first of a stage (the released code's `sine-full`)."
+    "A loop over blocks; `position` says whether the position code is added once or before every layer of a stage but its first."
     def __init__(self,
         width: int, # channels of a token
         depth: int, # layers
@@ -74,21 +78,24 @@ class Encoder(nn.Module):
         mlp_ratio: float = 3, # hidden channels of the MLP, as a multiple of width
         attention_scale: str = "head", # "head" or "model", see `Attention`
         stages: int = 1, # equal parts of the depth, after each of which the tokens go to the head
+        position: str = "every", # "once": only by the tokens; "every": again before each layer (the released `sine-full`)
     ):
         super().__init__()
-        self.stage_depth = depth // stages
+        self.stage_depth, self.position = depth // stages, position
         self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio, attention_scale) for _ in range(depth))
 
     def forward(self,
         x: Tensor, # (B, T, width) tokens
         code: Tensor, # (1, T, width) position code, zero for keypoint tokens
-        record: list | None = None, # collects (tokens, attention weights) of each layer
+        layers: list | None = None, # collects the tokens after each layer
+        weights: list | None = None, # collects the attention weights of each layer
     ) -> list[Tensor]: # (B, T, width) at the end of each stage
         ends = []
         for i, block in enumerate(self.blocks):
-            if i % self.stage_depth: x = x + code
-            x, weights = block(x, return_weights=record is not None)
-            if record is not None: record.append((x, weights))
+            if i % self.stage_depth and self.position == "every": x = x + code
+            x, attention = block(x, return_weights=weights is not None)
+            if layers is not None: layers.append(x)
+            if weights is not None: weights.append(attention)
             if (i + 1) % self.stage_depth == 0: ends.append(x)
         return ends
 
@@ -166,6 +173,8 @@ class PoseConfig:
     attention_scale: str = "head" # scores are divided by the root of the "head" or of the "model" width
     head: str = "mlp" # "mlp": the papers' head; "dot": ours
     head_channels: int = 64 # channels of the dot head
+    position: str = "every" # the position code is added "once" or before "every" layer
+    init: str = "released" # start values, see `init_weights`
     cycles: int = 1 # passes through the encoder in training
 
     def __post_init__(self):
@@ -184,7 +193,8 @@ class PoseConfig:
         return tuple(side // (self.stride * patch) for side, patch in zip(self.image_size, self.patch_size))
 
 # %% ../nbs/07_tokenpose.ipynb #e31cc408
-CHOICES = {"backbone": ("stem", "hrnet_w32", "hrnet_w48", "pixels", "pyramid"), "attention_scale": ("head", "model"), "head": ("mlp", "dot")}
+CHOICES = {"backbone": ("stem", "hrnet_w32", "hrnet_w48", "pixels", "pyramid"), "attention_scale": ("head", "model"), "head": ("mlp", "dot"),
+           "position": ("every", "once"), "init": ("released", "residual")}
 
 def check_config(config) -> None:
     "Refuse a configuration that cannot be built, with one sentence that says why."
@@ -221,7 +231,7 @@ class PoseTransformer(nn.Module):
         self.num_keypoints, self.image_size, self.heatmap_size = config.num_keypoints, config.image_size, config.heatmap_size
         self.backbone = make_backbone(config)
         self.tokens = PoseTokens(self.backbone.channels[-1], config.grid, config.patch_size, config.width, config.num_keypoints)
-        self.encoder = Encoder(config.width, config.depth, config.heads, config.mlp_ratio, config.attention_scale, config.stages)
+        self.encoder = Encoder(config.width, config.depth, config.heads, config.mlp_ratio, config.attention_scale, config.stages, config.position)
         self.head = make_head(config, self.backbone)
         init_weights(self)
 
@@ -234,6 +244,17 @@ class PoseTransformer(nn.Module):
         raw = self.head(*self.read(ends), maps)
         return raw if logits else self.head.heatmaps(raw)
 
+    def layer_logits(self,
+        images: Tensor, # (B, 3, H, W) float, ImageNet-normalised
+    ) -> Tensor: # (B, depth, J, H/4, W/4); the last layer's are those of `model(images, logits=True)`
+        "The head's raw output for the keypoint tokens after every layer, so that a loss can reach each layer directly."
+        if self.config.stages > 1: raise ValueError(f"{self.config.name} fuses {self.config.stages} stages, so its head cannot read one layer; build it with stages=1")
+        maps, layers = self.backbone(self.check_images(images)), []
+        self.encoder(self.tokens(maps[-1]), self.tokens.code, layers)
+        keypoints = torch.cat([layer[:, :self.num_keypoints] for layer in layers], 1)      # (B, depth*J, width)
+        raw = self.head(keypoints, layers[-1][:, self.num_keypoints:], maps)
+        return raw.unflatten(1, (len(layers), self.num_keypoints))
+
     def trace(self,
         images: Tensor, # (B, 3, H, W) float, ImageNet-normalised
         cycles: int | None = None, # passes through the encoder; the configuration's number unless given
@@ -243,14 +264,14 @@ class PoseTransformer(nn.Module):
         x = self.tokens(maps[-1])
         kept = torch.arange(x.shape[1] - self.num_keypoints, device=x.device).expand(len(x), -1)
         for _ in range(cycles or self.config.cycles):
-            record = []
-            ends = self.encoder(x, self.tokens.code, record)
-            x, tokens = ends[-1], [self.read([layer]) for layer, _ in record]
+            layers, weights = [], []
+            ends = self.encoder(x, self.tokens.code, layers, weights)
+            x, tokens = ends[-1], [self.read([layer]) for layer in layers]
             trace.heatmaps.append(self.head.heatmaps(self.head(*self.read(ends), maps)))
             trace.keypoint_tokens.append([keypoints for keypoints, _ in tokens])
             trace.patch_tokens.append([patches for _, patches in tokens])
-            trace.attention.append([weights for _, weights in record])
-            trace.kept.append([kept] * len(record))
+            trace.attention.append(weights)
+            trace.kept.append([kept] * len(layers))
         return trace
 
     def read(self, ends: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -280,10 +301,14 @@ def make_head(
     finer = [c for c, stride in zip(backbone.channels, backbone.strides) if stride < config.stride * min(config.patch_size)]
     return DotHead(config.width, config.stages, config.head_channels, finer, config.grid, config.patch_size)
 
-def init_weights(model: nn.Module) -> None:
-    "Start values of the released code: truncated normal of 0.02 for linear layers, zero biases."
+def init_weights(model: PoseTransformer) -> None:
+    "Start values: the 'released' code's small normal ones, or PyTorch's own with lively tokens and 'residual' blocks that start as nothing."
+    released = model.config.init == "released"
+    nn.init.trunc_normal_(model.tokens.keypoint_tokens, std=0.02 if released else 0.5)
     for module in model.modules():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, BasicBlock) and not released: nn.init.zeros_(module.bn2.weight)
+        if isinstance(module, nn.Conv2d) and released: nn.init.normal_(module.weight, std=0.001)
+        if isinstance(module, nn.Linear) and released:
             nn.init.trunc_normal_(module.weight, std=0.02)
             if module.bias is not None: nn.init.zeros_(module.bias)
 
@@ -297,7 +322,7 @@ VARIANTS = {
     "tokenpose_b":     dict(backbone="hrnet_w32"),
     "tokenpose_l_d6":  dict(backbone="hrnet_w48", depth=6, stages=3),
     "tokenpose_l_d24": dict(backbone="hrnet_w48", depth=24, stages=3, heads=12),
-    "tokenpose_nano":  dict(backbone="pyramid", patch_size=(1, 1), depth=4, heads=6, mlp_ratio=2, head="dot"),
+    "tokenpose_nano":  dict(backbone="pyramid", patch_size=(1, 1), width=128, depth=4, heads=4, mlp_ratio=2, head="dot", position="once", init="residual"),
 }
 
 # %% ../nbs/07_tokenpose.ipynb #1e8dd995

@@ -148,8 +148,8 @@ class HRNet(Stem):
 class Pyramid(nn.Module):
     "Small convolutional backbone that gives maps at 1/4, 1/8 and 1/16 of the size; ours, for networks that learn on a CPU."
     def __init__(self,
-        channels: tuple[int, ...] = (16, 32, 96, 192), # of the maps at 1/2, 1/4, 1/8, 1/16
-        blocks: tuple[int, ...] = (0, 0, 1, 1),        # residual blocks at each of these sizes
+        channels: tuple[int, ...] = (16, 32, 64, 128), # of the maps at 1/2, 1/4, 1/8, 1/16
+        blocks: tuple[int, ...] = (0, 0, 2, 2),        # residual blocks at each of these sizes
     ):
         super().__init__()
         self.channels, self.strides = tuple(channels[1:]), (4, 8, 16)
@@ -199,7 +199,7 @@ class PoseTokens(nn.Module):
     ):
         super().__init__()
         self.patch_size, self.num_keypoints = patch_size, num_keypoints
-        self.keypoint_tokens = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, num_keypoints, width), std=0.02))
+        self.keypoint_tokens = nn.Parameter(0.02 * torch.randn(1, num_keypoints, width))
         self.embed = nn.Linear(patch_size[0] * patch_size[1] * channels, width)
         code = torch.cat((torch.zeros(num_keypoints, width), sine_position_code(grid, width)))
         self.register_buffer("code", code[None], persistent=False)             # (1, J + patches, width)

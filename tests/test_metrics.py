@@ -44,6 +44,8 @@ def test_pck_takes_tensors_and_any_similar_frame():
     expected = pck(preds, joints, visible, LSP14)["mean"]
     tensors = (torch.from_numpy(preds).requires_grad_(), torch.from_numpy(joints), torch.from_numpy(visible))
     assert pck(*tensors, LSP14)["mean"] == expected
+    half = torch.from_numpy(joints).bfloat16()                  # NumPy has no such type
+    assert pck(half, half, tensors[2], LSP14)["mean"] == 100
     turn = 3 * np.array([[0., -1.], [1., 0.]])
     assert pck(preds @ turn + 7, joints @ turn + 7, visible, LSP14)["mean"] == pytest.approx(expected)
 
@@ -203,7 +205,7 @@ def test_bad_coco_input_is_one_sentence(tmp_path):
     with pytest.raises(DataError, match="has no 'annotations'"): evaluate_coco({"images": []}, rows)
     short = copy.deepcopy(truth)
     short["annotations"][1]["keypoints"].pop()
-    with pytest.raises(DataError, match="annotation 1: keypoints has 50 values"): evaluate_coco(short, rows)
+    with pytest.raises(DataError, match="ground truth: annotation 1: keypoints has 50 values, 17 keypoints need 51; mend it"): evaluate_coco(short, rows)
     with pytest.raises(ValueError, match="prediction 0: keypoints has 51"): evaluate_coco(
         custom_truth(keypoints[:, :5], [1, 2]), rows, sigmas=np.full(5, 0.1))
     with pytest.raises(ValueError, match="image 9 is not in"): evaluate_coco(truth, [{**rows[0], "image_id": 9}])
