@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from .datasets import PoseTable, StoreHeader, StoreWriter, encode_jpeg, usable_cores
+from .datasets import PoseTable, StoreHeader, StoreWriter, encode_jpeg, usable_cores, watch
 
 # %% ../nbs/03_crops.ipynb #b18d0e06
 PIXEL_STD = 200.0  # pixels in one unit of scale (MPII's habit)
@@ -31,7 +31,7 @@ def box_to_center_scale(
     image_size=(256, 192),  # (height, width) of the network's input; only its shape matters
     padding=1.25,           # size of the window over size of the grown box
 ) -> tuple:                 # centers (N, 2) in pixels, scales (N, 2) in units of 200 px; arrays or tensors, as came in
-    "The window around each box: grown to the input's shape, then padded (Simple Baselines, Sec. 3). ValueError for empty boxes."
+    "The window around each box: grown to the input's shape, then padded (HRNet, Sec. 4.1). ValueError for empty boxes."
     as_tensor = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     bad = ~(torch.isfinite(as_tensor).all(1) & (as_tensor[:, 2:] > 0).all(1))
     if bad.any():
@@ -192,9 +192,9 @@ def nominal_window(
     return center, torch.tensor([width, height]) / PIXEL_STD
 
 def central_affine(
-    stored_size,    # as in `nominal_window`
-    margin,
-    output_size,
+    stored_size,    # (height, width) of the stored crops
+    margin,         # size of a stored crop over size of the person's window
+    output_size,    # (height, width) of the network's input
 ) -> torch.Tensor:  # (2, 3) stored pixels -> input pixels
     "The map of the plain crop, with nothing varied."
     center, scale = nominal_window(stored_size, margin, output_size)
@@ -398,7 +398,6 @@ def prepare_store(
     overwrite=False,        # replace a store that is there
 ) -> dict:                  # people, photographs, shards, bytes, seconds, left_out (reason -> people)
     "Cut every person of a table once into a crop store, and print the counts. DataError for bad photographs or folders."
-    from fastprogress.fastprogress import progress_bar
     started, (stored_size, margin) = time.perf_counter(), store_geometry(image_size, margin)
     usable = np.isfinite(table.boxes).all(1) & (table.boxes[:, 2:] > 0).all(1)
     left_out = table.left_out | ({"no usable box": int((~usable).sum())} if not usable.all() else {})
@@ -409,7 +408,8 @@ def prepare_store(
     cut = lambda rows: cut_people(table, rows, *windows, affines, stored_size, quality)
     header = StoreHeader(table.name, table.keypoint_set, stored_size, margin, left_out)
     with StoreWriter(out, header, shard_mb, quality, overwrite) as writer:
-        for people in progress_bar(work_ahead(cut, photos.values(), workers or usable_cores()), total=len(photos), display=progress):
+        jobs = work_ahead(cut, photos.values(), workers or usable_cores())
+        for people in watch(jobs, len(photos), progress):
             for person in people: writer.add(**person)
     report = writer.report | {"photographs": len(photos), "seconds": time.perf_counter() - started}
     print(f"{report['people']:,} people from {len(photos):,} photographs in {report['shards']} shard(s), {report['bytes'] / 1e6:.2f} MB, "

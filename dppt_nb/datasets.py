@@ -6,21 +6,25 @@
 __all__ = ['DATASETS', 'STORE_VERSION', 'MANIFEST', 'ImageSource', 'row_numbers', 'split_counts', 'PoseTable', 'lspet_split',
            'joint_boxes', 'read_lspet', 'lsp_split', 'read_lsp', 'split_of_file', 'clip_boxes', 'join_tables',
            'read_coco', 'read_crowdpose', 'read_mpii', 'read_dataset', 'CropSet', 'from_synthetic', 'StoreHeader',
-           'encode_jpeg', 'shard_bytes', 'StoreWriter', 'write_store', 'crop_rows', 'read_manifest', 'store_header',
-           'usable_cores', 'read_store']
+           'encode_jpeg', 'write_whole', 'shard_bytes', 'StoreWriter', 'write_store', 'crop_rows', 'read_manifest',
+           'store_header', 'usable_cores', 'watch', 'room_for', 'read_store']
 
 # %% ../nbs/02_datasets.ipynb #987b55c0
 import difflib
 import fnmatch
 import io
 import json
+import math
 import os
+import posixpath
 import re
+import sys
+import tempfile
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -74,7 +78,7 @@ class ImageSource:
              pattern: str  # a file name without folder, with * and ? as in the shell
             ) -> list[str]:
         "Names of the files whose last part fits the pattern, those nearest to the root first."
-        found = [n for n in self.names() if fnmatch.fnmatch(PurePosixPath(n).name, pattern)]
+        found = [n for n in self.names() if fnmatch.fnmatch(posixpath.basename(n), pattern)]
         return sorted(found, key=lambda n: (n.count("/"), n))
 
     def locate(self,
@@ -83,8 +87,8 @@ class ImageSource:
               ) -> list[str]:     # names relative to the root, in the same order
         "Find every picture, wherever its folder is. Raises one `DataError` that lists what is missing."
         places = {}
-        for name in self.names(): places.setdefault(PurePosixPath(name).name, []).append(name)
-        fits = {f: [n for n in places.get(PurePosixPath(f).name, ()) if f"/{n}".endswith(f"/{f}")] for f in set(files)}
+        for name in self.names(): places.setdefault(posixpath.basename(name), []).append(name)
+        fits = {f: [n for n in places.get(posixpath.basename(f), ()) if f"/{n}".endswith(f"/{f}")] for f in set(files)}
         found = {f: min(names, key=len, default=None) for f, names in fits.items()}
         if missing := sorted(f for f, n in found.items() if n is None):
             raise DataError(f"{self.root}: {named_in} names {len(missing)} picture(s) that are not there ({_first(missing)}); "
@@ -93,7 +97,8 @@ class ImageSource:
 
 def _walk(root):
     for folder, _, names in os.walk(root, followlinks=True):
-        yield from ((Path(folder) / n).relative_to(root).as_posix() for n in names)
+        inside = Path(folder).relative_to(root).as_posix()
+        yield from (n if inside == "." else f"{inside}/{n}" for n in names)
 
 def _first(names, limit=5): return ", ".join(map(str, names[:limit])) + (", ..." if len(names) > limit else "")
 
@@ -248,7 +253,7 @@ def split_of_file(
     name: str  # of an annotation file
 ) -> str:
     "'train', 'val' or 'test' by the file's name; a file that says neither is taken whole for evaluation, as 'val'."
-    found = re.search("(?<![a-z])(train|val|test)", PurePosixPath(name).name.lower())
+    found = re.search("(?<![a-z])(train|val|test)", posixpath.basename(name).lower())
     return found[1] if found else "val"
 
 def _person_category(content, where):
@@ -279,10 +284,10 @@ def _check_annotation(a, num_joints, images, where):
     if keypoints and len(keypoints) != 3 * num_joints:
         raise DataError(f"{who}: 'keypoints' has {len(keypoints)} numbers; {num_joints} keypoints need {3 * num_joints} (x, y, flag).")
     if box and len(box) != 4: raise DataError(f"{who}: 'bbox' has {len(box)} numbers; it needs 4 (x, y, width, height).")
-    try: numbers = np.asarray([*keypoints, *box], dtype=float)
-    except (TypeError, ValueError):
+    try: total = sum(keypoints) + sum(box)     # NaN or infinity if one of them is
+    except TypeError:
         raise DataError(f"{who}: 'keypoints' or 'bbox' holds something that is not a number; mend it.") from None
-    if not np.isfinite(numbers).all():
+    if not math.isfinite(total):
         raise DataError(f"{who}: 'keypoints' or 'bbox' holds NaN or infinity; mend it or take the annotation out.")
 
 # %% ../nbs/02_datasets.ipynb #aab3d71b
@@ -473,8 +478,8 @@ def read_dataset(
     "The people of a data set by its name. Raises `DataError` with the nearest names for a name that is not known."
     if name in DATASETS: return DATASETS[name](root, **options)
     near = difflib.get_close_matches(name.lower(), DATASETS, n=3, cutoff=.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(DATASETS)}."
-    raise DataError(f"there is no data set {name!r}; {hint}")
+    hint = f"the nearest names are {', '.join(near)}" if near else f"known are {', '.join(DATASETS)}"
+    raise DataError(f"there is no data set {name!r}; {hint}.")
 
 # %% ../nbs/02_datasets.ipynb #57f4451a
 @dataclass
@@ -572,8 +577,11 @@ def encode_jpeg(
     return out.getvalue()
 
 # %% ../nbs/02_datasets.ipynb #24dfcd80
-def _write_atomic(path, content):
-    "Bytes to a temporary file that takes the place of `path` once they are safe on the disk."
+def write_whole(
+    path: Path,     # of the file
+    content: bytes  # all of it
+) -> None:
+    "Write a file whole or not at all: to a temporary file, which takes the place of `path` once it is safe on the disk."
     temporary = path.with_name(path.name + ".tmp")
     try:
         with open(temporary, "wb") as f:
@@ -591,7 +599,7 @@ def _clear_folder(folder, overwrite):
         raise DataError(f"cannot make the folder {folder} ({error.strerror}); choose another place for the store.") from None
     if (folder / MANIFEST).exists() and not overwrite:
         raise DataError(f"{folder} holds a complete crop store already; choose another folder or ask to overwrite it.")
-    _write_atomic(folder / "write_test", b"")
+    write_whole(folder / "write_test", b"")
     for old in [folder / "write_test", folder / MANIFEST, *folder.glob("crops-*.parquet*")]: old.unlink(missing_ok=True)
 
 def _columns(num_joints):
@@ -668,7 +676,7 @@ class StoreWriter:
         self.report = dict(people=sum(s["rows"] for s in self.shards), shards=len(self.shards), bytes=sum(s["bytes"] for s in self.shards),
                            left_out=self.header.left_out)
         manifest = dict(header=self.header.to_dict(), shards=self.shards, splits=self.splits)
-        _write_atomic(self.folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+        write_whole(self.folder / MANIFEST, json.dumps(manifest, indent=1).encode())
         return self.report
 
     def _numbers(self, name, value, id):
@@ -687,7 +695,7 @@ class StoreWriter:
     def _flush(self):
         content = shard_bytes(self.rows, self.columns, self.header)
         name = f"crops-{len(self.shards):05d}.parquet"
-        _write_atomic(self.folder / name, content)
+        write_whole(self.folder / name, content)
         self.shards.append(dict(file=name, rows=len(self.rows), bytes=len(content)))
         for row in self.rows: self.splits[row["split"]] = self.splits.get(row["split"], 0) + 1
         self.rows, self.size = [], 0
@@ -791,7 +799,28 @@ def _crop_set(images, table, header):
         image_ids=torch.tensor(table["image_id"].to_pylist()), split=table["split"].to_pylist(), head_boxes=_values(table, "head_box", 2, 2),
         areas=_values(table, "area"), box_scores=_values(table, "box_score"), left_out=header.left_out)
 
-# %% ../nbs/02_datasets.ipynb #e73ccadc
+# %% ../nbs/02_datasets.ipynb #5b41acd1
+def watch(
+    items,            # a sequence, or anything to go through
+    total=None,       # how many, where `items` does not know
+    show=True,        # False: no bar at all
+    parent=None,      # the outer bar that this one belongs to
+):                    # the same items
+    "Go through `items` behind a fastprogress bar; without one where nobody watches."
+    import fastprogress.fastprogress as fast
+    if not show or (parent is None and not fast.IN_NOTEBOOK and not sys.stdout.isatty()): return items
+    return fast.progress_bar(items, total=total, parent=parent, leave=False)
+
+def room_for(
+    shape: tuple,         # of the uint8 array
+    folder: str | Path,   # on a disk with room
+    share: float = .6,    # of the machine's memory that it may take
+) -> np.ndarray:
+    "An empty array: in memory, or in a nameless file if it would take too much of it."
+    if np.prod(shape) <= share * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"): return np.empty(shape, np.uint8)
+    with tempfile.NamedTemporaryFile(dir=folder) as file: return np.memmap(file, np.uint8, "w+", shape=shape)
+
+# %% ../nbs/02_datasets.ipynb #6a73dd41
 def read_store(
     folder: str | Path,          # of a crop store
     split: str | None = None,    # only the people of this split; all if not given
@@ -800,14 +829,13 @@ def read_store(
 ) -> CropSet:
     "The crops of a store, decoded once into one tensor. Raises `DataError` if the store is damaged, unfinished or has nobody in the split."
     import pyarrow as pa
-    from fastprogress.fastprogress import progress_bar
     manifest = read_manifest(folder)
     header, splits = StoreHeader.from_dict(manifest["header"]), manifest["splits"]
     if split == "all": split = None
     if split is not None and split not in splits:
         raise DataError(f"{folder} has nobody in split {split!r}; it has {', '.join(f'{k} {n:,}' for k, n in splits.items())}.")
     count, rest = sum(splits.values()) if split is None else splits[split], []
-    images = np.empty((count, 3, *header.crop_size), np.uint8)
+    images = room_for((count, 3, *header.crop_size), folder)
     decoding = _decode_shards(_read_shards(folder, manifest, split), images, rest, workers or usable_cores())
-    for _ in progress_bar(decoding, total=count, leave=False) if progress else decoding: pass
+    for _ in watch(decoding, count, progress): pass
     return _crop_set(images, pa.concat_tables(rest), header)

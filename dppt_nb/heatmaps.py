@@ -61,7 +61,7 @@ def draw_heatmaps(
     heat = F.interpolate(heat[None, None], image.shape[:2], mode="bilinear", align_corners=True)[0, 0].numpy()
     heat = heat / max(heat.max(), 1e-12)                                                   # (H, W) in 0..1
     colour = np.stack([np.interp(heat, np.linspace(0, 1, len(HEAT)), c) for c in zip(*HEAT)], -1)   # (H, W, 3)
-    grey = np.asarray(Image.fromarray(np.asarray(image)).convert("L"))[..., None] * 0.7
+    grey = np.asarray(Image.fromarray(np.asarray(image)).convert("L"))[..., None] * 0.9
     share = strength * np.sqrt(heat)[..., None]
     return (grey * (1 - share) + colour * share).round().astype(np.uint8)
 
@@ -75,12 +75,12 @@ def show_heatmaps(
     "One picture a joint, the joint's name and the height of its map above it."
     import matplotlib.pyplot as plt
     rows = -(-len(heatmaps) // columns)
-    fig, axes = plt.subplots(rows, columns, figsize=(size * columns, 1.6 * size * rows), squeeze=False)
+    fig, axes = plt.subplots(rows, columns, figsize=(size * columns, (1.4 * size + 0.4) * rows), squeeze=False)
     for ax in axes.flat: ax.axis("off")
     for ax, name, heatmap in zip(axes.flat, keypoint_set.names, heatmaps):
         ax.imshow(draw_heatmaps(image, heatmap))
         ax.set_title(f"{name.replace('_', ' ')}\n{float(heatmap.max()):.2f}", fontsize=7)
-    fig.tight_layout(pad=0.3)
+    fig.tight_layout(pad=0.3, h_pad=0.8)
     return fig
 
 # %% ../nbs/04_heatmaps.ipynb #ed3eac0f
@@ -139,7 +139,7 @@ def quarter_offset(
 # %% ../nbs/04_heatmaps.ipynb #e70f22d6
 def blur_kernel(
     kernel=11,      # odd number of pixels; 11 goes with targets of sigma 2, 17 with sigma 3
-    device=None,
+    device=None,    # where to make it
 ) -> torch.Tensor:  # (kernel,) with sum 1
     "A Gaussian whose deviation follows from its size as in OpenCV: 2 pixels for 11."
     if kernel % 2 == 0: raise ValueError(f"the blur's kernel must be odd, not {kernel}")
@@ -240,6 +240,7 @@ def flip_back(
     keypoint_set,   # KeypointSet, or its pairs ((left, right), ...)
 ) -> torch.Tensor:  # (B, J, H, W), as answers to the pictures themselves
     "Mirror heatmaps back: columns reversed, left maps in the place of right ones."
+    heatmaps = torch.as_tensor(heatmaps)
     order = list(range(heatmaps.shape[1]))
     for left, right in getattr(keypoint_set, "flip_pairs", keypoint_set):
         order[left], order[right] = right, left

@@ -70,7 +70,7 @@ PARENTS = dict(spine="pelvis", chest="spine", neck="chest", head="neck", arm="ch
                thigh="pelvis", shin="thigh", foot="shin")
 OFFSETS = dict(  # where a frame begins, metres in its parent's frame, for a person of 1.75 m; x is for the left side
     spine=(0, .10, 0), chest=(0, .13, 0), neck=(0, .237, -.01), head=(0, .066, .012),
-    arm=(.180, .195, -.01), forearm=(0, -.29, 0), hand=(0, -.25, 0),
+    arm=(.178, .178, -.01), forearm=(0, -.29, 0), hand=(0, -.25, 0),
     thigh=(.092, -.035, 0), shin=(0, -.43, 0), foot=(0, -.41, 0))
 
 # %% ../nbs/01_synthetic.ipynb #1fb7762a
@@ -149,7 +149,7 @@ POSES = dict(  # what differs from rest: (mean, spread) or (left, right, spread)
     sitting=dict(seat=1, arm_raise=(30, 30, 9), arm_plane=(84, 84, 12), arm_twist=(-12, -12, 10), elbow=(45, 45, 15), hip_flex=(86, 86, 5),
                  hip_abd=(10, 10, 7), knee=(84, 84, 10), spine_bend=(9, 8)),
     sitting_on_floor=dict(pitch=(-14, 5), arm_raise=(38, 38, 8), arm_plane=(-70, -70, 15), arm_twist=(0, 0, 10), elbow=(8, 8, 6),
-                          hip_flex=(84, 84, 8), hip_abd=(12, 12, 7), knee=(45, 25, 20)),
+                          hip_flex=(102, 78, 4), hip_abd=(12, 12, 7), knee=(54, 6, 6)),
     squatting=dict(pitch=(22, 6), spine_bend=(18, 6), arm_raise=(72, 72, 14), arm_plane=(80, 80, 12), elbow=(18, 18, 14),
                    hip_flex=(112, 112, 8), hip_abd=(20, 20, 7), knee=(125, 125, 10), ankle=(-20, -20, 4), head_nod=(-20, 8)),
     lunging=dict(arm_raise=(28, 28, 14), elbow=(40, 40, 30), hip_flex=(78, -22, 7), knee=(82, 42, 10), ankle=(-5, -20, 5)),
@@ -250,12 +250,12 @@ def _both_sides(table):
 
 
 LANDMARKS = _both_sides(dict(   # name: frame and point in it, metres
-    nose=("head", (0, .085, .118)), left_eye=("head", (.033, .118, .088)), left_ear=("head", (.078, .10, -.004)),
-    head_top=("head", (0, .225, -.01)), chin=("head", (0, .018, .075)), upper_neck=("head", (0, .015, 0)),
+    nose=("head", (0, .086, .106)), left_eye=("head", (.031, .118, .076)), left_ear=("head", (.074, .10, -.004)),
+    head_top=("head", (0, .222, -.008)), chin=("head", (0, .020, .045)), upper_neck=("head", (0, .015, 0)),
     neck=("chest", (0, .235, 0)), thorax=("chest", (0, .215, 0)), pelvis=("pelvis", (0, -.02, 0)),
     left_shoulder=("left_arm", (0, 0, 0)), left_elbow=("left_forearm", (0, 0, 0)), left_wrist=("left_hand", (0, 0, 0)),
     left_hand=("left_hand", (0, -.08, 0)), left_hip=("left_thigh", (0, 0, 0)), left_knee=("left_shin", (0, 0, 0)),
-    left_ankle=("left_foot", (0, 0, 0)), left_heel=("left_foot", (0, -.06, -.06)), left_big_toe=("left_foot", (-.015, -.06, .17))))
+    left_ankle=("left_foot", (0, 0, 0)), left_heel=("left_foot", (0, -.055, -.05)), left_big_toe=("left_foot", (-.012, -.06, .155))))
 ALIASES = {"top_head": "head_top", "mid_hip": "pelvis", "toe": "big_toe", "left_toe": "left_big_toe", "right_toe": "right_big_toe"}
 
 
@@ -298,10 +298,10 @@ BODY = (  # from (frame, point) to (frame, point); half width at both ends; dept
     ("head", (.031, .118, .0760), "head", (.031, .120, .0758), (.0105, .0105), .8, (.0110, .0110), "dark", ""),
     ("head", (.016, .146, .080), "head", (.046, .147, .068), (.006, .006), .8, (.006, .006), "hair", ""),            # brow
     ("head", (.074, .09, -.002), "head", (.076, .115, -.006), (.010, .012), 1.8, (.012, .012), "skin", ""),           # ear
-    ("chest", (.05, .155, -.008), "left_arm", (-.005, -.01, 0), (.080, .055), .85, (.05, .05), "top", ""),           # shoulder
-    ("left_arm", (-.02, .0, 0), "left_arm", (0, -.03, 0), (.058, .058), 1.0, (.05, .05), "shoulder", ""),
-    ("left_arm", (0, -.02, 0), "left_forearm", (0, 0, 0), (.053, .041), 1.0, (.04, .038), "sleeve", ""),
-    ("left_arm", (-.005, -.01, 0), "left_arm", (0, -.16, 0), (.060, .062), 1.0, (.045, .008), "top", "short sleeve"),
+    ("chest", (.05, .150, -.008), "left_arm", (-.008, -.012, 0), (.082, .050), .85, (.05, .045), "top", ""),           # shoulder
+    ("left_arm", (-.02, -.005, 0), "left_arm", (0, -.04, 0), (.052, .053), 1.0, (.045, .05), "shoulder", ""),
+    ("left_arm", (0, -.02, 0), "left_forearm", (0, 0, 0), (.050, .041), 1.0, (.04, .038), "sleeve", ""),
+    ("left_arm", (-.008, -.015, 0), "left_arm", (0, -.16, 0), (.054, .060), 1.0, (.045, .008), "top", "short sleeve"),
     ("left_forearm", (0, 0, 0), "left_hand", (0, .01, 0), (.043, .029), 1.0, (.036, .02), "sleeve", ""),
     ("left_hand", (0, .0, 0), "left_hand", (0, -.075, .004), (.024, .020), 1.7, (.025, .045), "skin", ""),
     ("left_hand", (0, -.015, .03), "left_hand", (-.005, -.055, .056), (.014, .011), 1.0, (.01, .012), "skin", ""),    # thumb
@@ -519,7 +519,7 @@ def project_bodies(
     every = torch.stack([ambient * .62, ambient * .38], -1)[:, None].expand(-1, a.shape[1], -1)
     ahead = ((a[..., 2:] > .3) & (b[..., 2:] > .3)).float()
     return torch.cat([pa, pb, radius * zoom * ahead, cap * zoom + 1e-3, a[..., 2:], b[..., 2:], bulge, lit(side) * thick, lit(along) * .6, lit(front),
-                      every, bodies.colour, bodies.weave, bodies.opacity[..., None]], -1)
+                      every, bodies.colour, bodies.weave, (bodies.opacity * (bodies.width[..., 0] > 0))[..., None]], -1)
 
 # %% ../nbs/01_synthetic.ipynb #d7fafc2b
 def _paint_layer(canvas, stroke, corner, grid):
@@ -532,7 +532,7 @@ def _paint_layer(canvas, stroke, corner, grid):
     side = torch.stack([ux * y0 - uy * x0, -uy, ux], 1) @ grid                                      # (m, P) pixels to the side
     t = raw.clamp(0, 1)
     between = lambda p, q: torch.addcmul(p[:, None], t, (q - p)[:, None])
-    radius = between(s["r0"], s["r1"])
+    radius = between(s["r0"].clamp(min=1e-3), s["r1"].clamp(min=1e-3))
     side /= radius                                                                                # 1 on the edge
     over = (raw - t) * between(length / s["cap0"], length / s["cap1"])                              # 1 on the tip of a cap
     square = side.square().addcmul_(over, over)
@@ -653,6 +653,13 @@ def _surface_colours(dice, name):
     return torch.stack([base, other.clamp(0, 1)], 1)
 
 
+def _surface_mix(dice):
+    "Matrices (B, 4, 5) from (light, on wall, grey of the floor, grey of the wall, one) to red, green, blue and depth."
+    floor, wall = _surface_colours(dice, "floor"), _surface_colours(dice, "wall")
+    colour = torch.stack([floor[:, 0], wall[:, 0] - floor[:, 0], floor[:, 1] - floor[:, 0], wall[:, 1] - wall[:, 0]], -1)     # (B, 3, 4)
+    return F.pad(colour, (0, 1, 0, 1)) + F.pad(torch.full((1, 1), 50., device=dice.device), (4, 0, 3, 0))
+
+
 def _rays(camera, x, y):
     "World directions (B, 3, P) of the pixels (T, 64)."
     f, o = 1 / camera.focal, torch.zeros_like(camera.focal)
@@ -689,12 +696,11 @@ def paint_background(
     sheet = pick(dice.choice("texture", [1] * len(bank), 2, 1).float())
     grey = bank.view(-1)[torch.add(u, v, alpha=size).add_(sheet, alpha=size * size).long()]            # (B, P)
     grey = grey.sub_(.5).div_((reach / 9).square_().add_(1)).add_(.5)                               # far texture fades into grey
-    floor, far = _surface_colours(dice, "floor"), _surface_colours(dice, "wall")
-    colour = lambda c: torch.lerp(c[:, 0, :, None], c[:, 1, :, None], grey[:, None])                 # (B, 3, P)
     slope = dice.uniform("slope", 2, low=-.3, high=.3)[..., None]                                   # light falls off to one side
-    light = 1 + slope[:, 0] * (x.flatten() / width - .5) + slope[:, 1] * (y.flatten() / height - .5)
-    picture = torch.lerp(colour(floor), colour(far), on_wall[:, None]) * light[:, None]
-    tiles = torch.cat([picture, torch.full_like(grey, 50.)[:, None]], 1)
+    light = slope[:, 0] * (x.flatten() / width - .5) + slope[:, 1] * (y.flatten() / height - .5) + 1
+    lit, wall_part = grey * light, on_wall * grey * light
+    features = torch.stack([light, on_wall * light, lit - wall_part, wall_part, torch.ones_like(lit)], 1)      # (B, 5, P)
+    tiles = _surface_mix(dice) @ features                                                          # (B, 4, P)
     return tiles.unflatten(2, x.shape).transpose(1, 2).contiguous()                                # (B, T, 4, 64)
 
 # %% ../nbs/01_synthetic.ipynb #48c51387
@@ -710,7 +716,7 @@ class Scene:
     frontal: float = .3                 # the person faces the camera within 50 degrees; otherwise any direction
 
 
-PLAIN = Scene((0, 0, 0), 0, 0, 0, 0, 0, 1)
+PLAIN = Scene((0, 0, 0), 0, 0, 0, 0, 0)
 
 
 def clutter(
@@ -796,7 +802,7 @@ def _grain(device):
 def _develop(dice, colour, edges):
     "Pictures (B, 3, H, W) uint8: white balance, exposure, blur, grain; black beyond the photograph's edges (B, 4)."
     b, _, h, w = colour.shape
-    colour = colour * dice.uniform("balance", 3, 1, 1, low=.92, high=1.08) * dice.uniform("exposure", 1, 1, 1, low=.85, high=1.2)
+    colour = colour * (dice.uniform("balance", 3, 1, 1, low=.92, high=1.08) * dice.uniform("exposure", 1, 1, 1, low=.85, high=1.2))
     soft = dice.uniform("soft", 1, 1, 1, low=-.5, high=.4).clamp(min=0)                             # some pictures are a little blurred
     colour[..., 1:-1] = torch.lerp(colour[..., 1:-1], (colour[..., 2:] + colour[..., :-2]) / 2, soft)
     colour[:, :, 1:-1] = torch.lerp(colour[:, :, 1:-1], (colour[:, :, 2:] + colour[:, :, :-2]) / 2, soft)
@@ -820,8 +826,8 @@ def _read_joints(points, camera, indices, depth, edges):
     return joints, visible.to(torch.uint8), (visible & (surface < seen[..., 2] - .17)).to(torch.uint8)
 
 # %% ../nbs/01_synthetic.ipynb #d0138cfd
-SLOTS = 4    # people in a picture: the one in the middle and up to three others
-CHUNK = 64   # pictures made at once on a CPU
+SLOTS = 4                # people in a picture: the one in the middle and up to three others
+CHUNK = 64 * 128 * 96    # pixels made at once on a CPU
 
 
 @dataclass
@@ -909,7 +915,7 @@ def make_people(
     if pose is not None and pose not in POSES: raise ValueError(f"unknown pose {pose!r}; known poses: {', '.join(POSE_NAMES)}.")
     if n < 1 or margin < 1: raise ValueError(f"n={n} and margin={margin}: both must be at least 1.")
     indices, size = landmark_indices(keypoint_set), tuple(round(s * margin) for s in image_size)
-    step = CHUNK if torch.device(device).type == "cpu" else 8 * CHUNK
+    step = max(8, CHUNK // (size[0] * size[1])) * (1 if torch.device(device).type == "cpu" else 8)
     start = first // step * step                                                                # always whole chunks, so that every bit agrees
     chunks = [_make_chunk(torch.arange(i, i + step, device=device), indices, image_size, seed, size, pose, scene) for i in range(start, first + n, step)]
     images, joints, visible, occluded, poses, boxes = (torch.cat(c)[first - start:first - start + n] for c in zip(*chunks))

@@ -90,7 +90,7 @@ class Three:
 def test_joints_stay_on_their_pixels(stored, augmentation):
     "A dot painted on a joint is found at the moved joint, at every ratio of store to output, also when averaged down."
     generator = torch.Generator().manual_seed(3)
-    n, margin, output = 32, 1.5, (128, 96)
+    n, margin, output = 16, 1.5, (128, 96)
     size = torch.tensor([stored[1], stored[0]])
     joints = (0.5 + (torch.rand(n, 3, 2, generator=generator) - 0.5) * 0.4) * (size - 1)
     images = dotted(n, stored, joints, radius=max(2.0, 2.5 * stored[0] / 192))
@@ -222,3 +222,98 @@ def test_half_precision_surroundings_do_not_move_pixels():
         mixed = augment_batch(images, joints, torch.ones(2, 17), COCO17, 1.5, (64, 48), Augmentation(), torch.Generator().manual_seed(5))
     assert mixed[0].dtype == torch.float32
     assert all(torch.equal(a, b) for a, b in zip(plain, mixed))
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    "Three photographs with two coloured boxes each, as a table of six people."
+    from dppt_nb.datasets import ImageSource, PoseTable
+    rng, files, boxes = np.random.default_rng(0), [], []
+    for number in range(3):
+        photo = rng.integers(0, 60, (120, 200, 3), dtype=np.uint8)
+        for left, colour in ((20, (250, 40, 40)), (120, (40, 40, 250))):
+            photo[30:90, left:left + 40] = colour
+            files.append(f"{number}.png")
+            boxes.append([left, 30, 40, 60])
+        Image.fromarray(photo).save(tmp_path / f"{number}.png")
+    boxes = np.array(boxes, np.float32)
+    joints = boxes[:, None, :2] + np.linspace(0, 1, 17)[:, None] * boxes[:, None, 2:]
+    ones = np.ones((6, 17), np.uint8)
+    order = [0, 2, 4, 1, 3, 5]                                                       # people of one photograph not together
+    table = PoseTable("boxes", COCO17, ImageSource(tmp_path), files, joints.astype(np.float32), ones, ones, boxes,
+                      np.array(["train"] * 6), np.arange(6), np.arange(6) // 2)
+    return table.select(np.array(order))
+
+
+def test_store_holds_every_person_in_place(photographs, tmp_path, capsys):
+    from dppt_nb.crops import prepare_store
+    from dppt_nb.datasets import read_store
+    opened, read = [], photographs.source.read
+    photographs.source.read = lambda name: opened.append(name) or read(name)
+    report = prepare_store(photographs, tmp_path / "store", image_size=(128, 96), progress=False, workers=3)
+    assert sorted(opened) == ["0.png", "1.png", "2.png"]                             # each photograph once
+    assert (report["people"], report["photographs"]) == (6, 3) and "6 people from 3 photographs" in capsys.readouterr().out
+    crops = read_store(tmp_path / "store", progress=False)
+    place = {int(i): n for n, i in enumerate(photographs.ids)}
+    for row, number in enumerate(crops.ids.tolist()):
+        np.testing.assert_allclose(crops.photo_joints[row], photographs.joints[place[number]], atol=2e-3)
+        middle = crops.images[row][:, 80:112, 64:80].float().mean((1, 2))
+        assert (middle.argmax() == (0 if number % 2 == 0 else 2)) and middle.max() > 240
+    images, joints, _ = augment_batch(crops.images, crops.joints, crops.visible, COCO17, crops.margin, (128, 96))
+    from_photo = apply_affine(crops.photo_joints, batched_affine(crops.centers, crops.scales, 0.0, (128, 96)))
+    torch.testing.assert_close(joints, from_photo, atol=5e-3, rtol=0)               # decoding by centre and scale fits the plain crop
+
+
+def test_store_is_the_same_with_any_number_of_threads(photographs, tmp_path):
+    from dppt_nb.crops import prepare_store
+    for workers in (1, 4):
+        prepare_store(photographs, tmp_path / str(workers), progress=False, workers=workers)
+    one, four = (sorted((tmp_path / name).iterdir()) for name in ("1", "4"))
+    assert [p.name for p in one] == [p.name for p in four]
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(one, four))
+
+
+def test_people_without_a_box_are_counted(photographs, tmp_path):
+    from dppt_nb.crops import prepare_store
+    photographs.boxes[1, 2], photographs.boxes[4, 0] = 0, np.nan
+    report = prepare_store(photographs, tmp_path / "store", progress=False)
+    assert report["people"] == 4 and report["left_out"] == {"no usable box": 2}
+
+
+def test_bad_photographs_and_folders_are_named(photographs, tmp_path):
+    from dppt_nb.crops import prepare_store
+    from dppt_nb.datasets import read_store
+    from dppt_nb.keypoints import DataError
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(DataError, match="file"):
+        prepare_store(photographs, tmp_path / "file" / "store", progress=False)
+    whole = (tmp_path / "1.png").read_bytes()
+    (tmp_path / "1.png").write_bytes(whole[:len(whole) // 2])
+    threads = torch.get_num_threads()
+    with pytest.raises(DataError, match="1.png"):
+        prepare_store(photographs, tmp_path / "broken", progress=False, workers=2)
+    assert torch.get_num_threads() == threads
+    with pytest.raises(DataError):
+        read_store(tmp_path / "broken", progress=False)
+
+
+def test_windows_by_centre_and_scale_as_mpii_gives_them(photographs):
+    from dataclasses import replace
+    from dppt_nb.crops import table_windows
+    table = replace(photographs, centers=np.full((6, 2), 50, np.float32), scales=np.full((6, 2), 0.5, np.float32))
+    centers, scales = table_windows(table, (256, 256))
+    np.testing.assert_allclose(centers, 50)
+    np.testing.assert_allclose(scales, 0.5)                                          # taken as it is, not padded again
+    assert table_windows(table, (256, 192))[1][0].tolist() == pytest.approx([0.5, 0.5 / 0.75])
+
+
+def test_store_of_coco_people(shared, tmp_path):
+    from dppt_nb.crops import prepare_store
+    from dppt_nb.datasets import read_coco, read_store
+    table = read_coco(shared / "data" / "coco_mini").select(np.arange(40))
+    prepare_store(table, tmp_path / "store", image_size=(128, 96), progress=False)
+    crops = read_store(tmp_path / "store", progress=False)
+    place = {int(i): n for n, i in enumerate(table.ids)}
+    rows = [place[int(i)] for i in crops.ids]
+    seen = table.visible[rows] > 0
+    np.testing.assert_allclose(crops.photo_joints.numpy()[seen], table.joints[rows][seen], atol=5e-3)

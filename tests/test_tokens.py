@@ -1,0 +1,71 @@
+"""Tokens: patches, position code and backbones, on more shapes than the notebook shows."""
+import json
+import math
+
+import pytest
+import torch
+
+from dppt_nb.tokens import HRNet, Pixels, PoseTokens, Pyramid, Stem, join_patches, sine_position_code, split_patches
+
+
+@pytest.mark.parametrize("shape, patch", [((1, 3, 8, 6), (4, 3)), ((5, 7, 16, 16), (2, 2)), ((2, 1, 12, 18), (6, 9)), ((3, 4, 5, 5), (1, 1))])
+def test_patches_are_cut_and_joined(shape, patch):
+    x = torch.randn(shape)
+    patches = split_patches(x, patch)
+    grid = shape[2] // patch[0], shape[3] // patch[1]
+    assert patches.shape == (shape[0], math.prod(grid), math.prod(patch) * shape[1])
+    corner = x[:, :, -patch[0]:, -patch[1]:]
+    assert torch.equal(patches[:, -1], corner.permute(0, 2, 3, 1).flatten(1))
+    assert torch.equal(join_patches(patches, grid, patch), x)
+
+
+def test_patches_do_not_depend_on_memory_layout():
+    x = torch.randn(2, 6, 8, 6)
+    assert torch.equal(split_patches(x.contiguous(memory_format=torch.channels_last), (2, 3)), split_patches(x, (2, 3)))
+
+
+@pytest.mark.parametrize("grid, width", [((16, 16), 192), ((8, 6), 128), ((3, 5), 8), ((1, 1), 4)])
+def test_position_code_follows_its_formula(grid, width):
+    code = sine_position_code(grid, width).view(*grid, width)
+    half = width // 2
+    for row in range(grid[0]):
+        for column in range(grid[1]):
+            for channel in range(width):
+                place, size = (row, grid[0]) if channel < half else (column, grid[1])
+                k = channel % half
+                angle = (place + 1) / (size + 1e-6) * 2 * math.pi / 10000 ** (2 * (k // 2) / half)
+                wanted = math.sin(angle) if k % 2 == 0 else math.cos(angle)
+                assert abs(code[row, column, channel].item() - wanted) < 1e-5
+
+
+def test_position_code_refuses_odd_widths():
+    with pytest.raises(ValueError, match="multiple of 4, not 6"): sine_position_code((2, 2), 6)
+
+
+@pytest.mark.parametrize("backbone", [Pixels(), Stem(16, 2), HRNet(32), Pyramid()], ids=lambda b: type(b).__name__)
+def test_backbones_keep_their_promises(backbone):
+    maps = backbone.eval()(torch.randn(2, 3, 64, 96))
+    assert [x.shape[1] for x in maps] == list(backbone.channels)
+    assert [(64 // x.shape[2], 96 // x.shape[3]) for x in maps] == [(s, s) for s in backbone.strides]
+
+
+@pytest.mark.parametrize("width, file", [(32, "tokenpose_b"), (48, "tokenpose_l_d24")])
+def test_hrnet_has_the_released_parameters(shared, width, file):
+    released = json.loads((shared / "reference" / f"{file}.keys.json").read_text())
+    wanted = {name.removeprefix("pre_feature."): tuple(shape) for name, shape in released.items() if name.startswith("pre_feature.")}
+    assert {name: tuple(value.shape) for name, value in HRNet(width).state_dict().items()} == wanted
+
+
+def test_all_backbones_get_gradients():
+    for backbone in (Stem(8, 2), HRNet(32), Pyramid()):
+        backbone(torch.randn(2, 3, 64, 64))[-1].square().sum().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in backbone.parameters()), type(backbone).__name__
+
+
+def test_only_patch_tokens_get_the_code():
+    tokens = PoseTokens(5, (4, 3), (2, 2), 16, num_keypoints=7)
+    sequence = tokens(torch.zeros(3, 5, 8, 6))
+    assert sequence.shape == (3, 7 + 12, 16)
+    assert torch.equal(sequence[:, :7], tokens.keypoint_tokens.expand(3, -1, -1))
+    assert torch.allclose(sequence[0, 7:], sine_position_code((4, 3), 16) + tokens.embed.bias, atol=1e-6)
+    assert "code" not in tokens.state_dict()
