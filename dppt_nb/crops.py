@@ -282,7 +282,7 @@ def jitter_colour(
     mean = luma.mean((2, 3), keepdim=True)
     return ((mean + (images - mean) * contrast) * brightness).clamp(0, 255)
 
-# %% ../nbs/03_crops.ipynb #04026915
+# %% ../nbs/03_crops.ipynb #ee27ba91
 def inside(
     joints,         # (..., 2) x, y
     image_size,     # (height, width)
@@ -292,6 +292,7 @@ def inside(
     x, y = joints[..., 0], joints[..., 1]
     return (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
 
+# %% ../nbs/03_crops.ipynb #b7fc30da
 def augment_batch(
     images,             # (B, 3, Hs, Ws) uint8, stored crops in RGB, on the training device
     joints,             # (B, J, 2) float in stored pixels, same device
@@ -342,6 +343,7 @@ def store_affines(
     affines[:, :, 2] += (stored_size[1] - window[1]) / 2, (stored_size[0] - window[0]) / 2
     return affines
 
+# %% ../nbs/03_crops.ipynb #db78ab8f
 def table_windows(
     table,       # PoseTable
     image_size,  # (height, width) of the network's input
@@ -351,7 +353,7 @@ def table_windows(
     size = table.scales * PIXEL_STD
     return box_to_center_scale(np.concatenate([table.centers - size / 2, size], 1), image_size, padding=1.0)
 
-# %% ../nbs/03_crops.ipynb #32ae0335
+# %% ../nbs/03_crops.ipynb #6c9d2543
 def cut_people(
     table,        # PoseTable
     rows,         # row numbers of people in one photograph
@@ -369,6 +371,7 @@ def cut_people(
                  image_id=table.image_ids[i], split=table.split[i], file=table.files[i],
                  **{name: values[i] for name, values in extra.items() if values is not None}) for i in rows]
 
+# %% ../nbs/03_crops.ipynb #3095f7ea
 def work_ahead(
     function,  # of one item
     items,     # iterable
@@ -386,6 +389,7 @@ def work_ahead(
             for job in pending: job.cancel()
             torch.set_num_threads(threads)
 
+# %% ../nbs/03_crops.ipynb #4acf17db
 def prepare_store(
     table: PoseTable,       # people in photographs
     out,                    # folder to write, made if it is not there

@@ -65,6 +65,7 @@ def draw_heatmaps(
     share = strength * np.sqrt(heat)[..., None]
     return (grey * (1 - share) + colour * share).round().astype(np.uint8)
 
+# %% ../nbs/04_heatmaps.ipynb #e59bea28
 def show_heatmaps(
     image,         # (H, W, 3) uint8
     heatmaps,      # (J, h, w)
@@ -147,6 +148,7 @@ def blur_kernel(
     weights = torch.exp(-(torch.arange(kernel, device=device) - kernel // 2) ** 2 / (2 * sigma ** 2))
     return weights / weights.sum()
 
+# %% ../nbs/04_heatmaps.ipynb #8babe9e8
 def taylor_offset(
     patch,          # (B, J, 5, 5), logarithm of the heatmap around its highest pixel
 ) -> torch.Tensor:  # (B, J, 2) heatmap pixels; 0 where the map is not curved
@@ -161,6 +163,7 @@ def taylor_offset(
     step = torch.stack([hxy * gy - hyy * gx, hxy * gx - hxx * gy], -1) / det.where(curved, 1)[..., None]
     return step * curved[..., None]
 
+# %% ../nbs/04_heatmaps.ipynb #e19f5c2e
 def dark_offset(
     heatmaps,       # (B, J, H, W)
     x,              # (B, J) int64, the highest pixels
@@ -205,6 +208,7 @@ def photo_joints(
     center, scale = (torch.as_tensor(values).to(joints) for values in (center, scale))
     return uncrop_points(joints, batched_affine(center, scale, 0.0, heatmap_size, unbiased))
 
+# %% ../nbs/04_heatmaps.ipynb #1fef973f
 def _decode(heatmaps, center, scale, method, kernel=11):
     joints, scores = heatmap_coordinates(heatmaps, method, kernel)
     return photo_joints(joints, center, scale, heatmaps.shape[-2:]), scores

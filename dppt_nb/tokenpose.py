@@ -6,7 +6,7 @@
 __all__ = ['CHOICES', 'PATCHES', 'VARIANTS', 'RELEASED', 'RELEASED_LAYER', 'Attention', 'Block', 'Encoder', 'HeatmapHead',
            'DotHead', 'PoseConfig', 'check_types', 'check_config', 'Trace', 'PoseTransformer', 'make_backbone',
            'make_head', 'init_weights', 'list_models', 'nearest', 'create_model', 'our_name', 'read_checkpoint',
-           'load_released', 'check_position_code', 'parameters_count', 'Macs', 'macs']
+           'load_released', 'misfits', 'check_position_code', 'parameters_count', 'Macs', 'macs']
 
 # %% ../nbs/07_tokenpose.ipynb #3c3901c6
 import dataclasses
@@ -63,7 +63,8 @@ class Block(nn.Module):
         super().__init__()
         hidden = int(width * mlp_ratio)
         self.attention_norm, self.attention = nn.LayerNorm(width), Attention(width, heads, attention_scale)
-        self.mlp_norm, self.mlp = nn.LayerNorm(width), nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
     def forward(self, x: Tensor, return_weights: bool = False): # (B, T, width) -> same, and weights (B, heads, T, T) or None
         mixed, weights = self.attention(self.attention_norm(x), return_weights)
@@ -72,7 +73,7 @@ class Block(nn.Module):
 
 # %% ../nbs/07_tokenpose.ipynb #5d555613
 class Encoder(nn.Module):
-    "A loop over blocks; the position code is added again before every layer but the first of a stage (the released `sine-full`)."
+    "A loop over blocks; before every layer but the first of a stage the position code is added again (`sine-full`)."
     def __init__(self,
         width: int, # channels of a token
         depth: int, # layers
@@ -134,7 +135,8 @@ class DotHead(nn.Module):
     ):
         super().__init__()
         self.grid, self.patch_size, self.scale = grid, patch_size, channels ** -0.5
-        self.query = nn.Sequential(nn.LayerNorm(width * stages), nn.Linear(width * stages, width), nn.GELU(), nn.Linear(width, channels))
+        self.query = nn.Sequential(nn.LayerNorm(width * stages), nn.Linear(width * stages, width), nn.GELU(),
+                                   nn.Linear(width, channels))
         self.from_patches = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, math.prod(patch_size) * channels))
         self.from_maps = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in map_channels)
         self.smooth = nn.ModuleList(conv_step(channels, channels, 1) for _ in map_channels[1:])
@@ -160,22 +162,22 @@ class DotHead(nn.Module):
 # %% ../nbs/07_tokenpose.ipynb #7ab592fb
 @dataclasses.dataclass(frozen=True)
 class PoseConfig:
-    "Everything that tells one pose transformer from another; `dataclasses.asdict` of it is JSON-able and `PoseConfig(**that)` restores it."
-    name: str = "tokenpose_s_v1" # row of the table it came from
-    num_keypoints: int = 17 # keypoint tokens and heatmaps
-    image_size: tuple[int, int] = (256, 192) # height and width in pixels
-    backbone: str = "stem" # what makes the feature map: "stem", "hrnet_w32", "hrnet_w48", "pixels" or "pyramid"
-    patch_size: tuple[int, int] = (4, 3) # height and width of a patch, in cells of the feature map
-    width: int = 192 # channels of a token
-    depth: int = 12 # encoder layers
-    stages: int = 1 # equal parts of the depth whose keypoint tokens the head reads side by side (3 in the L family)
-    heads: int = 8 # attention maps a layer
-    mlp_ratio: float = 3.0 # hidden channels of the MLP over width
-    attention_scale: str = "head" # scores are divided by the root of the "head" or of the "model" width
-    head: str = "mlp" # "mlp": the papers' head; "dot": ours
-    head_channels: int = 64 # channels of the dot head
-    init: str = "released" # start values, see `init_weights`
-    cycles: int = 1 # passes through the encoder in training
+    "All that tells one pose transformer from another; `PoseConfig(**dataclasses.asdict(config))` restores it, through JSON too."
+    name: str = "tokenpose_s_v1"              # row of the table that it came from
+    num_keypoints: int = 17                   # keypoint tokens and heatmaps
+    image_size: tuple[int, int] = (256, 192)  # height and width in pixels
+    backbone: str = "stem"                    # "stem", "hrnet_w32", "hrnet_w48", "pixels" or "pyramid"
+    patch_size: tuple[int, int] = (4, 3)      # height and width of a patch, in cells of the backbone's coarsest map
+    width: int = 192                          # channels of a token
+    depth: int = 12                           # encoder layers
+    stages: int = 1                           # equal parts of the depth whose keypoint tokens the head reads side by side
+    heads: int = 8                            # attention maps a layer
+    mlp_ratio: float = 3.0                    # hidden channels of the MLP over width
+    attention_scale: str = "head"             # scores are divided by the root of the "head" or of the "model" width
+    head: str = "mlp"                         # "mlp": the papers' head; "dot": ours
+    head_channels: int = 64                   # channels in which the dot head compares
+    init: str = "released"                    # start values, see `init_weights`
+    cycles: int = 1                           # passes through the encoder in training
 
     def __post_init__(self):
         check_types(self)
@@ -183,10 +185,14 @@ class PoseConfig:
         check_config(self)
 
     @property
-    def stride(self) -> int: return {"pixels": 1, "pyramid": 16}.get(self.backbone, 4)
+    def stride(self) -> int:
+        "Image pixels per cell of the map that the patches are cut from."
+        return {"pixels": 1, "pyramid": 16}.get(self.backbone, 4)
 
     @property
-    def heatmap_size(self) -> tuple[int, int]: return (self.image_size[0] // 4, self.image_size[1] // 4)
+    def heatmap_size(self) -> tuple[int, int]:
+        "Height and width of a heatmap: a quarter of the image."
+        return self.image_size[0] // 4, self.image_size[1] // 4
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -194,8 +200,8 @@ class PoseConfig:
         return tuple(side // (self.stride * patch) for side, patch in zip(self.image_size, self.patch_size))
 
 # %% ../nbs/07_tokenpose.ipynb #bc01f33a
-CHOICES = {"backbone": ("stem", "hrnet_w32", "hrnet_w48", "pixels", "pyramid"), "attention_scale": ("head", "model"), "head": ("mlp", "dot"),
-           "init": ("released", "residual")}
+CHOICES = {"backbone": ("stem", "hrnet_w32", "hrnet_w48", "pixels", "pyramid"), "attention_scale": ("head", "model"),
+           "head": ("mlp", "dot"), "init": ("released", "residual")}
 
 def check_types(config) -> None:
     "Refuse values of the wrong kind: words for numbers, one number for two, and what is not positive."
@@ -206,20 +212,26 @@ def check_types(config) -> None:
         elif isinstance(field.default, float): ok, wanted = isinstance(value, (int, float)), "a number"
         else: ok, wanted = isinstance(value, int), "a whole number"
         if not ok: raise ValueError(f"{field.name} is {value!r}; it must be {wanted}")
-        if wanted != "a word" and min(value if isinstance(value, (tuple, list)) else (value,)) <= 0: raise ValueError(f"{field.name} is {value}; it must be positive")
+        smallest = 1 if wanted == "a word" else min(value) if wanted == "two numbers" else value
+        if smallest <= 0: raise ValueError(f"{field.name} is {value}; it must be positive")
 
 def check_config(config) -> None:
     "Refuse a configuration that cannot be built, with one sentence that says why."
+    def refuse(sentence): raise ValueError(sentence)
     for field, choices in CHOICES.items():
-        if (value := getattr(config, field)) not in choices: raise ValueError(f"{field} is {value!r}; it must be one of {', '.join(choices)}")
-    step = tuple(config.stride * patch for patch in config.patch_size)
-    if any(side % s for side, s in zip(config.image_size, step)) or any(side % 4 for side in config.image_size):
-        raise ValueError(f"an image of {config.image_size[0]} x {config.image_size[1]} pixels does not divide into patches of {step[0]} x {step[1]} pixels; choose another image_size or patch_size")
+        value = getattr(config, field)
+        if value not in choices: refuse(f"{field} is {value!r}; it must be one of {', '.join(choices)}")
+    (height, width), (down, across) = config.image_size, (config.stride * patch for patch in config.patch_size)
+    if height % down or width % across or height % 4 or width % 4:
+        refuse(f"an image of {height} x {width} pixels does not divide into patches of {down} x {across} pixels; "
+               "choose another image_size or patch_size")
     if config.width % config.heads or config.width % 4:
-        raise ValueError(f"a width of {config.width} does not divide into {config.heads} heads or into 4 parts of the position code; choose another width or heads")
-    if config.depth % config.stages: raise ValueError(f"{config.depth} layers do not divide into {config.stages} stages; choose another depth or stages")
+        refuse(f"a width of {config.width} does not divide into {config.heads} heads and 4 parts of the position code; "
+               "choose another width or heads")
+    if config.depth % config.stages:
+        refuse(f"{config.depth} layers do not divide into {config.stages} stages; choose another depth or stages")
     if config.head == "dot" and config.backbone == "pixels":
-        raise ValueError("head='dot' compares tokens with a feature map at a quarter of the image size, which backbone='pixels' does not have; choose backbone='stem'")
+        refuse("head='dot' needs a map at a quarter of the image size, which backbone='pixels' does not have; choose backbone='stem'")
 
 # %% ../nbs/07_tokenpose.ipynb #c210e550
 @dataclasses.dataclass
@@ -279,7 +291,8 @@ class PoseTransformer(nn.Module):
     def check_images(self, images: Tensor) -> Tensor:
         "Refuse images of a size that this network was not built for."
         if images.ndim != 4 or tuple(images.shape[1:]) != (3, *self.image_size):
-            raise ValueError(f"{self.config.name} takes images (batch, 3, {self.image_size[0]}, {self.image_size[1]}), not {tuple(images.shape)}")
+            height, width = self.image_size
+            raise ValueError(f"{self.config.name} takes images (batch, 3, {height}, {width}), not {tuple(images.shape)}")
         return images
 
 # %% ../nbs/07_tokenpose.ipynb #a7bac72e
@@ -300,7 +313,7 @@ def make_head(
     return DotHead(config.width, config.stages, config.head_channels, finer, config.grid, config.patch_size)
 
 def init_weights(model: PoseTransformer) -> None:
-    "Start values: the 'released' code's small normal ones, or PyTorch's own with lively tokens and 'residual' blocks that start as nothing."
+    "Start values: the 'released' code's narrow normal ones, or PyTorch's own with 'residual' blocks that add nothing at first."
     released = model.config.init == "released"
     nn.init.trunc_normal_(model.tokens.keypoint_tokens, std=0.02 if released else 0.5)
     for module in model.modules():
@@ -311,16 +324,17 @@ def init_weights(model: PoseTransformer) -> None:
             if module.bias is not None: nn.init.zeros_(module.bias)
 
 # %% ../nbs/07_tokenpose.ipynb #4f0ae0da
-PATCHES = {(256, 192): (4, 3), (256, 256): (4, 4), (384, 288): (6, 4)}   # of the released configurations, in cells of the quarter-size map; (4, 4) elsewhere
+# image size -> patch of the released configurations, in cells of the quarter-size map; (4, 4) for other sizes
+PATCHES = {(256, 192): (4, 3), (256, 256): (4, 4), (384, 288): (6, 4)}
 VARIANTS = {
-    #                   what differs from PoseConfig's defaults
     "tokenpose_t":     dict(backbone="pixels", heads=16),
     "tokenpose_s_v1":  dict(attention_scale="model"),
     "tokenpose_s_v2":  dict(attention_scale="model", patch_size=(2, 2)),
     "tokenpose_b":     dict(backbone="hrnet_w32"),
     "tokenpose_l_d6":  dict(backbone="hrnet_w48", depth=6, stages=3),
     "tokenpose_l_d24": dict(backbone="hrnet_w48", depth=24, stages=3, heads=12),
-    "tokenpose_nano":  dict(backbone="pyramid", patch_size=(1, 1), width=128, depth=4, heads=4, mlp_ratio=2, head="dot", init="residual"),
+    "tokenpose_nano":  dict(backbone="pyramid", patch_size=(1, 1), width=128, depth=4, heads=4, mlp_ratio=2, head="dot",
+                            init="residual"),
 }
 
 # %% ../nbs/07_tokenpose.ipynb #1e8dd995
@@ -342,9 +356,9 @@ def create_model(
 ) -> PoseTransformer: # with fresh weights: call `torch.manual_seed` before to fix them
     "Build a network from a row of the table; raises ValueError on unknown names and fields."
     if name not in VARIANTS: raise ValueError(f"there is no model {name!r}; nearest names: {nearest(name, VARIANTS)}")
-    fields = [field.name for field in dataclasses.fields(PoseConfig)]
+    fields = [field.name for field in dataclasses.fields(PoseConfig) if field.name != "name"]
     for field in overrides:
-        if field not in fields or field == "name": raise ValueError(f"{name} has no setting {field!r}; nearest names: {nearest(field, fields)}")
+        if field not in fields: raise ValueError(f"{name} has no setting {field!r}; nearest names: {nearest(field, fields)}")
     row = {**VARIANTS[name], **overrides}
     if "patch_size" not in row:
         cell = 4 if row.get("backbone") == "pixels" else 1
@@ -352,21 +366,26 @@ def create_model(
     return PoseTransformer(PoseConfig(name, num_keypoints, image_size, **row))
 
 # %% ../nbs/07_tokenpose.ipynb #267b6e46
-RELEASED = [(re.compile(old), new) for old, new in (   # what a released name becomes here, rule after rule
-    (r"^module\.", ""),                                                                      # DataParallel
+RELEASED = [(re.compile(old), new) for old, new in (              # what a released name becomes here, rule after rule
+    (r"^module\.", ""),                                           # DataParallel
     (r"^(?:features|pre_feature|backbone)\.(?=conv|bn|layer1|transition|stage)", "backbone."),
-    (r"^(?:features|transformer|keypoint_head\.tokenpose)\.", ""),                          # the stem, HRNet and mmpose code bases
-    (r"^keypoint_token$", "tokens.keypoint_tokens"), (r"^pos_embedding$", "tokens.code"),
-    (r"^patch_to_embedding\.", "tokens.embed."), (r"^mlp_head\.", "head."),
-    (r"^(transformer.*\.\d+)\.0\.(?:fn\.)?norm", r"\1.attention_norm"), (r"^(transformer.*\.\d+)\.1\.fn\.norm", r"\1.mlp_norm"),
-    (r"^(transformer.*\.\d+)\.0\.(?:fn\.)+to_qkv", r"\1.attention.qkv"), (r"^(transformer.*\.\d+)\.0\.(?:fn\.)+to_out\.0", r"\1.attention.out"),
-    (r"^(transformer.*\.\d+)\.1\.(?:fn\.)+net\.0", r"\1.mlp.0"), (r"^(transformer.*\.\d+)\.1\.(?:fn\.)+net\.3", r"\1.mlp.2"))]
-RELEASED_LAYER = re.compile(r"^transformer(?:_layer)?(\d?)\.layers\.(\d+)")   # stage, counted from 1 where there are several, and layer of the stage
+    (r"^(?:features|transformer|keypoint_head\.tokenpose)\.", ""), # the stem, HRNet and mmpose code bases
+    (r"^keypoint_token$", "tokens.keypoint_tokens"),
+    (r"^pos_embedding$", "tokens.code"),
+    (r"^patch_to_embedding\.", "tokens.embed."),
+    (r"^mlp_head\.", "head."),
+    (r"^(transformer.*\.\d+)\.0\.(?:fn\.)?norm", r"\1.attention_norm"),
+    (r"^(transformer.*\.\d+)\.0\.(?:fn\.)+to_qkv", r"\1.attention.qkv"),
+    (r"^(transformer.*\.\d+)\.0\.(?:fn\.)+to_out\.0", r"\1.attention.out"),
+    (r"^(transformer.*\.\d+)\.1\.fn\.norm", r"\1.mlp_norm"),
+    (r"^(transformer.*\.\d+)\.1\.(?:fn\.)+net\.0", r"\1.mlp.0"),
+    (r"^(transformer.*\.\d+)\.1\.(?:fn\.)+net\.3", r"\1.mlp.2"))]
+RELEASED_LAYER = re.compile(r"^transformer(?:_layer)?(\d?)\.layers\.(\d+)")   # stage, from 1 where there are several; its layer
 
 def our_name(
-    name: str, # a parameter's name in a released checkpoint
+    name: str,        # a parameter's name in a released checkpoint
     stage_depth: int, # layers of a stage: the L family numbers them afresh in each
-) -> str: # its name in `PoseTransformer`
+) -> str:             # its name in `PoseTransformer`
     "Translate one parameter name of the TokenPose, PPT or SDPose release."
     for old, new in RELEASED: name = old.sub(new, name)
     return RELEASED_LAYER.sub(lambda found: f"encoder.blocks.{(int(found[1] or 1) - 1) * stage_depth + int(found[2])}", name)
@@ -374,7 +393,7 @@ def our_name(
 # %% ../nbs/07_tokenpose.ipynb #1acc0a2a
 def read_checkpoint(
     path: str | Path, # .safetensors, or .pth as PyTorch writes it
-) -> dict: # parameter name -> tensor, on the CPU
+) -> dict:            # parameter name -> tensor, on the CPU
     "Read the tensors of a checkpoint file; nothing is unpickled but tensors and plain containers."
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"there is no checkpoint {path}")
@@ -384,33 +403,41 @@ def read_checkpoint(
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{path} is not a checkpoint that can be read safely ({type(error).__name__}); save its state_dict alone, with torch.save or as safetensors") from error
+        raise ValueError(f"{path} is not a checkpoint that can be read safely ({type(error).__name__}); "
+                         "save its state_dict alone, with torch.save or as safetensors") from error
 
 # %% ../nbs/07_tokenpose.ipynb #78d6d971
 def load_released(
     model: PoseTransformer, # of the size that the checkpoint was made for
-    source, # path of a checkpoint (.pth, .safetensors), or a state dict, raw or under "state_dict"
-) -> PoseTransformer: # the same model, weights loaded
-    "Load the released parameter layout of TokenPose, PPT or SDPose, strictly: raises ValueError naming everything that does not fit."
+    source,                 # path of a .pth or .safetensors file, or a state dict, raw or under "state_dict"
+) -> PoseTransformer:       # the same model, weights loaded
+    "Load the released layout of TokenPose, PPT or SDPose, strictly: raises ValueError naming all that does not fit."
     where = "the state dict"
     if not hasattr(source, "keys"): where, source = str(source), read_checkpoint(source)
     if not hasattr(source, "keys"): raise ValueError(f"{where} holds no parameters by name, but a {type(source).__name__}")
-    given = {our_name(name, model.encoder.stage_depth): (name, value) for name, value in source.get("state_dict", source).items()}
+    state = source.get("state_dict", source)
+    given = {our_name(name, model.encoder.stage_depth): (name, value) for name, value in state.items()}
     check_position_code(model, given.pop("tokens.code", None), where)
-    own = model.state_dict()
-    wrong = [f"{name} has shape {tuple(value.shape)} instead of {tuple(own[ours].shape)}" for ours, (name, value) in given.items() if ours in own and value.shape != own[ours].shape]
-    wrong += [f"{name} is unknown" for ours, (name, _) in given.items() if ours not in own]
-    wrong += [f"{ours} is missing" for ours in own if ours not in given and not ours.endswith("num_batches_tracked")]
-    if wrong: raise ValueError(f"{where} does not fit {model.config.name} ({len(wrong)} parameters): {'; '.join(wrong[:8])}{'; ...' if len(wrong) > 8 else ''}")
+    if wrong := misfits(model.state_dict(), given):
+        some = "; ".join(wrong[:8]) + ("; ..." if len(wrong) > 8 else "")
+        raise ValueError(f"{where} does not fit {model.config.name} ({len(wrong)} parameters): {some}")
     model.load_state_dict({ours: value for ours, (_, value) in given.items()}, strict=False)
     return model
+
+def misfits(own: dict, given: dict) -> list[str]: # name -> tensor; our name -> (its name there, tensor)
+    "A few words on every parameter that is of another shape, unknown or missing; batch counters may be missing."
+    both = [(name, value.shape, own[ours].shape) for ours, (name, value) in given.items() if ours in own]
+    wrong = [f"{name} has shape {tuple(shape)} instead of {tuple(wanted)}" for name, shape, wanted in both if shape != wanted]
+    wrong += [f"{name} is unknown" for ours, (name, _) in given.items() if ours not in own]
+    return wrong + [f"{ours} is missing" for ours in own if ours not in given and not ours.endswith("num_batches_tracked")]
 
 def check_position_code(model: PoseTransformer, stored: tuple | None, where: str) -> None:
     "The releases store the fixed sine code; refuse a checkpoint whose code is another, instead of dropping it."
     if stored is None: return
     code = model.tokens.code[:, model.num_keypoints:].cpu()
     if stored[1].shape != code.shape or not torch.allclose(stored[1].float(), code, atol=1e-3):
-        raise ValueError(f"{where} stores a position code of shape {tuple(stored[1].shape)} that is not the fixed 2-D sine code of shape {tuple(code.shape)} which {model.config.name} adds")
+        raise ValueError(f"{where} stores a position code of shape {tuple(stored[1].shape)} that is not the fixed 2-D sine code "
+                         f"of shape {tuple(code.shape)} which {model.config.name} adds")
 
 # %% ../nbs/07_tokenpose.ipynb #9bc4b417
 def parameters_count(
@@ -429,7 +456,8 @@ class Macs:
     @property
     def total(self) -> int: return self.conv_linear + self.attention
 
-    def __str__(self): return f"{self.conv_linear / 1e9:.3f} G + {self.attention / 1e9:.3f} G attention = {self.total / 1e9:.3f} G"
+    def __str__(self):
+        return f"{self.conv_linear / 1e9:.3f} G + {self.attention / 1e9:.3f} G attention = {self.total / 1e9:.3f} G"
 
 # %% ../nbs/07_tokenpose.ipynb #55c93a93
 def macs(
@@ -439,7 +467,8 @@ def macs(
     "Count the multiply-accumulates of one image with torch's counter."
     training, image = model.training, torch.zeros(1, 3, *model.image_size, device=next(model.parameters()).device)
     model.eval()
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:   # the fused CPU kernel is not counted, its plain twin is
+    # the fused CPU kernel is not counted, its plain twin is
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(image) if cycles == 1 else model.trace(image, cycles)
     model.train(training)
     counts = counter.get_flop_counts()["Global"]

@@ -106,8 +106,9 @@ def exchange(
     given, wanted, steps = width << source, width << target, target - source
     if steps == 0: return nn.Identity()
     if steps < 0:
-        return nn.Sequential(nn.Conv2d(given, wanted, 1, bias=False), nn.BatchNorm2d(wanted), nn.Upsample(scale_factor=2 ** -steps))
-    return nn.Sequential(*(conv_step(given, wanted if last else given, relu=not last) for last in [False] * (steps - 1) + [True]))
+        repeat = nn.Upsample(scale_factor=2 ** -steps)
+        return nn.Sequential(nn.Conv2d(given, wanted, 1, bias=False), nn.BatchNorm2d(wanted), repeat)
+    return nn.Sequential(*(conv_step(given, given) for _ in range(steps - 1)), conv_step(given, wanted, relu=False))
 
 # %% ../nbs/06_tokens.ipynb #c60bfd1f
 class HRModule(nn.Module):

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SYNTHETIC_PEOPLE', 'STORE_MARGIN', 'DEMO_EPOCHS', 'PUBLISHED', 'synthetic_people', 'is_store', 'cached_store',
            'prepare', 'load_people', 'mean_pose', 'answer_mean_pose', 'conditions', 'device_name', 'format_scores',
-           'train_recipe', 'evaluate_checkpoint', 'score_coco', 'coco_annotations', 'heatmap_overlay',
-           'attention_overlay', 'show_answers', 'denormalize', 'demo_row', 'format_table', 'run_demo', 'format_models']
+           'train_recipe', 'evaluate_checkpoint', 'score_coco', 'coco_annotations', 'attention_overlay', 'show_answers',
+           'demo_row', 'format_table', 'run_demo', 'format_models']
 
 # %% ../nbs/14_train.ipynb #5d870d64
 import hashlib
@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .crops import IMAGENET_MEAN, IMAGENET_STD, prepare_store
+from .crops import denormalize, prepare_store
 from .datasets import CropSet, from_synthetic, read_dataset, read_store, split_of_file
-from .heatmaps import heatmap_coordinates, rescale_joints
+from .heatmaps import draw_heatmaps, heatmap_coordinates, rescale_joints
 from .keypoints import COCO17, DataError, draw_pose
 from .metrics import COCO_STATS, bootstrap_ap, match_coco, oks_nms, rescore, to_coco_results
 from .synthetic import make_people
@@ -38,7 +38,7 @@ def synthetic_people(split:str, image_size:tuple, people=None, device="cpu")->Cr
     if split not in SYNTHETIC_PEOPLE: raise DataError(f"synthetic people have no split {split!r}; there are {', '.join(SYNTHETIC_PEOPLE)}")
     seed = list(SYNTHETIC_PEOPLE).index(split)
     made = make_people(people or SYNTHETIC_PEOPLE[split], COCO17, image_size, seed=seed, margin=STORE_MARGIN, device=device)
-    return from_synthetic(made, STORE_MARGIN, COCO17, split)
+    return from_synthetic(made, split=split)
 
 
 def is_store(root)->bool: # a path
@@ -196,15 +196,6 @@ def coco_annotations(data:str, root, split:str)->dict: # in COCO's format
     return table.source.read_json(files[0])
 
 # %% ../nbs/14_train.ipynb #88cae3f2
-def heatmap_overlay(image:Tensor, heatmaps:Tensor)->Tensor: # (H, W, 3) uint8, (J, h, w) -> (H, W, 3) 0..1
-    "All heatmaps of a person in one picture, each joint in its own hue, over the darkened photograph."
-    import matplotlib
-    colours = torch.tensor(matplotlib.colormaps["hsv"](torch.linspace(0, 0.92, len(heatmaps)).numpy())[:, :3], dtype=torch.float32)
-    big = torch.nn.functional.interpolate(heatmaps[None].float(), image.shape[:2], mode="bilinear")[0].clamp(0, 1)   # (J, H, W)
-    glow = (big[..., None] * colours[:, None, None]).amax(0)                                                     # (H, W, 3)
-    return (image / 255 * 0.35 + glow).clamp(0, 1)
-
-
 def attention_overlay(image:Tensor, attention:Tensor, grid:tuple)->Tensor: # (H, W, 3) uint8, (patches,), (rows, columns) -> (H, W, 3)
     "One keypoint token's attention to the patches, as light on the photograph."
     light = (attention - attention.min()).reshape(1, 1, *grid) / (attention.max() - attention.min())
@@ -229,20 +220,14 @@ def show_answers(
     titles = ["photograph", "truth", "answer", "heatmaps", f"attention of the\n{joint.replace('_', ' ')} token"]
     figure = Figure(figsize=(1.3 * len(crops) + 0.3, 1.75 * len(titles)))
     axes = figure.subplots(len(titles), len(crops), squeeze=False)
-    for i, photo in enumerate(denormalize(batch.images.cpu())):
+    for i, photo in enumerate(denormalize(batch.images).cpu().permute(0, 2, 3, 1)):
         shown = batch.visible[i].cpu().numpy()
         truth, answer = (draw_pose(photo.numpy(), joints[i].cpu().numpy(), shown, crops.keypoint_set) for joints in (batch.joints, answers))
-        panels = [photo, truth, answer, heatmap_overlay(photo, trace.heatmaps[0][i].cpu()), attention_overlay(photo, looks[i], network.config.grid)]
+        panels = [photo, truth, answer, draw_heatmaps(photo.numpy(), trace.heatmaps[0][i]), attention_overlay(photo, looks[i], network.config.grid)]
         for ax, panel in zip(axes[:, i], panels): ax.imshow(panel); ax.set(xticks=[], yticks=[])
     for ax, title in zip(axes[:, 0], titles): ax.set_ylabel(title)
     figure.tight_layout(pad=0.3)
     return figure
-
-
-def denormalize(images:Tensor)->Tensor: # (B, 3, H, W) as the network takes them -> (B, H, W, 3) uint8
-    "Network inputs as pictures again."
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    return ((images * std + mean) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
 
 # %% ../nbs/14_train.ipynb #9fee1ee1
 DEMO_EPOCHS = 6    # enough to learn synthetic people, few enough for a coffee

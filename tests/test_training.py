@@ -65,7 +65,8 @@ def test_training_leaves_global_randomness_alone(people):
 def test_it_learns(people):
     run = trainer(people, epochs=12, lr=3e-3)
     run.fit()
-    assert run.history[-1]["pose"] < 0.8 * run.history[0]["pose"]
+    floor = math.log(2 * math.pi * math.e)    # nats in a Gaussian of sigma 1: knowing the place cannot cost less
+    assert run.history[-1]["pose"] - floor < 0.75 * (run.history[0]["pose"] - floor)
 
 
 def test_objectives_add_up(people):
@@ -118,7 +119,7 @@ def test_papers_recipe_is_the_papers():
 def test_every_recipe_builds_its_network(people):
     for name, recipe in RECIPES.items():
         run = Trainer(replace(recipe, batch_size=4), people, device="cpu", bars=False)
-        assert make_optimizers(run.model, recipe).param_groups and get_recipe(name) == recipe
+        assert make_optimizers(run.model, recipe)[0].param_groups and get_recipe(name) == recipe
 
 
 def test_average_follows():
