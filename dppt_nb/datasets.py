@@ -173,7 +173,7 @@ class PoseTable:
 _TABLE_ROWS = ("files", "joints", "visible", "visibility", "boxes", "split", "ids", "image_ids", "centers", "scales", "head_boxes",
                "areas", "box_scores")
 
-# %% ../nbs/02_datasets.ipynb #3c94bc49
+# %% ../nbs/02_datasets.ipynb #9f0dece3
 def lspet_split(
     number  # number of the picture, counted from 1; one or an array
 ):          # "train", "val" or "test"; an array of them for an array
@@ -182,6 +182,7 @@ def lspet_split(
     split = np.where(block == 9, "test", np.where(block == 8, "val", "train"))
     return str(split) if split.ndim == 0 else split
 
+# %% ../nbs/02_datasets.ipynb #d03c91a0
 def joint_boxes(
     joints: np.ndarray,   # (N, J, 2) pixels
     visible: np.ndarray,  # (N, J)
@@ -266,6 +267,7 @@ def _person_category(content, where):
     if not found: raise DataError(f"{where}: no category names keypoints; add the list 'keypoints' to the category of the people.")
     return next((c for c in found if c.get("name") == "person"), found[0])
 
+# %% ../nbs/02_datasets.ipynb #85e015ea
 def _why_left_out(annotation, category_id):
     "The reason why this annotation gets no row, or None."
     box = annotation.get("bbox") or ()
@@ -290,7 +292,7 @@ def _check_annotation(a, num_joints, images, where):
     if not math.isfinite(total):
         raise DataError(f"{who}: 'keypoints' or 'bbox' holds NaN or infinity; mend it or take the annotation out.")
 
-# %% ../nbs/02_datasets.ipynb #aab3d71b
+# %% ../nbs/02_datasets.ipynb #55be3090
 def clip_boxes(
     boxes: np.ndarray,  # (N, 4) x, y, w, h
     sizes: np.ndarray   # (N, 2) width, height of the photographs
@@ -300,6 +302,7 @@ def clip_boxes(
     high = np.minimum(low + np.maximum(boxes[:, 2:] - 1, 0), sizes - 1)
     return np.concatenate([low, high - low], 1).astype(np.float32)
 
+# %% ../nbs/02_datasets.ipynb #8ae1eecf
 def _person_rows(content, category, keypoint_set, where):
     "Ground truth: annotations with a row, their boxes, and the counts of those without."
     images, left_out, rows = {i["id"]: i for i in content["images"]}, {}, []
@@ -592,22 +595,12 @@ def write_whole(
     except OSError as error:
         raise DataError(f"cannot write {path} ({error.strerror}); choose another folder or make room.") from None
 
-def _clear_folder(folder, overwrite):
-    "Make the folder, or empty it of an unfinished store; a complete one only if it may be overwritten."
-    try: folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot make the folder {folder} ({error.strerror}); choose another place for the store.") from None
-    if (folder / MANIFEST).exists() and not overwrite:
-        raise DataError(f"{folder} holds a complete crop store already; choose another folder or ask to overwrite it.")
-    write_whole(folder / "write_test", b"")
-    for old in [folder / "write_test", folder / MANIFEST, *folder.glob("crops-*.parquet*")]: old.unlink(missing_ok=True)
-
+# %% ../nbs/02_datasets.ipynb #3bd359ee
 def _columns(num_joints):
     "The columns of a shard besides the JPEG: name, number of values, whether a value must be there."
     return {"joints": (2 * num_joints, True), "visible": (num_joints, True), "affine": (6, True), "center": (2, True), "scale": (2, True),
             "head_box": (4, False), "area": (1, False), "box_score": (1, False)}
 
-# %% ../nbs/02_datasets.ipynb #3bd359ee
 def shard_bytes(
     rows: list[dict],     # as `StoreWriter.add` collects them
     columns: dict,        # name -> (numbers a row, needed)
@@ -625,7 +618,33 @@ def shard_bytes(
     pq.write_table(table, out, compression="none", use_dictionary=["split", "file"], write_statistics=False)
     return out.getvalue()
 
-# %% ../nbs/02_datasets.ipynb #fe304629
+# %% ../nbs/02_datasets.ipynb #0007a955
+def _row_value(name, value, columns, id):
+    "A value as the float32 numbers of its column; NaN where it is not known and need not be."
+    count, needed = columns[name]
+    array = np.full(count, np.nan, np.float32) if value is None and not needed else np.asarray(value, np.float32).ravel()
+    if array.size != count: raise DataError(f"crop {id}: {name!r} has {array.size} numbers; it needs {count}.")
+    if needed and not np.isfinite(array).all(): raise DataError(f"crop {id}: {name!r} holds NaN or infinity; mend the annotation.")
+    return array
+
+def _as_jpeg(image, header, quality, id):
+    "JPEG bytes as they are; a picture of the header's size encoded."
+    if isinstance(image, bytes): return image
+    if np.shape(image) != (*header.crop_size, 3):
+        raise DataError(f"crop {id} has shape {np.shape(image)}; the store holds {(*header.crop_size, 3)}.")
+    return encode_jpeg(np.asarray(image), quality)
+
+def _clear_folder(folder, overwrite):
+    "Make the folder, or empty it of an unfinished store; a complete one only if it may be overwritten."
+    try: folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make the folder {folder} ({error.strerror}); choose another place for the store.") from None
+    if (folder / MANIFEST).exists() and not overwrite:
+        raise DataError(f"{folder} holds a complete crop store already; choose another folder or ask to overwrite it.")
+    write_whole(folder / "write_test", b"")
+    for old in [folder / "write_test", folder / MANIFEST, *folder.glob("crops-*.parquet*")]: old.unlink(missing_ok=True)
+
+# %% ../nbs/02_datasets.ipynb #3c49aae1
 class StoreWriter:
     "Writes crops to Parquet shards; the manifest, written last, makes the store complete. Use it in a `with` block, from one thread."
     def __init__(self,
@@ -662,8 +681,8 @@ class StoreWriter:
            ) -> None:
         "One person more. Raises `DataError` if a value has the wrong shape."
         values = dict(joints=joints, visible=visible, affine=affine, center=center, scale=scale, head_box=head_box, area=area, box_score=box_score)
-        row = {name: self._numbers(name, values[name], id) for name in self.columns}
-        row |= dict(image=self._jpeg(image, id), id=int(id), image_id=int(image_id), split=str(split), file=str(file))
+        row = {name: _row_value(name, values[name], self.columns, id) for name in self.columns}
+        row |= dict(image=_as_jpeg(image, self.header, self.quality, id), id=int(id), image_id=int(image_id), split=str(split), file=str(file))
         size = len(row["image"]) + sum(v.nbytes for v in row.values() if isinstance(v, np.ndarray)) + 2 * len(file) + 100
         if self.rows and self.size + size > self.limit: self._flush()
         self.rows.append(row)
@@ -678,19 +697,6 @@ class StoreWriter:
         manifest = dict(header=self.header.to_dict(), shards=self.shards, splits=self.splits)
         write_whole(self.folder / MANIFEST, json.dumps(manifest, indent=1).encode())
         return self.report
-
-    def _numbers(self, name, value, id):
-        count, needed = self.columns[name]
-        array = np.full(count, np.nan, np.float32) if value is None and not needed else np.asarray(value, np.float32).ravel()
-        if array.size != count: raise DataError(f"crop {id}: {name!r} has {array.size} numbers; it needs {count}.")
-        if needed and not np.isfinite(array).all(): raise DataError(f"crop {id}: {name!r} holds NaN or infinity; mend the annotation.")
-        return array
-
-    def _jpeg(self, image, id):
-        if isinstance(image, bytes): return image
-        if np.shape(image) != (*self.header.crop_size, 3):
-            raise DataError(f"crop {id} has shape {np.shape(image)}; the store holds {(*self.header.crop_size, 3)}.")
-        return encode_jpeg(np.asarray(image), self.quality)
 
     def _flush(self):
         content = shard_bytes(self.rows, self.columns, self.header)
@@ -761,15 +767,11 @@ def _decode_into(images, row, jpeg, where):
         raise DataError(f"{where}: crop {row} is {pixels.shape[:2]} pixels, the header says {images.shape[2:]}; prepare the store again.")
     images[row] = pixels.transpose(2, 0, 1)
 
-def _values(table, name, *shape):
-    "A column of number lists as a tensor; None if it holds no number at all."
-    array = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(len(table), *shape)
-    return None if np.isnan(array).all() and len(array) else torch.from_numpy(array.copy())
-
 def usable_cores() -> int:
     "How many processor cores this process may use."
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
+# %% ../nbs/02_datasets.ipynb #3e0622a1
 def _read_shards(folder, manifest, split):
     "One Parquet table after the other, only the rows of the split."
     import pyarrow.compute as pc
@@ -788,6 +790,12 @@ def _decode_shards(shards, images, rest, workers):
             rest.append(table.drop_columns(["image"]))
             rows = range(start, start + len(table))
             yield from pool.map(lambda row, jpeg: _decode_into(images, row, jpeg, path), rows, table["image"].to_pylist())
+
+# %% ../nbs/02_datasets.ipynb #686064fe
+def _values(table, name, *shape):
+    "A column of number lists as a tensor; None if it holds no number at all."
+    array = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(len(table), *shape)
+    return None if np.isnan(array).all() and len(array) else torch.from_numpy(array.copy())
 
 def _crop_set(images, table, header):
     "The decoded crops and the other columns together."

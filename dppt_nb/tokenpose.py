@@ -40,16 +40,16 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, return_weights: bool = False): # (B, T, width) -> same, and weights (B, heads, T, T) or None
         B, T, width = x.shape
         q, k, v = self.qkv(x).view(B, T, 3, self.heads, -1).permute(2, 0, 3, 1, 4)    # (B, heads, T, width/heads) each
-        if self.fuse(x) and not return_weights:
+        if self.fuse(q) and not return_weights:
             weights, mixed = None, F.scaled_dot_product_attention(q, k, v, scale=self.scale)
         else:
             weights = (q * self.scale @ k.mT).softmax(-1, dtype=torch.float32)         # (B, heads, T, T)
             mixed = weights.to(v.dtype) @ v
         return self.out(mixed.transpose(1, 2).reshape(B, T, width)), weights
 
-    def fuse(self, x: Tensor) -> bool:
-        "The fused kernel wins everywhere but in training on a CPU, where its backward pass is the slower one."
-        return x.is_cuda or not torch.is_grad_enabled()
+    def fuse(self, q: Tensor) -> bool:
+        "The fused kernel wins, but for its backward pass in half precision on a CPU."
+        return q.is_cuda or q.dtype == torch.float32 or not torch.is_grad_enabled()
 
 # %% ../nbs/07_tokenpose.ipynb #5aa65cd5
 class Block(nn.Module):

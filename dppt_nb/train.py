@@ -26,7 +26,7 @@ from .metrics import COCO_STATS, bootstrap_ap, match_coco, oks_nms, rescore, to_
 from .synthetic import make_people
 from .tokenpose import create_model, list_models, macs
 from .training import (RECIPES, Recipe, Trainer, evaluate, get_recipe, load_network, make_batch, make_folder, pick_device,
-                              predict_joints, score_joints, write_json)
+                              predict_joints, save_network, score_joints, write_json)
 
 # %% ../nbs/14_train.ipynb #2772b7a2
 SYNTHETIC_PEOPLE = {"train": 8000, "val": 500, "test": 1000}    # how many, and by their order which seed
@@ -136,11 +136,13 @@ def train_recipe(
 )->dict: # what is written to validation.json
     "Train, judge on the validation people with the mirrored test, and write `validation.json`."
     out = make_folder(out)
-    crops = load_people(data, root, ("train", "val"), recipe.image_size, bars, people)
-    trainer = Trainer(recipe, crops["train"], crops["val"], out, device, bars=bars)
+    crops = load_people(data, root, ("train",), recipe.image_size, bars, people)["train"]
+    try: judges = load_people(data, root, ("val",), recipe.image_size, bars, people)["val"]
+    except DataError as error: judges = print(f"training without validation people: {error}")
+    trainer = Trainer(recipe, crops, judges, out, device, bars=bars)
     network = trainer.fit(resume)
-    scores = evaluate(network, crops["val"], recipe, bars=bars)
-    results = dict(conditions=conditions(recipe, data, "val", crops["val"], trainer.device), scores=scores, history=trainer.history)
+    scores = evaluate(network, judges, recipe, bars=bars) if judges else {}
+    results = dict(conditions=conditions(recipe, data, "val", judges or crops, trainer.device), scores=scores, history=trainer.history)
     write_json(out / "validation.json", results)
     return results
 
@@ -266,9 +268,10 @@ def run_demo(
     rows = [demo_row("mean pose", score_joints(answer_mean_pose(mean_pose(crops["train"]), crops["test"]), crops["test"])),
             demo_row(recipe.model, evaluate(network, crops["test"], recipe), network, sum(r["train_seconds"] for r in trainer.history))]
     write_json(out / "results.json", dict(conditions=conditions(recipe, "synthetic", "test", crops["test"], trainer.device), rows=rows))
+    save_network(out, network.state_dict(), trainer.info())
     show_answers(network, crops["test"].select(torch.arange(10)), recipe).savefig(out / "demo.png", dpi=110)
     print(f"\n{format_table(rows)}\n\nScores: percentage of joints within 0.2 of the torso, on {len(crops['test'])} people never seen, mirrored test."
-          f"\nPicture: {out / 'demo.png'}   Table: {out / 'results.json'}")
+          f"\nPicture: {out / 'demo.png'}   Table: {out / 'results.json'}   Network: {out / 'model.safetensors'}")
     return network, rows
 
 # %% ../nbs/14_train.ipynb #1f10642f

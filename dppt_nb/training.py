@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['RECIPES', 'Recipe', 'field_types', 'recipe_fields', 'get_recipe', 'rate_share', 'even_out', 'Muon', 'is_matrix',
            'make_optimizers', 'AveragedModel', 'Batch', 'Progress', 'make_batch', 'heatmap_mse_loss', 'PoseObjective',
-           'pick_device', 'compute_type', 'precision', 'epoch_bar', 'decode', 'predict_joints', 'plain_images',
-           'score_joints', 'evaluate', 'headline', 'write_json', 'write_tensors', 'read_json', 'make_folder',
-           'save_network', 'load_network', 'flatten_optimizers', 'restore_optimizers', 'fits_on', 'Trainer']
+           'pick_device', 'compute_type', 'precision', 'LogLines', 'epoch_bar', 'decode', 'predict_joints',
+           'plain_images', 'score_joints', 'evaluate', 'headline', 'write_json', 'write_tensors', 'read_json',
+           'make_folder', 'save_network', 'load_network', 'flatten_optimizers', 'restore_optimizers', 'fits_on',
+           'Trainer']
 
 # %% ../nbs/11_training.ipynb #19af8e66
 import json
@@ -288,10 +289,18 @@ def precision(recipe:Recipe, device:torch.device):
     return torch.autocast(device.type, dtype=kind if kind != torch.float32 else None, enabled=kind != torch.float32)
 
 # %% ../nbs/11_training.ipynb #bd8a283d
+class LogLines:
+    "Stands in for the outer bar where nobody watches: only lines, no bars and no curves."
+    def __init__(self, items): self.items = items
+    def __iter__(self): return iter(self.items)
+    def write(self, line): print(line, flush=True)
+    def update_graph(self, *curves): pass
+
+
 def epoch_bar(epochs): # a range
-    "The outer bar of a run, with a place for lines and curves; in a log file only its lines show."
+    "The outer bar of a run, with a place for lines and curves; in a log file only the lines."
     import fastprogress.fastprogress as fast
-    fast.NO_BAR = not (fast.IN_NOTEBOOK or sys.stdout.isatty())
+    if not (fast.IN_NOTEBOOK or sys.stdout.isatty()): return LogLines(epochs)
     bar = fast.master_bar(epochs)
     bar.names = ["loss, % of the first epoch's", "score on people not trained on, %"]
     return bar
@@ -471,6 +480,10 @@ class Trainer:
             return create_model(self.recipe.model, num_keypoints=len(self.keypoint_set), image_size=self.recipe.image_size,
                                 **self.recipe.overrides).to(self.device, memory_format=torch.channels_last)    # convolutions like it
 
+    def info(self)->dict:
+        "What builds the network again, and where it comes from."
+        return dict(recipe=self.recipe.to_dict(), keypoint_set=self.keypoint_set.to_dict(), epoch=self.epoch, data=self.train_set.name)
+
     @property
     def epoch(self):
         "Epochs that are complete."
@@ -515,7 +528,7 @@ def train_epoch(self:Trainer, bar=None)->dict: # named losses, averaged over the
     "Everybody once."
     self.model.train()
     generator, sums = self.generator(1), {}
-    for index in watch(self.batches(), show=self.bars, parent=bar):
+    for index in watch(self.batches(), show=bar is not None and not isinstance(bar, LogLines), parent=bar):
         batch = make_batch(self.train_set, index, self.recipe, self.recipe.augmentation, generator, self.model.heatmap_size)
         for name, loss in self.train_step(batch).items(): sums[name] = sums.get(name, 0) + loss
     means = {name: float(total) / self.steps_per_epoch for name, total in sums.items()}
@@ -538,7 +551,7 @@ def network(self:Trainer)->PoseTransformer:
 def save(self:Trainer):
     "Write the network to use and the state to go on from; the state counts once training.json names it."
     weights = self.average.weights if self.average else self.model.state_dict()
-    info = dict(recipe=self.recipe.to_dict(), keypoint_set=self.keypoint_set.to_dict(), epoch=self.epoch, data=self.train_set.name)
+    info = self.info()
     save_network(self.out, weights, info)
     state = {f"model.{k}": v for k, v in self.model.state_dict().items()} | flatten_optimizers(self.optimizers)
     if self.average: state |= {f"average.{k}": v for k, v in self.average.weights.items()}

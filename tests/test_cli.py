@@ -69,6 +69,23 @@ def test_synthetic_train_resume_eval(tmp_path):
     assert done.returncode == 0 and "95 % interval" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
+def test_coco_gets_ap_and_the_file_that_pycocotools_reads(shared, tmp_path):
+    from dppt_nb.metrics import evaluate_coco
+    words = ["train", "tokenpose_nano", "--out", "run", "--device", "cpu", "--epochs", 2, "--people", 256, *TINY]
+    assert dppt(*words, cwd=tmp_path).returncode == 0
+    mini = shared / "data" / "coco_mini"
+    for boxes in ([], ["--boxes", mini / "annotations" / "person_detections.json"]):
+        done = dppt("eval", "run", "--data", "coco", "--root", mini, "--split", "all", "--device", "cpu", *boxes, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        scores = json.loads((tmp_path / "run" / "results.json").read_text())["scores"]
+        rows = json.loads((tmp_path / "run" / "keypoint-results.json").read_text())
+        assert len(rows[0]["keypoints"]) == 51
+        direct = evaluate_coco(mini / "annotations" / "person_keypoints.json", rows)
+        assert scores["AP"]["mean"] == pytest.approx(100 * direct["AP"], abs=1e-6)
+        assert ("PCK@0.2 torso" in scores) == (not boxes)    # detected boxes have no true joints to count
+
+
 def test_models_lists_costs_and_published_scores(tmp_path):
     done = dppt("models", cwd=tmp_path)
     line = next(line for line in done.stdout.splitlines() if line.startswith("tokenpose_s_v1 "))

@@ -38,7 +38,7 @@ def test_released_networks_number_for_number(shared, name):
     wanted = torch.from_numpy(np.load(folder / f"{name}.npz")["heatmaps"])
     with torch.no_grad(): answers = model(images), model.trace(images).heatmaps[0]
     for answer in answers: assert (answer - wanted).abs().max() < 1e-4
-    assert (model(images) - wanted).abs().max() < 1e-4          # with gradients, where attention is written out
+    assert (model(images) - wanted).abs().max() < 1e-4          # with gradients
 
 
 @pytest.mark.parametrize("name", COUNTS)
