@@ -123,8 +123,6 @@ class HeatmapHead(nn.Sequential):
 # %% ../nbs/07_tokenpose.ipynb #4f3bf9bf
 class DotHead(nn.Module):
     "Our addition: a heatmap is the product of a keypoint token with every pixel's features (as in MaskFormer, Sec. 3.2)."
-    sigma = 2.0   # pixels: an ideal answer is a Gaussian of this width, its peak 1
-
     def __init__(self,
         width: int,                    # channels of a patch token
         stages: int,                   # keypoint tokens are this many times as wide
@@ -132,9 +130,10 @@ class DotHead(nn.Module):
         map_channels: tuple[int, ...], # channels of the backbone's maps that are finer than the patches
         grid: tuple[int, int],         # patches down and across
         patch_size: tuple[int, int],   # in cells of the map from which they were cut
+        sigma: float = 2.0,            # heatmap pixels: an ideal answer is a Gaussian of this spread, its peak 1
     ):
         super().__init__()
-        self.grid, self.patch_size, self.scale = grid, patch_size, channels ** -0.5
+        self.grid, self.patch_size, self.sigma, self.scale = grid, patch_size, sigma, channels ** -0.5
         self.query = nn.Sequential(nn.LayerNorm(width * stages), nn.Linear(width * stages, width), nn.GELU(),
                                    nn.Linear(width, channels))
         self.from_patches = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, math.prod(patch_size) * channels))
@@ -176,6 +175,8 @@ class PoseConfig:
     attention_scale: str = "head"             # scores are divided by the root of the "head" or of the "model" width
     head: str = "mlp"                         # "mlp": the papers' head; "dot": ours
     head_channels: int = 64                   # channels in which the dot head compares
+    head_sigma: float = 2.0                   # spread of the dot head's ideal heatmap, in its pixels; that of the training targets
+    pyramid_blocks: int = 2                   # residual blocks at each of the pyramid's two coarse sizes
     init: str = "released"                    # start values, see `init_weights`
     cycles: int = 1                           # passes through the encoder in training
 
@@ -301,7 +302,8 @@ def make_backbone(
 ) -> nn.Module: # with `channels` and `stride` of the feature map it makes
     "Stem, HRNet to stage 3, or the pixels as they are."
     if config.backbone.startswith("hrnet"): return HRNet(int(config.backbone.removeprefix("hrnet_w")))
-    return {"stem": Stem, "pixels": Pixels, "pyramid": Pyramid}[config.backbone]()
+    if config.backbone == "pyramid": return Pyramid(blocks=config.pyramid_blocks)
+    return Stem() if config.backbone == "stem" else Pixels()
 
 def make_head(
     config: PoseConfig, # says which head
@@ -310,7 +312,7 @@ def make_head(
     "The papers' heatmap head or the dot head."
     if config.head == "mlp": return HeatmapHead(config.width * config.stages, config.heatmap_size)
     finer = [c for c, stride in zip(backbone.channels, backbone.strides) if stride < config.stride * min(config.patch_size)]
-    return DotHead(config.width, config.stages, config.head_channels, finer, config.grid, config.patch_size)
+    return DotHead(config.width, config.stages, config.head_channels, finer, config.grid, config.patch_size, config.head_sigma)
 
 def init_weights(model: PoseTransformer) -> None:
     "Start values: the 'released' code's narrow normal ones, or PyTorch's own with 'residual' blocks that add nothing at first."
@@ -334,7 +336,7 @@ VARIANTS = {
     "tokenpose_l_d6":  dict(backbone="hrnet_w48", depth=6, stages=3),
     "tokenpose_l_d24": dict(backbone="hrnet_w48", depth=24, stages=3, heads=12),
     "tokenpose_nano":  dict(backbone="pyramid", patch_size=(1, 1), width=128, depth=4, heads=4, mlp_ratio=2, head="dot",
-                            init="residual"),
+                            head_sigma=1.0, init="residual"),
 }
 
 # %% ../nbs/07_tokenpose.ipynb #1e8dd995

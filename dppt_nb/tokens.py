@@ -150,12 +150,12 @@ class Pyramid(nn.Module):
     "Small convolutional backbone that gives maps at 1/4, 1/8 and 1/16 of the size; ours, for networks that learn on a CPU."
     def __init__(self,
         channels: tuple[int, ...] = (16, 32, 64, 128), # of the maps at 1/2, 1/4, 1/8, 1/16
-        blocks: tuple[int, ...] = (0, 0, 2, 2),        # residual blocks at each of these sizes
+        blocks: int = 2,                               # residual blocks at 1/8 and at 1/16
     ):
         super().__init__()
         self.channels, self.strides = tuple(channels[1:]), (4, 8, 16)
         self.levels = nn.ModuleList(nn.Sequential(conv_step(before, after), *(BasicBlock(after) for _ in range(count)))
-                                    for before, after, count in zip((3, *channels), channels, blocks))
+                                    for before, after, count in zip((3, *channels), channels, (0, 0, blocks, blocks)))
 
     def forward(self, images: Tensor) -> list[Tensor]: # (B, 3, H, W) -> three maps, the finest first
         maps = [images]

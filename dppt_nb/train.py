@@ -202,7 +202,7 @@ def attention_overlay(image:Tensor, attention:Tensor, grid:tuple)->Tensor: # (H,
     "One keypoint token's attention to the patches, as light on the photograph."
     light = (attention - attention.min()).reshape(1, 1, *grid) / (attention.max() - attention.min())
     light = torch.nn.functional.interpolate(light, image.shape[:2], mode="bilinear")[0, 0, ..., None]
-    return image / 255 * (0.2 + 0.8 * light)
+    return image / 255 * (0.3 + 0.7 * light.sqrt())
 
 
 def show_answers(
@@ -232,7 +232,7 @@ def show_answers(
     return figure
 
 # %% ../nbs/14_train.ipynb #9fee1ee1
-DEMO_EPOCHS = 6    # enough to learn synthetic people, few enough for a coffee
+DEMO_EPOCHS = 10    # enough to learn synthetic people, few enough for a coffee
 
 
 def demo_row(name:str, scores:dict, network=None, seconds=None)->dict:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from dppt_nb.heatmaps import encode_heatmaps
 from dppt_nb.tokenpose import Attention, PoseConfig, PoseTransformer, create_model, list_models, load_released, macs, parameters_count
 
 COUNTS = {"tokenpose_s_v1": (6_620_736, 2.726), "tokenpose_b": (13_465_216, 6.276), "tokenpose_l_d24": (27_482_400, 12.193)}
@@ -145,6 +146,20 @@ def test_dot_head_for_every_backbone_that_has_maps():
         with torch.no_grad(): answer = model(images_for(model))
         assert answer.shape == (2, 5, 32, 24)
         assert torch.allclose(answer.sum((2, 3)), torch.tensor(8 * math.pi), rtol=1e-4)
+
+
+def test_ideal_answer_of_the_dot_head_looks_like_its_target():
+    for sigma in (1.0, 2.0):
+        model = create_model("tokenpose_nano", 3, (128, 96), head_sigma=sigma)
+        targets, _ = encode_heatmaps(torch.tensor([[[11.0, 15.0], [7.3, 20.2], [12.5, 9.9]]]), torch.ones(1, 3), (32, 24), sigma)
+        answer = model.head.heatmaps((targets + 1e-20).log())
+        assert (answer - targets).abs().max() < 0.01
+        assert abs(answer[0, 0].max().item() - 1) < 0.01
+
+
+def test_pyramid_depth_is_a_setting():
+    counts = [parameters_count(create_model("tokenpose_nano", 14, (128, 96), pyramid_blocks=blocks)) for blocks in (1, 2, 3)]
+    assert counts[0] < counts[1] < counts[2] and counts[1] - counts[0] == counts[2] - counts[1]
 
 
 def test_cycles_run_the_encoder_again():
