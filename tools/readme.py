@@ -14,6 +14,7 @@ def readme(path):
     notebook = nbformat.read(path, as_version=4)
     notebook.cells = [cell for cell in notebook.cells if not HIDDEN.search(cell.source)]
     for cell in notebook.cells: cell.source = re.sub(r"^\s*#\s*\|.*\n", "", cell.source, flags=re.M)
+    notebook.metadata["language_info"] = {"name": "python"}    # so that code is coloured
     text, _ = MarkdownExporter().from_notebook_node(notebook)
     text = re.sub(r"\]\((?!https?://|#)(?!\.\./)", "](nbs/", text)
     text = re.sub(r'(src|href)="(?!https?://|#|\.\./)', r'\1="nbs/', text)
