@@ -24,18 +24,18 @@ def read_value(text:str, kind:type): # what was typed, and the field's type
     if kind is tuple: return tuple(json.loads(part) for part in text.replace("x", ",").split(",") if part.strip())
     return kind(text)
 
-
+# %% ../nbs/15_cli.ipynb #9cda969c
 def recipe_options(command): # a click command
     "Add one option for every field of a recipe."
     from dppt_nb.crops import Augmentation
     from dppt_nb.training import Recipe
-    for field in [*fields(Recipe), *fields(Augmentation)][::-1]:
+    for field in [*fields(Recipe), *fields(Augmentation)]:
         if field.name != "augmentation":
             command = click.option(f"--{field.name.replace('_', '-')}", field.name, metavar=field.type.__name__.upper(),
                                    help="field of the recipe", default=None)(command)
     return command
 
-
+# %% ../nbs/15_cli.ipynb #e87c907c
 def read_changes(given:dict)->dict: # option name -> text, or None where not given
     "The fields that were named on the command line, with their values; a value that cannot be read is refused."
     from dppt_nb.crops import Augmentation
@@ -90,7 +90,7 @@ def train(recipe, data, root, out, people, device, resume, **given):
 
 train = recipe_options(train)
 
-# %% ../nbs/15_cli.ipynb #f203ea47
+# %% ../nbs/15_cli.ipynb #faacf142
 @main.command("eval")
 @click.argument("checkpoint", type=click.Path())
 @data_option
@@ -109,7 +109,7 @@ def evaluate_command(checkpoint, data, root, split, out, mirror, decode, boxes, 
     results = evaluate_checkpoint(checkpoint, data, root, split, out, device, boxes=boxes, people=people, **changes)
     click.echo(f"{split} people of {data}\n{format_scores(results['scores'])}")
 
-
+# %% ../nbs/15_cli.ipynb #9618fd54
 @main.command()
 def models():
     "Every network: parameters, multiply-accumulates of one image, published score."

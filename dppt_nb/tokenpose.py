@@ -200,7 +200,7 @@ class PoseConfig:
         "Patches down and across."
         return tuple(side // (self.stride * patch) for side, patch in zip(self.image_size, self.patch_size))
 
-# %% ../nbs/07_tokenpose.ipynb #bc01f33a
+# %% ../nbs/07_tokenpose.ipynb #a3e88802
 CHOICES = {"backbone": ("stem", "hrnet_w32", "hrnet_w48", "pixels", "pyramid"), "attention_scale": ("head", "model"),
            "head": ("mlp", "dot"), "init": ("released", "residual")}
 
@@ -216,6 +216,7 @@ def check_types(config) -> None:
         smallest = 1 if wanted == "a word" else min(value) if wanted == "two numbers" else value
         if smallest <= 0: raise ValueError(f"{field.name} is {value}; it must be positive")
 
+# %% ../nbs/07_tokenpose.ipynb #7689e6c9
 def check_config(config) -> None:
     "Refuse a configuration that cannot be built, with one sentence that says why."
     def refuse(sentence): raise ValueError(sentence)
@@ -299,7 +300,7 @@ class PoseTransformer(nn.Module):
 # %% ../nbs/07_tokenpose.ipynb #a7bac72e
 def make_backbone(
     config: PoseConfig, # says which one
-) -> nn.Module: # with `channels` and `stride` of the feature map it makes
+) -> nn.Module: # with `channels` and `strides` of the maps it makes
     "Stem, HRNet to stage 3, or the pixels as they are."
     if config.backbone.startswith("hrnet"): return HRNet(int(config.backbone.removeprefix("hrnet_w")))
     if config.backbone == "pyramid": return Pyramid(blocks=config.pyramid_blocks)
@@ -426,6 +427,7 @@ def load_released(
     model.load_state_dict({ours: value for ours, (_, value) in given.items()}, strict=False)
     return model
 
+# %% ../nbs/07_tokenpose.ipynb #eed9a85e
 def misfits(own: dict, given: dict) -> list[str]: # name -> tensor; our name -> (its name there, tensor)
     "A few words on every parameter that is of another shape, unknown or missing; batch counters may be missing."
     both = [(name, value.shape, own[ours].shape) for ours, (name, value) in given.items() if ours in own]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SYNTHETIC_PEOPLE', 'STORE_MARGIN', 'DEMO_EPOCHS', 'PUBLISHED', 'synthetic_people', 'is_store', 'cached_store',
-           'prepare', 'load_people', 'mean_pose', 'answer_mean_pose', 'conditions', 'device_name', 'format_scores',
-           'train_recipe', 'evaluate_checkpoint', 'score_coco', 'coco_annotations', 'attention_overlay', 'show_answers',
+           'prepare', 'load_people', 'mean_pose', 'answer_mean_pose', 'device_name', 'conditions', 'format_scores',
+           'train_recipe', 'coco_annotations', 'score_coco', 'evaluate_checkpoint', 'attention_overlay', 'show_answers',
            'demo_row', 'format_table', 'run_demo', 'format_models']
 
 # %% ../nbs/14_train.ipynb #5d870d64
@@ -40,7 +40,7 @@ def synthetic_people(split:str, image_size:tuple, people=None, device="cpu")->Cr
     made = make_people(people or SYNTHETIC_PEOPLE[split], COCO17, image_size, seed=seed, margin=STORE_MARGIN, device=device)
     return from_synthetic(made, split=split)
 
-
+# %% ../nbs/14_train.ipynb #d2c452fc
 def is_store(root)->bool: # a path
     "Whether the folder is a crop store, as `dppt data prepare` writes it."
     return root is not None and (Path(root) / "manifest.json").is_file()
@@ -54,7 +54,7 @@ def cached_store(data:str, root, image_size:tuple, boxes=None)->Path: # where th
     cache = Path(os.environ.get("DPPT_CACHE", Path.home() / ".cache" / "dppt_nb"))
     return cache / f"{data}-{image_size[0]}x{image_size[1]}-{digest}"
 
-
+# %% ../nbs/14_train.ipynb #77113a41
 def prepare(data:str, root, out, image_size:tuple, bars=True, boxes=None)->dict: # what was cut and what was left out
     "Cut every person of a data set once, into a crop store; `boxes` are a detector's, where the data set takes them."
     table = read_dataset(data, root, **({"boxes": boxes} if boxes else {}))
@@ -99,13 +99,6 @@ def answer_mean_pose(pose:Tensor, crops:CropSet)->Tensor: # (N, J, 2) photograph
     return crops.centers[:, None] + pose * 200 * crops.scales[:, None]
 
 # %% ../nbs/14_train.ipynb #28c5104e
-def conditions(recipe:Recipe, data:str, split:str, crops:CropSet, device)->dict:
-    "What a reader has to know to repeat or doubt a number."
-    return dict(model=recipe.model, data=data, split=split, people=len(crops), left_out=crops.left_out, image_size=recipe.image_size,
-                decode=recipe.decode, mirror=recipe.mirror, seed=recipe.seed, epochs=recipe.epochs, device=device_name(device),
-                threads=torch.get_num_threads(), torch=torch.__version__, python=platform.python_version())
-
-
 def device_name(device)->str:
     "What the numbers were made on."
     if torch.device(device).type == "cuda": return torch.cuda.get_device_name(device)
@@ -113,6 +106,13 @@ def device_name(device)->str:
     return f"{model[0] if model else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
+def conditions(recipe:Recipe, data:str, split:str, crops:CropSet, device)->dict:
+    "What a reader has to know to repeat or doubt a number."
+    return dict(model=recipe.model, data=data, split=split, people=len(crops), left_out=crops.left_out, image_size=recipe.image_size,
+                decode=recipe.decode, mirror=recipe.mirror, seed=recipe.seed, epochs=recipe.epochs, device=device_name(device),
+                threads=torch.get_num_threads(), torch=torch.__version__, python=platform.python_version())
+
+# %% ../nbs/14_train.ipynb #c4b57aef
 def format_scores(scores:dict)->str: # as `score_joints` gives them
     "A small table: every metric with its interval, then its parts."
     lines = []
@@ -123,7 +123,7 @@ def format_scores(scores:dict)->str: # as `score_joints` gives them
         lines += [f"    {joint:<16}{value:6.1f}" for joint, value in row["joints"].items()]
     return "\n".join(lines)
 
-
+# %% ../nbs/14_train.ipynb #9954c3c7
 def train_recipe(
     recipe:Recipe,
     data="synthetic", # name of the data set
@@ -146,7 +146,29 @@ def train_recipe(
     write_json(out / "validation.json", results)
     return results
 
+# %% ../nbs/14_train.ipynb #6ced271f
+def coco_annotations(data:str, root, split:str)->dict: # in COCO's format
+    "The annotation file of one split, which holds also the people that nobody is asked to find."
+    if is_store(root): raise DataError("AP needs the data set's annotation file: name the folder it was downloaded to with --root, not a crop store")
+    table = read_dataset(data, root)
+    files = [f for f in table.annotations if split in ("all", split_of_file(f))]
+    if len(files) != 1: raise DataError(f"AP is counted on one annotation file, and split {split!r} of {root} has {len(files)}; name another --split")
+    return table.source.read_json(files[0])
 
+
+def score_coco(joints:Tensor, confidence:Tensor, crops:CropSet, data:str, root, split:str, folder:Path)->dict: # as `score_joints`' rows
+    "AP as the papers compute it: poses rescored by their keypoints, near copies dropped, matched by pycocotools."
+    truth = coco_annotations(data, root, split)
+    given = crops.box_scores if crops.box_scores is not None else torch.ones(len(crops))
+    poses, areas = rescore(given, confidence), (200 * crops.scales).prod(1)
+    kept = oks_nms(joints, poses, areas, crops.image_ids, crops.keypoint_set.sigmas)
+    rows = to_coco_results(joints[kept], crops.image_ids[kept], poses[kept], confidence[kept])
+    write_json(folder / "keypoint-results.json", rows)
+    matches = match_coco(truth, rows, sigmas=crops.keypoint_set.sigmas)
+    stats = dict(zip(COCO_STATS, (100 * matches.stats).tolist()))
+    return {"mean": stats["AP"], "interval": [100 * v for v in bootstrap_ap(matches)], "joints": stats, "people": len(crops), "left_out": 0}
+
+# %% ../nbs/14_train.ipynb #62780984
 def evaluate_checkpoint(
     checkpoint, # folder of a run, or the model.safetensors in it
     data="synthetic",
@@ -175,28 +197,6 @@ def evaluate_checkpoint(
     write_json(folder / "results.json", results)
     return results
 
-
-def score_coco(joints:Tensor, confidence:Tensor, crops:CropSet, data:str, root, split:str, folder:Path)->dict: # as `score_joints`' rows
-    "AP as the papers compute it: poses rescored by their keypoints, near copies dropped, matched by pycocotools."
-    truth = coco_annotations(data, root, split)
-    given = crops.box_scores if crops.box_scores is not None else torch.ones(len(crops))
-    poses, areas = rescore(given, confidence), (200 * crops.scales).prod(1)
-    kept = oks_nms(joints, poses, areas, crops.image_ids, crops.keypoint_set.sigmas)
-    rows = to_coco_results(joints[kept], crops.image_ids[kept], poses[kept], confidence[kept])
-    write_json(folder / "keypoint-results.json", rows)
-    matches = match_coco(truth, rows, sigmas=crops.keypoint_set.sigmas)
-    stats = dict(zip(COCO_STATS, (100 * matches.stats).tolist()))
-    return {"mean": stats["AP"], "interval": [100 * v for v in bootstrap_ap(matches)], "joints": stats, "people": len(crops), "left_out": 0}
-
-
-def coco_annotations(data:str, root, split:str)->dict: # in COCO's format
-    "The annotation file of one split, which holds also the people that nobody is asked to find."
-    if is_store(root): raise DataError("AP needs the data set's annotation file: name the folder it was downloaded to with --root, not a crop store")
-    table = read_dataset(data, root)
-    files = [f for f in table.annotations if split in ("all", split_of_file(f))]
-    if len(files) != 1: raise DataError(f"AP is counted on one annotation file, and split {split!r} of {root} has {len(files)}; name another --split")
-    return table.source.read_json(files[0])
-
 # %% ../nbs/14_train.ipynb #88cae3f2
 def attention_overlay(image:Tensor, attention:Tensor, grid:tuple)->Tensor: # (H, W, 3) uint8, (patches,), (rows, columns) -> (H, W, 3)
     "One keypoint token's attention to the patches, as light on the photograph."
@@ -204,7 +204,7 @@ def attention_overlay(image:Tensor, attention:Tensor, grid:tuple)->Tensor: # (H,
     light = torch.nn.functional.interpolate(light, image.shape[:2], mode="bilinear")[0, 0, ..., None]
     return image / 255 * (0.3 + 0.7 * light.sqrt())
 
-
+# %% ../nbs/14_train.ipynb #9fee1ee1
 def show_answers(
     network,
     crops:CropSet, # the people to show, one column each
@@ -231,7 +231,7 @@ def show_answers(
     figure.tight_layout(pad=0.3)
     return figure
 
-# %% ../nbs/14_train.ipynb #9fee1ee1
+# %% ../nbs/14_train.ipynb #b522c1c2
 DEMO_EPOCHS = 10    # enough to learn synthetic people, few enough for a coffee
 
 
@@ -251,7 +251,7 @@ def format_table(rows:list)->str: # of `demo_row`
                      f"{r['interval'][0]:.1f} to {r['interval'][1]:.1f}{seconds:>15}")
     return "\n".join(lines)
 
-
+# %% ../nbs/14_train.ipynb #4cbfb746
 def run_demo(
     out="demo", # folder for the picture, the table and the network
     device=None, # None: the fastest there is
