@@ -1,4 +1,4 @@
-"""Pose transformers with keypoint tokens: TokenPose, PPT, DPPT and SDPose from one class and a table."""
+"""Pose transformers with keypoint tokens, from one class and a table of variants."""
 __version__ = "0.1.0"
 
 from importlib import import_module

@@ -21,7 +21,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from .datasets import PoseTable, StoreHeader, StoreWriter, encode_jpeg, usable_cores, watch
+from .datasets import PoseTable, StoreHeader, StoreWriter, encode_jpeg, format_counts, usable_cores, watch
+from .keypoints import DataError
 
 # %% ../nbs/03_crops.ipynb #b18d0e06
 PIXEL_STD = 200.0  # pixels in one unit of scale (MPII's habit)
@@ -62,14 +63,15 @@ def batched_affine(
     return torch.cat([linear, offset[..., None]], -1)
 
 def crop_affine(
-    center,                  # (2,) x, y in pixels of the photograph
+    center,                  # (2,) x, y in pixels of the photograph: numbers, an array, or a tensor of any type on any device
     scale,                   # (2,) width, height of the window in units of 200 px
     rotation_deg=0,          # degrees
     output_size=(256, 192),  # (height, width) of the crop
     unbiased=True,           # as in `batched_affine`
 ) -> np.ndarray:             # (2, 3) float64, photograph -> crop
     "`batched_affine` for one person, in NumPy and double precision."
-    as_row = lambda value: torch.as_tensor(np.asarray(value, dtype=np.float64)).reshape(1, -1)
+    as_array = lambda value: value.detach().cpu().double() if torch.is_tensor(value) else np.asarray(value, dtype=np.float64)
+    as_row = lambda value: torch.as_tensor(as_array(value)).reshape(1, -1)
     return batched_affine(as_row(center), as_row(scale), as_row(rotation_deg)[0], output_size, unbiased)[0].numpy()
 
 # %% ../nbs/03_crops.ipynb #8e7527cc
@@ -401,10 +403,12 @@ def prepare_store(
     workers=None,           # threads; as many as there are cores for this process if not given
     overwrite=False,        # replace a store that is there
 ) -> dict:                  # people, photographs, shards, bytes, seconds, left_out (reason -> people)
-    "Cut every person of a table once into a crop store, and print the counts. DataError for bad photographs or folders."
+    "Cut every person of a table once into a crop store, and print the counts. DataError for bad photographs or folders, or for nobody."
     started, (stored_size, margin) = time.perf_counter(), store_geometry(image_size, margin)
     usable = np.isfinite(table.boxes).all(1) & (table.boxes[:, 2:] > 0).all(1)
     left_out = table.left_out | ({"no usable box": int((~usable).sum())} if not usable.all() else {})
+    if not usable.any():
+        raise DataError(f"{table.name} ({table.source.root}) has nobody to cut crops of; left out: {format_counts(left_out)}.")
     table = table.select(usable)
     windows = table_windows(table, image_size)
     affines, photos = store_affines(*windows, stored_size, margin), {}
@@ -417,5 +421,5 @@ def prepare_store(
             for person in people: writer.add(**person)
     report = writer.report | {"photographs": len(photos), "seconds": time.perf_counter() - started}
     print(f"{report['people']:,} people from {len(photos):,} photographs in {report['shards']} shard(s), {report['bytes'] / 1e6:.2f} MB, "
-          f"{report['seconds']:.1f} s; left out: {', '.join(f'{why} {n:,}' for why, n in left_out.items() if n) or 'nobody'}")
+          f"{report['seconds']:.1f} s; left out: {format_counts(left_out)}")
     return report

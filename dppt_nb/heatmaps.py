@@ -204,8 +204,12 @@ def photo_joints(
     heatmap_size,   # (height, width)
     unbiased=True,  # as the crop was cut, see `crops.batched_affine`
 ) -> torch.Tensor:  # (B, J, 2) in pixels of the photograph
-    "Joints of a heatmap, in the photograph."
+    "Joints of a heatmap, in the photograph. ValueError where center or scale is not a pair for each person."
     center, scale = (torch.as_tensor(values).to(joints) for values in (center, scale))
+    for name, values in {"center": center, "scale": scale}.items():
+        if values.shape not in ((1, 2), (len(joints), 2)):
+            raise ValueError(f"{name} has shape {tuple(values.shape)}; {len(joints)} people need {(len(joints), 2)}: "
+                             + ("x and y each" if name == "center" else "width and height each, in units of 200 px"))
     return uncrop_points(joints, batched_affine(center, scale, 0.0, heatmap_size, unbiased))
 
 # %% ../nbs/04_heatmaps.ipynb #1fef973f

@@ -5,13 +5,15 @@
 # %% auto #0
 __all__ = ['PCK_THRESHOLDS', 'HIT', 'MISS', 'HEAD_SIZE', 'PCKH_GROUPS', 'PCKH_SKIPPED', 'COCO_STATS', 'DRAWN_AT_ONCE',
            'person_size', 'keypoint_hits', 'joint_rates', 'mean_rate', 'pooled_rate', 'pck', 'show_pck', 'pckh_hits',
-           'pckh', 'oks', 'to_coco_results', 'match_coco', 'evaluate_coco', 'rescore', 'similar_pairs', 'oks_nms',
-           'resample_counts', 'bootstrap_interval', 'ranked_matches', 'weighted_ap', 'bootstrap_ap']
+           'pckh', 'oks', 'to_coco_results', 'person_category', 'match_coco', 'evaluate_coco', 'rescore',
+           'similar_pairs', 'oks_nms', 'resample_counts', 'bootstrap_interval', 'ranked_matches', 'weighted_ap',
+           'bootstrap_ap']
 
 # %% ../nbs/05_metrics.ipynb #ac16a4c8
 import contextlib, io, json
 from pathlib import Path
 import numpy as np
+from .datasets import field_numbers
 from .keypoints import DataError
 
 # %% ../nbs/05_metrics.ipynb #d727d8be
@@ -177,7 +179,7 @@ def to_coco_results(
     image_ids,             # (N,) id of the photo in the ground truth
     scores=None,           # (N,) score of each pose; None: 1
     keypoint_scores=None,  # (N, J) third value of each keypoint; None: 1
-    category_id=1,         # COCO's person
+    category_id=1,         # COCO's person; for other files see `person_category`
 ):                         # One dict a pose: image_id, category_id, keypoints [x, y, score, ...], score
     "Predictions as the list of rows that pycocotools reads and `json.dump` writes."
     keypoints = _array(keypoints)
@@ -200,18 +202,41 @@ def _read_json(source):
     except ValueError as error: raise DataError(f"{source}: is not JSON ({error})") from None
 
 # %% ../nbs/05_metrics.ipynb #8b4c8f58
+def _truth_lists(ground_truth):
+    "A ground truth as a loaded dictionary, and its name for messages."
+    data = _read_json(getattr(ground_truth, "dataset", ground_truth))
+    name = ground_truth if isinstance(ground_truth, (str, Path)) else "ground truth"
+    lists = data if isinstance(data, dict) else {}
+    missing = [f for f in ("images", "annotations", "categories") if not isinstance(lists.get(f), list) or not all(isinstance(e, dict) for e in lists[f])]
+    if missing: raise DataError(f"{name}: has no {missing[0]!r}, a list of entries; give a COCO keypoint file")
+    for field, key in (("images", "id"), ("annotations", "image_id"), ("categories", "id")):
+        if any(key not in entry for entry in data[field]): raise DataError(f"{name}: an entry of {field!r} has no {key!r}; add it")
+    return data, name
+
+def person_category(
+    ground_truth,  # Path of a COCO keypoint JSON, its loaded dict, or a pycocotools COCO object
+) -> int:          # Its id, for `category_id` of the predictions
+    "The category whose keypoints are scored: the one that has keypoints, of several the one called person."
+    data, name = _truth_lists(ground_truth)
+    labelled = lambda c: any(a.get("keypoints") and a.get("category_id") == c["id"] for a in data["annotations"])
+    found = [c for c in data["categories"] if c.get("keypoints")] or [c for c in data["categories"] if labelled(c)] or data["categories"]
+    if not found: raise DataError(f"{name}: 'categories' is empty; add the category of the people")
+    return min(found, key=lambda c: c.get("name") != "person")["id"]
+
+# %% ../nbs/05_metrics.ipynb #1dd046ba
 def _complete(annotation, number, num_keypoints, name="ground truth"):
     "A copy of the annotation with every field that pycocotools needs."
-    values = annotation.get("keypoints", [])
-    if len(values) != 3 * num_keypoints:
-        raise DataError(f"{name}: annotation {annotation.get('id', number)}: keypoints has {len(values)} values, {num_keypoints} "
-                        f"keypoints need {3 * num_keypoints}; mend it, or give the sigmas of the file's own keypoint set")
-    labelled = np.array(values).reshape(-1, 3)
+    given = {"keypoints": [0] * (3 * num_keypoints)} | {k: v for k, v in annotation.items() if v is not None and not (isinstance(v, list) and not v)}
+    who = f"{name}: annotation {annotation.get('id', number)}"
+    labelled = field_numbers(given, "keypoints", (3 * num_keypoints,), who, f"{num_keypoints} keypoints need {3 * num_keypoints}: mend it, "
+                             "or give the sigmas of the file's own keypoint set").reshape(-1, 3)
+    for field, shape in {"bbox": (4,), "area": ()}.items():
+        if field in given: field_numbers(given, field, shape, who)
     labelled = labelled[labelled[:, 2] > 0, :2]                 # (L, 2)
     low, high = (labelled.min(0), labelled.max(0)) if len(labelled) else (np.zeros(2), np.zeros(2))
-    box = annotation.get("bbox") or [*low.tolist(), *(high - low).tolist()]
+    box = given.get("bbox", [*low.tolist(), *(high - low).tolist()])
     filled = {"iscrowd": 0, "num_keypoints": len(labelled), "bbox": box, "area": 0.53 * box[2] * box[3]}
-    return {**filled, **annotation, "id": number}               # numbered from 1: pycocotools takes 0 for "no match"
+    return {**filled, **given, "id": number}                    # numbered from 1: pycocotools takes 0 for "no match"
 
 # %% ../nbs/05_metrics.ipynb #d06e23fd
 def _quiet(function, *args):
@@ -228,27 +253,33 @@ def _coco(dataset):
 
 # %% ../nbs/05_metrics.ipynb #7f1ef0af
 def _coco_truth(ground_truth, num_keypoints):
-    "Ground truth from a JSON path, a loaded dict or a COCO object, completed, as a COCO object of its own."
-    data = _read_json(getattr(ground_truth, "dataset", ground_truth))
-    missing = [field for field in ("images", "annotations", "categories") if field not in data]
-    name = ground_truth if isinstance(ground_truth, (str, Path)) else "ground truth"
-    if missing: raise DataError(f"{name}: has no {missing[0]!r}; give a COCO keypoint file")
-    annotations = [_complete(a, i, num_keypoints, name) for i, a in enumerate(data["annotations"], start=1)]
-    return _coco({**data, "annotations": annotations})
+    "Ground truth from a JSON path, a loaded dict or a COCO object, its people alone and completed, as a COCO object of its own."
+    data, name = _truth_lists(ground_truth)
+    person = person_category(data)
+    people = [{"category_id": person, **a} for a in data["annotations"] if a.get("category_id", person) == person]
+    annotations = [_complete(a, i, num_keypoints, name) for i, a in enumerate(people, start=1)]
+    return _coco({**data, "annotations": annotations, "categories": [c for c in data["categories"] if c["id"] == person]})
 
-def _check_row(row, number, images, num_keypoints):
+def _check_row(row, number, truth, num_keypoints):
     "One sentence about a result row that cannot be scored."
-    lacking = [field for field in ("image_id", "category_id", "keypoints", "score") if field not in row]
-    if lacking: raise ValueError(f"prediction {number}: has no {lacking[0]!r}")
-    if row["image_id"] not in images: raise ValueError(f"prediction {number}: image {row['image_id']} is not in the ground truth")
-    if len(row["keypoints"]) != 3 * num_keypoints:
-        raise ValueError(f"prediction {number}: keypoints has {len(row['keypoints'])} values, not {3 * num_keypoints}")
+    who, fields = f"prediction {number}", row if isinstance(row, dict) else {}
+    lacking = [field for field in ("image_id", "category_id", "keypoints", "score") if field not in fields]
+    if lacking: raise ValueError(f"{who}: has no {lacking[0]!r}")
+    if isinstance(row["image_id"], (list, dict)) or row["image_id"] not in truth.imgs:
+        raise ValueError(f"{who}: image {row['image_id']} is not in the ground truth")
+    if row["category_id"] not in list(truth.cats):
+        raise ValueError(f"{who}: category {row['category_id']} is not that of the ground truth's people, {list(truth.cats)[0]}; "
+                         "write the id that `person_category` gives")
+    field_numbers(row, "keypoints", (3 * num_keypoints,), who, f"{num_keypoints} keypoints need {3 * num_keypoints}")
+    field_numbers(row, "score", (), who)
 
 def _coco_predictions(truth, predictions, num_keypoints):
     "Result rows as a COCO object beside `truth`."
-    rows = [dict(row) for row in _read_json(predictions)]       # copies: loadRes writes into them
-    for i, row in enumerate(rows): _check_row(row, i, truth.imgs, num_keypoints)
-    if rows: return _quiet(truth.loadRes, rows)
+    rows = _read_json(predictions)
+    if isinstance(rows, dict) or not hasattr(rows, "__iter__"): raise ValueError("predictions must be a list of rows as `to_coco_results` makes them")
+    rows = list(rows)
+    for i, row in enumerate(rows): _check_row(row, i, truth, num_keypoints)
+    if rows: return _quiet(truth.loadRes, [dict(row) for row in rows])       # copies: loadRes writes into them
     return _coco({key: truth.dataset[key] for key in ("images", "categories")} | {"annotations": []})
 
 # %% ../nbs/05_metrics.ipynb #efc8b7b5
@@ -282,7 +313,9 @@ def evaluate_coco(
     scores=None,     # (N,) score of each row of a prediction array; None: 1
 ):                   # AP, AP50, AP75, AP_M, AP_L, AR, AR50, AR75, AR_M, AR_L in 0..1; -1 where nobody is of that size
     "Average precision and recall over OKS 0.50 to 0.95, computed by pycocotools."
-    if hasattr(predictions, "shape"): predictions = to_coco_results(predictions, ids, scores)
+    if hasattr(predictions, "shape"):
+        if ids is None: raise ValueError("ids: an array of predictions needs the photo of each row")
+        predictions = to_coco_results(predictions, ids, scores, category_id=person_category(ground_truth))
     return dict(zip(COCO_STATS, match_coco(ground_truth, predictions, image_ids, sigmas).stats.tolist()))
 
 # %% ../nbs/05_metrics.ipynb #133faeb4

@@ -103,6 +103,38 @@ def test_wrong_words_are_answered_with_one_sentence(tmp_path):
     refused(dppt("eval", tmp_path / "nothing", cwd=tmp_path), "nothing")
 
 
+def test_a_store_is_what_it_says_and_is_cut_anew_when_the_data_change(tmp_path):
+    import io
+    import shutil
+    from PIL import Image
+    from dppt_nb.keypoints import COCO17
+    root, run = tmp_path / "coco", ["--device", "cpu", "--epochs", 1, *TINY]
+    (root / "annotations").mkdir(parents=True)
+    person = dict(id=1, image_id=1, category_id=1, iscrowd=0, area=3000.0, bbox=[5, 5, 50, 80], keypoints=[30, 40, 2] * 17)
+    content = dict(images=[dict(id=1, file_name="1.jpg", width=64, height=96)], annotations=[person],
+                   categories=[dict(id=1, name="person", keypoints=list(COCO17.names), skeleton=[])])
+    for part in ("train", "val"): (root / "annotations" / f"person_keypoints_{part}2017.json").write_text(json.dumps(content))
+    jpeg = io.BytesIO(); Image.new("RGB", (64, 96), "grey").save(jpeg, "JPEG"); (root / "1.jpg").write_bytes(jpeg.getvalue())
+    done = dppt("train", "tokenpose_nano", "--data", "coco", "--root", root, "--out", "a", *run, cwd=tmp_path)
+    assert done.returncode == 0 and "--split val" in done.stdout, done.stderr
+    store = next((tmp_path / "cache").iterdir())
+    refused(dppt("train", "tokenpose_nano", "--data", "lspet", "--root", store, "--out", "b", *run, cwd=tmp_path), "coco", "lspet")
+    done = dppt("eval", "a", "--data", "coco", "--root", store, "--device", "cpu", cwd=tmp_path)
+    assert done.returncode == 0 and "no AP" in done.stdout, done.stderr
+    shutil.copytree(store, tmp_path / "half"); (tmp_path / "half" / "manifest.json").unlink()
+    refused(dppt("train", "tokenpose_nano", "--data", "coco", "--root", "half", "--out", "c", *run, cwd=tmp_path), "half")
+    person["keypoints"] = [1, 2]
+    (root / "annotations" / "person_keypoints_train2017.json").write_text(json.dumps(content))
+    refused(dppt("train", "tokenpose_nano", "--data", "coco", "--root", root, "--out", "d", *run, cwd=tmp_path), "person_keypoints_train2017.json")
+
+
+def test_values_are_refused_before_anything_is_made(tmp_path):
+    for words in (["--batch-size", 0], ["--image-size", "128"], ["--betas", "0.9"], ["--overrides", "[1]"], ["--seed", -1], ["--decode", "foo"]):
+        refused(dppt("train", "tokenpose_nano", "--out", "run", *words, cwd=tmp_path), words[0].removeprefix("--").replace("-", "_"))
+    refused(dppt("data", "prepare", "lspet", "--root", tmp_path, "--out", "s", "--image-size", "0x0", cwd=tmp_path), "image_size")
+    assert not (tmp_path / "run").exists()
+
+
 def test_bad_files_are_answered_with_one_sentence(tmp_path):
     import io
     import scipy.io

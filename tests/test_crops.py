@@ -53,6 +53,16 @@ def test_window_fills_the_crop(unbiased):
     np.testing.assert_allclose(apply_affine(corners, affine)[1, 0], 48 - less, atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.int64])
+@pytest.mark.parametrize("grad", [False, True])
+def test_affine_takes_any_tensor(dtype, grad):
+    center, scale, degrees = (torch.tensor(v, dtype=dtype) for v in ([100, 80], [1, 2], 30))
+    if grad and dtype.is_floating_point: center.requires_grad_(), scale.requires_grad_()
+    affine = crop_affine(center, scale, degrees)
+    assert isinstance(affine, np.ndarray) and affine.dtype == np.float64
+    np.testing.assert_array_equal(affine, crop_affine([100, 80], (1, 2), 30))
+
+
 def test_boxes():
     boxes = np.array([[10, 20, 30, 80], [0, 0, 100, 10]], dtype=np.float32)
     centers, scales = box_to_center_scale(boxes, (256, 192), 1.0)
@@ -278,6 +288,15 @@ def test_people_without_a_box_are_counted(photographs, tmp_path):
     photographs.boxes[1, 2], photographs.boxes[4, 0] = 0, np.nan
     report = prepare_store(photographs, tmp_path / "store", progress=False)
     assert report["people"] == 4 and report["left_out"] == {"no usable box": 2}
+
+
+def test_nobody_is_a_sentence_that_says_why(photographs, tmp_path):
+    from dppt_nb.crops import prepare_store
+    from dppt_nb.keypoints import DataError
+    photographs.boxes[:] = 0
+    for table, words in ((photographs, "nobody to cut crops of; left out: no usable box 6."), (photographs.select([]), "left out: nobody.")):
+        with pytest.raises(DataError, match=words) as error: prepare_store(table, tmp_path / "store", progress=False)
+        assert str(tmp_path) in str(error.value) and not (tmp_path / "store").exists()
 
 
 def test_bad_photographs_and_folders_are_named(photographs, tmp_path):

@@ -89,12 +89,22 @@ def test_lsp_flag_marks_hidden_joints_that_have_a_place(tmp_path):
     assert [(table.split == s).sum() for s in ("train", "val", "test")] == [900, 100, 1000]
 
 
+def with_nan(joints, place):
+    "The joints as LSPET has them, with one number spoilt."
+    spoilt = joints.copy()
+    spoilt[place] = np.nan
+    return spoilt.transpose(1, 2, 0)
+
+
 @pytest.mark.parametrize("spoil, words", [
     (lambda f, j: (f / "joints.mat").unlink(), "has no joints.mat"),
     (lambda f, j: (f / "joints.mat").write_bytes(b"not a mat file"), "no MATLAB file"),
     (lambda f, j: savemat(f / "joints.mat", {"joints": j}), r"shape \(5, 14, 3\)"),
     (lambda f, j: savemat(f / "joints.mat", {"points": j}), r"shape \(\)"),
     (lambda f, j: savemat(f / "joints.mat", {"joints": np.where(j == j[3, 2, 0], np.nan, j).transpose(1, 2, 0)}), "person 4 is not a number"),
+    (lambda f, j: savemat(f / "joints.mat", {"joints": with_nan(j, (1, 3, 0))}), "person 2 is not a number"),     # a joint that is not visible
+    (lambda f, j: savemat(f / "joints.mat", {"joints": with_nan(j, (4, 0, 2))}), "flag in 'joints' of person 5"),
+    (lambda f, j: savemat(f / "joints.mat", {"joints": np.full((14, 3, 5), "a", object)}), "not a number"),
     (lambda f, j: (f / "images/im00002.jpg").unlink(), "im00002.jpg"),
     (lambda f, j: shutil.rmtree(f / "images"), "names 5 picture"),
 ])
@@ -125,6 +135,47 @@ def test_damaged_zip_member_is_named(lspet):
     one_sentence(error)
 
 
+def test_lsp_refuses_nan_everywhere(tmp_path):
+    for place in ((0, 0, 1), (2, 5, 1)):
+        joints = np.ones((3, 14, 4))
+        joints[place] = np.nan
+        save_pictures(tmp_path / "lsp", [f"images/im{i:04d}.jpg" for i in range(1, 5)])
+        savemat(tmp_path / "lsp/joints.mat", {"joints": joints})
+        with pytest.raises(DataError, match="person 2 is not a number") as error: read_lsp(tmp_path / "lsp")
+        assert "joints.mat" in one_sentence(error)
+
+
+def test_zip_with_a_damaged_directory_is_one_sentence(lspet):
+    path = zipped(lspet[0])
+    good, rng, said = path.read_bytes(), np.random.default_rng(0), 0
+    start = good.find(b"PK\x01\x02")
+    spoilt = [good.replace(b"PK\x01\x02", b"XXXX")]
+    for _ in range(300):                                            # three random bytes of the directory at a time
+        content = bytearray(good)
+        for place in rng.integers(start, len(good), 3): content[place] = rng.integers(256)
+        spoilt.append(bytes(content))
+    for content in spoilt:
+        path.write_bytes(content)
+        try:
+            table = read_lspet(path)
+            for name in table.files: table.source.read(name)
+        except DataError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+            said += 1
+    assert said > 100
+    path.write_bytes(spoilt[0])
+    with pytest.raises(DataError, match="lspet.zip is damaged") as error: read_lspet(path)
+    one_sentence(error)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
+def test_what_is_no_picture_is_said_without_a_place_in_memory(lspet, content):
+    (lspet[0] / "images/im00001.jpg").write_bytes(content)
+    for source in (ImageSource(lspet[0]), ImageSource(zipped(lspet[0]))):
+        with pytest.raises(DataError, match="im00001.jpg cannot be read") as error: source.read("images/im00001.jpg")
+        assert "0x" not in one_sentence(error)
+
+
 def test_roots_that_cannot_be(tmp_path):
     (tmp_path / "text.zip").write_text("no zip")
     for root, words in ((tmp_path / "nowhere", "does not exist"), (tmp_path / "text.zip", "neither a folder nor a zip")):
@@ -150,7 +201,7 @@ def test_joint_boxes_hold_all_visible_joints():
     rng = np.random.default_rng(0)
     joints, visible = rng.uniform(0, 99, (50, 14, 2)), rng.integers(0, 2, (50, 14))
     visible[:, 0] = 1
-    x, y, w, h = joint_boxes(joints, visible, grow=0).T[..., None]
+    x, y, w, h = joint_boxes(joints, visible).T[..., None]
     inside = (joints[..., 0] >= x - 1e-3) & (joints[..., 0] <= x + w + 1e-3) & (joints[..., 1] >= y - 1e-3) & (joints[..., 1] <= y + h + 1e-3)
     assert inside[visible > 0].all()
 
@@ -208,7 +259,11 @@ def test_own_keypoints_from_elsewhere(tmp_path):
 @pytest.mark.parametrize("change, words", [
     (dict(keypoints=[1, 2, 2]), "'keypoints' has 3 numbers; 17 keypoints need 51"), (dict(keypoints=[float("nan")] * 51), "NaN"),
     (dict(bbox=[0, 0, float("inf"), 3]), "infinity"), (dict(bbox=[1, 2]), "'bbox' has 2 numbers"), (dict(image_id=9), "names image 9"),
-    (dict(keypoints=["left"] * 51), "not a number")])
+    (dict(keypoints=["left"] * 51), "not a number"), (dict(keypoints=[None] * 51), "'keypoints' holds something that is not a number"),
+    (dict(keypoints=7), "'keypoints' has shape"), (dict(keypoints={}), "'keypoints' holds"), (dict(keypoints=[[1, 2], 2] * 17), "lists of different lengths"),
+    (dict(keypoints="nose"), "'keypoints' holds"), (dict(bbox="5 6 40 30"), "'bbox' holds"), (dict(bbox=[1, 2, None, 4]), "'bbox' holds"),
+    (dict(area="large"), "'area' holds"), (dict(area=float("nan")), "'area' holds NaN"), (dict(area=[1, 2]), "'area' has 2 numbers"),
+    (dict(image_id=[1]), "names image .1."), (dict(image_id=None), "names image None"), (dict(image_id="1"), "names image 1")])
 def test_bad_annotation_names_file_and_field(tmp_path, change, words):
     content = coco_content()
     content["annotations"][2] |= change
@@ -223,6 +278,45 @@ def test_bad_annotation_names_file_and_field(tmp_path, change, words):
 def test_bad_coco_file_is_one_sentence(tmp_path, content, words):
     with pytest.raises(DataError, match=words) as error: read_coco(save_coco(tmp_path, content))
     assert "person_keypoints_val2017.json" in one_sentence(error)
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda c: c["annotations"].append("person"), "'person' in 'annotations'"), (lambda c: c["annotations"].append(None), "'None' in 'annotations'"),
+    (lambda c: c["images"].append("1.jpg"), "'1.jpg' in 'images'"), (lambda c: c["categories"].insert(0, "person"), "'person' in 'categories'"),
+    (lambda c: c["images"][1].update(width="80"), "'width' of image 2 is '80'"), (lambda c: c["images"][1].update(width=float("nan")), "'width' of image 2"),
+    (lambda c: c["images"][0].update(id=None), "'id' and 'file_name'"), (lambda c: c["images"][0].update(file_name=4), "'id' and 'file_name'"),
+    (lambda c: c["annotations"][0].update(id="a"), "annotation a: 'id' is missing or no whole number"), (lambda c: c["annotations"][0].update(id=float("nan")), "'id' is missing"),
+    (lambda c: c["categories"][0].update(keypoints=7), "no category names keypoints"), (lambda c: c["categories"][0].update(id=None), "no category names keypoints"),
+    (lambda c: c["categories"][0].update(keypoints=[1, 2]), "no list of keypoint names"), (lambda c: c["categories"][0].update(keypoints=["a", "b"], skeleton=[1]), "'skeleton'")])
+def test_wrong_kinds_in_a_coco_file_are_one_sentence(tmp_path, change, words):
+    content = coco_content()
+    change(content)
+    with pytest.raises(DataError, match=words) as error: read_coco(save_coco(tmp_path, content))
+    assert "person_keypoints_val2017.json" in one_sentence(error)
+
+
+def test_nulls_in_a_coco_file_are_what_is_not_there(tmp_path):
+    content = coco_content()
+    good = read_coco(save_coco(tmp_path / "good", content))
+    for image in content["images"]: image |= dict(width=None, height=None)
+    nothing = [dict(content["annotations"][0], id=60, keypoints=None), dict(content["annotations"][0], id=61, bbox=None)]
+    other = [dict(id=62, image_id=1, category_id=2, bbox=[1, 2, 3, 4], keypoints=[1, 2, 2])]                     # of something else: not looked at
+    for a in content["annotations"]: a["area"] = None
+    content["annotations"] += nothing + other
+    content["categories"].append(dict(id=2, name="dog", keypoints=["nose"]))
+    table = read_coco(save_coco(tmp_path / "null", content))
+    assert table.left_out == {"no visible joints": 1, "no box": 1, "another category": 1} and np.array_equal(table.joints, good.joints)
+    assert np.allclose(table.areas, .53 * table.boxes[:, 2] * table.boxes[:, 3])
+
+
+@pytest.mark.parametrize("change, words", [
+    (dict(bbox="box"), "'bbox' holds"), (dict(bbox=[1, 2, 3]), "'bbox' has 3 numbers"), (dict(bbox=[float("nan"), 2, 3, 4]), "NaN"),
+    (dict(score=None), "'score' holds"), (dict(score=float("inf")), "infinity"), (dict(image_id=[1]), "'image_id'"), (dict(image_id=None), "'image_id'")])
+def test_bad_detections_are_one_sentence(tmp_path, change, words):
+    save_coco(tmp_path, coco_content())
+    (tmp_path / "found.json").write_text(json.dumps([dict(image_id=1, bbox=[5, 6, 9, 30], score=.5), dict(image_id=2, bbox=[5, 6, 9, 30], score=.9) | change]))
+    with pytest.raises(DataError, match=words) as error: read_coco(tmp_path, boxes="found.json")
+    assert "found.json: detection 2" in one_sentence(error)
 
 
 def test_text_that_is_not_json(tmp_path):
@@ -282,10 +376,27 @@ def test_mpii_conversion_is_that_of_the_public_code(tmp_path):
 
 
 @pytest.mark.parametrize("entry, words", [
-    (dict(image="1.jpg"), "has no 'joints'"), (mpii_entry(1, joints=[[1, 2]] * 14), r"\(14, 2\)"), (mpii_entry(1, scale=float("nan")), "not a number")])
+    (dict(image="1.jpg"), "has no 'joints'"), (mpii_entry(1, joints=[[1, 2]] * 14), r"\(14, 2\)"), (mpii_entry(1, scale=float("nan")), "not a number"),
+    (mpii_entry(1, scale=None), "'scale' holds"), (mpii_entry(1, scale=[1, 2]), "'scale' has 2 numbers"), (mpii_entry(1, center=None), "'center' holds"),
+    (mpii_entry(1, joints=[[1., None]] + [[1., 2.]] * 15), "'joints' holds"), (mpii_entry(1, joints=[[1.]] + [[1., 2.]] * 15), "'joints' holds lists of different lengths"),
+    (mpii_entry(1, joints_vis=["yes"] * 16), "'joints_vis' holds"), (mpii_entry(1) | dict(image=3), "'image' must be the name")])
 def test_bad_mpii_entry(tmp_path, entry, words):
-    with pytest.raises(DataError, match=words) as error: read_mpii(save_mpii(tmp_path, [mpii_entry(2), entry]))
-    assert "entry 2" in one_sentence(error)
+    save_mpii(tmp_path, [mpii_entry(2)])
+    (tmp_path / "annot/valid.json").write_text(json.dumps([mpii_entry(2), entry]))
+    with pytest.raises(DataError, match=words) as error: read_mpii(tmp_path)
+    assert "valid.json, entry 2" in one_sentence(error)
+
+
+def test_mpii_entries_and_head_boxes_of_another_kind(tmp_path):
+    save_mpii(tmp_path, [mpii_entry(1)])
+    for head_boxes, words in (({"other": 1}, r"shape \(\)"), ({"headboxes_src": np.ones((2, 2, 5))}, "take both files from one release")):
+        savemat(tmp_path / "annot/gt_valid.mat", head_boxes)
+        with pytest.raises(DataError, match=words) as error: read_mpii(tmp_path)
+        assert "gt_valid.mat" in one_sentence(error)
+    (tmp_path / "annot/gt_valid.mat").write_bytes(b"nothing")
+    with pytest.raises(DataError, match="gt_valid.mat is no MATLAB file"): read_mpii(tmp_path)
+    (tmp_path / "annot/valid.json").write_text(json.dumps([None]))
+    with pytest.raises(DataError, match="entry 1 has no 'image'"): read_mpii(tmp_path)
 
 
 # the real samples
@@ -410,6 +521,43 @@ def test_damaged_stores(tmp_path):
         assert "crops-00000.parquet" in one_sentence(error), name
     shard.unlink()
     with pytest.raises(DataError, match="missing or not complete"): read_store(tmp_path / "s")
+
+
+@pytest.mark.parametrize("change", [
+    lambda m: [], lambda m: {}, lambda m: 5, lambda m: m | {"header": None}, lambda m: m | {"header": []}, lambda m: {k: v for k, v in m.items() if k != "header"},
+    lambda m: m | {"header": {k: v for k, v in m["header"].items() if k != "crop_size"}}, lambda m: m | {"header": m["header"] | {"colour": 1}},
+    lambda m: m | {"shards": None}, lambda m: m | {"shards": []}, lambda m: m | {"shards": [7]}, lambda m: m | {"shards": [m["shards"][0] | {"rows": None}]},
+    lambda m: m | {"shards": [m["shards"][0] | {"file": 3}]}, lambda m: m | {"splits": None}, lambda m: m | {"splits": []}, lambda m: m | {"splits": {}},
+    lambda m: m | {"splits": {"train": 9, "test": 4}}, lambda m: m | {"splits": {"train": "9", "test": 3}}])
+def test_damaged_manifest_is_one_sentence(tmp_path, change):
+    crops = crop_set()
+    write_store(tmp_path, header_of(crops), crop_rows(crops))
+    manifest = change(json.loads((tmp_path / "manifest.json").read_text()))
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    for read in (read_manifest, read_store, store_header):
+        with pytest.raises(DataError, match="manifest.json is damaged") as error: read(tmp_path)
+        assert str(tmp_path) in one_sentence(error)
+
+
+@pytest.mark.parametrize("splits", [{"train": 8, "test": 4}, {"train": 10, "test": 2}, {"val": 12}])
+def test_splits_that_are_not_those_of_the_shards(tmp_path, splits):
+    crops = crop_set()
+    write_store(tmp_path, header_of(crops), crop_rows(crops))
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"splits": splits}))
+    with pytest.raises(DataError, match="holds other people than its manifest.json says") as error: read_store(tmp_path, list(splits)[0], progress=False)
+    one_sentence(error)
+    assert len(read_store(tmp_path, progress=False)) == 12          # all of them are there
+
+
+def test_rows_that_are_not_those_of_the_manifest(tmp_path):
+    crops = crop_set()
+    write_store(tmp_path, header_of(crops), crop_rows(crops))
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    for rows in (11, 13):
+        splits = {"train": rows - 3, "test": 3}
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"splits": splits, "shards": [manifest["shards"][0] | {"rows": rows}]}))
+        with pytest.raises(DataError, match=f"12 where it has {rows}"): read_store(tmp_path, progress=False)
 
 
 def test_store_refuses(tmp_path):

@@ -29,6 +29,21 @@ def test_dark_agrees_with_the_release(shared):
     assert (plain - r["keypoints"]).abs().max() > 1             # the test can fail
 
 
+@pytest.mark.parametrize("center, scale, words", [
+    (torch.zeros(3, 2), torch.ones(3), r"scale has shape \(3,\); 3 people need \(3, 2\)"), (torch.zeros(2), torch.ones(3, 2), r"center has shape \(2,\)"),
+    (np.zeros((3, 2)), np.ones((2, 2)), r"scale has shape \(2, 2\)"), (torch.zeros(3, 2), 1.0, r"scale has shape \(\)")])
+def test_windows_that_do_not_fit_are_one_sentence(center, scale, words):
+    for decode in (decode_argmax, decode_quarter, decode_dark):
+        with pytest.raises(ValueError, match=words): decode(torch.rand(3, 5, 16, 12), center, scale)
+
+
+def test_one_window_serves_a_batch():
+    heatmaps = torch.rand(3, 5, 16, 12)
+    center, scale = torch.tensor([[90., 70.]]), torch.tensor([[.6, .8]])
+    assert torch.equal(decode_dark(heatmaps, center, scale)[0], decode_dark(heatmaps, center.expand(3, 2), scale.expand(3, 2))[0])
+    assert decode_dark(heatmaps[:0], center[:0], scale[:0])[0].shape == (0, 5, 2)
+
+
 def test_flip_back_agrees_with_the_release(shared):
     r = load(shared, "flip_back")
     assert torch.equal(flip_back(r["heatmaps_flipped_input"], COCO17), r["heatmaps_flipped_back"])

@@ -7,7 +7,7 @@ import torch
 
 from dppt_nb.keypoints import COCO17, LSP14, MPII16, DataError
 from dppt_nb.metrics import (bootstrap_ap, bootstrap_interval, evaluate_coco, match_coco, mean_rate, oks, oks_nms, pck, pckh, pckh_hits,
-                             pooled_rate, ranked_matches, rescore, to_coco_results, weighted_ap)
+                             person_category, pooled_rate, ranked_matches, rescore, to_coco_results, weighted_ap)
 
 
 def people(n, num_joints, seed=0, size=100.):
@@ -191,6 +191,75 @@ def test_custom_keypoints_with_their_own_sigmas():
     assert evaluate_coco(truth, moved, sigmas=sigmas)["AP"] < evaluate_coco(truth, moved, sigmas=4 * sigmas)["AP"]
 
 
+def custom_people(n=6):
+    "Keypoints (n, 5, 3) all labelled, photo ids, sigmas."
+    places = np.random.default_rng(1).uniform(0, 200, (n, 5, 2))
+    return np.concatenate([places, np.full((n, 5, 1), 2)], axis=-1), np.arange(n) // 2, np.full(5, 0.05)
+
+
+def test_an_array_takes_the_category_of_the_ground_truth(tmp_path):
+    keypoints, ids, sigmas = custom_people()
+    truth = custom_truth(keypoints, ids)
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    for given in (truth, tmp_path / "truth.json", str(tmp_path / "truth.json")):
+        assert person_category(given) == 3
+        assert evaluate_coco(given, keypoints[..., :2], ids=ids, sigmas=sigmas)["AP"] == pytest.approx(1.0)
+    assert evaluate_coco(truth, torch.from_numpy(keypoints[..., :2]), ids=torch.from_numpy(ids), sigmas=sigmas)["AP"] == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="ids: "): evaluate_coco(truth, keypoints[..., :2], sigmas=sigmas)
+
+
+def test_a_second_category_without_keypoints_changes_nothing():
+    keypoints, ids, sigmas = custom_people()
+    alone = custom_truth(keypoints, ids)
+    boards = [{"id": 90 + i, "image_id": int(i), "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0} for i in np.unique(ids)]
+    both = {**alone, "categories": [{"id": 1, "name": "skateboard"}, {**alone["categories"][0], "keypoints": list("abcde")}],
+            "annotations": boards + alone["annotations"]}
+    moved = np.random.default_rng(2).normal(keypoints[..., :2], 12)
+    match = match_coco(both, to_coco_results(moved, ids, category_id=person_category(both)), sigmas=sigmas)
+    assert 0 < match.stats[0] < 1
+    np.testing.assert_array_equal(match.stats, list(evaluate_coco(alone, moved, ids=ids, sigmas=sigmas).values()))
+    assert bootstrap_ap(match, n=20)[0] <= match.stats[0]           # one category: an interval can be drawn
+    unnamed = {**both, "categories": [{"id": 1}, {"id": 3}]}        # nobody names keypoints: the category whose annotations have some
+    assert person_category(unnamed) == 3
+    several = {**alone, "categories": [{"id": 1, "name": "dog", "keypoints": ["nose"]}, {"id": 2, "name": "person", "keypoints": ["nose"]}]}
+    assert person_category(several) == 2
+
+
+@pytest.mark.parametrize("change, words", [
+    (dict(category_id=1), "prediction 1: category 1 is not that of the ground truth's people, 3"), (dict(category_id=None), "category None"),
+    (dict(image_id=[1]), "image .1. is not in"), (dict(keypoints=None), "'keypoints' holds something that is not a number"),
+    (dict(keypoints=[float("nan")] * 15), "NaN"), (dict(score=None), "'score' holds something"), (dict(score=float("nan")), "NaN")])
+def test_bad_result_rows_are_one_sentence(change, words):
+    keypoints, ids, sigmas = custom_people()
+    rows = to_coco_results(keypoints[..., :2], ids, category_id=3)
+    rows[1] |= change
+    with pytest.raises(ValueError, match=words) as error: evaluate_coco(custom_truth(keypoints, ids), rows, sigmas=sigmas)
+    assert "prediction 1" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_results_and_truths_that_are_something_else(tmp_path):
+    keypoints, ids, sigmas = custom_people()
+    truth = custom_truth(keypoints, ids)
+    for content, words in (({"a": 1}, "list of rows"), (5, "list of rows"), (["row"], "prediction 0: has no 'image_id'")):
+        (tmp_path / "rows.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=words): evaluate_coco(truth, tmp_path / "rows.json", sigmas=sigmas)
+    for change, words in ((dict(categories=[]), "'categories' is empty"), (dict(categories=["hand"]), "has no 'categories'"), (dict(images=[{}]), "'images' has no 'id'"),
+                          (dict(annotations=[{"id": 1}]), "'annotations' has no 'image_id'"), (dict(annotations=None), "has no 'annotations'")):
+        with pytest.raises(DataError, match=words): evaluate_coco(truth | change, [], sigmas=sigmas)
+    with pytest.raises(DataError, match="has no 'images'"): evaluate_coco([1, 2], [], sigmas=sigmas)
+
+
+def test_nulls_in_the_ground_truth_are_missing_fields():
+    keypoints, ids, sigmas = custom_people()
+    truth = custom_truth(keypoints, ids)
+    for a in truth["annotations"]: a |= dict(area=None, bbox=[], iscrowd=None, num_keypoints=None)
+    truth["annotations"] += [{"id": 70, "image_id": 0, "keypoints": None}, {"id": 71, "image_id": 0, "category_id": 3}]      # people without keypoints
+    assert evaluate_coco(truth, keypoints[..., :2], ids=ids, sigmas=sigmas)["AP"] == pytest.approx(1.0)
+    for change, words in ((dict(area=float("nan")), "'area' holds NaN"), (dict(bbox=[1, 2]), "'bbox' has 2 numbers"), (dict(keypoints=["x"] * 15), "'keypoints' holds something")):
+        with pytest.raises(DataError, match=words) as error: evaluate_coco(truth | dict(annotations=[truth["annotations"][0] | change]), [], sigmas=sigmas)
+        assert "annotation 0" in str(error.value)
+
+
 def test_no_predictions_score_nothing(coco_file):
     stats = evaluate_coco(coco_file, [])
     assert stats["AP"] == stats["AR"] == 0
@@ -205,8 +274,8 @@ def test_bad_coco_input_is_one_sentence(tmp_path):
     with pytest.raises(DataError, match="has no 'annotations'"): evaluate_coco({"images": []}, rows)
     short = copy.deepcopy(truth)
     short["annotations"][1]["keypoints"].pop()
-    with pytest.raises(DataError, match="ground truth: annotation 1: keypoints has 50 values, 17 keypoints need 51; mend it"): evaluate_coco(short, rows)
-    with pytest.raises(ValueError, match="prediction 0: keypoints has 51"): evaluate_coco(
+    with pytest.raises(DataError, match="ground truth: annotation 1: 'keypoints' has 50 numbers; 17 keypoints need 51: mend it"): evaluate_coco(short, rows)
+    with pytest.raises(ValueError, match="prediction 0: 'keypoints' has 51"): evaluate_coco(
         custom_truth(keypoints[:, :5], [1, 2]), rows, sigmas=np.full(5, 0.1))
     with pytest.raises(ValueError, match="image 9 is not in"): evaluate_coco(truth, [{**rows[0], "image_id": 9}])
     with pytest.raises(ValueError, match="has no 'score'"): evaluate_coco(truth, [{k: v for k, v in rows[0].items() if k != "score"}])

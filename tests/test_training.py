@@ -128,3 +128,36 @@ def test_average_follows():
     torch.nn.init.ones_(line.weight)
     for _ in range(40): average.update(line)
     assert torch.allclose(average.weights["weight"], torch.ones(1, 3), atol=1e-4)
+
+
+@pytest.mark.parametrize("name, value", [("batch_size", 0), ("batch_size", -3), ("epochs", 0), ("eval_every", 0), ("image_size", (128,)), ("betas", (0.9,)),
+                                         ("overrides", [1]), ("decode", "foo"), ("kernel", 4), ("sigma", -1.0), ("ema", 2.0), ("warmup_steps", -5),
+                                         ("lr", 1e30), ("seed", -1), ("optimizer", "sgd"), ("schedule", "linear"), ("precision", "fp8"), ("lr", "fast")])
+def test_values_that_no_run_can_have_are_refused_at_once(name, value):
+    with pytest.raises(DataError, match=f"{name} is "): Recipe().change(**{name: value})
+
+
+def test_a_lost_network_comes_back_with_resume(people, tmp_path):
+    network = trainer(people, tmp_path).fit()
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "config.json").write_text("{")
+    trainer(people, tmp_path).fit(resume=True)
+    assert all(torch.equal(v, load_network(tmp_path)[0].state_dict()[k]) for k, v in network.state_dict().items())
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "no state", "a list"])
+def test_a_damaged_state_is_one_sentence(people, tmp_path, damage):
+    trainer(people, tmp_path).fit(epochs=1)
+    state, training = tmp_path / "state-0001.safetensors", tmp_path / "training.json"
+    if damage == "cut": state.write_bytes(state.read_bytes()[:1000])
+    if damage == "gone": state.unlink()
+    if damage == "no state": training.write_text(json.dumps({k: v for k, v in json.loads(training.read_text()).items() if k != "state"}))
+    if damage == "a list": training.write_text("[]")
+    with pytest.raises(DataError, match="cannot go on") as caught: trainer(people, tmp_path).fit(resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_not_a_number_is_null_in_json(tmp_path):
+    from dppt_nb.training import write_json
+    write_json(tmp_path / "a.json", {"score": math.nan, "rows": [(1.0, math.inf)]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"score": None, "rows": [[1.0, None]]}
