@@ -44,7 +44,7 @@ class ImageSource:
         if not zipfile.is_zipfile(self.root):
             raise DataError(f"{self.root} is neither a folder nor a zip file; give one of these as root.")
         try: self._zip = zipfile.ZipFile(self.root)
-        except _DAMAGE as error: raise DataError(f"the zip file {self.root} is damaged ({error}); copy or download it again.") from None
+        except _DAMAGE as error: raise DataError(f"the zip file {self.root} is damaged ({_why(error)}); copy or download it again.") from None
 
     def names(self) -> set[str]:
         "Names of all files, relative to the root, with forward slashes."
@@ -58,7 +58,7 @@ class ImageSource:
         try: return self._zip.read(name) if self._zip else (self.root / name).read_bytes()
         except (KeyError, FileNotFoundError): raise DataError(f"{self.root} has no file {name}; add it or correct the name.") from None
         except _DAMAGE as error:
-            raise DataError(f"{self.root}: {name} cannot be read ({error}); copy it again.") from None
+            raise DataError(f"{self.root}: {name} cannot be read ({_why(error)}); copy it again.") from None
 
     def read(self,
              name: str  # relative to the root
@@ -75,7 +75,7 @@ class ImageSource:
         "The content of one JSON file. Raises `DataError` if it is not JSON."
         content = self.read_bytes(name)
         try: return json.loads(content)
-        except ValueError as error: raise DataError(f"{self.root}: {name} is not JSON ({error}); copy it again.") from None
+        except ValueError as error: raise DataError(f"{self.root}: {name} is not JSON ({_why(error)}); copy it again.") from None
 
     def find(self,
              pattern: str  # a file name without folder, with * and ? as in the shell
@@ -106,7 +106,9 @@ def _walk(root):
 _DAMAGE = (OSError, EOFError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error)  # what a broken or locked zip raises
 _NO_PICTURE = (OSError, EOFError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)  # what Pillow raises
 
-def _why(error): return "it is no picture" if isinstance(error, UnidentifiedImageError) else error    # Pillow names a place in memory
+def _why(error):
+    "What a library says about a file, on one line; Pillow's word for no picture names a place in memory."
+    return "it is no picture" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
 
 def _first(names, limit=5): return ", ".join(map(str, names[:limit])) + (", ..." if len(names) > limit else "")
 
@@ -210,7 +212,7 @@ def _read_mat(source, file, name):
     from scipy.io import loadmat
     content = source.read_bytes(file)
     try: array = np.asarray(loadmat(io.BytesIO(content)).get(name, 0))
-    except Exception as error: raise DataError(f"{source.root}: {file} is no MATLAB file ({error}); copy it again.") from None
+    except Exception as error: raise DataError(f"{source.root}: {file} is no MATLAB file ({_why(error)}); copy it again.") from None
     if array.dtype.kind not in "biuf": raise DataError(f"{source.root}: {name!r} of {file} holds something that is not a number; copy it again.")
     return array
 
@@ -848,7 +850,7 @@ def _read_shards(folder, manifest, split):
     for shard in manifest["shards"]:
         path = Path(folder).expanduser() / shard["file"]
         try: table = pq.read_table(path)
-        except (OSError, ValueError) as error: raise DataError(f"{path} is damaged ({error}); copy the store again.") from None
+        except (OSError, ValueError) as error: raise DataError(f"{path} is damaged ({_why(error)}); copy the store again.") from None
         yield path, table if split is None else table.filter(pc.equal(table["split"], split))
 
 def _decode_shards(shards, images, rest, workers):

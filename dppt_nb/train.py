@@ -22,7 +22,7 @@ from torch import Tensor
 
 from . import __version__
 from .crops import denormalize, prepare_store
-from .datasets import CropSet, from_synthetic, read_dataset, read_store, split_of_file, store_header
+from .datasets import CropSet, format_counts, from_synthetic, read_dataset, read_store, split_of_file, store_header
 from .heatmaps import draw_heatmaps, heatmap_coordinates, rescale_joints
 from .keypoints import COCO17, DataError, draw_pose
 from .metrics import COCO_STATS, bootstrap_ap, match_coco, oks_nms, person_category, rescore, to_coco_results
@@ -103,7 +103,7 @@ def load_people(
     store = find_store(data, root, image_size, bars, boxes)
     header = store_header(store)
     if header.name != data: raise DataError(f"{store} holds crops of {header.name}, not of {data}; say --data {header.name} or name another --root")
-    print(f"{data}: left out {', '.join(f'{why} {n:,}' for why, n in header.left_out.items() if n) or 'nobody'}")
+    print(f"{data}: left out {format_counts(header.left_out)}")
     return {s: read_store(store, s, progress=bars) for s in splits}
 
 # %% ../nbs/14_train.ipynb #3a8a3fa8

@@ -515,7 +515,8 @@ def test_damaged_stores(tmp_path):
     shard = tmp_path / "s/crops-00000.parquet"
     content = shard.read_bytes()
     for name, damage, words in (("short", content[:-9], "not complete"), ("tail", content[:-9] + b"x" * 9, "damaged"),
-                                ("jpeg", content.replace(b"\xff\xd8\xff", b"zzz", 3), "cannot be decoded")):
+                                ("jpeg", content.replace(b"\xff\xd8\xff", b"zzz", 3), "cannot be decoded"),
+                                ("end", content[:-60] + b"\x15" * 52 + content[-8:], "damaged")):
         shard.write_bytes(damage)
         with pytest.raises(DataError, match=words) as error: read_store(tmp_path / "s", progress=False)
         assert "crops-00000.parquet" in one_sentence(error), name
