@@ -256,7 +256,7 @@ def show_answers(
     return figure
 
 # %% ../nbs/14_train.ipynb #b522c1c2
-DEMO_EPOCHS = 10    # enough to learn synthetic people, few enough for a coffee
+DEMO_EPOCHS = 8    # enough to learn synthetic people, few enough for a coffee
 
 
 def demo_row(name:str, scores:dict, network=None, seconds=None)->dict:
