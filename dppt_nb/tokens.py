@@ -58,19 +58,21 @@ class Bottleneck(nn.Module):
 class Stem(nn.Module):
     "Two 3x3 convolutions of stride 2, then bottlenecks: from pixels to a feature map at a quarter of the size."
     def __init__(self,
-        inner: int = 64, # channels of the convolutions; four times as many come out
+        inner: int = 64, # channels of the convolutions
         blocks: int = 4, # bottlenecks
+        bottleneck: int | None = None, # channels inside the bottlenecks, `inner` unless given; four times as many come out
     ):
         super().__init__()
-        self.channels, self.strides = (4 * inner,), (4,)
+        narrow = bottleneck or inner
+        self.channels, self.strides = (4 * narrow,), (4,)
         self.conv1, self.bn1 = nn.Conv2d(3, inner, 3, 2, 1, bias=False), nn.BatchNorm2d(inner)
         self.conv2, self.bn2 = nn.Conv2d(inner, inner, 3, 2, 1, bias=False), nn.BatchNorm2d(inner)
-        self.layer1 = nn.Sequential(*(Bottleneck(4 * inner if i else inner, inner) for i in range(blocks)))
+        self.layer1 = nn.Sequential(*(Bottleneck(4 * narrow if i else inner, narrow) for i in range(blocks)))
 
     def forward(self, images: Tensor) -> list[Tensor]: # (B, 3, H, W) -> one map
         x = F.relu(self.bn1(self.conv1(images)), inplace=True)    # (B, inner, H/2, W/2)
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)         # (B, inner, H/4, W/4)
-        return [self.layer1(x)]                                   # (B, 4*inner, H/4, W/4)
+        return [self.layer1(x)]                                   # (B, 4*bottleneck, H/4, W/4)
 
 # %% ../nbs/06_tokens.ipynb #7b044dff
 class BasicBlock(nn.Module):
@@ -132,8 +134,9 @@ class HRNet(Stem):
     "HRNet up to stage 3, of which TokenPose-B and -L use the finest map (TokenPose, Sec. 4.1)."
     def __init__(self,
         width: int = 32, # channels of the finest branch: 32 in B, 48 in L
+        bottleneck: int = 64, # channels inside the bottlenecks of stage 1; 32 in the B models of the SDPose release
     ):
-        super().__init__()
+        super().__init__(bottleneck=bottleneck)
         stem, self.channels = self.channels[0], (width,)
         self.transition1 = nn.ModuleList((conv_step(stem, width, 1), nn.Sequential(conv_step(stem, 2 * width))))
         self.stage2 = nn.Sequential(HRModule(width, 2, 2))
@@ -141,7 +144,7 @@ class HRNet(Stem):
         self.stage3 = nn.Sequential(*(HRModule(width, 3, outputs) for outputs in (3, 3, 3, 1)))
 
     def forward(self, images: Tensor) -> list[Tensor]: # (B, 3, H, W) -> one map
-        x = super().forward(images)[0]                                    # (B, 256, H/4, W/4)
+        x = super().forward(images)[0]                                    # (B, 4*bottleneck, H/4, W/4)
         maps = self.stage2([step(x) for step in self.transition1])        # widths w, 2w at H/4, H/8
         return self.stage3([*maps, self.transition2[2](maps[-1])])        # widths w, 2w, 4w; the finest goes out
 

@@ -34,7 +34,8 @@ def test_contract_of_names():
     from dppt_nb.metrics import evaluate_coco, pck, pckh                             # noqa: F401
     assert all(callable(getattr(dppt_nb, name)) for name in ("create_model", "list_models", "load_released", "macs"))
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"): dppt_nb.nonsense
-    assert {"tokenpose_s_v1", "tokenpose_nano"} <= set(dppt_nb.list_models())
+    sizes = dict(tokenpose="t s_v1 s_v2 b l_d6 l_d24 nano", ppt="s b l_d6 nano", dppt="s b l_d6 nano", sdpose="t s_v1 s_v2 b nano")
+    assert {f"{family}_{size}" for family, row in sizes.items() for size in row.split()} <= set(dppt_nb.list_models())
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "nbs").rglob("*.ipynb")), ids=lambda p: p.name)

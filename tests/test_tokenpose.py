@@ -11,9 +11,11 @@ import torch
 from safetensors.torch import save_file
 
 from dppt_nb.heatmaps import encode_heatmaps
-from dppt_nb.tokenpose import Attention, PoseConfig, PoseTransformer, create_model, list_models, load_released, macs, parameters_count
+from dppt_nb.tokenpose import (Attention, PoseConfig, PoseTransformer, create_model, keep_top, list_models, load_released, macs,
+                               parameters_count, patch_scores, take_patches)
 
-COUNTS = {"tokenpose_s_v1": (6_620_736, 2.726), "tokenpose_b": (13_465_216, 6.276), "tokenpose_l_d24": (27_482_400, 12.193)}
+COUNTS = {"tokenpose_s_v1": (6_620_736, 2.726), "tokenpose_b": (13_465_216, 6.276), "tokenpose_l_d24": (27_482_400, 12.193),
+          "ppt_s": (6_620_736, 2.186), "sdpose_t": (4_398_528, 3.544), "sdpose_s_v2": (6_227_520, 13.821)}   # every cycle counted
 
 
 def drawn_value(name, shape):
@@ -36,10 +38,13 @@ def test_released_networks_number_for_number(shared, name):
     folder = shared / "reference"
     model = load_released(create_model(name), drawn_checkpoint(folder, name)).eval()
     images = torch.from_numpy(np.random.default_rng(7).standard_normal((2, 3, 256, 192)).astype(np.float32))
-    wanted = torch.from_numpy(np.load(folder / f"{name}.npz")["heatmaps"])
-    with torch.no_grad(): answers = model(images), model.trace(images).heatmaps[0]
-    for answer in answers: assert (answer - wanted).abs().max() < 1e-4
-    assert (model(images) - wanted).abs().max() < 1e-4          # with gradients
+    stored = np.load(folder / f"{name}.npz")
+    wanted = [torch.from_numpy(stored[key]) for key in sorted(stored.files)]                 # one for each cycle
+    with torch.no_grad(): answer, traced = model(images), model.trace(images).heatmaps
+    assert len(traced) == len(wanted) == model.config.cycles
+    for one, other in zip(traced, wanted): assert (one - other).abs().max() < 1e-4
+    assert (answer - wanted[0]).abs().max() < 1e-4
+    assert (model(images) - wanted[0]).abs().max() < 1e-4       # with gradients
 
 
 @pytest.mark.parametrize("name", COUNTS)
@@ -47,19 +52,44 @@ def test_counts_equal_the_released_networks(name):
     with torch.device("meta"): model = create_model(name)
     parameters, billions = COUNTS[name]
     assert parameters_count(model) == parameters
-    assert round(macs(model).total / 1e9, 3) == billions
+    assert round(macs(model, model.config.cycles).total / 1e9, 3) == billions
 
 
 @pytest.mark.parametrize("name, keypoints, size, parameters, linear, total", [   # counted on the released code at MPII's and the large size
     ("tokenpose_t", 17, (256, 192), 5.82, 1.26, 1.60), ("tokenpose_s_v2", 17, (256, 192), 6.23, 4.65, 7.49),
     ("tokenpose_l_d6", 17, (256, 192), 20.82, 9.69, 9.87), ("tokenpose_s_v1", 16, (256, 256), 7.76, 2.78, 3.12),
     ("tokenpose_b", 16, (256, 256), 14.43, 7.51, 7.85), ("tokenpose_l_d6", 16, (256, 256), 21.44, 12.72, 12.89),
-    ("tokenpose_l_d24", 17, (384, 288), 29.81, 23.15, 24.01)])
+    ("tokenpose_l_d24", 17, (384, 288), 29.81, 23.15, 24.01), ("ppt_b", 17, (256, 192), 13.47, 5.54, 5.74),
+    ("ppt_l_d6", 17, (256, 192), 20.30, 9.61, 9.76), ("ppt_s", 16, (256, 256), 7.76, 2.39, 2.58),
+    ("ppt_b", 16, (256, 256), 14.43, 7.12, 7.31), ("ppt_l_d6", 16, (256, 256), 21.28, 12.65, 12.79)])
 def test_counts_of_other_sizes(name, keypoints, size, parameters, linear, total):
     with torch.device("meta"): model = create_model(name, keypoints, size)
     count = macs(model)
     assert round(parameters_count(model) / 1e6, 2) == parameters
     assert abs(count.conv_linear / 1e9 - linear) <= 0.0051 and abs(count.total / 1e9 - total) <= 0.0051
+
+
+@pytest.mark.parametrize("ratio, linear, total", [   # counted on the released PPT-S
+    (1.0, 2.38, 2.73), (0.9, 2.24, 2.51), (0.8, 2.11, 2.33), (0.7, 1.99, 2.19), (0.6, 1.90, 2.06), (0.5, 1.81, 1.96)])
+def test_counts_fall_with_the_keep_ratio(ratio, linear, total):
+    with torch.device("meta"): model, annealed = create_model("ppt_s", keep_ratio=ratio), create_model("ppt_s")
+    annealed.keep_ratio = ratio
+    count = macs(model)
+    assert abs(count.conv_linear / 1e9 - linear) <= 0.0051 and abs(count.total / 1e9 - total) <= 0.0051
+    assert macs(annealed) == count
+
+
+@pytest.mark.parametrize("name, cycles, linear", [   # counted on the released code, which runs all cycles
+    ("sdpose_s_v1", 1, 2.38), ("sdpose_s_v1", 2, 3.61), ("sdpose_t", 1, 1.78), ("sdpose_t", 3, 3.03), ("sdpose_s_v2", 1, 4.65),
+    ("sdpose_s_v2", 2, 8.14), ("sdpose_b", 1, 5.13)])
+def test_counts_of_cycles(name, cycles, linear):
+    with torch.device("meta"): model = create_model(name)
+    assert abs(macs(model, cycles).conv_linear / 1e9 - linear) <= 0.0051
+
+
+def test_sdpose_b_has_the_narrow_first_stage():
+    with torch.device("meta"): narrow, wide = create_model("sdpose_b"), create_model("tokenpose_b")
+    assert [round(parameters_count(m) / 1e6, 2) for m in (narrow, wide)] == [13.15, 13.47]
 
 
 @pytest.fixture(scope="module", params=list_models())
@@ -80,12 +110,15 @@ def test_fast_path_equals_traced_path(network, batch):
     assert (answer - trace.heatmaps[0]).abs().max() < 1e-4 * scale
     assert (network(images) - answer).abs().max() < 1e-4 * scale
     config, patches = network.config, math.prod(network.config.grid)
-    for layer in range(config.depth):
-        assert trace.keypoint_tokens[0][layer].shape == (batch, 5, config.width)
-        assert trace.patch_tokens[0][layer].shape == (batch, patches, config.width)
-        assert trace.attention[0][layer].shape == (batch, config.heads, 5 + patches, 5 + patches)
-        assert torch.allclose(trace.attention[0][layer].sum(-1), torch.ones(()), atol=1e-5)
-        assert torch.equal(trace.kept[0][layer], torch.arange(patches).expand(batch, -1))
+    assert len(trace.heatmaps) == config.cycles
+    for cycle in range(config.cycles):
+        for layer in range(config.depth):
+            assert trace.attention[cycle][layer].shape == (batch, config.heads, 5 + patches, 5 + patches)
+            assert torch.allclose(trace.attention[cycle][layer].sum(-1), torch.ones(()), atol=1e-5)
+            if layer in config.prune_at: patches = math.ceil(patches * config.keep_ratio)
+            assert trace.keypoint_tokens[cycle][layer].shape == (batch, 5, config.width)
+            assert trace.patch_tokens[cycle][layer].shape == (batch, patches, config.width)
+            assert trace.kept[cycle][layer].shape == (batch, patches)
 
 
 def test_one_person_does_not_depend_on_the_others(network):
@@ -129,13 +162,137 @@ def test_wrong_images_are_refused(network, shape):
         with pytest.raises(ValueError, match=r"takes images \(batch, 3, 128, 96\), not"): run(torch.zeros(shape))
 
 
+def random_network(name, **overrides):
+    "A network whose attention differs from patch to patch."
+    torch.manual_seed(4)
+    model = create_model(name, 5, (128, 96), init="residual", **overrides).eval()
+    for block in model.encoder.blocks: block.attention.qkv.weight.data *= 4
+    return model
+
+
+@pytest.mark.parametrize("name", [*list_models("*ppt_*")])
+def test_keep_ratio_of_one_is_the_unpruned_network(name):
+    pruned, images = random_network(name), images_for(random_network(name))
+    whole = load_released(create_model(name, 5, (128, 96), prune_at=()), pruned.state_dict()).eval()
+    with torch.no_grad():
+        assert not torch.allclose(pruned(images), whole(images))
+        pruned.keep_ratio = 1.0
+        assert torch.equal(pruned(images), whole(images))
+        assert torch.equal(pruned.trace(images).heatmaps[0], whole.trace(images).heatmaps[0])
+
+
+@pytest.mark.parametrize("cycles", [1, 2])
+def test_trace_equals_forward_where_patches_leave(cycles):
+    for name in list_models("*ppt_*"):
+        model = random_network(name, cycles=cycles)
+        images = images_for(model, 5)
+        with torch.no_grad(): answer, trace = model(images), model.trace(images)
+        assert (answer - trace.heatmaps[0]).abs().max() < 1e-4 * answer.abs().max(), name
+        assert len({tuple(row.tolist()) for row in trace.kept[0][-1]}) > 1, f"{name} keeps the same patches for everybody"
+
+
+def test_survivors_by_hand():
+    "The indices are composed, scores are those of the layer, and every survivor carries its own code."
+    model = random_network("ppt_nano")
+    encoder, images = model.encoder, images_for(model)
+    with torch.no_grad():
+        trace, x, code = model.trace(images), model.tokens(model.backbone(images)[-1]), model.tokens.code.expand(2, -1, -1)
+        kept = [list(range(48)), list(range(48))]
+        for i, block in enumerate(encoder.blocks):
+            if i: x = x + code
+            T = x.shape[1]
+            x, weights = block.attend(x, rows=T)
+            if i in model.config.prune_at:
+                count, rows, codes = math.ceil((T - 5) * 0.7), [], []
+                for person in range(2):
+                    score = sum(weights[person, h, j, 5:] for h in range(4) for j in range(5))
+                    best = sorted(sorted(range(T - 5), key=lambda n: -score[n])[:count])
+                    kept[person] = [kept[person][n] for n in best]
+                    rows.append(x[person, [*range(5), *(5 + n for n in best)]])
+                    codes.append(model.tokens.code[0, [*range(5), *(5 + n for n in kept[person])]])
+                x, code = torch.stack(rows), torch.stack(codes)
+            x = block.think(x)
+            assert trace.kept[0][i].tolist() == kept
+            assert torch.allclose(trace.patch_tokens[0][i], x[:, 5:], atol=1e-4)
+
+
+def test_later_cycles_run_on_the_survivors():
+    model = random_network("ppt_s", cycles=3)
+    with torch.no_grad(): trace = model.trace(images_for(model))
+    for cycle in (1, 2):
+        assert all(torch.equal(kept, trace.kept[0][-1]) for kept in trace.kept[cycle])
+        assert all(w.shape[-1] == 5 + trace.kept[0][-1].shape[1] for w in trace.attention[cycle])
+
+
+def test_no_code_at_the_start_of_a_later_cycle():
+    model = random_network("sdpose_nano")
+    for block in model.encoder.blocks: block.attend, block.think = (lambda x, rows=0: (x, None)), lambda x: x
+    with torch.no_grad():
+        images = images_for(model)
+        x, trace = model.tokens(model.backbone(images)[-1]), model.trace(images)
+    for cycle, times in enumerate((3, 6)):                       # 4 layers, the first of each cycle gets none
+        wanted = x + times * model.tokens.code
+        assert torch.allclose(trace.patch_tokens[cycle][-1], wanted[:, 5:], atol=1e-4)
+
+
+def test_choice_of_patches():
+    shares = torch.rand(3, 4, 5, 20, generator=torch.Generator().manual_seed(0))
+    scores = patch_scores(shares)
+    assert torch.allclose(scores, torch.einsum("bhjn->bn", shares) / 4)
+    kept = keep_top(scores, 7)
+    assert (kept.diff() > 0).all()
+    for row, best in zip(scores, kept):
+        left_out = [n for n in range(20) if n not in best.tolist()]
+        assert row[best].min() >= row[left_out].max()
+    x = torch.randn(3, 25, 2)
+    assert torch.equal(take_patches(x, kept, 5)[1], torch.cat((x[1, :5], x[1, 5 + kept[1]])))
+    assert torch.equal(take_patches(x[:1], kept, 5)[2, 5:], x[0, 5 + kept[2]])      # one position code for all
+
+
+@pytest.mark.parametrize("ratio", [0, -0.5, 1.5])
+def test_wrong_keep_ratios_are_refused(ratio):
+    model = create_model("ppt_nano", 5, (128, 96))
+    with pytest.raises(ValueError, match="keep_ratio"): model.keep_ratio = ratio
+    with pytest.raises(ValueError, match="keep_ratio"): create_model("ppt_nano", keep_ratio=ratio)
+    assert model.keep_ratio == 0.7
+
+
+def test_gradients_pass_pruned_networks():
+    for name in ("ppt_nano", "ppt_s"):
+        model = random_network(name).train()
+        images = images_for(model)
+        gradients = []
+        for answer in (model(images), model.trace(images).heatmaps[0]):
+            model.zero_grad()
+            answer.square().mean().backward()
+            gradients.append(model.tokens.embed.weight.grad.clone())
+        assert torch.allclose(*gradients, rtol=1e-3, atol=1e-3 * gradients[0].abs().max()) and gradients[0].any()
+
+
+def test_silent_patches_of_the_dot_head():
+    "A dropped patch is a zero on the coarse map, wherever it stood."
+    head = create_model("ppt_nano", 5, (128, 96)).head.eval()
+    tokens, maps = torch.randn(2, 3, 128), [torch.zeros(2, 32, 32, 24), torch.zeros(2, 64, 16, 12), torch.randn(2, 128, 8, 6)]
+    kept, seen = torch.tensor([[0, 7, 47], [3, 4, 40]]), []
+    hook = head.from_patches.register_forward_hook(lambda module, args, out: seen.append(out))
+    with torch.no_grad(): sparse = head.pixels(tokens, maps, kept)
+    hook.remove()
+    dense = torch.zeros(2, 48, seen[0].shape[2])
+    for person in range(2):
+        for place, values in zip(kept[person], seen[0][person]): dense[person, place] = values
+    head.from_patches = torch.nn.Identity()
+    with torch.no_grad(): assert torch.allclose(sparse, head.pixels(dense, maps), atol=1e-6)
+
+
 def test_fused_and_written_out_attention_have_the_same_gradient():
     attention, x = Attention(32, 4), torch.randn(2, 9, 32)
     gradients = []
     for fuse in (True, False):
         attention.fuse = lambda _, fuse=fuse: fuse
         attention.zero_grad()
-        attention(x)[0].square().sum().backward()
+        mixed, weights = attention(x, rows=4)
+        assert weights.shape == (2, 4, 4 if fuse else 9, 9)
+        mixed.square().sum().backward()
         gradients.append(attention.qkv.weight.grad.clone())
     assert torch.allclose(*gradients, atol=1e-5)
 
@@ -199,7 +356,11 @@ def test_same_seed_same_network():
     (dict(name="tokenpose_nano", image_size=(130, 96)), "does not divide into patches of 16 x 16 pixels"),
     (dict(name="tokenpose_nano", image_size=128), "image_size is 128; it must be two numbers"),
     (dict(name="tokenpose_l_d6", depth=4), "4 layers do not divide into 3 stages"),
-    (dict(name="tokenpose_t", head="dot"), "choose backbone='stem'")])
+    (dict(name="tokenpose_t", head="dot"), "choose backbone='stem'"),
+    (dict(name="ppt_s", depth=9), "prune_at names layer 9, but the 9 layers are counted from 0"),
+    (dict(name="ppt_s", prune_at=(1.5,)), "prune_at is (1.5,); it must be a list of layers"),
+    (dict(name="tokenpose_s_v1", keep_ratio=0.5), "tokenpose_s_v1 drops no patches"),
+    (dict(name="ppt_nano", keep_ratio=1.2), "keep_ratio is 1.2; it must be above 0 and at most 1")])
 def test_wrong_settings_are_refused_with_a_sentence(arguments, message):
     with pytest.raises(ValueError) as error: create_model(**arguments)
     assert message in str(error.value) and "\n" not in str(error.value)
@@ -221,6 +382,17 @@ def test_released_files_are_read(shared, tmp_path, prefix, wrapped, suffix):
     else: torch.save({"state_dict": state, "epoch": 300} if wrapped else state, path)
     load_released(model, path)
     load_released(model, str(path))
+    assert all((p == 0).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["tokenpose_b", "tokenpose_l_d24", "ppt_s", "sdpose_t", "sdpose_s_v2"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_every_released_layout_is_read(shared, name, prefix):
+    state = released_layout(shared / "reference" / f"{name}.keys.json")
+    model = create_model(name)
+    for key in state:
+        if key.endswith("pos_embedding"): state[key] = model.tokens.code[:, 17:]
+    load_released(model, {"state_dict": {prefix + key: value for key, value in state.items()}, "meta": {}})
     assert all((p == 0).all() for p in model.parameters())
 
 

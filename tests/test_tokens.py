@@ -42,7 +42,7 @@ def test_position_code_refuses_odd_widths():
     with pytest.raises(ValueError, match="multiple of 4, not 6"): sine_position_code((2, 2), 6)
 
 
-@pytest.mark.parametrize("backbone", [Pixels(), Stem(16, 2), HRNet(32), Pyramid()], ids=lambda b: type(b).__name__)
+@pytest.mark.parametrize("backbone", [Pixels(), Stem(16, 2), HRNet(32), HRNet(32, bottleneck=32), Pyramid()])
 def test_backbones_keep_their_promises(backbone):
     maps = backbone.eval()(torch.randn(2, 3, 64, 96))
     assert [x.shape[1] for x in maps] == list(backbone.channels)
