@@ -305,6 +305,12 @@ PUBLISHED = {    # AP on COCO val, 256 x 192, detector boxes
     "tokenpose_s_v2": "73.5 (TokenPose, Table 6)",
     "tokenpose_b": "74.7 (as later papers cite TokenPose)",
     "tokenpose_l_d24": "75.8 (TokenPose, abstract)",
+    "ppt_s": "72.2 (PPT's released code)",
+    "ppt_b": "74.4 (as later papers cite PPT)",
+    "sdpose_t": "69.7 (SDPose, Table 1)",
+    "sdpose_s_v1": "72.3 (SDPose, Table 1)",
+    "sdpose_s_v2": "73.5 (SDPose, Table 1)",
+    "sdpose_b": "73.7 (SDPose, Table 1)",
 }
 
 
@@ -312,8 +318,8 @@ def format_models()->str:
     "Name, parameters, multiply-accumulates of one image and published score of every network."
     lines = [f"{'model':<18}{'input':>10}{'parameters':>13}{'GMACs':>8}{'with attention':>16}   published AP"]
     for name in list_models():
-        size = RECIPES[name].image_size if name in RECIPES else (256, 192)
-        network = create_model(name, image_size=size)
+        size = RECIPES["tokenpose_nano"].image_size if name.endswith("_nano") else (256, 192)
+        with torch.device("meta"): network = create_model(name, image_size=size)    # shapes without numbers are enough to count
         cost = macs(network)
         lines.append(f"{name:<18}{size[0]:>5}x{size[1]:<4}{sum(p.numel() for p in network.parameters()):>13,}{cost.conv_linear / 1e9:>8.2f}"
                      f"{cost.total / 1e9:>16.2f}   {PUBLISHED.get(name, '-')}")

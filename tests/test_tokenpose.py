@@ -423,3 +423,28 @@ def test_bad_checkpoint_files(tmp_path):
     with pytest.raises(ValueError, match="cannot be read|can be read safely"): load_released(model, tmp_path / "code.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(ValueError, match="holds no parameters"): load_released(model, tmp_path / "list.pth")
+
+
+def test_macs_of_a_half_precision_network_and_its_modes():
+    model = create_model("tokenpose_nano", image_size=(64, 48))
+    counted = macs(model)
+    model.train(); model.backbone.eval()
+    assert macs(model.bfloat16()) == counted
+    assert model.training and not model.backbone.training
+
+
+def test_pictures_that_were_not_normalised_are_refused():
+    model = create_model("tokenpose_nano", image_size=(64, 48))
+    with pytest.raises(ValueError, match="normalize"): model(torch.zeros(1, 3, 64, 48, dtype=torch.uint8))
+
+
+def test_checkpoints_of_training_code(tmp_path):
+    from dppt_nb.tokenpose import read_checkpoint
+    model, other = (create_model("tokenpose_s_v1", image_size=(64, 48)) for _ in range(2))
+    released = {"features.conv1.weight": torch.zeros(1)}
+    with pytest.raises(ValueError, match="does not fit"): load_released(model, released)
+    ours = {k: v for k, v in other.state_dict().items()}
+    torch.save({"state_dict": ours, "perf": np.float64(72.5)}, tmp_path / "checkpoint.pth")    # a score beside the weights
+    assert read_checkpoint(tmp_path / "checkpoint.pth")["perf"] == 72.5
+    for wrong in ({"state_dict": [1, 2]}, {"epoch": 7}):
+        with pytest.raises(ValueError, match="save the state_dict alone"): load_released(model, wrong)
