@@ -47,7 +47,7 @@ def synthetic_people(split:str, image_size:tuple, people=None, device="cpu")->Cr
 # %% ../nbs/14_train.ipynb #d2c452fc
 def is_store(root)->bool: # a path
     "Whether the folder is a crop store, as `dppt data prepare` writes it; also one whose writing was cut short."
-    return root is not None and Path(root).is_dir() and any(Path(root).glob(p) for p in ("manifest.json", "crops-*.parquet*"))
+    return root is not None and Path(root).is_dir() and any(found for p in ("manifest.json", "crops-*.parquet*") for found in Path(root).glob(p))
 
 
 def fingerprint(*places)->str: # files and folders
