@@ -12,7 +12,6 @@ import inspect
 import json
 import os
 import re
-import sys
 from dataclasses import fields
 from functools import cache
 

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['RECIPE_FIELDS', 'RECIPES', 'field_types', 'whole', 'between', 'one_of', 'check_recipe', 'Recipe', 'recipe_fields',
            'get_recipe', 'rate_share', 'even_out', 'Muon', 'is_matrix', 'make_optimizers', 'AveragedModel', 'Batch',
-           'Progress', 'make_batch', 'heatmap_mse_loss', 'PoseObjective', 'pick_device', 'compute_type', 'precision',
-           'LogLines', 'epoch_bar', 'decode', 'plain_images', 'predict_joints', 'score_joints', 'evaluate', 'headline',
-           'without_nan', 'write_json', 'write_tensors', 'read_json', 'make_folder', 'save_network', 'load_network',
-           'flatten_optimizers', 'restore_optimizers', 'fits_on', 'Trainer']
+           'Progress', 'take_people', 'make_batch', 'heatmap_mse_loss', 'PoseObjective', 'pick_device', 'compute_type',
+           'precision', 'LogLines', 'epoch_bar', 'decode', 'plain_images', 'predict_joints', 'score_joints', 'evaluate',
+           'headline', 'without_nan', 'write_json', 'write_tensors', 'read_json', 'make_folder', 'save_network',
+           'load_network', 'flatten_optimizers', 'restore_optimizers', 'fits_on', 'Trainer']
 
 # %% ../nbs/11_training.ipynb #19af8e66
 import json
@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .crops import Augmentation, augment_batch
@@ -203,7 +202,6 @@ def is_matrix(parameter:Tensor)->bool:
 # %% ../nbs/11_training.ipynb #275b745a
 def make_optimizers(model:nn.Module, recipe:Recipe)->list: # their groups know by "peak" their highest rate
     "Muon for matrices with AdamW for the rest, AdamW with decay on matrices only, or the papers' plain Adam."
-    kinds = ("adam", "adamw", "muon")
     params = [p for p in model.parameters() if p.requires_grad]
     settings = dict(lr=recipe.lr, betas=recipe.betas, fused=params[0].device.type in ("cpu", "cuda"))
     even = [p for p in params if is_matrix(p) and min(p.flatten(1).shape) >= 16] if recipe.optimizer == "muon" else []
@@ -257,6 +255,13 @@ class Progress:
         return self.step / max(1, self.total_steps)
 
 # %% ../nbs/11_training.ipynb #9dfbad40
+def take_people(crops:CropSet, index:Tensor, recipe:Recipe, augmentation, generator:torch.Generator)->tuple: # images, joints, visible
+    "Some people on the generator's device, as the network takes them; with None for the augmentation, as they are."
+    device, index = generator.device, index.to(crops.images.device)
+    images, joints, visible = (t[index].to(device, non_blocking=True) for t in (crops.images, crops.joints, crops.visible))
+    return augment_batch(images, joints, visible, crops.keypoint_set, crops.margin, recipe.image_size, augmentation, generator)
+
+
 def make_batch(
     crops:CropSet,
     index:Tensor, # (B,) which people
@@ -266,10 +271,7 @@ def make_batch(
     heatmap_size:tuple, # (height, width)
 )->Batch:
     "Cut, turn, mirror and label a batch: one gather and one resampling, on the training device."
-    device, index = generator.device, index.to(crops.images.device)
-    images, joints, visible = (t[index].to(device, non_blocking=True) for t in (crops.images, crops.joints, crops.visible))
-    images, joints, visible = augment_batch(images, joints, visible, crops.keypoint_set, crops.margin,
-                                            recipe.image_size, augmentation, generator)
+    images, joints, visible = take_people(crops, index, recipe, augmentation, generator)
     targets, weights = encode_heatmaps(rescale_joints(joints, recipe.image_size, heatmap_size), visible, heatmap_size, recipe.sigma)
     return Batch(images, joints, visible, targets, weights)
 
@@ -352,10 +354,7 @@ def decode(recipe:Recipe, heatmaps:Tensor, centers:Tensor, scales:Tensor)->tuple
 # %% ../nbs/11_training.ipynb #7fa2d783
 def plain_images(crops:CropSet, index:Tensor, recipe:Recipe, device)->Tensor: # (B, 3, H, W) normalised
     "The people's nominal crops, neither turned nor mirrored."
-    index = index.to(crops.images.device)
-    images, joints, visible = (t[index].to(device) for t in (crops.images, crops.joints, crops.visible))
-    return augment_batch(images, joints, visible, crops.keypoint_set, crops.margin, recipe.image_size, None,
-                         torch.Generator(device))[0]
+    return take_people(crops, index, recipe, None, torch.Generator(device))[0]
 
 # %% ../nbs/11_training.ipynb #5ed1e708
 @torch.inference_mode()
