@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['CHOICES', 'PATCHES', 'NANO', 'VARIANTS', 'RELEASED', 'RELEASED_LAYER', 'number', 'PLAIN_NUMBERS', 'Attention',
-           'Block', 'patch_scores', 'keep_top', 'take_patches', 'Encoder', 'HeatmapHead', 'DotHead', 'PoseConfig',
-           'check_types', 'check_config', 'Trace', 'PoseTransformer', 'make_backbone', 'make_head', 'init_weights',
-           'list_models', 'nearest', 'create_model', 'our_name', 'read_checkpoint', 'load_released', 'misfits',
-           'check_position_code', 'parameters_count', 'Macs', 'macs']
+           'Block', 'patch_scores', 'keep_top', 'take_patches', 'Encoder', 'HeatmapHead', 'DotHead', 'RegressionHead',
+           'PoseConfig', 'check_types', 'check_config', 'Trace', 'PoseTransformer', 'make_backbone', 'make_head',
+           'init_weights', 'list_models', 'nearest', 'create_model', 'our_name', 'read_checkpoint', 'load_released',
+           'misfits', 'check_position_code', 'parameters_count', 'Macs', 'macs']
 
 # %% ../nbs/07_tokenpose.ipynb #3c3901c6
 import dataclasses
@@ -131,16 +131,17 @@ class Encoder(nn.Module):
         code: Tensor, # (1 or B, J + K, width) position code, zero for keypoint tokens
         kept: Tensor | None = None, # (B, K) which patches of the grid these are; not needed where none is dropped
         prune: bool = True, # drop patches in the layers of `prune_at`
-        record: list | None = None, # collects tokens, attention weights and `kept` of each layer
+        record: list | None = None, # collects of each layer: tokens, attention weights, which patches these see, which go on
+        look: tuple[int, ...] | None = None, # record only the keypoint rows of attention, in these layers; None: all of it
     ) -> tuple[list[Tensor], Tensor | None]: # tokens at the end of each stage, and `kept` at the end of all
         ends, prune_at = [], self.prune_at if prune else ()
         for i, block in enumerate(self.blocks):
             if i % self.stage_depth: x = x + code
-            count = self.count(kept) if i in prune_at else None
-            x, weights = block.attend(x, self.rows(x, kept, count, record))
+            count, seen = self.count(kept) if i in prune_at else None, kept
+            x, weights = block.attend(x, self.rows(x, kept, count, record is not None and (look is None or i in look), look))
             if count: x, code, kept = self.drop(x, code, kept, weights, count)
             x = block.think(x)
-            if record is not None: record.append((x, weights, kept))
+            if record is not None: record.append((x, self.noted(weights, seen, i, look), seen, kept))
             if (i + 1) % self.stage_depth == 0: ends.append(x)
         return ends, kept
 
@@ -149,10 +150,15 @@ class Encoder(nn.Module):
         count = math.ceil(kept.shape[1] * self.keep_ratio)
         return count if count < kept.shape[1] else None
 
-    def rows(self, x: Tensor, kept: Tensor | None, count: int | None, record: list | None) -> int:
-        "Rows of attention weights that are wanted: all for a record, those of the keypoint tokens to choose patches, or none."
-        if record is not None: return x.shape[1]
-        return x.shape[1] - kept.shape[1] if count else 0
+    def rows(self, x: Tensor, kept: Tensor | None, count: int | None, recorded: bool, look: tuple | None) -> int:
+        "Rows of attention weights that are wanted: all for a full record, those of the keypoint tokens to choose patches, or none."
+        if recorded and look is None: return x.shape[1]
+        return x.shape[1] - kept.shape[1] if count or recorded else 0
+
+    def noted(self, weights: Tensor | None, seen: Tensor, layer: int, look: tuple | None) -> Tensor | None:
+        "Of the weights that were computed, those that the record keeps."
+        if look is None: return weights
+        return weights[:, :, :weights.shape[3] - seen.shape[1]] if layer in look else None
 
     def drop(self, x: Tensor, code: Tensor, kept: Tensor, weights: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         "Only the patches with the highest scores go on, with their codes and their places in the grid."
@@ -226,6 +232,30 @@ class DotHead(nn.Module):
         share = logits.float().flatten(2).softmax(-1).view_as(logits)
         return share * (2 * math.pi * self.sigma ** 2)
 
+# %% ../nbs/07_tokenpose.ipynb #5ed545a0
+class RegressionHead(nn.Sequential):
+    "Two coordinates and two spreads from every keypoint token (SDPose-Reg, Sec. 4.1.2; DistilPose's TokenReg)."
+    def __init__(self,
+        width: int, # channels of a keypoint token
+        heatmap_size: tuple[int, int], # height and width of the heatmaps it is drawn as
+        sigma: float = 2.0, # spread of the drawn Gaussians, heatmap pixels
+    ):
+        super().__init__(nn.LayerNorm(width), nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, 4))
+        self.heatmap_size, self.sigma = heatmap_size, sigma
+
+    def forward(self, keypoint_tokens: Tensor, patch_tokens: Tensor, maps: list[Tensor], kept: Tensor | None = None) -> Tensor:
+        "(B, J, 4) from the keypoint tokens alone: x, y as shares of width and height, then the logits of their spreads."
+        return super().forward(keypoint_tokens) + keypoint_tokens.new_tensor([.5, .5, 0, 0])     # a fresh head points at the middle
+
+    def heatmaps(self, logits: Tensor) -> Tensor: # (B, J, 4) -> (B, J, h, w) float32
+        "A Gaussian at the place that is pointed to; its height is the confidence."
+        x, y, *spreads = logits.float().unbind(-1)                                      # (B, J) each
+        height, width = self.heatmap_size
+        along = lambda share, size: (torch.arange(size, device=share.device) + .5 - share[..., None] * size) / self.sigma
+        bell = lambda share, size: (-along(share, size).square() / 2).exp()
+        sure = 1 - torch.stack(spreads).sigmoid().mean(0)
+        return sure[..., None, None] * bell(y, height)[..., :, None] * bell(x, width)[..., None, :]
+
 # %% ../nbs/07_tokenpose.ipynb #7ab592fb
 @dataclasses.dataclass(frozen=True)
 class PoseConfig:
@@ -241,9 +271,9 @@ class PoseConfig:
     heads: int = 8                            # attention maps a layer
     mlp_ratio: float = 3.0                    # hidden channels of the MLP over width
     attention_scale: str = "head"             # scores are divided by the root of the "head" or of the "model" width
-    head: str = "mlp"                         # "mlp": the papers' head; "dot": ours
+    head: str = "mlp"                         # "mlp": the papers' head; "dot": ours; "regression": SDPose-Reg's
     head_channels: int = 64                   # channels in which the dot head compares
-    head_sigma: float = 2.0                   # spread of the dot head's ideal heatmap, in its pixels; that of the training targets
+    head_sigma: float = 2.0                   # heatmap pixels: spread of the dot head's ideal answer, of the regression head's drawing
     pyramid_blocks: int = 2                   # residual blocks at each of the pyramid's two coarse sizes
     init: str = "released"                    # start values, see `init_weights`
     prune_at: tuple[int, ...] = ()            # layers, counted from 0, in which patches are dropped
@@ -273,7 +303,7 @@ class PoseConfig:
 
 # %% ../nbs/07_tokenpose.ipynb #a3e88802
 CHOICES = {"backbone": ("stem", "hrnet_w32", "hrnet_w48", "pixels", "pyramid"), "attention_scale": ("head", "model"),
-           "head": ("mlp", "dot"), "init": ("released", "residual")}
+           "head": ("mlp", "dot", "regression"), "init": ("released", "residual")}
 
 def check_types(config) -> None:
     "Refuse values of the wrong kind: words for numbers, one number for two, and what is not positive."
@@ -316,9 +346,11 @@ def check_config(config) -> None:
 class Trace:
     "What a pass leaves behind; the first index is the cycle, the second the layer, counted from 0."
     heatmaps: list # [cycle] (B, J, h, w)
+    logits: list # [cycle] the head's raw output, for losses
     keypoint_tokens: list # [cycle][layer] (B, J, width), after the layer
     patch_tokens: list # [cycle][layer] (B, K, width), after the layer
     attention: list # [cycle][layer] (B, heads, tokens, tokens), rows sum to 1; keypoint tokens come first
+    seen: list # [cycle][layer] (B, N) int64: which patches of the original grid the columns of the attention are
     kept: list # [cycle][layer] (B, K) int64: which patches of the original grid the layer ends with
 
 # %% ../nbs/07_tokenpose.ipynb #5536221c
@@ -348,19 +380,21 @@ class PoseTransformer(nn.Module):
     def trace(self,
         images: Tensor, # (B, 3, H, W) float, ImageNet-normalised
         cycles: int | None = None, # passes through the encoder; the configuration's number unless given
+        look: tuple[int, ...] | None = None, # record only the keypoint rows of attention, in these layers; None: all of it
     ) -> Trace:
         "The same weights, run so that tokens, attention and surviving patches are recorded; gradients flow as usual."
-        maps, trace = self.backbone(self.check_images(images)), Trace([], [], [], [], [])
+        maps, trace = self.backbone(self.check_images(images)), Trace(*([] for _ in dataclasses.fields(Trace)))
         x, code = self.tokens(maps[-1]), self.tokens.code
         kept = self.all_patches(x)
         for cycle in range(self.config.cycles if cycles is None else cycles):
             record = []
-            ends, kept = self.encoder(x, code, kept, prune=cycle == 0, record=record)
-            trace.heatmaps.append(self.head.heatmaps(self.head(*self.read(ends), maps, kept)))
-            trace.keypoint_tokens.append([tokens[:, :self.num_keypoints] for tokens, _, _ in record])
-            trace.patch_tokens.append([tokens[:, self.num_keypoints:] for tokens, _, _ in record])
-            trace.attention.append([weights for _, weights, _ in record])
-            trace.kept.append([left for _, _, left in record])
+            ends, kept = self.encoder(x, code, kept, cycle == 0, record, look)
+            trace.logits.append(self.head(*self.read(ends), maps, kept))
+            trace.heatmaps.append(self.head.heatmaps(trace.logits[-1]))
+            tokens, attention, seen, left = zip(*record)                            # each one entry a layer
+            trace.keypoint_tokens.append([t[:, :self.num_keypoints] for t in tokens])
+            trace.patch_tokens.append([t[:, self.num_keypoints:] for t in tokens])
+            for notes, new in ((trace.attention, attention), (trace.seen, seen), (trace.kept, left)): notes.append(list(new))
             x, code = ends[-1], take_patches(self.tokens.code, kept, self.num_keypoints)
         return trace
 
@@ -404,8 +438,9 @@ def make_head(
     config: PoseConfig, # says which head
     backbone: nn.Module, # says what its maps are like
 ) -> nn.Module:
-    "The papers' heatmap head or the dot head."
+    "The papers' heatmap head, the dot head or the regression head."
     if config.head == "mlp": return HeatmapHead(config.width * config.stages, config.heatmap_size)
+    if config.head == "regression": return RegressionHead(config.width * config.stages, config.heatmap_size, config.head_sigma)
     finer = [c for c, stride in zip(backbone.channels, backbone.strides) if stride < config.stride * min(config.patch_size)]
     return DotHead(config.width, config.stages, config.head_channels, finer, config.grid, config.patch_size, config.head_sigma)
 
@@ -440,6 +475,7 @@ VARIANTS = {
     "sdpose_s_v1":     dict(cycles=2),
     "sdpose_s_v2":     dict(patch_size=(2, 2), cycles=2),
     "sdpose_b":        dict(backbone="hrnet_w32", hrnet_bottleneck=32, cycles=2),
+    "sdpose_reg":      dict(head="regression", cycles=2),
     "sdpose_nano":     dict(NANO, cycles=2),
 }
 VARIANTS |= {f"d{name}": row for name, row in VARIANTS.items() if name.startswith("ppt_")}    # DPPT: taught otherwise

@@ -7,10 +7,12 @@ __all__ = ['RECIPE_FIELDS', 'RECIPES', 'field_types', 'whole', 'between', 'one_o
            'get_recipe', 'rate_share', 'even_out', 'Muon', 'is_matrix', 'make_optimizers', 'AveragedModel', 'Batch',
            'Progress', 'take_people', 'make_batch', 'heatmap_mse_loss', 'PoseObjective', 'pick_device', 'compute_type',
            'precision', 'LogLines', 'epoch_bar', 'decode', 'plain_images', 'predict_joints', 'score_joints', 'evaluate',
-           'headline', 'without_nan', 'write_json', 'write_tensors', 'read_json', 'make_folder', 'save_network',
-           'load_network', 'flatten_optimizers', 'restore_optimizers', 'fits_on', 'Trainer']
+           'headline', 'without_nan', 'write_json', 'write_tensors', 'read_json', 'make_folder', 'find_network',
+           'save_network', 'load_network', 'flatten_optimizers', 'restore_optimizers', 'fits_on', 'make_objectives',
+           'weights_print', 'Trainer']
 
 # %% ../nbs/11_training.ipynb #19af8e66
+import hashlib
 import json
 import math
 import sys
@@ -24,11 +26,13 @@ from torch import Tensor, nn
 
 from .crops import Augmentation, augment_batch
 from .datasets import CropSet, watch, write_whole
+from .distillation import AttentionObjective, FeatureObjective, GuideObjective, OutputObjective, Teacher
 from .heatmaps import (average_flip, decode_argmax, decode_dark, decode_quarter, encode_heatmaps,
                               heatmap_cross_entropy_loss, normalize_heatmaps, rescale_joints)
 from .keypoints import DataError, KeypointSet
 from .metrics import bootstrap_interval, pck, pckh
-from .tokenpose import PoseTransformer, create_model, nearest
+from .pruning import keep_ratio_at
+from .tokenpose import PoseTransformer, Trace, create_model, nearest
 
 # %% ../nbs/11_training.ipynb #5caab266
 def field_types(kind)->dict: # a dataclass
@@ -58,6 +62,10 @@ RECIPE_FIELDS = {
     "optimizer": one_of("muon", "adamw", "adam"), "lr": between(0, 10), "matrix_lr": between(0, 10), "weight_decay": between(0, 10),
     "betas": ("two numbers from 0 to below 1", lambda v: len(v) == 2 and all(0 <= b < 1 for b in v)),
     "schedule": one_of("cosine", "steps"), "warmup_steps": whole(0), "milestones": ("epochs in rising order", lambda v: list(v) == sorted(v)),
+    "supervise": one_of("all", "last"), "output": between(0, 1e9), "features": between(0, 1e9), "attention": between(0, 1e9), "guide": between(0, 1e9),
+    "match": one_of("stages", "even", "depth"), "attention_loss": one_of("kl", "mse"), "attention_heads": one_of("mean", "each"),
+    "temperature": between(0.01, 100), "teacher": ("the folder of a trained network", lambda v: isinstance(v, str)),
+    "anneal": ("empty, or two rising shares of the run from 0 to 1", lambda v: len(v) == 0 or len(v) == 2 and 0 <= v[0] < v[1] <= 1),
     "clip_norm": between(0, 1e9), "ema": ("a number from 0 to below 1", lambda v: 0 <= v < 1), "precision": one_of("auto", "fp32", "bf16", "fp16"),
     "seed": whole(0), "decode": one_of("dark", "quarter", "argmax"), "kernel": ("an odd whole number from 3 up", lambda v: v >= 3 and v % 2 == 1),
     "eval_every": whole(1)}
@@ -83,6 +91,19 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
     sigma: float = 1.0                                # width of the target Gaussian, heatmap pixels
     loss: str = "auto"                                # "mse" | "cross_entropy" | "auto": what the head is made for
+    supervise: str = "all"                            # with several cycles, which are held to the truth: "all" or "last"
+    # who teaches it besides (09): weights of the lessons, 0 leaves one out
+    teacher: str = ""                                 # folder of a trained network
+    output: float = 0.0                               # its heatmaps
+    features: float = 0.0                             # its keypoint tokens
+    attention: float = 0.0                            # where its keypoint tokens look
+    guide: float = 0.0                                # what it would keep
+    match: str = "stages"                             # layers compared: "stages" | "even" | "depth"
+    attention_loss: str = "kl"                        # "kl" | "mse"
+    attention_heads: str = "mean"                     # "mean" | "each"
+    temperature: float = 1.0                          # above 1 flattens the teacher's heatmaps and attention
+    # how patches are dropped: the network's `keep_ratio`, reached at once or slowly (08)
+    anneal: tuple = ()                                # share of the run at which dropping starts, and at which the ratio is reached
     # how it learns
     epochs: int = 30
     batch_size: int = 64
@@ -135,12 +156,23 @@ _PAPER = Recipe(image_size=(256, 192), sigma=2.0, kernel=11, epochs=300, batch_s
                 augmentation=Augmentation(rotation=45, scale=0.35, half_body=0.3))
 _PAPER_MPII = _PAPER.change(image_size=(256, 256), rotation=30, scale=0.25, half_body=0.0)
 
+_NANO = Recipe(eval_every=3, augmentation=Augmentation(rotation=20, rotation_prob=1.0, scale=0.25, shift=0.08, shift_prob=1.0,
+                                                       half_body=0.0, colour=0.3))
+
+# PPT's released schedule: nothing is dropped for 10 of 300 epochs, the keep ratio is reached at epoch 100
+_SLOWLY = dict(anneal=(10 / 300, 100 / 300))
+# DPPT's weights were not published. Beside a cross-entropy of some nats, and beside a squared error of some thousandths
+_LESSONS, _PAPER_LESSONS = dict(output=1.0, features=1.0, attention=0.5), dict(output=1.0, features=5e-4, attention=2.5e-4)
+
 RECIPES = {
-    "tokenpose_nano": Recipe(eval_every=3, augmentation=Augmentation(rotation=20, rotation_prob=1.0, scale=0.25, shift=0.08, shift_prob=1.0,
-                                                                     half_body=0.0, colour=0.3)),
-    "tokenpose_s_v1_coco": _PAPER.change(model="tokenpose_s_v1"),
-    "tokenpose_s_v1_mpii": _PAPER_MPII.change(model="tokenpose_s_v1"),
+    "tokenpose_nano": _NANO,
+    "ppt_nano": _NANO.change(model="ppt_nano"),
+    "dppt_nano": _NANO.change(model="dppt_nano", **_LESSONS),
 }
+for data, base in (("coco", _PAPER), ("mpii", _PAPER_MPII)):
+    RECIPES |= {f"tokenpose_{size}_{data}": base.change(model=f"tokenpose_{size}") for size in ("s_v1", "s_v2", "b", "l_d6", "l_d24")}
+    RECIPES |= {f"ppt_{size}_{data}": base.change(model=f"ppt_{size}", **_SLOWLY) for size in ("s", "b", "l_d6")}
+    RECIPES |= {f"dppt_{size}_{data}": base.change(model=f"dppt_{size}", **_SLOWLY, **_PAPER_LESSONS) for size in ("s", "b", "l_d6")}
 
 
 def get_recipe(name:str, **changes)->Recipe: # a name from `RECIPES`, and fields to change
@@ -286,19 +318,28 @@ def heatmap_mse_loss(
 
 # %% ../nbs/11_training.ipynb #d3a36423
 class PoseObjective:
-    "The ground truth, as the kind of heatmap that the network's head is made for."
+    "The ground truth, as the kind of heatmap that the network's head is made for; of several cycles each gives its answer."
     losses = ("mse", "cross_entropy")
 
-    def __init__(self, model:PoseTransformer, kind="auto"): # "mse" | "cross_entropy" | "auto"
+    def __init__(self,
+        model:PoseTransformer, # only its shape is read
+        kind="auto", # "mse" | "cross_entropy" | "auto": by the head
+        supervise="all", # which cycles are held to the truth: "all", or the "last" alone
+    ):
         if kind == "auto": kind = "cross_entropy" if model.config.head == "dot" else "mse"
         if kind not in self.losses: raise DataError(f"loss {kind!r} is unknown; take {' or '.join(self.losses)}, or auto")
-        self.kind = kind
+        self.kind, self.cycles, self.supervise = kind, model.config.cycles, supervise
 
-    def __call__(self, model, batch:Batch, progress:Progress)->dict: # named losses
-        "One forward pass, one loss."
-        answer = model(batch.images, logits=True)                       # (B, J, H/4, W/4)
-        if self.kind == "mse": return {"pose": heatmap_mse_loss(answer.float(), batch.targets, batch.weights)}
-        return {"pose": heatmap_cross_entropy_loss(answer, normalize_heatmaps(batch.targets), batch.weights)}
+    def __call__(self, seen:Trace, batch:Batch, progress:Progress)->dict: # named losses
+        "A loss for the cycle that is deployed, and one for the sum of the others."
+        costs = [self.cost(logits, batch) for logits in seen.logits[:self.cycles]]
+        if self.supervise == "last": costs = costs[-1:]
+        return {"pose": costs[0]} | ({"pose_later": sum(costs[1:])} if costs[1:] else {})
+
+    def cost(self, logits:Tensor, batch:Batch)->Tensor: # (B, J, H/4, W/4) -> scalar
+        "How far one answer is from the truth."
+        if self.kind == "mse": return heatmap_mse_loss(logits.float(), batch.targets, batch.weights)
+        return heatmap_cross_entropy_loss(logits, normalize_heatmaps(batch.targets), batch.weights)
 
 # %% ../nbs/11_training.ipynb #eeaca8eb
 def pick_device(name=None)->torch.device: # "cpu", "cuda", "cuda:1", "mps"; None: the fastest there is
@@ -444,6 +485,14 @@ def make_folder(path)->Path:
     return path
 
 # %% ../nbs/11_training.ipynb #5b7f5fa6
+def find_network(path)->Path: # a folder, the model.safetensors in it, or a name
+    "The folder of a trained network: that of a run, or of one that ships with the package."
+    from importlib.resources import files
+    folder = Path(path).parent if Path(path).suffix == ".safetensors" else Path(path)
+    shipped = files("dppt_nb") / "weights" / str(path)
+    return folder if folder.exists() or not shipped.is_dir() else Path(str(shipped))
+
+
 def save_network(folder:Path, weights:dict, info:dict): # a state dict, and what builds the network
     "The network to use: `model.safetensors` and `config.json`."
     write_tensors(folder / "model.safetensors", weights)
@@ -451,12 +500,12 @@ def save_network(folder:Path, weights:dict, info:dict): # a state dict, and what
 
 
 def load_network(
-    path, # the folder of a run, or the model.safetensors in it
+    path, # the folder of a run, the model.safetensors in it, or the name of a network that ships with the package
     device="cpu",
 )->tuple: # network in eval mode, its Recipe, its KeypointSet
     "Build a trained network again from its folder."
     from safetensors.torch import load_file
-    folder = Path(path).parent if Path(path).suffix == ".safetensors" else Path(path)
+    folder = find_network(path)
     info, weights = read_json(folder / "config.json"), folder / "model.safetensors"
     try: recipe, keypoints = Recipe.from_dict(info["recipe"]), KeypointSet.from_dict(info["keypoint_set"])
     except (KeyError, TypeError, AttributeError, ValueError) as error: raise DataError(f"{folder / 'config.json'} lacks or has a wrong field: {error}") from None
@@ -491,7 +540,33 @@ def fits_on(crops:CropSet, device:torch.device)->bool:
     "Whether the decoded crops may live on the training device: half of its free memory is theirs."
     return device.type == "cuda" and crops.images.numel() < 0.5 * torch.cuda.mem_get_info(device)[0]
 
-# %% ../nbs/11_training.ipynb #479a3ed6
+# %% ../nbs/11_training.ipynb #bce323c2
+def make_objectives(
+    model:PoseTransformer, # only its shape is read
+    recipe:Recipe,
+    teacher:PoseTransformer=None, # a trained network
+)->list:
+    "The ground truth, and the lessons to which the recipe gives weight."
+    objectives = [PoseObjective(model, recipe.loss, recipe.supervise)]
+    if not any((recipe.output, recipe.features, recipe.attention, recipe.guide)): return objectives
+    if teacher is None: raise DataError("this recipe learns from a teacher; name the folder of a trained network with --teacher")
+    teacher = Teacher(teacher)
+    if recipe.output: objectives.append(OutputObjective(teacher, model, recipe.output, recipe.temperature))
+    if recipe.features: objectives.append(FeatureObjective(teacher, model, recipe.features, recipe.match))
+    if recipe.attention: objectives.append(AttentionObjective(teacher, model, recipe.attention, recipe.match, recipe.attention_loss,
+                                                              recipe.attention_heads, recipe.temperature))
+    if recipe.guide: objectives.append(GuideObjective(teacher, model, recipe.guide))
+    return objectives
+
+
+def weights_print(network:nn.Module)->str: # None for no network
+    "Twelve letters that change when any weight does."
+    if network is None: return None
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items(): digest.update(name.encode() + value.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+# %% ../nbs/11_training.ipynb #2f7aaac5
 class Trainer:
     "Trains one recipe on one device; what it needs to go on after a stop is in its folder."
     def __init__(
@@ -501,19 +576,24 @@ class Trainer:
         val:CropSet=None, # people to look at between epochs
         out=None, # folder for checkpoints; None keeps nothing
         device=None, # None: the fastest there is
-        objectives=None, # list of callables (model, batch, progress) -> named losses; None: the ground truth
+        objectives=None, # list of callables (trace, batch, progress) -> named losses; None: those of the recipe
         bars=True, # progress bars and live curves
+        teacher:PoseTransformer=None, # a trained network, where the recipe learns from one
     ):
         self.recipe, self.device, self.bars = recipe, pick_device(device), bars
         self.out = make_folder(out) if out is not None else None
         self.train_set, self.val_set = (c.to(self.device) if c and fits_on(c, self.device) else c for c in (train, val))
         self.keypoint_set = train.keypoint_set
         if not len(train): raise DataError(f"{train.name} has no people to train on")
-        self.model = self._build()
-        self.optimizers = make_optimizers(self.model, recipe)
+        self.model, self.teacher = self._build(), teacher
+        with torch.random.fork_rng():
+            torch.manual_seed(recipe.seed)
+            self.objectives = objectives or make_objectives(self.model, recipe, teacher)
+        # what an objective learns itself is trained along and left behind when the network is used
+        self.beside = nn.ModuleList(o for o in self.objectives if isinstance(o, nn.Module)).to(self.device)
+        self.optimizers = make_optimizers(nn.ModuleList([self.model, self.beside]), recipe)
         self.average = AveragedModel(self.model, recipe.ema) if recipe.ema else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=compute_type(recipe, self.device) == torch.float16)
-        self.objectives = objectives or [PoseObjective(self.model, recipe.loss)]
         self.history, self.step = [], 0
 
     def _build(self):
@@ -524,7 +604,8 @@ class Trainer:
 
     def info(self)->dict:
         "What builds the network again, and where it comes from."
-        return dict(recipe=self.recipe.to_dict(), keypoint_set=self.keypoint_set.to_dict(), epoch=self.epoch, data=self.train_set.name)
+        return dict(recipe=self.recipe.to_dict(), keypoint_set=self.keypoint_set.to_dict(), epoch=self.epoch, data=self.train_set.name,
+                    taught_by=weights_print(self.teacher))
 
     @property
     def epoch(self):
@@ -547,18 +628,26 @@ class Trainer:
         return list(order.tensor_split(self.steps_per_epoch))
 
 # %% ../nbs/11_training.ipynb #09d32740
+def see(self:Trainer, batch:Batch)->Trace:
+    "One forward pass for all objectives: as many cycles, and those maps of attention, as one of them asks for."
+    look = {layer for o in self.objectives for layer in getattr(o, "look", ())}
+    return self.model.trace(batch.images, max(getattr(o, "cycles", 1) for o in self.objectives), tuple(sorted(look)))
+
+
 def train_step(self:Trainer, batch:Batch)->dict: # named losses, still on the device
     "One batch: forward, losses added up, backward, one step of optimiser and averages."
     recipe = self.recipe
     now = Progress(self.epoch, self.step, recipe.epochs * self.steps_per_epoch)
     share = rate_share(recipe, self.step, self.steps_per_epoch)
     for group in (g for o in self.optimizers for g in o.param_groups): group["lr"] = share * group["peak"]
+    if recipe.anneal: self.model.keep_ratio = keep_ratio_at(now.fraction, self.model.config.keep_ratio, *recipe.anneal)
     with precision(recipe, self.device):
-        losses = {name: loss for objective in self.objectives for name, loss in objective(self.model, batch, now).items()}
+        seen = self.see(batch)
+        losses = {name: loss for objective in self.objectives for name, loss in objective(seen, batch, now).items()}
     self.scaler.scale(sum(losses.values())).backward()
     if recipe.clip_norm:
         for optimizer in self.optimizers: self.scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
+        nn.utils.clip_grad_norm_([*self.model.parameters(), *self.beside.parameters()], recipe.clip_norm)
     for optimizer in self.optimizers: self.scaler.step(optimizer); optimizer.zero_grad(set_to_none=True)
     self.scaler.update()
     if self.average: self.average.update(self.model)
@@ -566,7 +655,7 @@ def train_step(self:Trainer, batch:Batch)->dict: # named losses, still on the de
     return {name: loss.detach() for name, loss in losses.items()}
 
 
-Trainer.train_step = train_step
+Trainer.see, Trainer.train_step = see, train_step
 
 # %% ../nbs/11_training.ipynb #4046a105
 def train_epoch(self:Trainer, bar=None)->dict: # named losses, averaged over the epoch
@@ -590,6 +679,7 @@ def network(self:Trainer)->PoseTransformer:
     if not self.average: return self.model.eval()
     if not hasattr(self, "_averaged"): self._averaged = self._build().requires_grad_(False)
     self._averaged.load_state_dict(self.average.weights)
+    self._averaged.keep_ratio = self.model.keep_ratio
     return self._averaged.eval()
 
 
@@ -600,6 +690,7 @@ def save(self:Trainer):
     save_network(self.out, weights, info)
     state = {f"model.{k}": v for k, v in self.model.state_dict().items()} | flatten_optimizers(self.optimizers)
     if self.average: state |= {f"average.{k}": v for k, v in self.average.weights.items()}
+    state |= {f"beside.{k}": v for k, v in self.beside.state_dict().items()}
     name = f"state-{self.epoch:04d}.safetensors"
     write_tensors(self.out / name, state)
     write_json(self.out / "training.json", dict(info, state=name, step=self.step, people=len(self.train_set), history=self.history,
@@ -625,9 +716,10 @@ def resume(self:Trainer):
 
 
 def check_same_run(self:Trainer, saved:dict): # the content of training.json
-    "Refuse to go on with another recipe or other people than the run began with."
-    mine = json.loads(json.dumps(dict(self.recipe.to_dict(), data=self.train_set.name, people=len(self.train_set))))
-    theirs = dict(saved["recipe"], data=saved["data"], people=saved["people"])
+    "Refuse to go on with another recipe, other people or another teacher than the run began with."
+    mine = json.loads(json.dumps(dict(self.recipe.to_dict(), data=self.train_set.name, people=len(self.train_set), taught_by=weights_print(self.teacher))))
+    began = json.loads(json.dumps(Recipe.from_dict(saved["recipe"]).to_dict()))    # fields that are newer than the run have their defaults
+    theirs = dict(began, data=saved["data"], people=saved["people"], taught_by=saved.get("taught_by"))
     other = [k for k in mine if mine[k] != theirs.get(k)]
     if other: raise DataError(f"{self.out} holds a run with {other[0]} = {theirs.get(other[0])!r}, not {mine[other[0]]!r}; "
                               "resume it with its own values or name another --out")
@@ -637,6 +729,7 @@ def restore(self:Trainer, saved:dict, tensors:dict): # the content of training.j
     "Put weights, averages, moments and counters back."
     part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     self.model.load_state_dict(part("model."))
+    self.beside.load_state_dict(part("beside."))
     restore_optimizers(self.optimizers, tensors)
     if self.average:
         for k, v in part("average.").items(): self.average.weights[k].copy_(v)

@@ -1,13 +1,21 @@
-"""Pruning: what stays, by whose choice, and when."""
+"""Pruning: what stays, by whose choice, and when; and the small networks that travel with the package, one of which prunes."""
 import copy
+import importlib.util
+import json
 import math
+import tomllib
 
 import numpy as np
 import pytest
 import torch
 
+from dppt_nb.crops import normalize
 from dppt_nb.pruning import RandomScores, draw_kept, first_scores, keep_ratio_at, keep_top, patch_scores, patches_left
-from dppt_nb.tokenpose import create_model
+from dppt_nb.synthetic import make_people
+from dppt_nb.tokenpose import create_model, load_released
+from dppt_nb.training import Recipe, load_network
+
+SHIPPED = ("tokenpose_nano", "ppt_nano_d12")
 
 
 def test_schedule_of_the_release():
@@ -87,3 +95,99 @@ def test_a_pruning_network_compiles_and_exports():
         answer = model(images)
         assert torch.allclose(torch.export.export(model, (images,)).module()(images), answer, atol=1e-5)
         assert torch.allclose(torch.compile(model, backend="eager", fullgraph=True)(images), answer, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def weights(root): return root / "dppt_nb" / "weights"
+
+
+@pytest.fixture(scope="module")
+def packer(root):
+    "The tool that packs a run, as a module."
+    spec = importlib.util.spec_from_file_location("ship", root / "tools" / "ship.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def pruner(weights):
+    "The twelve-layer network that was trained with pruning, and unseen people."
+    return load_network(weights / "ppt_nano_d12")[0], normalize(make_people(24, image_size=(128, 96), seed=2).images)
+
+
+def test_all_shipped_networks_are_known_small_and_packed(weights, root):
+    assert {f.name for f in weights.iterdir()} == set(SHIPPED)
+    assert sum(f.stat().st_size for f in weights.rglob("*") if f.is_file()) < 5e6
+    packed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["dppt_nb"]
+    assert {f for f in weights.rglob("*") if f.is_file()} <= {f for glob in packed for f in (root / "dppt_nb").glob(glob)}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_files_hold_numbers_and_words_only(weights, name):
+    assert sorted(f.name for f in (weights / name).iterdir()) == ["config.json", "model.safetensors"]
+    content = (weights / name / "model.safetensors").read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:8 + length])
+    assert {v["dtype"] for v in header.values()} <= {"F16", "I64"}
+    assert len(content) == 8 + length + max(v["data_offsets"][1] for v in header.values())
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_networks_say_how_they_came_about(weights, packer, name):
+    told = json.loads((weights / name / "config.json").read_text())
+    assert packer.recipe_of(told["trained"]["command"]) == Recipe.from_dict(told["recipe"])
+    assert told["trained"]["people"] == 8000 and told["trained"]["epochs"] == told["epoch"] == told["recipe"]["epochs"]
+    assert told["judged"]["people"] == 1000 and told["judged"]["split"] == "test" and told["data"] == told["judged"]["data"] == "synthetic"
+    for row in (told["judged"]["scores"], told["check"]["scores"]):
+        low, high = row["PCK@0.2 torso"]["interval"]
+        assert 50 < low < row["PCK@0.2 torso"]["mean"] < high < 100
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_networks_score_what_they_say(weights, packer, name):
+    told = json.loads((weights / name / "config.json").read_text())["check"]
+    found = packer.judge(weights / name, told["people"])
+    assert {k: found[k] for k in found if k != "scores"} == {k: told[k] for k in told if k != "scores"}
+    # other processors round otherwise: a few joints at the border of 3,000 may fall on its other side
+    assert abs(found["scores"]["PCK@0.2 torso"]["mean"] - told["scores"]["PCK@0.2 torso"]["mean"]) < 0.5
+
+
+def test_packing_refuses_what_it_cannot_stand_for(packer):
+    with pytest.raises(SystemExit, match="does not fit into half precision"): packer.halve({"fine": torch.ones(2), "wide": torch.tensor([1e6])})
+    halves = packer.halve({"weight": torch.tensor([1 / 3]), "counter": torch.tensor(70_000)})
+    assert halves["weight"].dtype == torch.float16 and halves["counter"] == 70_000
+    with pytest.raises(SystemExit, match="does not begin with dppt train"): packer.recipe_of("dppt eval here")
+    assert packer.recipe_of("dppt train tokenpose_nano --epochs 3 --rotation 5").augmentation.rotation == 5
+
+
+def test_choices_are_the_same_every_time_and_in_any_company(pruner):
+    network, images = pruner
+    with torch.no_grad(): kept, again, alone = (network.trace(x).kept[0][-1] for x in (images, images, images[5:6]))
+    assert torch.equal(kept, again)
+    assert len(set(kept[5].tolist()) & set(alone[0].tolist())) >= kept.shape[1] - 1    # two scores may tie but for rounding
+    assert len({tuple(row) for row in kept.tolist()}) > 1                              # and it does look at the picture
+
+
+def test_indices_of_indices_are_places_in_the_picture(pruner):
+    "Each choice repeated from the attention that it was made by: number among survivors -> place in the grid."
+    network, images = pruner
+    with torch.no_grad(): trace = network.trace(images)
+    places, J = torch.arange(48).expand(len(images), -1), network.num_keypoints
+    for layer, (attention, seen, kept) in enumerate(zip(trace.attention[0], trace.seen[0], trace.kept[0])):
+        assert torch.equal(seen, places) and attention.shape[-1] == J + places.shape[1]
+        if layer in network.config.prune_at:
+            chosen = keep_top(patch_scores(attention[:, :, :J, J:]), math.ceil(0.7 * places.shape[1]))
+            places = torch.stack([row[pick] for row, pick in zip(places, chosen)])
+        assert torch.equal(kept, places)
+    assert kept.shape[1] == patches_left(48, 0.7)[-1] == 17
+
+
+def test_a_learned_network_that_drops_nothing_is_the_plain_one(pruner):
+    network, images = pruner
+    plain = create_model("tokenpose_nano", 17, (128, 96), depth=12, width=64, pyramid_blocks=1).eval()
+    network, plain = copy.deepcopy(network), load_released(plain, network.state_dict())
+    with torch.no_grad():
+        assert not torch.allclose(network(images), plain(images), atol=1e-3)
+        network.keep_ratio = 1
+        assert torch.allclose(network(images), plain(images), atol=1e-6)

@@ -9,8 +9,9 @@ import torch
 from dppt_nb.datasets import from_synthetic
 from dppt_nb.keypoints import COCO17, DataError
 from dppt_nb.synthetic import make_people
+from dppt_nb.tokenpose import create_model
 from dppt_nb.training import (AveragedModel, PoseObjective, Recipe, RECIPES, Trainer, evaluate, get_recipe, rate_share,
-                              load_network, make_optimizers)
+                              load_network, make_objectives, make_optimizers)
 
 SIZE = (64, 48)
 TINY = dict(model="tokenpose_nano", image_size=SIZE, overrides=dict(width=32, depth=2, heads=2), epochs=3, batch_size=16, warmup_steps=3)
@@ -71,7 +72,7 @@ def test_it_learns(people):
 
 def test_objectives_add_up(people):
     class Constant:
-        def __call__(self, model, batch, progress): return {"extra": batch.images.new_tensor(2.0)}
+        def __call__(self, seen, batch, progress): return {"extra": batch.images.new_tensor(2.0)}
     run = trainer(people)
     run.objectives = [PoseObjective(run.model), Constant()]
     losses = run.train_epoch()
@@ -80,7 +81,7 @@ def test_objectives_add_up(people):
 
 def test_a_loss_that_is_not_a_number_stops_with_a_sentence(people, tmp_path):
     run = trainer(people, tmp_path)
-    run.objectives = [lambda model, batch, progress: {"pose": model(batch.images).sum() * math.nan}]
+    run.objectives = [lambda seen, batch, progress: {"pose": seen.logits[0].sum() * math.nan}]
     with pytest.raises(DataError, match="lower --lr"): run.fit()
     assert not (tmp_path / "training.json").exists()
 
@@ -116,10 +117,80 @@ def test_papers_recipe_is_the_papers():
     assert [round(rate_share(recipe, e * 100, 100), 9) for e in (0, 250, 299)] == [1, 0.1, 0.01]
 
 
-def test_every_recipe_builds_its_network(people):
+def test_every_recipe_builds_its_network_and_its_lessons():
     for name, recipe in RECIPES.items():
-        run = Trainer(replace(recipe, batch_size=4), people, device="cpu", bars=False)
-        assert make_optimizers(run.model, recipe)[0].param_groups and get_recipe(name) == recipe
+        with torch.device("meta"):    # shapes without numbers are enough
+            student = create_model(recipe.model, image_size=recipe.image_size, **recipe.overrides)
+            teacher = create_model("tokenpose_nano" if "nano" in name else "tokenpose_s_v1", image_size=recipe.image_size)
+        objectives = make_objectives(student, recipe, teacher)
+        assert len(objectives) == 1 + sum(value > 0 for value in (recipe.output, recipe.features, recipe.attention, recipe.guide))
+        assert make_optimizers(student, recipe)[0].param_groups and get_recipe(name) == recipe
+
+
+TAUGHT = dict(model="dppt_nano", output=1.0, features=1.0, attention=0.5, guide=0.3)
+
+
+@pytest.fixture(scope="module")
+def teacher(people):
+    torch.manual_seed(3)    # wider than the student, so that the feature lesson has weights of its own
+    return create_model("tokenpose_nano", image_size=SIZE, width=48, depth=2, heads=2).eval()
+
+
+def taught(people, teacher, out=None, **changes):
+    return Trainer(Recipe(**TINY).change(**{**TAUGHT, **changes}), people, people, out, "cpu", bars=False, teacher=teacher)
+
+
+def test_a_taught_run_resumes_to_the_bit_with_what_its_objectives_learned(people, teacher, tmp_path):
+    changes = dict(overrides=dict(TINY["overrides"], prune_at=(1,)), anneal=(0.0, 0.9))
+    through = taught(people, teacher, **changes); network = through.fit()
+    taught(people, teacher, tmp_path, **changes).fit(epochs=1)
+    resumed = taught(people, teacher, tmp_path, **changes); again = resumed.fit(resume=True)
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in network.state_dict().items())
+    assert len(list(through.beside.parameters())) > 0
+    assert all(torch.equal(a, b) for a, b in zip(through.beside.parameters(), resumed.beside.parameters()))
+    assert set(through.history[-1]) >= {"pose", "output", "features", "attention", "guide"}
+    assert load_network(tmp_path)[0].keep_ratio == again.config.keep_ratio
+
+
+def test_what_an_objective_learns_is_trained_and_left_behind(people, teacher, tmp_path):
+    run = taught(people, teacher, tmp_path, overrides=dict(TINY["overrides"], prune_at=(1,)))
+    before = [p.clone() for p in run.beside.parameters()]
+    run.fit(epochs=1)
+    assert any(not torch.equal(a, b) for a, b in zip(before, run.beside.parameters()))
+    load_network(tmp_path)    # strict: nothing of the teacher and of the objectives is in the file
+
+
+def test_the_teacher_is_not_touched(people, teacher):
+    before = {k: v.clone() for k, v in teacher.state_dict().items()}
+    taught(people, teacher, overrides=dict(TINY["overrides"], prune_at=(1,))).fit(epochs=1)
+    assert not teacher.training and all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
+
+
+def test_another_teacher_is_refused(people, teacher, tmp_path):
+    changes = dict(overrides=dict(TINY["overrides"], prune_at=(1,)))
+    taught(people, teacher, tmp_path, **changes).fit(epochs=1)
+    torch.manual_seed(4)
+    other = create_model("tokenpose_nano", image_size=SIZE, width=48, depth=2, heads=2)
+    with pytest.raises(DataError, match="taught_by"): taught(people, other, tmp_path, **changes).fit(resume=True)
+    with pytest.raises(DataError, match="--teacher"): taught(people, None, **changes)
+
+
+def test_the_keep_ratio_falls_along_its_schedule(people):
+    run = trainer(people, model="ppt_nano", anneal=(0.0, 1.0), overrides=dict(TINY["overrides"], prune_at=(1,), keep_ratio=0.5))
+    ratios = []
+    for _ in range(3):
+        run.history.append(run.epoch_row(None)); ratios.append(run.model.keep_ratio)
+    assert ratios == sorted(ratios, reverse=True) and ratios[0] > ratios[-1] >= 0.5
+    assert run.network().keep_ratio == run.model.keep_ratio    # validation sees what training has reached
+
+
+def test_a_run_from_before_a_field_existed_goes_on(people, tmp_path):
+    trainer(people, tmp_path).fit(epochs=1)
+    saved = json.loads((tmp_path / "training.json").read_text())
+    for newer in ("teacher", "anneal", "supervise"): saved["recipe"].pop(newer)
+    saved.pop("taught_by")
+    (tmp_path / "training.json").write_text(json.dumps(saved))
+    trainer(people, tmp_path).fit(resume=True)
 
 
 def test_average_follows():
