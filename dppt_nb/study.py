@@ -15,12 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .datasets import read_store
 from .keypoints import DataError
-from .metrics import bootstrap_interval, mean_rate, pck
+from .metrics import bootstrap_interval, pck
 from .tokenpose import macs, nearest
-from .train import conditions, load_people, load_teacher, train_recipe
-from .training import RECIPES, Recipe, get_recipe, load_network, make_folder, pick_device, predict_joints, read_json, write_json
+from .train import conditions, load_people, train_recipe
+from .training import Recipe, get_recipe, load_network, make_folder, pick_device, predict_joints, read_json, write_json
 
 # %% ../nbs/15_study.ipynb #e931d45e
 @dataclass(frozen=True)
@@ -64,10 +63,11 @@ def find_rows(study:str, names=())->list: # names of rows; none: all of the stud
         raise DataError(f"study {study!r} has no row {unknown[0]!r}; nearest names: {nearest(unknown[0], rows)}")
     return [rows[name] for name in names or rows]
 
-# %% ../nbs/15_study.ipynb #744b374f
-def row_recipe(row:Row, base:str, seed:int, epochs=None, teacher="")->Recipe: # the name of a recipe that all rows share
+# %% ../nbs/15_study.ipynb #7d688580
+def row_recipe(row:Row, base, seed:int, epochs=None, teacher="")->Recipe: # a recipe that all rows share, or its name
     "The recipe of one run: the base, what the row changes, and the teacher where the row learns from one."
-    recipe = get_recipe(base, seed=seed, **({"epochs": epochs} if epochs else {})).change(**row.changes)
+    base = base if isinstance(base, Recipe) else get_recipe(base)
+    recipe = base.change(seed=seed, epochs=epochs or base.epochs).change(**row.changes)
     taught = any((recipe.output, recipe.features, recipe.attention, recipe.guide))
     if taught and not teacher: raise DataError(f"row {row.name!r} learns from a teacher; name the folder of a trained network with --teacher")
     return recipe.change(teacher=str(teacher)) if taught else recipe
@@ -83,27 +83,28 @@ def unpack_bits(text:str, shape)->np.ndarray: # (N, J) bool
     return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=math.prod(shape)).astype(bool).reshape(shape)
 
 # %% ../nbs/15_study.ipynb #9b5be449
-def judge(folder:Path, data:str, root, split:str, device=None)->dict: # one row of the results file
+def judge(folder:Path, data:str, root, split:str, device=None, people=None)->dict: # one row of the results file
     "Score a finished run on people of one split, mirrored test; keep who was hit, so that runs can be compared person by person."
     device = pick_device(device)
     network, recipe, _ = load_network(folder, device)
-    crops = load_people(data, root, (split,), recipe.image_size, bars=False)[split]
+    crops = load_people(data, root, (split,), recipe.image_size, bars=False, people=people)[split]
     joints, _ = predict_joints(network, crops, recipe, bars=False)
     result = pck(joints, crops.photo_joints, crops.visible, crops.keypoint_set)
-    history = read_json(folder / "training.json")["history"]
-    took = sum(row["train_seconds"] for row in history)
+    known = read_json(folder / "training.json")
+    took = sum(row["train_seconds"] for row in known["history"])
     return dict(score=result["mean"], interval=list(bootstrap_interval(result["hits"], result["counts"])), joints=result["per_joint"],
                 hits=pack_bits(result["hits"]), counts=pack_bits(result["counts"]), shape=list(result["hits"].shape),
                 macs=macs(network).total, parameters=sum(p.numel() for p in network.parameters()), train_seconds=round(took, 1),
-                conditions=conditions(recipe, data, split, crops, device, took), recipe=recipe.to_dict())
+                conditions=conditions(recipe, data, split, crops, device, took), recipe=dict(recipe.to_dict(), teacher=Path(recipe.teacher).name),
+                taught_by=known.get("taught_by"))
 
-# %% ../nbs/15_study.ipynb #685e528c
+# %% ../nbs/15_study.ipynb #219efd9a
 def run_row(row:Row, recipe:Recipe, data:str, root, out:Path, split="test", device=None, people=None)->dict:
     "Train one run, or go on with it, and judge it; a run that is finished is read from its folder."
     folder = out / f"{row.name}-seed{recipe.seed}"
     if (folder / "judged.json").exists(): return read_json(folder / "judged.json")
     train_recipe(recipe, data, root, folder, device, resume=True, bars=False, people=people)
-    judged = dict(row=row.name, words=row.words, seed=recipe.seed, **judge(folder, data, root, split, device))
+    judged = dict(row=row.name, words=row.words, seed=recipe.seed, **judge(folder, data, root, split, device, people))
     write_json(folder / "judged.json", judged)
     return judged
 
@@ -120,7 +121,7 @@ def run_study(
     data="lspet",
     root=None, # the data set's folder or zip, or a crop store
     out="runs/study", # one folder a run, and runs.json
-    base="tokenpose_nano", # the recipe that all rows share
+    base="tokenpose_nano", # the recipe that all rows share, or its name
     seeds=(0, 1, 2),
     epochs=None, # None: the recipe's
     teacher="", # folder of the trained network that teaches

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from .crops import Augmentation, augment_batch
+from .cycles import CycleObjective
 from .datasets import CropSet, watch, write_whole
 from .distillation import AttentionObjective, FeatureObjective, GuideObjective, OutputObjective, Teacher
 from .heatmaps import (average_flip, decode_argmax, decode_dark, decode_quarter, encode_heatmaps,
@@ -63,8 +64,9 @@ RECIPE_FIELDS = {
     "betas": ("two numbers from 0 to below 1", lambda v: len(v) == 2 and all(0 <= b < 1 for b in v)),
     "schedule": one_of("cosine", "steps"), "warmup_steps": whole(0), "milestones": ("epochs in rising order", lambda v: list(v) == sorted(v)),
     "supervise": one_of("all", "last"), "output": between(0, 1e9), "features": between(0, 1e9), "attention": between(0, 1e9), "guide": between(0, 1e9),
+    "keypoint_cycles": between(0, 1e9), "patch_cycles": between(0, 1e9), "heatmap_cycles": between(0, 1e9), "one_way": ("true or false", lambda v: isinstance(v, bool)),
     "match": one_of("stages", "even", "depth"), "attention_loss": one_of("kl", "mse"), "attention_heads": one_of("mean", "each"),
-    "temperature": between(0.01, 100), "teacher": ("the folder of a trained network", lambda v: isinstance(v, str)),
+    "temperature": between(0.01, 100), "teacher": ("the folder of a trained network", lambda v: isinstance(v, str)), "teacher_model": ("a name of `list_models()`", lambda v: isinstance(v, str)),
     "anneal": ("empty, or two rising shares of the run from 0 to 1", lambda v: len(v) == 0 or len(v) == 2 and 0 <= v[0] < v[1] <= 1),
     "clip_norm": between(0, 1e9), "ema": ("a number from 0 to below 1", lambda v: 0 <= v < 1), "precision": one_of("auto", "fp32", "bf16", "fp16"),
     "seed": whole(0), "decode": one_of("dark", "quarter", "argmax"), "kernel": ("an odd whole number from 3 up", lambda v: v >= 3 and v % 2 == 1),
@@ -91,9 +93,15 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
     sigma: float = 1.0                                # width of the target Gaussian, heatmap pixels
     loss: str = "auto"                                # "mse" | "cross_entropy" | "auto": what the head is made for
-    supervise: str = "all"                            # with several cycles, which are held to the truth: "all" or "last"
+    # what its own cycles teach (10), if it has several
+    supervise: str = "all"                            # cycles that are held to the truth: "all" or "last"
+    keypoint_cycles: float = 0.0                      # keypoint tokens of a cycle drawn to those of the next
+    patch_cycles: float = 0.0                         # patch tokens likewise
+    heatmap_cycles: float = 0.0                       # heatmaps likewise
+    one_way: bool = False                             # tokens of the later cycle only teach, and are not pulled
     # who teaches it besides (09): weights of the lessons, 0 leaves one out
-    teacher: str = ""                                 # folder of a trained network
+    teacher: str = ""                                 # folder of a trained network, or a released checkpoint
+    teacher_model: str = ""                           # of a released checkpoint: the name from `list_models()` that it belongs to
     output: float = 0.0                               # its heatmaps
     features: float = 0.0                             # its keypoint tokens
     attention: float = 0.0                            # where its keypoint tokens look
@@ -548,6 +556,8 @@ def make_objectives(
 )->list:
     "The ground truth, and the lessons to which the recipe gives weight."
     objectives = [PoseObjective(model, recipe.loss, recipe.supervise)]
+    if any((recipe.keypoint_cycles, recipe.patch_cycles, recipe.heatmap_cycles)):
+        objectives.append(CycleObjective(model.config.cycles, recipe.keypoint_cycles, recipe.patch_cycles, recipe.heatmap_cycles, recipe.one_way, objectives[0].kind))
     if not any((recipe.output, recipe.features, recipe.attention, recipe.guide)): return objectives
     if teacher is None: raise DataError("this recipe learns from a teacher; name the folder of a trained network with --teacher")
     teacher = Teacher(teacher)

@@ -70,6 +70,26 @@ def test_synthetic_train_resume_eval(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_student_learns_from_a_run_from_the_shipped_network_and_from_a_released_checkpoint(tmp_path):
+    import torch
+
+    from dppt_nb import create_model
+    common = ["--device", "cpu", "--epochs", 1, "--people", 48, "--warmup-steps", 2, "--batch-size", 16]
+    small = ["--image-size", "64x48", "--overrides", '{"width": 32, "depth": 2, "heads": 2, "prune_at": [1]}']
+    refused(dppt("train", "dppt_nano", *common, *small, cwd=tmp_path), "--teacher")
+    assert dppt("train", "tokenpose_nano", "--out", "wise", *common, *TINY[:4], cwd=tmp_path).returncode == 0
+    done = dppt("train", "dppt_nano", "--out", "taught", "--teacher", "wise", "--guide", 0.3, *common, *small, cwd=tmp_path)
+    assert done.returncode == 0 and all(word in done.stdout for word in ("output", "features", "attention", "guide")), done.stderr
+    refused(dppt("train", "dppt_nano", "--out", "other", "--teacher", "tokenpose_nano", *common, *small, cwd=tmp_path), "image_size", "(128, 96)")
+    refused(dppt("train", "dppt_nano", "--out", "other", "--teacher", "nowhere", *common, *small, cwd=tmp_path), "nowhere", "missing")
+    released = create_model("tokenpose_s_v1", image_size=(64, 48))
+    torch.save({"state_dict": {f"module.{k}": v for k, v in released.state_dict().items()}}, tmp_path / "s.pth")
+    refused(dppt("train", "dppt_nano", "--out", "other", "--teacher", "s.pth", "--teacher-model", "tokenpose_b", *common, *small, cwd=tmp_path), "s.pth", "does not fit")
+    done = dppt("train", "dppt_nano", "--out", "by-released", "--teacher", "s.pth", "--teacher-model", "tokenpose_s_v1", *common, *small, cwd=tmp_path)
+    assert done.returncode == 0 and "features" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
 def test_coco_gets_ap_and_the_file_that_pycocotools_reads(shared, tmp_path):
     from dppt_nb.metrics import evaluate_coco
     words = ["train", "tokenpose_nano", "--out", "run", "--device", "cpu", "--epochs", 2, "--people", 256, *TINY]

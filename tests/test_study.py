@@ -1,0 +1,106 @@
+"""The study: stopping and going on, packed hits, intervals that know of seeds and of people."""
+import json
+import math
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from dppt_nb.cli import main
+from dppt_nb.keypoints import DataError
+from dppt_nb.metrics import mean_rate
+from dppt_nb.study import (STUDIES, collect, combine, difference, find_rows, format_study, mean_hits, pack_bits, row_recipe, row_score,
+                           run_study, show_study, unpack_bits)
+from dppt_nb.train import train_recipe
+from dppt_nb.training import get_recipe
+
+TOY = get_recipe("tokenpose_nano", image_size=(64, 48), overrides=dict(width=32, heads=2), epochs=2, batch_size=16, warmup_steps=2)
+
+
+def made_up(scores, rows=("a", "b"), people=200, joints=6, seed=0):
+    "Judged runs with hits at given rates: scores[row][seed]."
+    rng, runs = np.random.default_rng(seed), []
+    for row, rates in zip(rows, scores):
+        for s, rate in enumerate(rates):
+            hits = rng.random((people, joints)) < rate
+            counts = np.ones_like(hits)
+            runs.append(dict(row=row, seed=s, score=float(mean_rate(hits.sum(0), counts.sum(0))), hits=pack_bits(hits), counts=pack_bits(counts),
+                             shape=list(hits.shape), macs=10 ** 8))
+    return runs
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 14), (900, 14), (3, 17)])
+def test_marks_survive_packing(shape):
+    marks = np.random.default_rng(1).random(shape) < 0.3
+    assert np.array_equal(unpack_bits(pack_bits(marks), shape), marks)
+
+
+def test_a_study_is_stopped_and_goes_on_as_if_nothing_had_been(tmp_path):
+    train_recipe(TOY, out=tmp_path / "teacher", device="cpu", bars=False, people=32)
+    settings = dict(data="synthetic", base=TOY, seeds=(0, 1), device="cpu", people=32, teacher=tmp_path / "teacher", names=("ppt", "dppt"))
+    whole = run_study("dppt", out=tmp_path / "whole", **settings)
+    run_study("dppt", out=tmp_path / "parts", **{**settings, "seeds": (1,), "names": ("dppt",)})
+    parts = run_study("dppt", out=tmp_path / "parts", **settings)
+    key = lambda run: (run["row"], run["seed"])
+    for one, two in zip(sorted(whole, key=key), sorted(parts, key=key)):
+        assert key(one) == key(two) and one["hits"] == two["hits"] and one["score"] == two["score"]
+    assert len(whole) == 4 and json.loads((tmp_path / "parts" / "runs.json").read_text()) == parts == collect(tmp_path / "parts")
+    judged = whole[0]
+    assert judged["conditions"]["split"] == "test" and judged["recipe"]["epochs"] == 2 and judged["train_seconds"] > 0
+    hits, counts = (unpack_bits(judged[k], judged["shape"]) for k in ("hits", "counts"))
+    assert abs(mean_rate(hits.sum(0), counts.sum(0)) - judged["score"]) < 1e-9    # the score follows from the marks alone
+
+
+def test_equal_rows_are_not_told_apart_and_different_ones_are():
+    same = difference(made_up([(.5, .5, .5), (.5, .5, .5)]), "a", "b")
+    assert same["interval"][0] < 0 < same["interval"][1] and same["seeds"] == 3
+    apart = difference(made_up([(.7, .7, .7), (.5, .5, .5)]), "a", "b")
+    assert apart["interval"][0] > 0 and abs(apart["mean"] - 20) < 4
+    assert difference(made_up([(.7, .7), (.5, .5)]), "a", "nobody") is None
+
+
+def test_luck_of_the_seeds_widens_the_interval():
+    steady, lucky = made_up([(.6, .6, .6), (.5, .5, .5)]), made_up([(.5, .6, .7), (.5, .5, .5)])
+    width = lambda runs: np.diff(difference(runs, "a", "b")["interval"])[0]
+    assert width(lucky) > 2 * width(steady)
+
+
+def test_only_shared_seeds_are_compared():
+    runs = [run for run in made_up([(.6, .6, .9), (.5, .5, .5)]) if (run["row"], run["seed"]) != ("b", 2)]
+    assert difference(runs, "a", "b")["seeds"] == 2 and difference(runs, "a", "b")["mean"] < 15
+
+
+def test_one_seed_has_no_interval_and_says_so():
+    runs = made_up([(.6,), (.5,)])
+    assert math.isnan(row_score(runs, "a")["interval"][0])
+    table = format_study(runs, [row for row in find_rows("dppt")])
+    assert table.count("not run") == len(STUDIES["dppt"])
+    both = combine([50.0, 52.0, 54.0], (-1, 1))
+    assert both["mean"] == 52 and abs(both["interval"][1] - 52 - math.hypot(4.3027 * 2 / math.sqrt(3), 1)) < 1e-3
+
+
+def test_mean_hits_average_over_seeds():
+    runs = made_up([(1., 0.)], rows=("a",))
+    assert (mean_hits(runs) == .5).all()
+
+
+def test_rows_and_teachers_are_named_or_refused():
+    with pytest.raises(DataError, match="no study 'dpt'"): find_rows("dpt")
+    with pytest.raises(DataError, match="no row 'pptt'"): find_rows("dppt", ["pptt"])
+    with pytest.raises(DataError, match="--teacher"): row_recipe(find_rows("dppt", ["dppt"])[0], "tokenpose_nano", 0)
+    recipes = [row_recipe(row, "tokenpose_nano", 1, 12, "t") for rows in STUDIES.values() for row in rows]
+    assert len({json.dumps(r.to_dict()) for r in recipes}) == len(recipes)    # no two rows are the same run
+    assert {(r.seed, r.epochs, r.batch_size, r.augmentation) for r in recipes} == {(1, 12, 64, recipes[0].augmentation)}
+
+
+def test_the_figure_shows_every_row_that_was_run():
+    rows = find_rows("dppt", ["tokenpose", "ppt", "output"])
+    ax = show_study(made_up([(.6, .6), (.5, .5)], rows=("tokenpose", "ppt")), rows)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [rows[0].words, rows[1].words]
+
+
+def test_command_refuses_with_a_sentence(tmp_path):
+    say = lambda *words: CliRunner().invoke(main, ["study", *words, "--out", str(tmp_path)]).output
+    assert "write for example 0,1,2" in say("dppt", "--seeds", "0,x")
+    assert "there is no study" in say("nothing")
+    assert "--teacher" in say("dppt", "--rows", "dppt", "--people", "16")
