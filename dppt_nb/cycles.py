@@ -121,6 +121,7 @@ def rle_loss(
 ) -> Tensor:             # scalar in nats: the mean over the joints that count
     "Residual log-likelihood with a Laplace density in front (RLE, Sec. 3.3), less its constant, which the release leaves out too."
     place, log_spread = raw[..., :2].float(), F.logsigmoid(raw[..., 2:].float())
+    joints = joints.where(weights[..., None] > 0, place)                                 # what is not labelled is not wrong
     error = (joints - place) * (-log_spread).exp()                                       # (B, J, 2) in spreads
     guess = -(error.abs() + math.log(2)).sum(-1)                                         # (B, J) the Laplace density
     each = log_spread.sum(-1) - guess - flow.log_prob(error)

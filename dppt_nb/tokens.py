@@ -31,8 +31,8 @@ def join_patches(
 ) -> Tensor:                     # (B, C, H, W)
     "Lay patch vectors back into a map: the inverse of `split_patches`."
     (rows, columns), (h, w) = grid, patch_size
-    cells = patches.reshape(len(patches), rows, columns, h, w, -1)                    # (B, rows, columns, h, w, C)
-    return cells.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), -1, rows * h, columns * w)
+    cells = patches.reshape(patches.shape[0], rows, columns, h, w, -1)                # (B, rows, columns, h, w, C)
+    return cells.permute(0, 5, 1, 3, 2, 4).reshape(patches.shape[0], -1, rows * h, columns * w)
 
 # %% ../nbs/06_tokens.ipynb #f330814b
 class Bottleneck(nn.Module):
@@ -210,5 +210,5 @@ class PoseTokens(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         patches = self.embed(split_patches(features, self.patch_size))         # (B, patches, width)
-        keypoints = self.keypoint_tokens.expand(len(features), -1, -1)         # (B, J, width)
+        keypoints = self.keypoint_tokens.expand(features.shape[0], -1, -1)     # (B, J, width)
         return torch.cat((keypoints, patches), 1) + self.code                  # (B, J + patches, width)

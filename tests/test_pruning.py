@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from dppt_nb.crops import normalize
-from dppt_nb.pruning import RandomScores, draw_kept, first_scores, keep_ratio_at, keep_top, patch_scores, patches_left
+from dppt_nb.pruning import (PlaceScores, RandomScores, draw_kept, first_scores, joints_kept, keep_ratio_at, keep_top, often_kept,
+                             patch_scores, patches_left)
 from dppt_nb.synthetic import make_people
 from dppt_nb.tokenpose import create_model, load_released
 from dppt_nb.training import Recipe, load_network
@@ -44,7 +45,8 @@ def test_patches_left_of_the_release():
 
 
 def opponents():
-    return {"by lot": RandomScores(5), "first": first_scores, "attention": patch_scores}
+    places = PlaceScores(torch.arange(48.) % 7)                          # many are alike
+    return {"by lot": RandomScores(5), "first": first_scores, "attention": patch_scores, "same places": places}
 
 
 @pytest.mark.parametrize("name", opponents())
@@ -59,6 +61,7 @@ def test_any_score_can_choose(name):
     with torch.no_grad(): answer = model(images)
     assert torch.allclose(answer, trace.heatmaps[0], atol=1e-4 * answer.abs().max().item())
     if name == "first": assert torch.equal(kept, torch.arange(17).expand(3, -1))
+    if name == "same places": assert (kept == kept[0]).all() and (kept % 7 >= 4).all()    # 20 places have 4, 5 or 6
     if name == "by lot": assert len({tuple(row) for row in kept.tolist()}) == 3
 
 
@@ -70,6 +73,32 @@ def test_lots_are_seeded_and_fair():
     often = torch.bincount(lots.flatten(), minlength=10) / 500
     assert (often - 0.4).abs().max() < 5 * math.sqrt(0.4 * 0.6 / 500)
     copy.deepcopy(RandomScores(1))
+
+
+def test_a_fixed_mask_keeps_the_best_places_also_when_it_chooses_several_times():
+    order = torch.randperm(48, generator=torch.Generator().manual_seed(0))
+    scores = torch.zeros(48); scores[order] = torch.arange(48, 0, -1.)    # order: the best places first
+    places, score = torch.arange(48)[None], PlaceScores(scores)
+    for count in (34, 24, 17):
+        places = places.gather(1, keep_top(score(torch.rand(1, 2, 3, places.shape[1])), count))
+        assert places[0].tolist() == sorted(order[:count].tolist())
+
+
+def test_whether_a_joint_lies_in_a_kept_patch():
+    kept, size, grid = torch.tensor([[0, 7], [1, 2]]), (64, 32), (4, 2)          # patches of 16 x 16 pixels
+    joints = torch.tensor([[[15.4, 15.4], [15.6, 15.4], [31, 63], [-9, -9], [99, 99]]]).expand(2, -1, -1)
+    assert joints_kept(kept, joints, size, grid).tolist() == [[True, False, True, True, True], [False, True, False, False, False]]
+    assert often_kept(kept, 8).tolist() == [0.5, 0.5, 0.5, 0, 0, 0, 0, 0.5]
+
+
+def test_the_shipped_pruner_keeps_the_joints(pruner):
+    "What the lesson shows: a joint's own patch stays more often than patches do."
+    network, images = pruner
+    people = make_people(len(images), image_size=(128, 96), seed=2)
+    with torch.no_grad(): kept = network.trace(images, look=()).kept[0]
+    for layer in network.config.prune_at:
+        there = joints_kept(kept[layer], people.joints, (128, 96), network.config.grid)[people.visible > 0].float().mean()
+        assert there > kept[layer].shape[1] / 48 + 0.15
 
 
 def test_scores_read_the_attention_given():

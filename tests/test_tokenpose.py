@@ -1,18 +1,23 @@
 """PoseTransformer: the released networks number for number, and every row of the table put to work."""
+import copy
 import dataclasses
 import json
 import math
 import pickle
+import socket
 import zlib
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from huggingface_hub import PyTorchModelHubMixin
+from safetensors.torch import load_file, save_file
+from torch import nn
 
-from dppt_nb.heatmaps import encode_heatmaps
-from dppt_nb.tokenpose import (Attention, PoseConfig, PoseTransformer, create_model, keep_top, list_models, load_released, macs,
-                               parameters_count, patch_scores, take_patches)
+from dppt_nb.heatmaps import decode_dark, encode_heatmaps
+from dppt_nb.tokenpose import (VARIANTS, Attention, PoseConfig, PoseTransformer, create_model, keep_top, list_models, load_backbone,
+                               load_released, macs, parameters_count, patch_scores, read_checkpoint, take_patches)
+from dppt_nb.tokens import Bottleneck, HRModule, HRNet, conv_step
 
 COUNTS = {"tokenpose_s_v1": (6_620_736, 2.726), "tokenpose_b": (13_465_216, 6.276), "tokenpose_l_d24": (27_482_400, 12.193),
           "ppt_s": (6_620_736, 2.186), "sdpose_t": (4_398_528, 3.544), "sdpose_s_v2": (6_227_520, 13.821)}   # every cycle counted
@@ -92,10 +97,41 @@ def test_sdpose_b_has_the_narrow_first_stage():
     assert [round(parameters_count(m) / 1e6, 2) for m in (narrow, wide)] == [13.15, 13.47]
 
 
-@pytest.fixture(scope="module", params=list_models())
-def network(request):
+def test_sdpose_reg_has_the_published_size():
+    with torch.device("meta"): model = create_model("sdpose_reg")
+    assert round(parameters_count(model) / 1e6, 1) == 5.4 and round(macs(model).conv_linear / 1e9, 1) == 2.4     # SDPose, Table 3
+
+
+@pytest.mark.parametrize("name, keypoints, size", [
+    *((name, 16, (256, 256)) for name in list_models() if not name.startswith("dppt")),    # MPII
+    *((name, 17, (384, 288)) for name in ("tokenpose_b", "tokenpose_l_d6", "tokenpose_l_d24"))])
+def test_other_sizes_of_the_papers(name, keypoints, size):
+    "Shapes alone: the meta device holds no numbers."
+    with torch.device("meta"), torch.no_grad():
+        model = create_model(name, keypoints, size).eval()
+        assert model(torch.empty(2, 3, *size)).shape == (2, keypoints, size[0] // 4, size[1] // 4)
+    wanted = {"tokenpose_s_v2": (32, 32), "sdpose_s_v2": (32, 32)}.get(name, (16, 16) if size == (256, 256) else (16, 18))
+    assert model.config.grid == wanted
+
+
+@pytest.mark.parametrize("name, keypoints, size", [("tokenpose_l_d24", 17, (384, 288)), ("ppt_s", 16, (256, 256))])
+def test_large_pictures_and_mpii(name, keypoints, size):
     torch.manual_seed(0)
-    return create_model(request.param, num_keypoints=5, image_size=(128, 96), init="residual").eval()
+    model = create_model(name, keypoints, size, init="residual").eval()
+    images = images_for(model, 1)
+    with torch.no_grad(): answer, trace = model(images), model.trace(images, look=(3,))
+    assert answer.shape == (1, keypoints, size[0] // 4, size[1] // 4) and answer.std() > 0
+    assert (answer - trace.heatmaps[0]).abs().max() < 1e-4 * answer.abs().max()
+
+
+SIZE, HEATMAP = (64, 48), (16, 12)    # small pictures: 4 x 3 patches, 8 x 6 where they are small
+
+
+@pytest.fixture(scope="module", params=[name for name in list_models() if not name.startswith("dppt")])    # whose rows are PPT's, see below
+def network(request):
+    "Every row of the table, with start values that let attention differ from patch to patch."
+    torch.manual_seed(0)
+    return create_model(request.param, 5, SIZE, init="residual").eval()
 
 
 def images_for(model, batch=2): return torch.randn(batch, 3, *model.image_size, generator=torch.Generator().manual_seed(batch))
@@ -106,19 +142,44 @@ def test_fast_path_equals_traced_path(network, batch):
     images = images_for(network, batch)
     with torch.no_grad(): answer, trace = network(images), network.trace(images)
     scale = answer.abs().max()
-    assert answer.shape == (batch, 5, 32, 24) and answer.isfinite().all()
+    assert answer.shape == (batch, 5, *HEATMAP) and answer.isfinite().all()
     assert (answer - trace.heatmaps[0]).abs().max() < 1e-4 * scale
     assert (network(images) - answer).abs().max() < 1e-4 * scale
+    assert all(torch.equal(network.head.heatmaps(raw), drawn) for raw, drawn in zip(trace.logits, trace.heatmaps))
     config, patches = network.config, math.prod(network.config.grid)
     assert len(trace.heatmaps) == config.cycles
     for cycle in range(config.cycles):
         for layer in range(config.depth):
             assert trace.attention[cycle][layer].shape == (batch, config.heads, 5 + patches, 5 + patches)
             assert torch.allclose(trace.attention[cycle][layer].sum(-1), torch.ones(()), atol=1e-5)
-            if layer in config.prune_at: patches = math.ceil(patches * config.keep_ratio)
+            assert trace.seen[cycle][layer].shape == (batch, patches)
+            if layer in config.prune_at and cycle == 0: patches = math.ceil(patches * config.keep_ratio)
             assert trace.keypoint_tokens[cycle][layer].shape == (batch, 5, config.width)
             assert trace.patch_tokens[cycle][layer].shape == (batch, patches, config.width)
             assert trace.kept[cycle][layer].shape == (batch, patches)
+
+
+@pytest.mark.parametrize("cycles", [1, 2])
+def test_a_look_sees_what_the_full_trace_sees(network, cycles):
+    images, depth = images_for(network), network.config.depth
+    layers = (0, depth // 2, depth - 1)
+    with torch.no_grad(): whole, glance, blind = (network.trace(images, cycles, look) for look in (None, layers, ()))
+    for field in ("heatmaps", "logits"):
+        for trace in (glance, blind):
+            assert all(torch.allclose(one, other, atol=1e-4, rtol=1e-3) for one, other in zip(getattr(whole, field), getattr(trace, field)))
+    for cycle in range(cycles):
+        assert [rows is not None for rows in glance.attention[cycle]] == [layer in layers for layer in range(depth)]
+        assert blind.attention[cycle] == [None] * depth
+        for layer in layers: assert torch.allclose(glance.attention[cycle][layer], whole.attention[cycle][layer][:, :, :5], atol=1e-5)
+        for layer in range(depth):
+            assert torch.equal(glance.seen[cycle][layer], whole.seen[cycle][layer]) and torch.equal(blind.kept[cycle][layer], whole.kept[cycle][layer])
+            assert torch.allclose(glance.patch_tokens[cycle][layer], whole.patch_tokens[cycle][layer], atol=1e-4, rtol=1e-3)
+
+
+def test_a_trace_that_cannot_be_made_is_refused(network):
+    for look in ((network.config.depth,), (0, -1)):
+        with pytest.raises(ValueError, match="look names layer"): network.trace(images_for(network), look=look)
+    with pytest.raises(ValueError, match="cycles is 0"): network.trace(images_for(network), cycles=0)
 
 
 def test_one_person_does_not_depend_on_the_others(network):
@@ -127,50 +188,99 @@ def test_one_person_does_not_depend_on_the_others(network):
 
 
 def test_every_parameter_learns(network):
-    model = create_model(network.config.name, 5, (128, 96))
-    model.trace(images_for(model)).heatmaps[0].square().sum().backward()
-    still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
-    assert not still
+    model = copy.deepcopy(network).train()
+    trace = model.trace(images_for(model), look=(1,))
+    (sum(raw.square().mean() for raw in trace.logits) + trace.attention[0][1].square().sum()).backward()
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    assert not [name for name, gradient in gradients.items() if gradient is None or not gradient.isfinite().all()]
+    first = next(model.backbone.parameters(), model.tokens.embed.weight)
+    assert first.grad.any() and gradients["tokens.keypoint_tokens"].any()
 
 
-def test_saved_and_restored_from_its_config(network, tmp_path):
-    save_file(network.state_dict(), tmp_path / "weights.safetensors")
-    config = PoseConfig(**json.loads(json.dumps(dataclasses.asdict(network.config))))
-    restored = load_released(PoseTransformer(config), tmp_path / "weights.safetensors").eval()
+def test_saved_and_found_again(network, tmp_path, monkeypatch):
+    "A folder, without a connection: the same configuration, the same numbers, and nobody's random draws disturbed."
+    def no_network(*_, **__): raise AssertionError("a folder needs no connection")
+    for name in ("connect", "connect_ex"): monkeypatch.setattr(socket.socket, name, no_network)
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    network.save_pretrained(tmp_path)
+    torch.manual_seed(3); wanted = torch.rand(2)
+    torch.manual_seed(3); restored = PoseTransformer.from_pretrained(tmp_path)
+    assert torch.equal(torch.rand(2), wanted)
+    assert restored.config == network.config and not restored.training and isinstance(restored, PyTorchModelHubMixin)
     images = images_for(network)
     with torch.no_grad(): assert torch.equal(restored(images), network(images))
+    assert {file.name for file in tmp_path.iterdir()} == {"config.json", "model.safetensors", "README.md"}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(network, dtype):
-    images = images_for(network, 1)
-    half = load_released(create_model(network.config.name, 5, (128, 96)), network.state_dict()).eval().to(dtype)
+    images, half = images_for(network, 1), copy.deepcopy(network).to(dtype)
     with torch.no_grad():
         full, answer, traced = network(images), half(images.to(dtype)).float(), half.trace(images.to(dtype)).heatmaps[0].float()
     assert (answer - full).abs().max() < 0.15 * full.abs().max() and (traced - full).abs().max() < 0.15 * full.abs().max()
 
 
 def test_autocast_keeps_attention_rows_whole(network):
-    with torch.autocast("cpu", torch.bfloat16), torch.no_grad(): trace = network.trace(images_for(network))
+    images = images_for(network)
+    with torch.no_grad(): full = network(images)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad(): trace, answer = network.trace(images), network(images)
     assert trace.attention[0][0].dtype == torch.float32
     assert torch.allclose(trace.attention[0][0].sum(-1), torch.ones(()), atol=1e-5)
+    assert (answer.float() - full).abs().max() < 0.15 * full.abs().max()
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 128, 96), (1, 3, 96, 128), (1, 3, 256, 192), (3, 128, 96)])
+@pytest.mark.parametrize("shape", [(1, 1, *SIZE), (1, 3, 48, 64), (1, 3, 256, 192), (3, *SIZE)])
 def test_wrong_images_are_refused(network, shape):
     for run in (network, network.trace):
-        with pytest.raises(ValueError, match=r"takes images \(batch, 3, 128, 96\), not"): run(torch.zeros(shape))
+        with pytest.raises(ValueError, match=r"takes images \(batch, 3, 64, 48\), not") as error: run(torch.zeros(shape))
+        assert "\n" not in str(error.value)
 
 
-def random_network(name, **overrides):
+@pytest.mark.parametrize("name, overrides", [    # a row of each family; a few layers show what twelve would
+    ("tokenpose_t", dict(depth=2)), ("tokenpose_l_d6", dict(depth=3)), ("tokenpose_nano", dict(depth=2)),
+    ("ppt_s", dict(depth=3, prune_at=(0, 2))), ("ppt_nano", {}), ("sdpose_reg", dict(depth=2))])
+def test_compiled_and_exported_networks_give_the_same(name, overrides):
+    "Without a break in the graph, pruning included: token counts are fixed by the keep ratio. The batch stays free."
+    model = random_network(name, SIZE, **overrides)
+    images, dim = images_for(model), torch.export.Dim("batch", min=1, max=64)
+    torch._dynamo.reset()
+    with torch.no_grad():
+        wanted = model(images)
+        assert torch.allclose(torch.compile(model, backend="eager", fullgraph=True)(images), wanted, atol=1e-5)
+        exported = torch.export.export(model, (images,), dynamic_shapes=({0: dim},), strict=False).module()
+        assert torch.allclose(exported(images), wanted, atol=1e-5)
+        for batch in (1, 5): assert torch.allclose(exported(images_for(model, batch)), model(images_for(model, batch)), atol=1e-5)
+
+
+def test_a_compiled_trace_teaches_as_the_plain_one():
+    model, gradients = random_network("ppt_nano", SIZE, depth=3, prune_at=(1,), cycles=2), []
+    images = images_for(model)
+    torch._dynamo.reset()
+    for trace in (model.trace, torch.compile(model.trace, backend="aot_eager", fullgraph=True)):
+        model.zero_grad()
+        seen = trace(images, None, (0, 2))
+        (sum(raw.square().mean() for raw in seen.logits) + seen.attention[0][2].square().sum()).backward()
+        gradients.append(model.tokens.embed.weight.grad.clone())
+    assert gradients[0].any() and torch.allclose(*gradients, atol=1e-5 * gradients[0].abs().max().item())
+
+
+def random_network(name, size=(128, 96), **overrides):
     "A network whose attention differs from patch to patch."
     torch.manual_seed(4)
-    model = create_model(name, 5, (128, 96), init="residual", **overrides).eval()
+    model = create_model(name, 5, size, init="residual", **overrides).eval()
     for block in model.encoder.blocks: block.attention.qkv.weight.data *= 4
     return model
 
 
-@pytest.mark.parametrize("name", [*list_models("*ppt_*")])
+@pytest.mark.parametrize("name", list_models("dppt_*"))
+def test_dppt_is_ppt_taught_otherwise(name):
+    assert VARIANTS[name] == VARIANTS[name[1:]]
+    dppt, ppt = (create_model(n, 5, SIZE).eval() for n in (name, name[1:]))
+    dppt.load_state_dict(ppt.state_dict())
+    with torch.no_grad(): assert torch.equal(dppt(images_for(dppt)), ppt(images_for(ppt)))
+
+
+@pytest.mark.parametrize("name", list_models("ppt_*"))
 def test_keep_ratio_of_one_is_the_unpruned_network(name):
     pruned, images = random_network(name), images_for(random_network(name))
     whole = load_released(create_model(name, 5, (128, 96), prune_at=()), pruned.state_dict()).eval()
@@ -183,7 +293,7 @@ def test_keep_ratio_of_one_is_the_unpruned_network(name):
 
 @pytest.mark.parametrize("cycles", [1, 2])
 def test_trace_equals_forward_where_patches_leave(cycles):
-    for name in list_models("*ppt_*"):
+    for name in list_models("ppt_*"):
         model = random_network(name, cycles=cycles)
         images = images_for(model, 5)
         with torch.no_grad(): answer, trace = model(images), model.trace(images)
@@ -226,7 +336,7 @@ def test_later_cycles_run_on_the_survivors():
 
 def test_no_code_at_the_start_of_a_later_cycle():
     model = random_network("sdpose_nano")
-    for block in model.encoder.blocks: block.attend, block.think = (lambda x, rows=0: (x, None)), lambda x: x
+    for block in model.encoder.blocks: block.attend, block.think = (lambda x, rows=0: (x, x[:, None])), lambda x: x
     with torch.no_grad():
         images = images_for(model)
         x, trace = model.tokens(model.backbone(images)[-1]), model.trace(images)
@@ -351,10 +461,12 @@ def test_same_seed_same_network():
     (dict(name="tokenpose_nano", dept=3), "no setting 'dept'; nearest names: depth"),
     (dict(name="tokenpose_nano", depth=0), "depth is 0; it must be positive"),
     (dict(name="tokenpose_nano", heads=7), "does not divide into 7 heads"),
-    (dict(name="tokenpose_nano", head="dott"), "head is 'dott'; it must be one of mlp, dot"),
+    (dict(name="tokenpose_nano", head="dott"), "head is 'dott'; it must be one of mlp, dot, regression"),
     (dict(name="tokenpose_nano", width="wide"), "width is 'wide'; it must be a whole number"),
     (dict(name="tokenpose_nano", image_size=(130, 96)), "does not divide into patches of 16 x 16 pixels"),
     (dict(name="tokenpose_nano", image_size=128), "image_size is 128; it must be two numbers"),
+    (dict(name="tokenpose_nano", image_size=("tall", 96)), "image_size is ('tall', 96); it must be two numbers"),
+    (dict(name="tokenpose_nano", mlp_ratio=math.inf), "mlp_ratio is inf; it must be a number"),
     (dict(name="tokenpose_l_d6", depth=4), "4 layers do not divide into 3 stages"),
     (dict(name="tokenpose_t", head="dot"), "choose backbone='stem'"),
     (dict(name="ppt_s", depth=9), "prune_at names layer 9, but the 9 layers are counted from 0"),
@@ -439,7 +551,6 @@ def test_pictures_that_were_not_normalised_are_refused():
 
 
 def test_checkpoints_of_training_code(tmp_path):
-    from dppt_nb.tokenpose import read_checkpoint
     model, other = (create_model("tokenpose_s_v1", image_size=(64, 48)) for _ in range(2))
     released = {"features.conv1.weight": torch.zeros(1)}
     with pytest.raises(ValueError, match="does not fit"): load_released(model, released)
@@ -448,3 +559,153 @@ def test_checkpoints_of_training_code(tmp_path):
     assert read_checkpoint(tmp_path / "checkpoint.pth")["perf"] == 72.5
     for wrong in ({"state_dict": [1, 2]}, {"epoch": 7}):
         with pytest.raises(ValueError, match="save the state_dict alone"): load_released(model, wrong)
+
+
+def test_a_head_that_points():
+    "Shares of the picture become peaks that every decoder finds, as high as the head is sure."
+    model = create_model("sdpose_reg", 2, SIZE)
+    with torch.no_grad():
+        raw = model(images_for(model), logits=True)
+        assert raw.shape == (2, 2, 4) and (raw[..., :2] - 0.5).abs().max() < 0.3              # a fresh head points at the middle
+        told = torch.tensor([[[0.52, 0.41, -4.0, -4.0], [0.3, 0.6, 0.0, 0.0]]])
+        heatmaps = model.head.heatmaps(told)
+    joints, scores = decode_dark(heatmaps, torch.tensor([[23.5, 31.5]]), torch.tensor([[48 / 200, 64 / 200]]), kernel=3)
+    assert (joints[0] - (told[0, :, :2] * torch.tensor([48.0, 64.0]) - 0.5)).abs().max() < 0.75
+    assert scores[0, 0] > 0.9 and 0.4 < scores[0, 1] <= 0.5
+
+
+def hrnet_classifier(width):
+    "The layout of HRNet's ImageNet release: to the fourth stage, then the classifier. Numbers only where the backbone has a place."
+    with torch.device("meta"):
+        layout = nn.ModuleDict({
+            "transition3": nn.ModuleList([nn.Identity()] * 3 + [nn.Sequential(conv_step(4 * width, 8 * width))]),
+            "stage4": nn.Sequential(*(HRModule(width, 4, 4) for _ in range(3))),
+            "incre_modules": nn.ModuleList(nn.Sequential(Bottleneck(width << b, 32 << b)) for b in range(4)),
+            "downsamp_modules": nn.ModuleList(nn.Sequential(nn.Conv2d(128 << b, 256 << b, 3, 2, 1), nn.BatchNorm2d(256 << b)) for b in range(3)),
+            "final_layer": nn.Sequential(nn.Conv2d(1024, 2048, 1), nn.BatchNorm2d(2048)),
+            "classifier": nn.Linear(2048, 1000)}).state_dict()
+        whole, backbone = HRModule(width, 3, 3).state_dict(), HRNet(width).state_dict()
+    layout |= {f"stage3.3.{name}": value for name, value in whole.items() if name.startswith("fuse_layers")}
+    generator = torch.Generator().manual_seed(width)
+    state = {name: torch.zeros(()).expand(value.shape) for name, value in layout.items()}
+    return state | {name: torch.rand(value.shape, generator=generator) if value.is_floating_point() else torch.tensor(7) for name, value in backbone.items()}
+
+
+@pytest.fixture(scope="module")
+def imagenet(): return {width: hrnet_classifier(width) for width in (32, 48)}
+
+
+@pytest.mark.parametrize("name, width, prefix, wrapped, file", [
+    ("tokenpose_b", 32, "", False, True), ("ppt_b", 32, "module.", True, True), ("ppt_l_d6", 48, "backbone.", True, False), ("tokenpose_l_d6", 48, "module.backbone.", False, False)])
+def test_imagenet_weights_of_hrnet(imagenet, tmp_path, capsys, name, width, prefix, wrapped, file):
+    state, model = imagenet[width], create_model(name, image_size=SIZE)
+    rest = copy.deepcopy({k: v for k, v in model.state_dict().items() if not k.startswith("backbone.")})
+    source = {prefix + k: v for k, v in state.items()}
+    source = {"state_dict": source, "meta": {"epoch": 100}} if wrapped else source
+    if file: torch.save(source, tmp_path / "hrnet.pth"); source = tmp_path / "hrnet.pth"
+    assert load_backbone(model, source) is model
+    own = model.backbone.state_dict()
+    assert all(torch.equal(value, state[k]) for k, value in own.items())
+    assert all(torch.equal(model.state_dict()[k], v) for k, v in rest.items())
+    told = capsys.readouterr().out
+    assert told.count("\n") == 1 and f"{len(own)} tensors loaded into the backbone of {name}" in told
+    counts = dict(pair.split() for pair in told.split("for them: ")[1].strip().split(", "))
+    assert sum(map(int, counts.values())) == len(state) - len(own) and counts["classifier"] == "2"
+    assert counts.keys() == {"transition3", "stage4", "incre_modules", "downsamp_modules", "final_layer", "classifier", "stage3"}
+
+
+@pytest.mark.parametrize("name, change, message", [
+    ("tokenpose_s_v1", None, "tokenpose_s_v1 has the backbone 'stem', which is trained from scratch"),
+    ("tokenpose_nano", None, "which is trained from scratch"),
+    ("sdpose_b", None, "of HRNet-W32 with 64 channels in stage 1, sdpose_b has HRNet-W32 with 32"),
+    ("tokenpose_l_d6", None, "of HRNet-W32 with 64 channels in stage 1, tokenpose_l_d6 has HRNet-W48 with 64"),
+    ("tokenpose_b", lambda s: s.pop("stage3.2.branches.1.0.conv1.weight"), "(1 parameters): stage3.2.branches.1.0.conv1.weight is missing"),
+    ("tokenpose_b", lambda s: s.update({"bn1.weight": torch.zeros(3)}), "bn1.weight has shape (3,) instead of (64,)"),
+    ("tokenpose_b", lambda s: s.update({"layer1.4.conv1.weight": torch.zeros(3)}), "layer1.4.conv1.weight is unknown"),
+    ("tokenpose_b", lambda s: s.clear(), "conv1.weight is missing; "),
+    ("tokenpose_b", lambda s: s.update(epoch=3), "holds a int where a tensor should be")])
+def test_imagenet_weights_that_do_not_fit(imagenet, name, change, message):
+    state, model = dict(imagenet[32]), create_model(name, image_size=SIZE)
+    before = copy.deepcopy(model.state_dict())
+    if change: change(state)
+    with pytest.raises(ValueError) as error: load_backbone(model, state)
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert all(torch.equal(value, before[k]) for k, value in model.state_dict().items())      # nothing half loaded
+
+
+def test_narrow_weights_fit_the_narrow_stage():
+    "A backbone of SDPose's own B models, whose stage 1 works in 32 channels, fits them."
+    model, other = (create_model("sdpose_b", image_size=SIZE) for _ in range(2))
+    load_backbone(model, {f"backbone.{name}": value for name, value in other.backbone.state_dict().items()})
+    assert all(torch.equal(a, b) for a, b in zip(model.backbone.parameters(), other.backbone.parameters()))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    model = create_model("ppt_nano", 5, SIZE, width=32, heads=2)
+    model.about = {"recipe": {"model": "ppt_nano"}, "keypoint_set": {"names": ["é"]}}
+    model.save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_a_folder_keeps_the_ratio_in_use_and_what_stands_beside(folder):
+    model = PoseTransformer.from_pretrained(str(folder))
+    assert model.about == {"recipe": {"model": "ppt_nano"}, "keypoint_set": {"names": ["é"]}}
+    model.keep_ratio = 0.5
+    model.bfloat16().save_pretrained(folder / "deep" / "down")
+    again = PoseTransformer.from_pretrained(folder / "deep" / "down")
+    assert again.keep_ratio == again.config.keep_ratio == 0.5 and again.about == model.about
+    assert dataclasses.replace(again.config, keep_ratio=0.7) == model.config
+    assert load_file(folder / "deep" / "down" / "model.safetensors")["tokens.embed.weight"].dtype == torch.bfloat16
+    assert all(torch.equal(a, b.float()) for a, b in zip(again.parameters(), model.parameters()))
+
+
+def test_a_network_in_the_cache_of_the_hub(folder, tmp_path):
+    "What huggingface_hub keeps of an earlier download is found by name, without a connection."
+    cache = tmp_path / "cache"
+    home = cache / "models--owner--net"
+    snapshot = home / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True); (home / "refs").mkdir()
+    (home / "refs" / "main").write_text("a" * 40)
+    for name in ("config.json", "model.safetensors"): (snapshot / name).write_bytes((folder / name).read_bytes())
+    model = PoseTransformer.from_pretrained("owner/net", cache_dir=cache, local_files_only=True)
+    assert model.config.name == "ppt_nano"
+    with pytest.raises(FileNotFoundError, match="there is no folder owner/other, and the Hugging Face Hub gives no such network"):
+        PoseTransformer.from_pretrained("owner/other", cache_dir=cache, local_files_only=True)
+
+
+def rewrite(folder, **changes):
+    "config.json with other fields of its configuration; None takes one away."
+    values = json.loads((folder / "config.json").read_text())
+    values["config"] = {k: v for k, v in (values["config"] | changes).items() if v is not None}
+    (folder / "config.json").write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize("damage, kind, message", [
+    (lambda f: (f / "config.json").unlink(), FileNotFoundError, "config.json is missing"),
+    (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), FileNotFoundError, "there is no checkpoint"),
+    (lambda f: (f / "config.json").write_text("{"), ValueError, "config.json is not JSON"),
+    (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), ValueError, "config.json is not JSON"),
+    (lambda f: (f / "config.json").write_text("[1]"), ValueError, "config.json has no 'config' that builds a pose transformer"),
+    (lambda f: (f / "config.json").write_text('{"architectures": ["BertModel"]}'), ValueError, "it is of another library"),
+    (lambda f: rewrite(f, dept=3), ValueError, "config.json has an unknown field 'dept'; nearest names: depth"),
+    (lambda f: rewrite(f, depth="deep"), ValueError, "config.json has a wrong field: depth is 'deep'; it must be a whole number"),
+    (lambda f: rewrite(f, heads=7), ValueError, "config.json has a wrong field: a width of 32 does not divide into 7 heads"),
+    (lambda f: rewrite(f, depth=5), ValueError, "model.safetensors does not fit its config.json"),
+    (lambda f: rewrite(f, depth=3, prune_at=(1,)), ValueError, "encoder.blocks.3.attention.out.bias is unknown"),
+    (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-9]), ValueError, "model.safetensors is not a checkpoint that can be read safely"),
+    (lambda f: (f / "model.safetensors").write_bytes(pickle.dumps(print)), ValueError, "model.safetensors is not a checkpoint that can be read safely")])
+def test_folders_that_cannot_be_read(folder, damage, kind, message):
+    damage(folder)
+    with pytest.raises(kind) as error: PoseTransformer.from_pretrained(folder)
+    assert message in str(error.value) and str(folder) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_field_that_is_newer_than_the_file_has_its_default(folder):
+    rewrite(folder, pyramid_blocks=None)
+    assert PoseTransformer.from_pretrained(folder).config.pyramid_blocks == 2
+
+
+@pytest.mark.parametrize("name", ["nothing", "./not/there", "/not/there/at/all"])
+def test_folders_that_are_not_there(name):
+    with pytest.raises(FileNotFoundError, match="there is no folder"): PoseTransformer.from_pretrained(name)
