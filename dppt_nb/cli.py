@@ -144,7 +144,7 @@ def evaluate_command(checkpoint, data, root, split, out, mirror, decode, boxes, 
 @people_option
 @device_option
 def study(name, data, root, out, teacher, base, epochs, seeds, rows, split, people, device):
-    "Train and compare the rows of study NAME (dppt, keep), several seeds each; go on where it stopped."
+    "Train and compare the rows of study NAME (dppt, sdpose, keep), several seeds each; go on where it stopped."
     from dppt_nb.study import run_study
     if wrong := [seed for seed in seeds.split(",") if not seed.strip().isdigit()]:
         raise DataError(f"--seeds is {seeds!r}; {wrong[0]!r} is not a whole number, write for example 0,1,2")

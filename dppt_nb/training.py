@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from .crops import Augmentation, augment_batch
-from .cycles import CycleObjective
+from .cycles import CycleObjective, RegressionObjective
 from .datasets import CropSet, watch, write_whole
 from .distillation import AttentionObjective, FeatureObjective, GuideObjective, OutputObjective, Teacher
 from .heatmaps import (average_flip, decode_argmax, decode_dark, decode_quarter, encode_heatmaps,
@@ -172,15 +172,24 @@ _SLOWLY = dict(anneal=(10 / 300, 100 / 300))
 # DPPT's weights were not published. Beside a cross-entropy of some nats, and beside a squared error of some thousandths
 _LESSONS, _PAPER_LESSONS = dict(output=1.0, features=1.0, attention=0.5), dict(output=1.0, features=5e-4, attention=2.5e-4)
 
+# SDPose weighs its token losses by 5e-6 beside a squared error without the factor of one half that ours has
+_CYCLES, _PAPER_CYCLES = dict(keypoint_cycles=0.1, patch_cycles=0.1), dict(keypoint_cycles=2.5e-6, patch_cycles=2.5e-6)
+_SDPOSE = _PAPER.change(batch_size=512, warmup_steps=500, shift=0.16, shift_prob=0.3)
+
 RECIPES = {
     "tokenpose_nano": _NANO,
     "ppt_nano": _NANO.change(model="ppt_nano"),
     "dppt_nano": _NANO.change(model="dppt_nano", **_LESSONS),
+    "sdpose_nano": _NANO.change(model="sdpose_nano", **_CYCLES),
+    "sd_dppt_nano": _NANO.change(model="dppt_nano", overrides={"cycles": 2}, **_LESSONS, **_CYCLES),
+    **{f"sdpose_{size}_coco": _SDPOSE.change(model=f"sdpose_{size}", **_PAPER_CYCLES) for size in ("t", "s_v1", "s_v2", "b")},
+    "sdpose_reg_coco": _SDPOSE.change(model="sdpose_reg", keypoint_cycles=5e-6, patch_cycles=5e-6),
 }
 for data, base in (("coco", _PAPER), ("mpii", _PAPER_MPII)):
     RECIPES |= {f"tokenpose_{size}_{data}": base.change(model=f"tokenpose_{size}") for size in ("s_v1", "s_v2", "b", "l_d6", "l_d24")}
     RECIPES |= {f"ppt_{size}_{data}": base.change(model=f"ppt_{size}", **_SLOWLY) for size in ("s", "b", "l_d6")}
     RECIPES |= {f"dppt_{size}_{data}": base.change(model=f"dppt_{size}", **_SLOWLY, **_PAPER_LESSONS) for size in ("s", "b", "l_d6")}
+    RECIPES[f"sd_dppt_s_{data}"] = base.change(model="dppt_s", overrides={"cycles": 2}, **_SLOWLY, **_PAPER_LESSONS, **_PAPER_CYCLES)
 
 
 def get_recipe(name:str, **changes)->Recipe: # a name from `RECIPES`, and fields to change
@@ -555,9 +564,11 @@ def make_objectives(
     teacher:PoseTransformer=None, # a trained network
 )->list:
     "The ground truth, and the lessons to which the recipe gives weight."
-    objectives = [PoseObjective(model, recipe.loss, recipe.supervise)]
+    points, cycles = model.config.head == "regression", model.config.cycles
+    objectives = [RegressionObjective(cycles) if points else PoseObjective(model, recipe.loss, recipe.supervise)]
     if any((recipe.keypoint_cycles, recipe.patch_cycles, recipe.heatmap_cycles)):
-        objectives.append(CycleObjective(model.config.cycles, recipe.keypoint_cycles, recipe.patch_cycles, recipe.heatmap_cycles, recipe.one_way, objectives[0].kind))
+        objectives.append(CycleObjective(cycles, recipe.keypoint_cycles, recipe.patch_cycles, recipe.heatmap_cycles, recipe.one_way,
+                                         "mse" if points else objectives[0].kind))
     if not any((recipe.output, recipe.features, recipe.attention, recipe.guide)): return objectives
     if teacher is None: raise DataError("this recipe learns from a teacher; name the folder of a trained network with --teacher")
     teacher = Teacher(teacher)

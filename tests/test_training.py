@@ -11,7 +11,7 @@ from dppt_nb.keypoints import COCO17, DataError
 from dppt_nb.synthetic import make_people
 from dppt_nb.tokenpose import create_model
 from dppt_nb.training import (AveragedModel, PoseObjective, Recipe, RECIPES, Trainer, evaluate, get_recipe, rate_share,
-                              load_network, make_objectives, make_optimizers)
+                              load_network, make_batch, make_objectives, make_optimizers)
 
 SIZE = (64, 48)
 TINY = dict(model="tokenpose_nano", image_size=SIZE, overrides=dict(width=32, depth=2, heads=2), epochs=3, batch_size=16, warmup_steps=3)
@@ -123,7 +123,8 @@ def test_every_recipe_builds_its_network_and_its_lessons():
             student = create_model(recipe.model, image_size=recipe.image_size, **recipe.overrides)
             teacher = create_model("tokenpose_nano" if "nano" in name else "tokenpose_s_v1", image_size=recipe.image_size)
         objectives = make_objectives(student, recipe, teacher)
-        assert len(objectives) == 1 + sum(value > 0 for value in (recipe.output, recipe.features, recipe.attention, recipe.guide))
+        lessons = (recipe.output, recipe.features, recipe.attention, recipe.guide, max(recipe.keypoint_cycles, recipe.patch_cycles))
+        assert len(objectives) == 1 + sum(weight > 0 for weight in lessons)
         assert make_optimizers(student, recipe)[0].param_groups and get_recipe(name) == recipe
 
 
@@ -150,6 +151,43 @@ def test_a_taught_run_resumes_to_the_bit_with_what_its_objectives_learned(people
     assert all(torch.equal(a, b) for a, b in zip(through.beside.parameters(), resumed.beside.parameters()))
     assert set(through.history[-1]) >= {"pose", "output", "features", "attention", "guide"}
     assert load_network(tmp_path)[0].keep_ratio == again.config.keep_ratio
+
+
+def test_both_papers_together_are_a_recipe(people, teacher, tmp_path):
+    changes = dict(overrides=dict(TINY["overrides"], prune_at=(1,), cycles=2), keypoint_cycles=0.1, patch_cycles=0.1, heatmap_cycles=0.5)
+    through = taught(people, teacher, **changes).fit()
+    taught(people, teacher, tmp_path, **changes).fit(epochs=2)
+    run = taught(people, teacher, tmp_path, **changes); again = run.fit(resume=True)
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in through.state_dict().items())
+    assert set(run.history[-1]) >= {"pose", "pose_later", "output", "features", "attention", "keypoint_cycles", "patch_cycles", "heatmap_cycles"}
+    deployed, _, _ = load_network(tmp_path)
+    images = torch.randn(2, 3, *SIZE)
+    with torch.no_grad(): assert torch.allclose(deployed(images), deployed.trace(images).heatmaps[0], atol=1e-5)    # one pass is what is used
+
+
+@pytest.mark.parametrize("supervise, names", [("all", {"pose", "pose_later"}), ("last", {"pose"})])
+def test_cycles_that_are_held_to_the_truth(people, supervise, names):
+    run = trainer(people, model="sdpose_nano", supervise=supervise)
+    losses = run.train_epoch()
+    assert set(losses) == names
+
+
+def test_half_precision_gives_the_same_losses_with_cycles_and_a_teacher(people, teacher):
+    changes = dict(overrides=dict(TINY["overrides"], prune_at=(1,), cycles=2, keep_ratio=1.0), keypoint_cycles=0.1, patch_cycles=0.1)
+    both = []
+    for kind in ("fp32", "bf16"):
+        run = taught(people, teacher, precision=kind, **changes)
+        batch = make_batch(people, torch.arange(16), run.recipe, None, run.generator(1), run.model.heatmap_size)
+        both.append(run.train_step(batch))
+    assert set(both[0]) == set(both[1])
+    for name in both[0]: assert abs(both[0][name] - both[1][name]) <= 1e-2 * max(abs(both[0][name]), 1e-2), name
+
+
+def test_the_regression_head_learns_by_residual_log_likelihood(people, tmp_path):
+    run = trainer(people, tmp_path, overrides=dict(TINY["overrides"], head="regression", cycles=2), epochs=4)
+    run.fit()
+    assert run.history[-1]["rle"] < run.history[0]["rle"] and len(list(run.beside.parameters())) > 0
+    load_network(tmp_path)    # the flow is not in the file
 
 
 def test_what_an_objective_learns_is_trained_and_left_behind(people, teacher, tmp_path):
