@@ -5,7 +5,7 @@ from importlib import import_module
 
 # Names that the package offers at its top, by the module that holds them. They are fetched on first use,
 # so that `import dppt_nb` costs nothing.
-_HOMES = {name: "tokenpose" for name in ("create_model", "list_models", "load_released", "macs")}
+_HOMES = {name: "tokenpose" for name in ("create_model", "list_models", "load_backbone", "load_released", "macs", "PoseTransformer")}
 __all__ = [*_HOMES, "__version__"]
 
 

@@ -33,7 +33,7 @@ from .heatmaps import (average_flip, decode_argmax, decode_dark, decode_quarter,
 from .keypoints import DataError, KeypointSet
 from .metrics import bootstrap_interval, pck, pckh
 from .pruning import keep_ratio_at
-from .tokenpose import PoseTransformer, Trace, create_model, nearest
+from .tokenpose import PoseTransformer, Trace, create_model, load_backbone, nearest
 
 # %% ../nbs/11_training.ipynb #5caab266
 def field_types(kind)->dict: # a dataclass
@@ -66,7 +66,8 @@ RECIPE_FIELDS = {
     "supervise": one_of("all", "last"), "output": between(0, 1e9), "features": between(0, 1e9), "attention": between(0, 1e9), "guide": between(0, 1e9),
     "keypoint_cycles": between(0, 1e9), "patch_cycles": between(0, 1e9), "heatmap_cycles": between(0, 1e9), "one_way": ("true or false", lambda v: isinstance(v, bool)),
     "match": one_of("stages", "even", "depth"), "attention_loss": one_of("kl", "mse"), "attention_heads": one_of("mean", "each"),
-    "temperature": between(0.01, 100), "teacher": ("the folder of a trained network", lambda v: isinstance(v, str)), "teacher_model": ("a name of `list_models()`", lambda v: isinstance(v, str)),
+    "temperature": between(0.01, 100), "backbone_weights": ("the path of a checkpoint", lambda v: isinstance(v, str)),
+    "teacher": ("the folder of a trained network", lambda v: isinstance(v, str)), "teacher_model": ("a name of `list_models()`", lambda v: isinstance(v, str)),
     "anneal": ("empty, or two rising shares of the run from 0 to 1", lambda v: len(v) == 0 or len(v) == 2 and 0 <= v[0] < v[1] <= 1),
     "clip_norm": between(0, 1e9), "ema": ("a number from 0 to below 1", lambda v: 0 <= v < 1), "precision": one_of("auto", "fp32", "bf16", "fp16"),
     "seed": whole(0), "decode": one_of("dark", "quarter", "argmax"), "kernel": ("an odd whole number from 3 up", lambda v: v >= 3 and v % 2 == 1),
@@ -89,6 +90,7 @@ class Recipe:
     model: str = "tokenpose_nano"                     # a name from `list_models()`
     image_size: tuple = (128, 96)                     # height and width of the network's input, pixels
     overrides: dict = field(default_factory=dict)     # further arguments of `create_model`
+    backbone_weights: str = ""                        # HRNet's ImageNet weights to start from, as the papers' B and L do
     # what it sees, and what it is told
     augmentation: Augmentation = field(default_factory=Augmentation)
     sigma: float = 1.0                                # width of the target Gaussian, heatmap pixels
@@ -607,6 +609,7 @@ class Trainer:
         self.keypoint_set = train.keypoint_set
         if not len(train): raise DataError(f"{train.name} has no people to train on")
         self.model, self.teacher = self._build(), teacher
+        if recipe.backbone_weights: load_backbone(self.model, recipe.backbone_weights)
         with torch.random.fork_rng():
             torch.manual_seed(recipe.seed)
             self.objectives = objectives or make_objectives(self.model, recipe, teacher)
@@ -625,7 +628,8 @@ class Trainer:
 
     def info(self)->dict:
         "What builds the network again, and where it comes from."
-        return dict(recipe=self.recipe.to_dict(), keypoint_set=self.keypoint_set.to_dict(), epoch=self.epoch, data=self.train_set.name,
+        config = replace(self.model.config, keep_ratio=self.model.keep_ratio)    # for `PoseTransformer.from_pretrained`
+        return dict(config=asdict(config), recipe=self.recipe.to_dict(), keypoint_set=self.keypoint_set.to_dict(), epoch=self.epoch, data=self.train_set.name,
                     taught_by=weights_print(self.teacher))
 
     @property

@@ -9,7 +9,7 @@ import torch
 from dppt_nb.datasets import from_synthetic
 from dppt_nb.keypoints import COCO17, DataError
 from dppt_nb.synthetic import make_people
-from dppt_nb.tokenpose import create_model
+from dppt_nb.tokenpose import PoseTransformer, create_model
 from dppt_nb.training import (AveragedModel, PoseObjective, Recipe, RECIPES, Trainer, evaluate, get_recipe, rate_share,
                               load_network, make_batch, make_objectives, make_optimizers)
 
@@ -270,3 +270,25 @@ def test_what_is_not_a_number_is_null_in_json(tmp_path):
     from dppt_nb.training import write_json
     write_json(tmp_path / "a.json", {"score": math.nan, "rows": [(1.0, math.inf)]})
     assert json.loads((tmp_path / "a.json").read_text()) == {"score": None, "rows": [[1.0, None]]}
+
+
+def test_a_run_folder_is_one_that_from_pretrained_reads(people, tmp_path):
+    trainer(people, tmp_path, model="ppt_nano", overrides=dict(TINY["overrides"], prune_at=(1,), keep_ratio=0.5)).fit(epochs=1)
+    ours, theirs = load_network(tmp_path)[0], PoseTransformer.from_pretrained(tmp_path)
+    assert theirs.about["recipe"]["model"] == "ppt_nano" and theirs.about["keypoint_set"]["names"] and theirs.keep_ratio == 0.5
+    images = torch.randn(2, 3, *SIZE)
+    with torch.no_grad(): assert torch.allclose(ours(images), theirs(images), atol=1e-6)
+
+
+def test_imagenet_weights_start_the_backbone(tmp_path):
+    from safetensors.torch import save_file
+    from dppt_nb.crops import Augmentation
+    small = from_synthetic(make_people(4, COCO17, (64, 64), seed=1, margin=1.5))
+    donor = create_model("tokenpose_b", image_size=(64, 64)).backbone
+    state = {k: torch.full_like(v, 0.25) if v.is_floating_point() else v for k, v in donor.state_dict().items()}
+    save_file({f"backbone.{k}": v.contiguous() for k, v in state.items()}, tmp_path / "hrnet.safetensors")
+    recipe = Recipe(model="tokenpose_b", image_size=(64, 64), backbone_weights=str(tmp_path / "hrnet.safetensors"), augmentation=Augmentation())
+    run = Trainer(recipe, small, device="cpu", bars=False)
+    assert all((p == 0.25).all() for p in run.model.backbone.parameters())
+    with pytest.raises((DataError, ValueError, OSError), match="nowhere"): Trainer(replace(recipe, backbone_weights="nowhere.pth"), small, device="cpu", bars=False)
+    with pytest.raises(ValueError, match="stem|backbone"): Trainer(replace(recipe, model="tokenpose_s_v1"), small, device="cpu", bars=False)
