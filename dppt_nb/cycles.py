@@ -119,7 +119,7 @@ def rle_loss(
     weights: Tensor,     # (B, J) 0 takes a joint out
     flow: ResidualFlow,  # learns along with the network
 ) -> Tensor:             # scalar in nats: the mean over the joints that count
-    "Residual log-likelihood with a Laplace density in front (RLE, Sec. 3.3), less its constant, which the release leaves out too."
+    "Residual log-likelihood, a Laplace density times a learned one (Li et al., ICCV 2021), less its constant as in the release."
     place, log_spread = raw[..., :2].float(), F.logsigmoid(raw[..., 2:].float())
     joints = joints.where(weights[..., None] > 0, place)                                 # what is not labelled is not wrong
     error = (joints - place) * (-log_spread).exp()                                       # (B, J, 2) in spreads

@@ -13,7 +13,7 @@ from dppt_nb.crops import normalize
 from dppt_nb.pruning import (PlaceScores, RandomScores, draw_kept, first_scores, joints_kept, keep_ratio_at, keep_top, often_kept,
                              patch_scores, patches_left)
 from dppt_nb.synthetic import make_people
-from dppt_nb.tokenpose import create_model, load_released
+from dppt_nb.tokenpose import PoseTransformer, create_model, load_released
 from dppt_nb.training import Recipe, load_network
 
 SHIPPED = ("tokenpose_nano", "ppt_nano_d12")
@@ -180,6 +180,15 @@ def test_shipped_networks_score_what_they_say(weights, packer, name):
     assert {k: found[k] for k in found if k != "scores"} == {k: told[k] for k in told if k != "scores"}
     # other processors round otherwise: a few joints at the border of 3,000 may fall on its other side
     assert abs(found["scores"]["PCK@0.2 torso"]["mean"] - told["scores"]["PCK@0.2 torso"]["mean"]) < 0.5
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_networks_load_alike_by_folder_and_by_name(weights, name):
+    networks = [load_network(weights / name)[0], load_network(name)[0], PoseTransformer.from_pretrained(weights / name)]
+    for network in networks[1:]:
+        assert network.config == networks[0].config and not network.training
+        assert all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(network.state_dict().values(), networks[0].state_dict().values()))
+    assert networks[2].about["judged"]["scores"]
 
 
 def test_packing_refuses_what_it_cannot_stand_for(packer):

@@ -7,14 +7,13 @@ import json
 import shlex
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
-
-import torch
 
 from dppt_nb.cli import main, read_changes
 from dppt_nb.datasets import write_whole
 from dppt_nb.train import conditions, synthetic_people
-from dppt_nb.training import evaluate, get_recipe, load_network, pick_device, read_json, write_json
+from dppt_nb.training import evaluate, get_recipe, load_network, pick_device, read_json, recipe_fields, write_json
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "dppt_nb" / "weights"
 
@@ -24,8 +23,7 @@ def recipe_of(command):
     program, task, *words = shlex.split(command)
     if (program, task) != ("dppt", "train"): sys.exit(f"{command!r} does not begin with dppt train")
     given = main.commands["train"].make_context("train", words).params
-    own = ("data", "root", "out", "people", "device", "resume")
-    return get_recipe(given.pop("recipe"), **read_changes({k: v for k, v in given.items() if k not in own}))
+    return get_recipe(given["recipe"], **read_changes({k: given[k] for k in recipe_fields()}))
 
 
 def halve(tensors):
@@ -64,7 +62,8 @@ def ship(run, name, command):
         k: said[k] for k in ("device", "threads", "seconds", "torch", "python")}
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    info = dict(recipe=recipe.to_dict(), keypoint_set=keypoints.to_dict(), epoch=state["epoch"], data=state["data"], trained=trained)
+    info = dict(recipe=recipe.to_dict(), keypoint_set=keypoints.to_dict(), config=asdict(network.config), epoch=state["epoch"],
+                data=state["data"], trained=trained)
     write_halves(partial, network, info)
     write_json(partial / "config.json", info | {"judged": judge(partial), "check": judge(partial, 200)})    # the second is soon repeated
     partial.rename(target)
