@@ -10,6 +10,7 @@ __all__ = ['LESSONS', 'TOKENS', 'STUDIES', 'Row', 'find_rows', 'row_recipe', 'pa
 # %% ../nbs/15_study.ipynb #ba9d162f
 import base64
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -212,13 +213,15 @@ def format_study(runs:list, rows:list, against=("ppt", "tokenpose"))->str:
 
 # %% ../nbs/15_study.ipynb #d44ef23e
 def show_study(runs:list, rows:list, ax=None): # matplotlib axes; None: new ones
-    "Accuracy over multiply-accumulates of the deployed network, with intervals."
+    "Accuracy over multiply-accumulates of the deployed network, with intervals; rows of equal cost stand side by side."
     import matplotlib.pyplot as plt
-    ax = ax or plt.subplots(figsize=(7, 4), dpi=80)[1]
+    ax, beside = ax or plt.subplots(figsize=(7, 4), dpi=80)[1], Counter()
     for row in (r for r in rows if of_row(runs, r.name)):
         score, cost = row_score(runs, row.name), next(iter(of_row(runs, row.name).values()))["macs"] / 1e6
         below, above = (abs(score["mean"] - end) if not math.isnan(end) else 0 for end in score["interval"])
-        ax.errorbar([cost], [score["mean"]], [[below], [above]], fmt="o", capsize=3, label=row.words)
+        place = cost * (1 + 0.005 * beside[cost])
+        beside[cost] += 1
+        ax.errorbar([place], [score["mean"]], [[below], [above]], fmt="o", capsize=3, label=row.words)
     ax.set(xlabel="multiply-accumulates of one picture, millions", ylabel="PCK@0.2, %")
     ax.legend(fontsize=7, bbox_to_anchor=(1.01, 1), loc="upper left")
     return ax
