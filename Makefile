@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo test check export clean outputs readme hooks lock lab distclean
 
-demo: $(VENV)/.plain            ## train the nano network on synthetic people and show what it learned
+demo: $(VENV)/.plain            ## train nano networks on synthetic people and show what they learned
 	$(BIN)/dppt demo --out $(OUT)
 
 test: $(VENV)/.dev              ## what CI runs: clean, export, notebooks, tests
