@@ -7,7 +7,7 @@ __all__ = ['PIXEL_STD', 'IMAGENET_MEAN', 'IMAGENET_STD', 'AUGMENTATIONS', 'UPPER
            'batched_affine', 'crop_affine', 'apply_affine', 'invert_affine', 'uncrop_points', 'warp_batch',
            'crop_image', 'normalize', 'denormalize', 'Augmentation', 'nominal_window', 'central_affine',
            'half_body_window', 'draw_windows', 'mirror', 'jitter_colour', 'inside', 'augment_batch', 'store_geometry',
-           'store_affines', 'table_windows', 'cut_people', 'work_ahead', 'prepare_store']
+           'store_affines', 'counted_lengths', 'table_windows', 'cut_people', 'work_ahead', 'prepare_store']
 
 # %% ../nbs/03_crops.ipynb #3c498c20
 import math
@@ -257,11 +257,11 @@ def mirror(
     visible,       # (B, J)
     keypoint_set,  # KeypointSet, for its left and right pairs
     flip,          # (B,) bool, who is mirrored
-    width,         # of the input
+    length,        # of a row of the input: width - 1 between pixel centres, or width where pixels are counted
 ) -> tuple:        # affines, joints, visible of the same shapes
     "Mirror the chosen people; their left and right joints change names."
     reflect = affines.new_tensor([[-1, 1]]).mT                                           # (2, 1), turns x around
-    edge = affines.new_tensor([width - 1, 0])
+    edge = affines.new_tensor([length, 0])
     mirrored = affines * reflect + F.pad(edge[:, None], (2, 0))                          # (B, 2, 3)
     swapped = joints[:, keypoint_set.flip_index] * reflect[:, 0] + edge                  # (B, J, 2)
     flip = flip[:, None]
@@ -304,6 +304,7 @@ def augment_batch(
     output_size,        # (height, width) of the network's input, of the window's shape but at any resolution
     augmentation=None,  # Augmentation, or None for the plain crop
     generator=None,     # torch.Generator of all draws; needed with an augmentation
+    photo_widths=None,  # (B,) widths of the windows in photograph pixels, for lengths that are counts of pixels (HRNet); None: unbiased
 ) -> tuple:             # images (B, 3, H, W) float32 normalised, joints (B, J, 2) in input pixels, visible (B, J)
     "Stored crops to network inputs: one affine map a person, one `grid_sample` a batch. ValueError without generator or for another shape."
     if augmentation is not None and generator is None:
@@ -311,13 +312,13 @@ def augment_batch(
     center, scale = nominal_window(images.shape[-2:], margin, output_size)
     dense = int(max(1, (scale[0] * PIXEL_STD - 1) / (output_size[1] - 1)))               # stored pixels to an input pixel
     center, scale = center.to(joints.device), scale.to(joints.device)
-    if augmentation is None:
-        affines = batched_affine(center[None], scale[None], 0.0, output_size).expand(len(images), 2, 3)
-        joints = apply_affine(joints, affines)
-    else:
-        centers, scales, degrees, flip = draw_windows(joints, visible, keypoint_set, center, scale, augmentation, generator)
-        affines = batched_affine(centers, scales, degrees, output_size)
-        affines, joints, visible = mirror(affines, apply_affine(joints, affines), visible, keypoint_set, flip, output_size[1])
+    if augmentation is None: centers, scales, degrees, flip = center[None], scale[None], 0.0, None
+    else: centers, scales, degrees, flip = draw_windows(joints, visible, keypoint_set, center, scale, augmentation, generator)
+    if photo_widths is not None: scales = scales * counted_lengths(photo_widths, scale[0] * PIXEL_STD)[:, None]
+    unbiased = photo_widths is None
+    affines = batched_affine(centers.expand(len(scales), 2), scales, degrees, output_size, unbiased).expand(len(images), 2, 3)
+    joints = apply_affine(joints, affines)
+    if flip is not None: affines, joints, visible = mirror(affines, joints, visible, keypoint_set, flip, output_size[1] - unbiased)
     pictures = warp_batch(images, affines, output_size, dense)                           # (B, 3, H, W), 0..255
     if augmentation is not None and (augmentation.colour or augmentation.grey):
         pictures = jitter_colour(pictures, augmentation.colour, augmentation.grey, generator)
@@ -344,6 +345,14 @@ def store_affines(
     affines = batched_affine(as_double(centers), as_double(scales), 0.0, window).numpy()
     affines[:, :, 2] += (stored_size[1] - window[1]) / 2, (stored_size[0] - window[0]) / 2
     return affines
+
+# %% ../nbs/03_crops.ipynb #c0af7a68
+def counted_lengths(
+    photo_widths,   # (B,) widths of the people's windows, pixels of the photograph
+    stored_width,   # the same window in pixels of the stored crop
+) -> torch.Tensor:  # (B,)
+    "Factors for windows in a stored crop, which was cut by lengths between centres, so that they are counts of the photograph's pixels."
+    return photo_widths * (stored_width - 1) / ((photo_widths - 1) * stored_width)
 
 # %% ../nbs/03_crops.ipynb #db78ab8f
 def table_windows(

@@ -131,9 +131,10 @@ def joint_shares(
     joints: Tensor, # (..., 2) x, y in pixels of the network's input
     image_size,     # (height, width)
     heatmap_size,   # (height, width) of the heatmaps that the head draws
+    unbiased: bool = True, # as in `rescale_joints`
 ) -> Tensor:        # (..., 2)
     "Joints as shares of width and height, such that the head draws them where `encode_heatmaps` would."
-    return (rescale_joints(joints, image_size, heatmap_size) + .5) / joints.new_tensor(heatmap_size[::-1])
+    return (rescale_joints(joints, image_size, heatmap_size, unbiased) + .5) / joints.new_tensor(heatmap_size[::-1])
 
 # %% ../nbs/10_cycles.ipynb #8d936654
 class RegressionObjective(nn.Module):
@@ -142,14 +143,15 @@ class RegressionObjective(nn.Module):
 
     def __init__(self,
         cycles: int = 1, # passes through the encoder
+        unbiased: bool = True, # lengths between pixel centres, as in `joint_shares`
     ):
         super().__init__()
         if cycles < 1: raise DataError(f"cycles is {cycles}; it must be at least 1")
-        self.cycles, self.flow = cycles, ResidualFlow()
+        self.cycles, self.unbiased, self.flow = cycles, unbiased, ResidualFlow()
 
     def forward(self, seen: Trace, batch, progress) -> dict: # of `batch`: images (B, 3, H, W), joints (B, J, 2), weights (B, J)
         "The loss, summed over the cycles."
         check_cycles(seen, self.cycles)
         if seen.logits[0].ndim != 3: raise DataError("residual log-likelihood needs a head that points; create the model with head='regression'")
-        joints = joint_shares(batch.joints, batch.images.shape[2:], seen.heatmaps[0].shape[2:])
+        joints = joint_shares(batch.joints, batch.images.shape[2:], seen.heatmaps[0].shape[2:], self.unbiased)
         return {"rle": sum(rle_loss(raw, joints, batch.weights, self.flow) for raw in seen.logits[:self.cycles])}

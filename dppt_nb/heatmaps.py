@@ -213,34 +213,37 @@ def photo_joints(
     return uncrop_points(joints, batched_affine(center, scale, 0.0, heatmap_size, unbiased))
 
 # %% ../nbs/04_heatmaps.ipynb #1fef973f
-def _decode(heatmaps, center, scale, method, kernel=11):
+def _decode(heatmaps, center, scale, method, unbiased, kernel=11):
     joints, scores = heatmap_coordinates(heatmaps, method, kernel)
-    return photo_joints(joints, center, scale, heatmaps.shape[-2:]), scores
+    return photo_joints(joints, center, scale, heatmaps.shape[-2:], unbiased), scores
 
 def decode_argmax(
     heatmaps,  # (B, J, H, W)
     center,    # (B, 2) as in `decode_dark`
     scale,     # (B, 2)
+    unbiased=True,  # as in `photo_joints`
 ) -> tuple:    # keypoints (B, J, 2) in pixels of the photograph, scores (B, J)
     "The highest pixel of each map, in the photograph."
-    return _decode(heatmaps, center, scale, "argmax")
+    return _decode(heatmaps, center, scale, "argmax", unbiased)
 
 def decode_quarter(
     heatmaps,  # (B, J, H, W)
     center,    # (B, 2) as in `decode_dark`
     scale,     # (B, 2)
+    unbiased=True,  # as in `photo_joints`
 ) -> tuple:    # keypoints (B, J, 2) in pixels of the photograph, scores (B, J)
     "The highest pixel moved by a quarter, in the photograph."
-    return _decode(heatmaps, center, scale, "quarter")
+    return _decode(heatmaps, center, scale, "quarter", unbiased)
 
 def decode_dark(
     heatmaps,   # (B, J, H, W) of any float type; bumps or probabilities
     center,     # (B, 2) middle of each person's window, pixels of the photograph; tensor or array
     scale,      # (B, 2) its size, units of 200 px
     kernel=11,  # size of the blur, heatmap pixels
+    unbiased=True,  # as in `photo_joints`
 ) -> tuple:     # keypoints (B, J, 2) in pixels of the photograph, scores (B, J)
     "DARK decoding, as in the releases of DarkPose, TokenPose and PPT."
-    return _decode(heatmaps, center, scale, "dark", kernel)
+    return _decode(heatmaps, center, scale, "dark", unbiased, kernel)
 
 # %% ../nbs/04_heatmaps.ipynb #ae8294bf
 def flip_back(

@@ -130,7 +130,7 @@ def device_name(device)->str:
 def conditions(recipe:Recipe, data:str, split:str, crops:CropSet, device, seconds:float)->dict: # what the run took
     "What a reader has to know to repeat or doubt a number."
     return dict(model=recipe.model, data=data, split=split, people=len(crops), left_out=crops.left_out, image_size=recipe.image_size,
-                decode=recipe.decode, mirror=recipe.mirror, seed=recipe.seed, epochs=recipe.epochs, device=device_name(device),
+                decode=recipe.decode, mirror=recipe.mirror, flip_shift=recipe.flip_shift, unbiased=recipe.unbiased, seed=recipe.seed, epochs=recipe.epochs, device=device_name(device),
                 threads=torch.get_num_threads(), seconds=round(seconds, 1), torch=torch.__version__, python=platform.python_version())
 
 # %% ../nbs/14_train.ipynb #c4b57aef
@@ -218,7 +218,7 @@ def evaluate_checkpoint(
     bars=True,
     people=None, # how many synthetic people
     boxes=None, # a detector's results file, in place of annotated boxes
-    **changes, # fields of the recipe that decide how it is judged: mirror, decode
+    **changes, # fields of the recipe that decide how it is judged: mirror, flip_shift, decode
 )->dict: # what is written to results.json
     "Judge a finished network on people of its keypoint set; COCO's data sets get AP and the file that pycocotools reads."
     device = pick_device(device)
@@ -230,10 +230,13 @@ def evaluate_checkpoint(
         raise DataError(f"{checkpoint} finds {keypoints.name} keypoints, but {data} is labelled with {crops.keypoint_set.name}; "
                         "judge it on data of its own kind")
     truth, start = coco_annotations(data, root, split), time.time()
+    if data in AP_DATA and recipe.boxes == "detected" and not boxes:
+        print("judged in annotated boxes; this protocol's published AP is of a detector's, name its results file with --boxes")
     joints, confidence = predict_joints(network, crops, recipe, bars=bars)
     scores = score_joints(joints, crops) if crops.visible.any() else {}
     if truth: scores = {"AP": score_coco(joints, confidence, crops, truth, folder)} | scores
-    results = dict(conditions=conditions(recipe, data, split, crops, device, time.time() - start), scores=scores)
+    known = dict(conditions(recipe, data, split, crops, device, time.time() - start), boxes=Path(boxes).name if boxes else "annotated")
+    results = dict(conditions=known, scores=scores)
     write_json(folder / "results.json", results)
     return results
 
@@ -256,7 +259,7 @@ def show_answers(
     device = next(network.parameters()).device
     batch = make_batch(crops, torch.arange(len(crops)), recipe, None, torch.Generator(device), network.heatmap_size)
     with torch.no_grad(): trace = network.trace(batch.images)
-    answers = rescale_joints(heatmap_coordinates(trace.heatmaps[0])[0], network.heatmap_size, recipe.image_size).cpu()
+    answers = rescale_joints(heatmap_coordinates(trace.heatmaps[0])[0], network.heatmap_size, recipe.image_size, recipe.unbiased).cpu()
     token, tokens = crops.keypoint_set.index(joint), len(crops.keypoint_set)
     looks = trace.attention[0][-1][:, :, token, tokens:].mean(1).cpu()                         # (B, patches)
     titles = ["photograph", "truth", "answer", "heatmaps", f"attention of the\n{joint.replace('_', ' ')} token"]
@@ -288,7 +291,7 @@ def show_networks(
     for i, photo in enumerate(photos): draw(axes[0, i], photo, batch.joints, i)
     for row, network in zip(axes[1:], networks.values()):
         with torch.no_grad(): trace = network.trace(batch.images, 1)
-        answers = rescale_joints(heatmap_coordinates(trace.heatmaps[0])[0], heatmap_size, recipe.image_size)
+        answers = rescale_joints(heatmap_coordinates(trace.heatmaps[0])[0], heatmap_size, recipe.image_size, recipe.unbiased)
         for i, photo in enumerate(photos): draw(row[i], draw_kept(photo, trace.kept[0][-1][i], network.config.grid, 0.5), answers, i)
     for ax in axes.flat: ax.set(xticks=[], yticks=[])
     for ax, title in zip(axes[:, 0], ["truth", *networks]): ax.set_ylabel(title)
@@ -296,7 +299,7 @@ def show_networks(
     return figure
 
 # %% ../nbs/14_train.ipynb #e115854f
-DEMO = ("tokenpose_nano", "ppt_nano", "dppt_nano")    # recipes that the demo trains
+DEMO = ("tokenpose_nano", "ppt_nano", "dppt_nano", "sdpose_nano", "sd_dppt_nano")    # recipes that the demo trains
 DEMO_EPOCHS = 5                                       # enough to learn synthetic people, few enough for a coffee
 
 
@@ -317,20 +320,20 @@ def format_table(rows:list)->str: # of `demo_row`
     return "\n".join(lines)
 
 # %% ../nbs/14_train.ipynb #4cbfb746
-def demo_network(recipe:Recipe, crops:dict, teacher, device=None)->tuple: # split -> CropSet; network or None -> network, row, Trainer
+def demo_network(name:str, recipe:Recipe, crops:dict, teacher, device=None)->tuple: # split -> CropSet; network or None -> network, row, Trainer
     "Train one network of the demo and judge it."
-    print(f"\ntraining {recipe.model} for {recipe.epochs} epochs", flush=True)
+    print(f"\ntraining {name} for {recipe.epochs} epochs", flush=True)
     trainer = Trainer(recipe, crops["train"], crops["val"], device=device, teacher=teacher)
     network, took = trainer.fit(), sum(row["train_seconds"] for row in trainer.history)
-    return network, demo_row(recipe.model, evaluate(network, crops["test"], recipe), network, took), trainer
+    return network, demo_row(name, evaluate(network, crops["test"], recipe), network, took), trainer
 
 
 def demo_teacher(fresh:bool, crops:dict, device=None)->tuple: # network, its row
     "The teacher of the demo: the one that ships, or one that is trained now by the same recipe."
     network, recipe, _ = load_network(DEMO_TEACHER, pick_device(device))
     if fresh:
-        network, row, _ = demo_network(recipe, crops, None, device)
-        return network, dict(row, model=f"teacher, {recipe.epochs} epochs")
+        network, row, _ = demo_network(f"teacher, {recipe.epochs} epochs", recipe, crops, None, device)
+        return network, row
     return network, demo_row(f"teacher, ships with it", evaluate(network, crops["test"], recipe), network)
 
 
@@ -351,7 +354,7 @@ def run_demo(
     rows = [demo_row("mean pose", score_joints(answer_mean_pose(mean_pose(crops["train"]), crops["test"]), crops["test"])), taught_by]
     networks, start = {}, time.time()
     for name in names:
-        networks[name], row, trainer = demo_network(get_recipe(name, epochs=epochs), crops, teacher, device)
+        networks[name], row, trainer = demo_network(name, get_recipe(name, epochs=epochs), crops, teacher, device)
         save_network(make_folder(out / name), networks[name].state_dict(), trainer.info())
         rows.append(row)
     known = conditions(trainer.recipe.change(model=", ".join(names)), "synthetic", "test", crops["test"], device, time.time() - start)
@@ -360,7 +363,7 @@ def run_demo(
     show_networks(networks, some, first).savefig(out / "demo.png", dpi=110)
     show_answers(networks[names[0]], some, first).savefig(out / "answers.png", dpi=110)
     print(f"\n{format_table(rows)}\n\nScores: percentage of joints within 0.2 of the torso, on {len(crops['test'])} people never seen, mirrored test; one seed."
-          f"\nThe teacher taught dppt_nano; it learned for longer than the others, elsewhere unless --fresh-teacher."
+          f"\nThe teacher taught dppt_nano and sd_dppt_nano; it learned for longer than the others, elsewhere unless --fresh-teacher."
           f"\nPictures: {out / 'demo.png'}, {out / 'answers.png'}   Table: {out / 'results.json'}   Networks: folders in {out}")
     return networks, rows
 

@@ -88,9 +88,9 @@ def test_rows_and_teachers_are_named_or_refused():
     with pytest.raises(DataError, match="no study 'dpt'"): find_rows("dpt")
     with pytest.raises(DataError, match="no row 'pptt'"): find_rows("dppt", ["pptt"])
     with pytest.raises(DataError, match="--teacher"): row_recipe(find_rows("dppt", ["dppt"])[0], "tokenpose_nano", 0)
-    recipes = [row_recipe(row, "tokenpose_nano", 1, 12, "t") for rows in STUDIES.values() for row in rows]
+    recipes = [row_recipe(row, "tokenpose_nano", 1, 12, "t") for study, rows in STUDIES.items() if study != "protocol" for row in rows]
     for rows in STUDIES.values():    # no two rows of a study are the same run
-        assert len({json.dumps(row_recipe(row, "tokenpose_nano", 1, 12, "t").to_dict()) for row in rows}) == len(rows)
+        assert len({(row.of, json.dumps(row_recipe(row, "tokenpose_nano", 1, 12, "t").to_dict())) for row in rows}) == len(rows)
     shared = {row.name: row.changes for rows in STUDIES.values() for row in rows}    # and a name means one thing in all of them
     assert all(shared[row.name] == row.changes for rows in STUDIES.values() for row in rows)
     assert {(r.seed, r.epochs, r.batch_size, r.augmentation) for r in recipes} == {(1, 12, 64, recipes[0].augmentation)}

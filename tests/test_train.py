@@ -4,7 +4,7 @@ import json
 import pytest
 
 import dppt_nb.train as train
-from dppt_nb.training import load_network
+from dppt_nb.training import RECIPES, load_network
 
 
 @pytest.mark.parametrize("fresh", [False, True])
@@ -20,7 +20,9 @@ def test_the_demo_trains_judges_draws_and_keeps_its_networks(tmp_path, monkeypat
     assert all((tmp_path / name).is_file() and (tmp_path / name).stat().st_size > 10_000 for name in ("demo.png", "answers.png"))
     written = json.loads((tmp_path / "results.json").read_text())
     assert [row["model"] for row in written["rows"]][2:] == list(train.DEMO) and written["conditions"]["split"] == "test"
-    for name in train.DEMO: assert load_network(tmp_path / name)[0].config.name == name
+    for name in train.DEMO:
+        recipe = load_network(tmp_path / name)[1]
+        assert recipe.model == RECIPES[name].model and recipe.overrides == RECIPES[name].overrides
     said = capsys.readouterr().out
     assert "ships with it" in said or fresh
 

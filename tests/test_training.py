@@ -26,7 +26,8 @@ def trainer(people, out=None, **changes):
     return Trainer(Recipe(**TINY).change(**changes), people, people, out, "cpu", bars=False)
 
 
-@pytest.mark.parametrize("changes", [dict(), dict(optimizer="adam", ema=0.0, schedule="steps", milestones=(1, 2)), dict(optimizer="adamw"), dict(precision="bf16"), dict(precision="fp32")])
+@pytest.mark.parametrize("changes", [dict(), dict(optimizer="adam", ema=0.0, schedule="steps", milestones=(1, 2)), dict(optimizer="adamw"), dict(precision="bf16"), dict(precision="fp32"),
+                                     dict(unbiased=False, flip_shift=True)])
 def test_killed_and_resumed_is_the_same_to_the_bit(people, tmp_path, changes):
     through = trainer(people, **changes).fit()
     trainer(people, tmp_path / "run", **changes).fit(epochs=1)
