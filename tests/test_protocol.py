@@ -119,6 +119,7 @@ def test_every_row_of_a_study_can_follow_a_protocol():
             recipe = row_recipe(row, "tokenpose_nano", 0, 12, "t", "mmpose")
             assert not recipe.unbiased and recipe.overrides["attention_scale"] == "head"
             assert row.changes.get("overrides", {}).items() <= recipe.overrides.items()
+            assert recipe.anneal == (row.changes.get("anneal") or ())    # how slowly patches go is the row's own affair
     assert row_recipe(find_rows("dppt", ["ppt"])[0], "tokenpose_nano", 0, protocol="tokenpose").anneal == ()    # as its row says
 
 

@@ -4,13 +4,15 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from dppt_nb.cli import main
 from dppt_nb.keypoints import DataError
 from dppt_nb.metrics import mean_rate
-from dppt_nb.study import (STUDIES, collect, combine, difference, find_rows, format_study, mean_hits, pack_bits, row_recipe, row_score,
-                           run_study, show_study, unpack_bits)
+from dppt_nb.study import (CLAIMS, STUDIES, collect, combine, difference, find_rows, format_claims, format_study, mean_hits, pack_bits, row_recipe,
+                           row_score, run_study, show_study, unpack_bits, verdict)
+from dppt_nb.tokenpose import create_model
 from dppt_nb.train import train_recipe
 from dppt_nb.training import get_recipe
 
@@ -94,6 +96,50 @@ def test_rows_and_teachers_are_named_or_refused():
     shared = {row.name: row.changes for rows in STUDIES.values() for row in rows}    # and a name means one thing in all of them
     assert all(shared[row.name] == row.changes for rows in STUDIES.values() for row in rows)
     assert {(r.seed, r.epochs, r.batch_size, r.augmentation) for r in recipes} == {(1, 12, 64, recipes[0].augmentation)}
+
+
+@pytest.mark.parametrize("base", ["tokenpose_s_v1_coco", "tokenpose_b_mpii", "tokenpose_l_d6_coco"])
+def test_every_row_is_there_at_the_papers_sizes(base):
+    own, built = get_recipe(base), {}
+    for rows in STUDIES.values():
+        for row in rows:
+            recipe = row_recipe(row, base, 0, 12, "t")
+            key = recipe.model, str(recipe.overrides)
+            if key not in built:
+                with torch.device("meta"): built[key] = create_model(recipe.model, 14, recipe.image_size, **recipe.overrides)
+            model = built[key]
+            pruned = row.changes.get("model", "").startswith(("ppt", "dppt"))
+            assert bool(model.config.prune_at) == pruned and (recipe.sigma, recipe.batch_size if row.name != "large_batch" else 128) == (own.sigma, 128)
+            assert model.config.cycles == (row.changes.get("overrides", {}).get("cycles") or (2 if row.changes.get("model") == "sdpose_nano" else 1))
+            assert not row.changes.get("features") or recipe.features == 5e-4    # beside a squared error
+            assert recipe.one_way == row.changes.get("one_way", False)
+    with torch.device("meta"): whole = create_model(own.model, 14, own.image_size)
+    assert model.config.attention_scale == whole.config.attention_scale
+
+
+def test_a_study_runs_with_the_papers_head(tmp_path):
+    base = get_recipe("tokenpose_s_v1_coco", image_size=(64, 48), epochs=1, batch_size=16, milestones=(), kernel=5, sigma=1.0)
+    train_recipe(base, out=tmp_path / "teacher", device="cpu", bars=False, people=16)
+    runs = run_study("sdpose", data="synthetic", base=base, seeds=(0,), device="cpu", people=16, teacher=tmp_path / "teacher",
+                     names=("sdpose", "sd_dppt"), out=tmp_path / "study")
+    assert [run["recipe"]["model"] for run in sorted(runs, key=lambda run: run["row"])] == ["ppt_s", "tokenpose_s_v1"]
+
+
+def test_what_the_base_overrides_stays():
+    recipe = row_recipe(find_rows("sdpose", ["sd_dppt"])[0], TOY, 0, teacher="t")
+    assert recipe.overrides == {"width": 32, "heads": 2, "cycles": 2}
+
+
+@pytest.mark.parametrize("interval, words", [((.1, 2.), "holds"), ((-2., -.1), "does not hold"), ((-1., 1.), "cannot be told"), ((math.nan, math.nan), "cannot be told")])
+def test_verdicts(interval, words):
+    assert verdict(dict(interval=interval)).startswith(words) and verdict(None) == "not run"
+
+
+def test_claims_are_about_rows_that_exist_and_have_a_source():
+    rows = {row.name for rows in STUDIES.values() for row in rows}
+    for claim in CLAIMS: assert {claim.row, claim.other} <= rows and claim.source
+    table = format_claims(made_up([(.7, .7, .7), (.5, .5, .5)], rows=("dppt", "ppt"))).splitlines()
+    assert len(table) == len(CLAIMS) + 1 and sum("not run" in line for line in table) == len(CLAIMS) - 1 and any(" holds " in line for line in table)
 
 
 def test_the_figure_shows_every_row_that_was_run():
