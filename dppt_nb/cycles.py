@@ -35,7 +35,7 @@ def heatmap_cycle_loss(
 ) -> Tensor:         # scalar
     "How far a cycle's answer is from the next one's (the caption of SDPose's Fig. 3)."
     ours, later = ours.float(), later.detach().float()
-    if kind == "mse": return 0.5 * ((ours - later).square().mean((-2, -1)) * weights.square()).mean()
+    if kind == "mse": return 0.5 * ((ours - later).square().mean((-2, -1)) * weights.square()).mean()    # squared: a weight multiplies both maps (TokenPose)
     ours, later = (logits.flatten(2).log_softmax(-1) for logits in (ours, later))
     each = F.kl_div(ours, later, log_target=True, reduction="none").sum(-1)              # (B, J)
     return (each * weights).sum() / weights.sum().clamp(min=1)
