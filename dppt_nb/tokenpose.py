@@ -30,7 +30,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from .datasets import write_whole
-from .tokens import BasicBlock, HRNet, Pixels, PoseTokens, Pyramid, Stem, conv_step, join_patches
+from .tokens import BasicBlock, HRNet, Pixels, PoseTokens, Pyramid, Stem, conv_step, in_inference, join_patches
 
 # %% ../nbs/07_tokenpose.ipynb #ecbc1eaa
 class Attention(nn.Module):
@@ -390,8 +390,7 @@ class PoseTransformer(nn.Module, PyTorchModelHubMixin, library_name="dppt-nb", p
         images: Tensor, # (B, 3, H, W) float, ImageNet-normalised
         logits: bool = False, # the head's raw output, for losses; the same for the papers' head
     ) -> Tensor: # (B, J, H/4, W/4) heatmaps
-        maps = self.backbone(self.check_images(images))
-        x = self.tokens(maps[-1])                                                   # (B, J + patches, width)
+        x, maps = self.start_in_pieces(self.check_images(images))                   # (B, J + patches, width)
         ends, kept = self.encoder(x, self.tokens.code, self.all_patches(x))
         raw = self.head(*self.read(ends), maps, kept)
         return raw if logits else self.head.heatmaps(raw)
@@ -403,9 +402,8 @@ class PoseTransformer(nn.Module, PyTorchModelHubMixin, library_name="dppt-nb", p
     ) -> Trace:
         "The same weights, run so that tokens, attention and surviving patches are recorded; gradients flow as usual."
         self.check_pass(cycles := self.config.cycles if cycles is None else cycles, look)
-        maps, trace = self.backbone(self.check_images(images)), Trace([], [], [], [], [], [], [])
-        x, code = self.tokens(maps[-1]), self.tokens.code
-        kept = self.all_patches(x)
+        (x, maps), code = self.start(self.check_images(images)), self.tokens.code
+        kept, trace = self.all_patches(x), Trace([], [], [], [], [], [], [])
         for cycle in range(cycles):
             record = []
             ends, kept = self.encoder(x, code, kept, cycle == 0, record, look)
@@ -417,6 +415,18 @@ class PoseTransformer(nn.Module, PyTorchModelHubMixin, library_name="dppt-nb", p
             trace.attention.append(attention); trace.seen.append(seen); trace.kept.append(left)
             x, code = ends[-1], take_patches(self.tokens.code, kept, self.num_keypoints)
         return trace
+
+    def start(self, images: Tensor) -> tuple[Tensor, list[Tensor]]: # (B, J + patches, width) tokens, and the backbone's maps
+        "Backbone and embedding."
+        maps = self.backbone(images)
+        return self.tokens(maps[-1]), maps
+
+    def start_in_pieces(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        "The same; in inference on a CPU a few images at a time, and maps that the head does not read are dropped."
+        if torch.compiler.is_compiling() or not in_inference(self, images): return self.start(images)
+        few = max(1, torch.get_num_threads() * 2 ** 17 // math.prod(self.image_size))               # 2 of 256 x 192 in a thread
+        tokens, maps = zip(*(self.start(some) for some in images.split(few)))
+        return torch.cat(tokens), [torch.cat(level) for level in zip(*maps)] if isinstance(self.head, DotHead) else []
 
     @property
     def keep_ratio(self) -> float:

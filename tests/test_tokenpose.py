@@ -159,6 +159,20 @@ def test_fast_path_equals_traced_path(network, batch):
             assert trace.kept[cycle][layer].shape == (batch, patches)
 
 
+@pytest.mark.parametrize("name, overrides", [("ppt_s", {}), ("ppt_s", dict(head="dot")), ("sdpose_reg", {}), ("tokenpose_b", dict(head="dot")), ("tokenpose_t", {}),
+                                             ("ppt_nano", {})])
+def test_pieces_of_a_batch_give_the_same(name, overrides, monkeypatch):
+    "A CPU takes a few images at a time through the backbone; with gradients, traced and one by one the answer is the same."
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    model, pieces = random_network(name, (256, 192), **overrides), []
+    images = images_for(model, 3)
+    model.backbone.register_forward_hook(lambda module, given, made: pieces.append(len(given[0])))
+    with torch.no_grad(): answer, traced = model(images), model.trace(images, 1, look=()).heatmaps[0]
+    assert pieces == [2, 1, 3]
+    with torch.inference_mode(): alone = torch.cat([model(image[None]) for image in images])
+    for other in (traced, alone, model(images)): assert torch.allclose(answer, other, rtol=1e-3, atol=1e-4 * answer.abs().max().item())
+
+
 @pytest.mark.parametrize("cycles", [1, 2])
 def test_a_look_sees_what_the_full_trace_sees(network, cycles):
     images, depth = images_for(network), network.config.depth

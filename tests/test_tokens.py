@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+import torch.utils.checkpoint
 
-from dppt_nb.tokens import HRNet, Pixels, PoseTokens, Pyramid, Stem, join_patches, sine_position_code, split_patches
+from dppt_nb.tokens import Bottleneck, HRNet, Pixels, PoseTokens, Pyramid, Stem, join_patches, sine_position_code, split_patches
 
 
 @pytest.mark.parametrize("shape, patch", [((1, 3, 8, 6), (4, 3)), ((5, 7, 16, 16), (2, 2)), ((2, 1, 12, 18), (6, 9)), ((3, 4, 5, 5), (1, 1))])
@@ -47,6 +48,50 @@ def test_backbones_keep_their_promises(backbone):
     maps = backbone.eval()(torch.randn(2, 3, 64, 96))
     assert [x.shape[1] for x in maps] == list(backbone.channels)
     assert [(64 // x.shape[2], 96 // x.shape[3]) for x in maps] == [(s, s) for s in backbone.strides]
+
+
+def with_statistics(backbone):
+    "As if it had been trained: norms that do something."
+    torch.manual_seed(0)
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, .1); module.running_var.uniform_(.5, 2)
+            module.weight.data.uniform_(.5, 1.5); module.bias.data.normal_(0, .1)
+    return backbone
+
+
+@pytest.mark.parametrize("backbone", [Stem(16, 2), HRNet(32), HRNet(32, bottleneck=32), Pyramid()])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_shortcuts_of_inference_change_nothing(backbone, batch):
+    "In double precision, where norms that went into convolutions can only differ by rounding."
+    backbone, images = with_statistics(backbone).double().eval(), torch.randn(batch, 3, 64, 48, dtype=torch.float64)
+    before = images.clone()
+    wanted = backbone(images)                                               # with gradients: step by step
+    for guard in (torch.no_grad, torch.inference_mode):
+        with guard(): maps = backbone(images)
+        for one, other in zip(maps, wanted): assert one.shape == other.shape and torch.allclose(one, other, rtol=1e-9, atol=1e-9)
+    assert torch.equal(images, before) and wanted[-1].requires_grad and not maps[-1].requires_grad
+
+
+def test_training_takes_no_shortcut():
+    "Batch statistics are taken and remembered, also where no gradient is wanted."
+    one, other, images = with_statistics(Stem(8, 2)).train(), with_statistics(Stem(8, 2)).train(), torch.randn(2, 3, 32, 32)
+    other.load_state_dict(one.state_dict())
+    with torch.no_grad(): without = other(images)[0]
+    assert torch.equal(one(images)[0], without)
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values()))
+    assert one.bn1.num_batches_tracked == 1
+
+
+@pytest.mark.parametrize("mode", [True, False])
+@pytest.mark.parametrize("channels", [8, 3])
+def test_gradients_of_a_block(channels, mode):
+    "The sum is written into a map in place; first and second derivatives must not notice."
+    block = with_statistics(Bottleneck(channels, 2)).double().train(mode)
+    x = torch.randn(2, channels, 3, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(block, x) and torch.autograd.gradgradcheck(block, x)
+    again = torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)
+    assert torch.equal(torch.autograd.grad(again.sum(), x)[0], torch.autograd.grad(block(x).sum(), x)[0])
 
 
 @pytest.mark.parametrize("width, file", [(32, "tokenpose_b"), (48, "tokenpose_l_d24")])
