@@ -304,7 +304,7 @@ def augment_batch(
     output_size,        # (height, width) of the network's input, of the window's shape but at any resolution
     augmentation=None,  # Augmentation, or None for the plain crop
     generator=None,     # torch.Generator of all draws; needed with an augmentation
-    photo_widths=None,  # (B,) widths of the windows in photograph pixels, for lengths that are counts of pixels (HRNet); None: unbiased
+    photo_widths=None,  # (B,) widths of the windows in photograph pixels, for lengths that are counts of pixels, see `counted_lengths` below; None: unbiased
 ) -> tuple:             # images (B, 3, H, W) float32 normalised, joints (B, J, 2) in input pixels, visible (B, J)
     "Stored crops to network inputs: one affine map a person, one `grid_sample` a batch. ValueError without generator or for another shape."
     if augmentation is not None and generator is None:

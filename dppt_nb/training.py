@@ -221,6 +221,7 @@ def protocol_changes(
 )->dict: # fields of a recipe
     "What has to change in a recipe for it to follow a released code base."
     if name not in PROTOCOLS: raise DataError(f"there is no protocol {name!r}; there are {' and '.join(PROTOCOLS)}")
+    if recipe.model not in VARIANTS: raise DataError(f"there is no model {recipe.model!r}; nearest names: {nearest(recipe.model, VARIANTS)}")
     network, first = {**VARIANTS[recipe.model], **recipe.overrides}, name == "tokenpose"
     scale = "model" if first and network.get("backbone", "stem") == "stem" else "head"
     switches = PROTOCOLS[name] | dict(anneal=_SLOWLY["anneal"] if first and network.get("prune_at") else ())

@@ -125,6 +125,30 @@ def test_a_study_runs_with_the_papers_head(tmp_path):
     assert [run["recipe"]["model"] for run in sorted(runs, key=lambda run: run["row"])] == ["ppt_s", "tokenpose_s_v1"]
 
 
+def test_weights_go_with_the_loss_and_steps_with_the_epochs():
+    sdpose, dppt = (find_rows("sdpose", [name])[0] for name in ("sdpose", "dppt"))
+    at = lambda row, base, **more: row_recipe(row, base, 0, teacher="t", **more)
+    assert at(sdpose, "tokenpose_s_v1_coco").keypoint_cycles == 2.5e-6 and at(sdpose, "tokenpose_s_v1_coco", protocol="mmpose").keypoint_cycles == 5e-6
+    assert at(dppt, get_recipe("tokenpose_nano", overrides={"head": "mlp"})).features == 5e-4
+    assert at(dppt, get_recipe("tokenpose_s_v1_coco", loss="cross_entropy")).features == 1.0
+    assert at(sdpose, "tokenpose_s_v1_coco", epochs=30).milestones == (20, 26) and at(sdpose, "tokenpose_nano", epochs=12).milestones == (200, 260)
+    both = get_recipe("tokenpose_s_v1_coco", protocol="tokenpose")
+    assert at(sdpose, both, protocol="mmpose").overrides["attention_scale"] == "head"
+
+
+def test_another_study_in_the_same_folder_is_refused(tmp_path):
+    settings = dict(data="synthetic", base=TOY, seeds=(0,), device="cpu", people=16, names=("tokenpose", "argmax"), out=tmp_path)
+    assert run_study("protocol", **settings) == run_study("protocol", **settings)
+    with pytest.raises(DataError, match="holds a run with epochs = 2, not 3; name another --out"): run_study("protocol", epochs=3, **settings)
+    with pytest.raises(DataError, match="holds a run with overrides = .*attention_scale"): run_study("protocol", protocol="mmpose", **settings)
+    with pytest.raises(DataError, match="holds a run with split = 'test', not 'val'"): run_study("protocol", split="val", **settings)
+
+
+def test_a_teacher_that_is_missing_is_missed_before_anything_is_trained(tmp_path):
+    with pytest.raises(DataError, match="--teacher"): run_study("sdpose", data="synthetic", base=TOY, seeds=(0,), names=("tokenpose", "dppt"), out=tmp_path)
+    assert not list(tmp_path.glob("*-seed0"))
+
+
 def test_what_the_base_overrides_stays():
     recipe = row_recipe(find_rows("sdpose", ["sd_dppt"])[0], TOY, 0, teacher="t")
     assert recipe.overrides == {"width": 32, "heads": 2, "cycles": 2}
