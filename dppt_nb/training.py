@@ -15,6 +15,7 @@ __all__ = ['RECIPE_FIELDS', 'RECIPES', 'PROTOCOLS', 'field_types', 'whole', 'bet
 import hashlib
 import json
 import math
+import os
 import sys
 import time
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -530,7 +531,7 @@ def make_folder(path)->Path:
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".writable"; probe.touch(); probe.unlink()
+        probe = path / f".writable-{os.getpid()}"; probe.touch(); probe.unlink()    # several runs may share the folder
     except OSError as error:
         raise DataError(f"cannot write to the output folder {path} ({error.strerror}); name another with --out") from None
     return path

@@ -293,3 +293,13 @@ def test_imagenet_weights_start_the_backbone(tmp_path):
     assert all((p == 0.25).all() for p in run.model.backbone.parameters())
     with pytest.raises((DataError, ValueError, OSError), match="nowhere"): Trainer(replace(recipe, backbone_weights="nowhere.pth"), small, device="cpu", bars=False)
     with pytest.raises(ValueError, match="stem|backbone"): Trainer(replace(recipe, model="tokenpose_s_v1"), small, device="cpu", bars=False)
+
+
+def test_runs_may_share_an_output_folder(tmp_path):
+    "Two processes that try the folder at once do not take each other's trial file for a failure."
+    import subprocess, sys
+    code = f"from dppt_nb.training import make_folder\nfor _ in range(1000): make_folder({str(tmp_path)!r})"
+    both = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert not list(tmp_path.iterdir())
