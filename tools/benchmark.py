@@ -1,5 +1,4 @@
 """Forward passes timed in rounds with a float32 matrix product: ratios that travel from machine to machine (see nbs/16_costs)."""
-import json
 import os
 import platform
 import time
@@ -9,6 +8,7 @@ import click
 import torch
 
 from dppt_nb.costs import benchmark_forward, format_benchmark
+from dppt_nb.training import write_json
 
 
 @click.command()
@@ -33,7 +33,7 @@ def main(models, batch, image_size, repeats, threads, device, processor_time, ou
                       threads=torch.get_num_threads(), clock="processor" if processor_time else "wall", rounds=repeats,
                       image_size=size, torch=torch.__version__, python=platform.python_version())
     print(", ".join(f"{name} {value}" for name, value in conditions.items()) + "\n" + format_benchmark(rows))
-    if out: Path(out).write_text(json.dumps(dict(conditions=conditions, rows=rows), indent=2) + "\n")
+    if out: write_json(Path(out), dict(conditions=conditions, rows=rows))
 
 
 if __name__ == "__main__": main()
