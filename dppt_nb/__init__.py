@@ -3,9 +3,10 @@ __version__ = "0.1.0"
 
 from importlib import import_module
 
-# Names that the package offers at its top, by the module that holds them. They are fetched on first use,
-# so that `import dppt_nb` costs nothing.
-_HOMES = {name: "tokenpose" for name in ("create_model", "list_models", "load_backbone", "load_released", "macs", "PoseTransformer")}
+# Names that the package offers at its top, by the module that holds them. They are fetched on
+# first use, so that `import dppt_nb` costs nothing.
+_NAMES = "create_model list_models load_backbone load_released macs PoseTransformer"
+_HOMES = dict.fromkeys(_NAMES.split(), "tokenpose")
 __all__ = [*_HOMES, "__version__"]
 
 

@@ -23,8 +23,14 @@ from .keypoints import DataError
 def read_value(text:str, kind:type): # what was typed, and the field's type
     "The value of a field, from text."
     if kind is dict: return json.loads(text)
-    if kind is bool: return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
-    if kind is tuple: return tuple(json.loads(part) for part in text.lower().replace("x", ",").split(",") if part.strip())
+    if kind is bool:
+        return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[
+            text.lower()
+        ]
+    if kind is tuple:
+        return tuple(
+            json.loads(part) for part in text.lower().replace("x", ",").split(",") if part.strip()
+        )
     return kind(text)
 
 # %% ../nbs/17_cli.ipynb #9cda969c
@@ -39,8 +45,15 @@ def recipe_options()->list: # of click options
     from dppt_nb.crops import Augmentation
     from dppt_nb.training import Recipe
     notes = field_notes(Recipe) | field_notes(Augmentation)
-    return [click.Option([f"--{field.name.replace('_', '-')}", field.name], metavar=field.type.__name__.upper(), help=notes.get(field.name))
-            for field in [*fields(Recipe), *fields(Augmentation)] if field.name != "augmentation"]
+    return [
+        click.Option(
+            [f"--{field.name.replace('_', '-')}", field.name],
+            metavar=field.type.__name__.upper(),
+            help=notes.get(field.name),
+        )
+        for field in [*fields(Recipe), *fields(Augmentation)]
+        if field.name != "augmentation"
+    ]
 
 
 class RecipeCommand(click.Command):
@@ -51,14 +64,19 @@ class RecipeCommand(click.Command):
 
 # %% ../nbs/17_cli.ipynb #b50f4316
 def read_changes(given:dict)->dict: # option name -> text, or None where not given
-    "The fields that were named on the command line, with their values; a value that cannot be read is refused."
+    """The fields that were named on the command line, with their values; a value that cannot be
+    read is refused."""
     from dppt_nb.crops import Augmentation
     from dppt_nb.training import Recipe, field_types
     kinds, changes = field_types(Recipe) | field_types(Augmentation), {}
     for name, text in given.items():
         if text is None: continue
-        try: changes[name] = read_value(text, kinds[name])
-        except (ValueError, KeyError): raise DataError(f"--{name.replace('_', '-')} {text!r} cannot be read as {kinds[name].__name__}") from None
+        try:
+            changes[name] = read_value(text, kinds[name])
+        except (ValueError, KeyError):
+            raise DataError(
+                f"--{name.replace('_', '-')} {text!r} cannot be read as {kinds[name].__name__}"
+            ) from None
     return changes
 
 # %% ../nbs/17_cli.ipynb #8267e826
@@ -71,25 +89,45 @@ class Sentences(click.Group):
         except Exception as error:
             if os.environ.get("DPPT_DEBUG"): raise
             known = isinstance(error, (DataError, ValueError, OSError))
-            raise click.ClickException(str(error) if known else f"{type(error).__name__}: {error}; this is a mistake of dppt-nb, "
-                                       "DPPT_DEBUG=1 shows where it happened") from None
+            raise click.ClickException(
+                str(error)
+                if known
+                else f"{type(error).__name__}: {error}; this is a mistake of dppt-nb, "
+                "DPPT_DEBUG=1 shows where it happened"
+            ) from None
 
 
-@click.group(cls=Sentences, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Sentences,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(package_name="dppt-nb")
 def main():
     "Pose transformers with keypoint tokens: train, judge and list them."
 
 # %% ../nbs/17_cli.ipynb #3bdd3405
-data_option = click.option("--data", default="synthetic", show_default=True, help="synthetic, lspet, lsp, coco, mpii or crowdpose")
-root_option = click.option("--root", type=click.Path(), help="the data set's folder or zip, or a crop store made by `dppt data prepare`")
-people_option = click.option("--people", type=click.IntRange(min=1), help="how many synthetic people")
-device_option = click.option("--device", help="cpu, cuda, cuda:1, mps; the fastest there is unless given")
-protocol_option = click.option("--protocol", help="tokenpose or mmpose: crop, train and judge as that released code does")
+data_option = click.option(
+    "--data", default="synthetic", show_default=True,
+    help="synthetic, lspet, lsp, coco, mpii or crowdpose",
+)
+root_option = click.option(
+    "--root", type=click.Path(),
+    help="the data set's folder or zip, or a crop store made by `dppt data prepare`",
+)
+people_option = click.option(
+    "--people", type=click.IntRange(min=1), help="how many synthetic people"
+)
+device_option = click.option(
+    "--device", help="cpu, cuda, cuda:1, mps; the fastest there is unless given"
+)
+protocol_option = click.option(
+    "--protocol", help="tokenpose or mmpose: crop, train and judge as that released code does"
+)
 
 
 def judged_split(data:str)->str: # a data set's name
-    "The split that networks are judged on: test, or val where the test people's joints are not public."
+    """The split that networks are judged on: test, or val where the test people's joints are not
+    public."""
     return "val" if data in ("coco", "mpii") else "test"
 
 
@@ -107,29 +145,65 @@ def train(recipe, data, root, out, people, device, resume, protocol, **given):
     from dppt_nb.train import format_scores, train_recipe
     from dppt_nb.training import get_recipe
     out = out or f"runs/{recipe}-{data}"
-    results = train_recipe(get_recipe(recipe, protocol=protocol, **read_changes(given)), data, root, out, device, resume, people=people)
-    click.echo(f"\nvalidation people of {data}, mirrored test\n{format_scores(results['scores'])}\n\nThe network is in {out}; "
-               f"judge it on others with: dppt eval {out} --data {data}" + (f" --root {root}" if root else "") + f" --split {judged_split(data)}")
+    results = train_recipe(
+        get_recipe(recipe, protocol=protocol, **read_changes(given)), data, root, out, device,
+        resume, people=people,
+    )
+    click.echo(
+        f"\nvalidation people of {data}, mirrored "
+        f"test\n{format_scores(results['scores'])}\n\nThe network is in {out}; "
+        f"judge it on others with: dppt eval {out} --data {data}"
+        + (f" --root {root}" if root else "")
+        + f" --split {judged_split(data)}"
+    )
 
 # %% ../nbs/17_cli.ipynb #faacf142
 @main.command("eval")
 @click.argument("checkpoint", type=click.Path())
 @data_option
 @root_option
-@click.option("--split", type=click.Choice(["test", "val", "train", "all"]), help="test, or val where the test split is not public (coco, mpii), unless given")
-@click.option("--out", type=click.Path(), help="folder for the results; beside the checkpoint unless given")
-@click.option("--mirror/--no-mirror", default=None, help="average with the mirrored picture; as in training unless given")
-@click.option("--flip-shift/--no-flip-shift", default=None, help="move the mirrored answer by one heatmap pixel; as in training unless given")
-@click.option("--decode", type=click.Choice(["dark", "quarter", "argmax"]), help="how joints are read from heatmaps")
-@click.option("--boxes", type=click.Path(), help="detector boxes in COCO's results format, instead of the annotated ones (coco, crowdpose)")
+@click.option(
+    "--split",
+    type=click.Choice(["test", "val", "train", "all"]),
+    help="test, or val where the test split is not public (coco, mpii), unless given",
+)
+@click.option(
+    "--out", type=click.Path(), help="folder for the results; beside the checkpoint unless given"
+)
+@click.option(
+    "--mirror/--no-mirror", default=None,
+    help="average with the mirrored picture; as in training unless given",
+)
+@click.option(
+    "--flip-shift/--no-flip-shift",
+    default=None,
+    help="move the mirrored answer by one heatmap pixel; as in training unless given",
+)
+@click.option(
+    "--decode", type=click.Choice(["dark", "quarter", "argmax"]),
+    help="how joints are read from heatmaps",
+)
+@click.option(
+    "--boxes",
+    type=click.Path(),
+    help="detector boxes in COCO's results format, instead of the annotated ones (coco, crowdpose)",
+)
 @people_option
 @device_option
-def evaluate_command(checkpoint, data, root, split, out, mirror, flip_shift, decode, boxes, people, device):
+def evaluate_command(
+    checkpoint, data, root, split, out, mirror, flip_shift, decode, boxes, people, device
+):
     "Judge the network in CHECKPOINT (a run's folder) on people of a data set."
     from dppt_nb.train import evaluate_checkpoint, format_scores
     split = split or judged_split(data)
-    changes = {k: v for k, v in dict(mirror=mirror, flip_shift=flip_shift, decode=decode).items() if v is not None}
-    results = evaluate_checkpoint(checkpoint, data, root, split, out, device, boxes=boxes, people=people, **changes)
+    changes = {
+        k: v
+        for k, v in dict(mirror=mirror, flip_shift=flip_shift, decode=decode).items()
+        if v is not None
+    }
+    results = evaluate_checkpoint(
+        checkpoint, data, root, split, out, device, boxes=boxes, people=people, **changes
+    )
     click.echo(f"{split} people of {data}\n{format_scores(results['scores'])}")
 
 # %% ../nbs/17_cli.ipynb #a1434c5f
@@ -139,21 +213,38 @@ def evaluate_command(checkpoint, data, root, split, out, mirror, flip_shift, dec
 @root_option
 @click.option("--out", type=click.Path(), help="folder of the study; runs/NAME-DATA unless given")
 @click.option("--teacher", default="", help="folder of the trained network that teaches")
-@click.option("--base", default="tokenpose_nano", show_default=True, help="the recipe that all rows share")
-@click.option("--epochs", type=click.IntRange(min=1), help="the same for every row; the recipe's unless given")
+@click.option(
+    "--base", default="tokenpose_nano", show_default=True, help="the recipe that all rows share"
+)
+@click.option(
+    "--epochs", type=click.IntRange(min=1), help="the same for every row; the recipe's unless given"
+)
 @click.option("--seeds", default="0,1,2", show_default=True)
 @click.option("--rows", default="", help="names of rows, with commas; all unless given")
-@click.option("--split", type=click.Choice(["test", "val"]), help="who judges; test, or val where the test split is not public, unless given")
+@click.option(
+    "--split",
+    type=click.Choice(["test", "val"]),
+    help="who judges; test, or val where the test split is not public, unless given",
+)
 @people_option
 @device_option
 @protocol_option
-def study(name, data, root, out, teacher, base, epochs, seeds, rows, split, people, device, protocol):
-    "Train and compare the rows of study NAME (dppt, sdpose, protocol, keep), several seeds each; go on where it stopped."
+def study(
+    name, data, root, out, teacher, base, epochs, seeds, rows, split, people, device, protocol
+):
+    """Train and compare the rows of study NAME (dppt, sdpose, protocol, keep), several seeds each;
+    go on where it stopped."""
     from dppt_nb.study import run_study
     if wrong := [seed for seed in seeds.split(",") if not seed.strip().isdigit()]:
-        raise DataError(f"--seeds is {seeds!r}; {wrong[0]!r} is not a whole number, write for example 0,1,2")
-    run_study(name, data, root, out or f"runs/{name}-{data}", base, [int(seed) for seed in seeds.split(",")], epochs, teacher,
-              [row.strip() for row in rows.split(",") if row.strip()], device, split or judged_split(data), people, protocol)
+        raise DataError(
+            f"--seeds is {seeds!r}; {wrong[0]!r} is not a whole number, write for example 0,1,2"
+        )
+    run_study(
+        name, data, root, out or f"runs/{name}-{data}", base,
+        [int(seed) for seed in seeds.split(",")], epochs, teacher,
+        [row.strip() for row in rows.split(",") if row.strip()], device,
+        split or judged_split(data), people, protocol,
+    )
 
 # %% ../nbs/17_cli.ipynb #9618fd54
 @main.command()
@@ -170,22 +261,39 @@ def data():
 
 @data.command()
 @click.argument("name")
-@click.option("--root", type=click.Path(), required=True, help="the data set's folder or zip, as it was downloaded")
+@click.option(
+    "--root", type=click.Path(), required=True,
+    help="the data set's folder or zip, as it was downloaded",
+)
 @click.option("--out", type=click.Path(), required=True, help="folder for the crop store")
-@click.option("--image-size", default="256x192", show_default=True, help="height x width that networks will see")
+@click.option(
+    "--image-size", default="256x192", show_default=True,
+    help="height x width that networks will see",
+)
 def prepare(name, root, out, image_size):
     "Cut every person of data set NAME once, into Parquet shards that travel."
     from dppt_nb.train import prepare
     from dppt_nb.training import Recipe
-    report = prepare(name, root, out, Recipe(image_size=read_changes({"image_size": image_size})["image_size"]).image_size)
+    report = prepare(
+        name, root, out,
+        Recipe(image_size=read_changes({"image_size": image_size})["image_size"]).image_size,
+    )
     click.echo(json.dumps(report, indent=2))
 
 
 @main.command()
-@click.option("--out", type=click.Path(), default="demo", show_default=True, help="folder for the pictures, the table and the networks")
-@click.option("--fresh-teacher", is_flag=True, help="train the teacher too, instead of taking the one that ships with the package")
+@click.option(
+    "--out", type=click.Path(), default="demo", show_default=True,
+    help="folder for the pictures, the table and the networks",
+)
+@click.option(
+    "--fresh-teacher",
+    is_flag=True,
+    help="train the teacher too, instead of taking the one that ships with the package",
+)
 @device_option
 def demo(out, fresh_teacher, device):
-    "Train nano networks on synthetic people, with and without a teacher, and show what they learned, in minutes."
+    """Train nano networks on synthetic people, with and without a teacher, and show what they
+    learned, in minutes."""
     from dppt_nb.train import run_demo
     run_demo(out, device, fresh_teacher=fresh_teacher)

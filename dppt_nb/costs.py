@@ -28,8 +28,9 @@ class Counts:
     "What one image costs, by kind: products, and values that come out of layers without products."
     conv: int = 0              # multiply-accumulates of convolutions
     linear: int = 0            # multiply-accumulates of linear layers
-    attention: int = 0         # products of tokens with tokens, in the dot head of tokens with pixels
-    linear_by_tokens: int = 0  # of linear layers, if the number of tokens is taken for the number of input channels
+    attention: int = 0  # products of tokens with tokens, in the dot head of tokens with pixels
+    # of linear layers, if the number of tokens is taken for the number of input channels
+    linear_by_tokens: int = 0
     norm: int = 0              # values that batch and layer norms put out
     relu: int = 0              # values that ReLUs put out
     upsample: int = 0          # values that upsampling puts out
@@ -45,9 +46,12 @@ class Counts:
 
     def add_function(self, func, args: tuple, out) -> None:
         "Note the work of one function that is no layer."
-        if func is F.relu: self.relu += out.numel()
-        elif func is F.scaled_dot_product_attention: self.attention += 2 * args[0].numel() * args[1].shape[-2]    # with keys, with values
-        elif func in (Tensor.matmul, Tensor.__matmul__): self.attention += out.numel() * args[0].shape[-1]
+        if func is F.relu:
+            self.relu += out.numel()
+        elif func is F.scaled_dot_product_attention:
+            self.attention += 2 * args[0].numel() * args[1].shape[-2]  # with keys, with values
+        elif func in (Tensor.matmul, Tensor.__matmul__):
+            self.attention += out.numel() * args[0].shape[-1]
 
 # %% ../nbs/16_costs.ipynb #0bf974c8
 class SeenFunctions(TorchFunctionMode):
@@ -64,10 +68,15 @@ class SeenFunctions(TorchFunctionMode):
 def count_layers(
     model: PoseTransformer, # left as it was
 ) -> Counts:
-    "Tally one image's pass through the deployed network, layer by layer, on a copy that has shapes but no numbers."
+    """Tally one image's pass through the deployed network, layer by layer, on a copy that has
+    shapes but no numbers."""
     counts, model = Counts(), copy.deepcopy(model).to("meta").eval()
-    for module in model.modules(): module.register_forward_hook(lambda module, given, out: counts.add_layer(module, given[0], out))
-    with torch.no_grad(), SeenFunctions(counts): model(torch.zeros(1, 3, *model.image_size, device="meta"))
+    for module in model.modules():
+        module.register_forward_hook(
+            lambda module, given, out: counts.add_layer(module, given[0], out)
+        )
+    with torch.no_grad(), SeenFunctions(counts):
+        model(torch.zeros(1, 3, *model.image_size, device="meta"))
     return counts
 
 # %% ../nbs/16_costs.ipynb #f2563864
@@ -97,9 +106,13 @@ def agrees(
     value: float,  # our count
     printed: str,  # theirs, for example "6.6"
 ) -> bool:
-    "Whether our count, rounded to as many digits, is what they print; at once, or from the two digits that counters print."
+    """Whether our count, rounded to as many digits, is what they print; at once, or from the two
+    digits that counters print."""
     step = Decimal(1).scaleb(-len(printed.partition(".")[2]))
-    return printed in {str(Decimal(text).quantize(step, ROUND_HALF_UP)) for text in (f"{value:.6f}", f"{value:.2f}")}
+    return printed in {
+        str(Decimal(text).quantize(step, ROUND_HALF_UP))
+        for text in (f"{value:.6f}", f"{value:.2f}")
+    }
 
 # %% ../nbs/16_costs.ipynb #4f127cba
 NARROW = "HRNet's stage 1 is 32 channels wide there, not 64"
@@ -110,13 +123,24 @@ PUBLISHED_COSTS = (
     Published("tokenpose_s_v2", "6.2", None, "TokenPose, Table 6", None),
     Published("tokenpose_s_v2", None, "11.6", "HigherPose's README", "HRNet's tool"),
     Published("tokenpose_s_v2", "6.2", "4.7", "SDPose, Table 1", "MMCV's counter"),
-    Published("tokenpose_s_v2", "6.6", None, "SDPose, Table 3", None, note="a slip: its Table 1 has 6.2, and 6.6 is S-v1's"),
+    Published(
+        "tokenpose_s_v2", "6.6", None, "SDPose, Table 3", None,
+        note="a slip: its Table 1 has 6.2, and 6.6 is S-v1's",
+    ),
     Published("tokenpose_b", "13.5", "5.7", "TokenPose, as others quote it", "HRNet's tool"),
     Published("tokenpose_b", None, "6.0", "GTPT's README", "MMCV's counter"),
-    Published("tokenpose_b", "13.2", "5.2", "SDPose, Table 1", "MMCV's counter", narrow=True, note=NARROW),
+    Published(
+        "tokenpose_b", "13.2", "5.2", "SDPose, Table 1", "MMCV's counter", narrow=True, note=NARROW
+    ),
     Published("tokenpose_l_d24", "27.5", "11.0", "HigherPose's README", "HRNet's tool"),
-    Published("tokenpose_l_d24", "29.8", None, "TokenPose, as others quote it", None, image_size=(384, 288), note="at 384 x 288"),
-    Published("tokenpose_l_d24", None, "11.0", "RTMPose, Table 9 (MPII)", None, image_size=(256, 256), keypoints=16, note="a slip: the figure of 256 x 192, but MPII's images are 256 x 256"),
+    Published(
+        "tokenpose_l_d24", "29.8", None, "TokenPose, as others quote it", None,
+        image_size=(384, 288), note="at 384 x 288",
+    ),
+    Published(
+        "tokenpose_l_d24", None, "11.0", "RTMPose, Table 9 (MPII)", None, image_size=(256, 256),
+        keypoints=16, note="a slip: the figure of 256 x 192, but MPII's images are 256 x 256",
+    ),
     Published("ppt_s", "6.6", "2.0", "SDPose, Table 1; GTPT's README", "MMCV's counter"),
     Published("ppt_b", "13.5", "5.6", "GTPT's README", "MMCV's counter"),
     Published("ppt_b", "13.2", "4.7", "SDPose, Table 1", "conv + linear", narrow=True, note=NARROW),
@@ -128,24 +152,43 @@ PUBLISHED_COSTS = (
 )
 
 # %% ../nbs/16_costs.ipynb #324812ee
-def compare(row: Published) -> tuple[float, dict[str, float]]: # our millions of parameters, our billions by way of counting
+# our millions of parameters, our billions by way of counting
+def compare(row: Published) -> tuple[float, dict[str, float]]:
     "Our counts of the network that a published figure is about."
-    with torch.device("meta"): model = create_model(row.model, row.keypoints, row.image_size, **({"hrnet_bottleneck": 32} if row.narrow else {}))
+    with torch.device("meta"):
+        model = create_model(
+            row.model, row.keypoints, row.image_size,
+            **({"hrnet_bottleneck": 32} if row.narrow else {}),
+        )
     counts = count_layers(model)
     code = model.tokens.code[:, model.num_keypoints:].numel() if row.code else 0
-    return (parameters_count(model) + code) / 1e6, {name: count(counts) for name, count in COUNTERS.items()}
+    return (parameters_count(model) + code) / 1e6, {
+        name: count(counts) for name, count in COUNTERS.items()
+    }
 
 def format_published(
     rows: dict[Published, tuple], # row -> what `compare` gave
 ) -> str: # a table, one line a row, and its notes
     "Printed figures beside ours; a star stands where our count, rounded, is what they print."
     mark = lambda row: f" ({notes.index(row.note) + 1})" if row.note else ""
-    def cell(value, printed, width): return f"{value:.2f}{'*' if printed and agrees(value, printed) else ' '}".rjust(width)
-    lines, notes = [f"{'':<16}{'printed M':>10}{'ours':>8}{'printed G':>11}" + "".join(f"{name:>16}" for name in COUNTERS) + "  source"], []
+    def cell(value, printed, width):
+        return f"{value:.2f}{'*' if printed and agrees(value, printed) else ' '}".rjust(width)
+    lines, notes = (
+        [
+            f"{'':<16}{'printed M':>10}{'ours':>8}{'printed G':>11}"
+            + "".join(f"{name:>16}" for name in COUNTERS)
+            + "  source"
+        ],
+        [],
+    )
     for row, (millions, billions) in rows.items():
         if row.note and row.note not in notes: notes.append(row.note)
-        lines.append(f"{row.model:<16}{row.parameters or '-':>10}{cell(millions, row.parameters, 8)}{row.giga or '-':>11}"
-                     + "".join(cell(value, row.giga, 16) for value in billions.values()) + f"  {row.source}{mark(row)}")
+        lines.append(
+            f"{row.model:<16}{row.parameters or '-':>10}"
+            f"{cell(millions, row.parameters, 8)}{row.giga or '-':>11}"
+            + "".join(cell(value, row.giga, 16) for value in billions.values())
+            + f"  {row.source}{mark(row)}"
+        )
     return "\n".join(lines + [f"({number}) {note}" for number, note in enumerate(notes, 1)])
 
 # %% ../nbs/16_costs.ipynb #e1733f7f
@@ -159,13 +202,16 @@ def time_interleaved(
     device = "cpu",           # where the work is done
     clock = time.perf_counter, # `time.process_time` for one thread on a machine that others use too
 ) -> dict[str, list[float]]:  # name -> seconds of each round
-    "Time each function once a round, round after round, so that whatever slows the machine slows all alike."
+    """Time each function once a round, round after round, so that whatever slows the machine slows
+    all alike."""
     took = {name: [] for name in runs}
     for _ in range(repeats + 1):
         for name, run in runs.items():
-            wait(device); start = clock()
+            wait(device)
+            start = clock()
             run()
-            wait(device); took[name].append(clock() - start)
+            wait(device)
+            took[name].append(clock() - start)
     return {name: seconds[1:] for name, seconds in took.items()}
 
 # %% ../nbs/16_costs.ipynb #3265992c
@@ -199,11 +245,15 @@ def time_by_operation(
     return {name: min(lap.get(name, 0) for lap in laps[1:]) for name in laps[-1]}
 
 # %% ../nbs/16_costs.ipynb #296c9f02
-KINDS = {    # what is done -> PyTorch's operations that do it
-    "convolutions": ("conv2d",), "linear layers": ("linear",),
+KINDS = {  # what is done -> PyTorch's operations that do it
+    "convolutions": ("conv2d",),
+    "linear layers": ("linear",),
     "attention": ("scaled_dot_product_attention", "matmul", "softmax"),
-    "norms": ("batch_norm", "layer_norm"), "sums": ("add", "add_"), "ReLU, GELU": ("relu_", "relu", "gelu"),
-    "moving": ("reshape", "take_along_dim", "cat", "gather", "clone", "contiguous", "to"), "choosing": ("topk", "sort", "mean", "sum"),
+    "norms": ("batch_norm", "layer_norm"),
+    "sums": ("add", "add_"),
+    "ReLU, GELU": ("relu_", "relu", "gelu"),
+    "moving": ("reshape", "take_along_dim", "cat", "gather", "clone", "contiguous", "to"),
+    "choosing": ("topk", "sort", "mean", "sum"),
 }
 
 def time_by_kind(seconds: dict[str, float]) -> dict[str, float]: # of `time_by_operation`
@@ -221,7 +271,8 @@ def benchmark_forward(
     clock = time.perf_counter, # see `time_interleaved`
     side: int | None = None,  # of the square matrices; 1024 on a CPU and 4096 on a GPU unless given
 ) -> list[dict]:              # a row per batch size and network
-    "Time float32 forward passes in rounds with a matrix product, and set both ratios beside the counted ones."
+    """Time float32 forward passes in rounds with a matrix product, and set both ratios beside the
+    counted ones."""
     side = side or (4096 if torch.device(device).type == "cuda" else 1024)
     networks = {name: create_model(name, image_size=image_size).eval().to(device) for name in names}
     needed, rows = {name: macs(network).total for name, network in networks.items()}, []
@@ -229,19 +280,36 @@ def benchmark_forward(
     for batch in batches:
         images = torch.randn(batch, 3, *image_size, device=device)
         runs = {name: lambda network=network: network(images) for name, network in networks.items()}
-        with torch.inference_mode(): took = time_interleaved({"product": lambda: square @ square, **runs}, repeats, device, clock)
+        with torch.inference_mode():
+            took = time_interleaved(
+                {"product": lambda: square @ square, **runs}, repeats, device, clock
+            )
         rates = [side ** 3 / seconds for seconds in took["product"]]
         for name in names:
             each = [seconds / batch for seconds in took[name]]
-            rows.append(dict(
-                model=name, batch=batch, milliseconds=1000 * median(each), product_gmacs=median(rates) / 1e9,
-                times_product=median(seconds * rate / needed[name] for seconds, rate in zip(each, rates)),
-                to_first=median(a / b for a, b in zip(took[name], took[names[0]])), counted_to_first=needed[name] / needed[names[0]]))
+            rows.append(
+                dict(
+                    model=name, batch=batch, milliseconds=1000 * median(each),
+                    product_gmacs=median(rates) / 1e9,
+                    times_product=median(
+                        seconds * rate / needed[name] for seconds, rate in zip(each, rates)
+                    ),
+                    to_first=median(a / b for a, b in zip(took[name], took[names[0]])),
+                    counted_to_first=needed[name] / needed[names[0]],
+                )
+            )
     return rows
 
 def format_benchmark(rows: list[dict]) -> str: # of `benchmark_forward`
     "The ratios first, then the milliseconds that only this machine knows."
-    lines = [f"{'model':<16}{'batch':>6}{'x product':>11}{'x ' + rows[0]['model']:>20}{'counted':>9}{'ms an image':>13}{'product, GMAC/s':>17}"]
-    lines += [f"{r['model']:<16}{r['batch']:>6}{r['times_product']:>11.2f}{r['to_first']:>20.2f}{r['counted_to_first']:>9.2f}"
-              f"{r['milliseconds']:>13.1f}{r['product_gmacs']:>17.1f}" for r in rows]
+    lines = [
+        f"{'model':<16}{'batch':>6}{'x product':>11}{'x ' + rows[0]['model']:>20}"
+        f"{'counted':>9}{'ms an image':>13}{'product, GMAC/s':>17}"
+    ]
+    lines += [
+        f"{r['model']:<16}{r['batch']:>6}{r['times_product']:>11.2f}"
+        f"{r['to_first']:>20.2f}{r['counted_to_first']:>9.2f}"
+        f"{r['milliseconds']:>13.1f}{r['product_gmacs']:>17.1f}"
+        for r in rows
+    ]
     return "\n".join(lines)

@@ -21,7 +21,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from .datasets import PoseTable, StoreHeader, StoreWriter, encode_jpeg, format_counts, usable_cores, watch
+from dppt_nb.datasets import (
+    PoseTable, StoreHeader, StoreWriter, encode_jpeg, format_counts, usable_cores, watch,
+)
 from .keypoints import DataError
 
 # %% ../nbs/03_crops.ipynb #b18d0e06
@@ -31,12 +33,17 @@ def box_to_center_scale(
     boxes,                  # (N, 4) x, y, w, h in pixels; an array or a tensor
     image_size=(256, 192),  # (height, width) of the network's input; only its shape matters
     padding=1.25,           # size of the window over size of the grown box
-) -> tuple:                 # centers (N, 2) in pixels, scales (N, 2) in units of 200 px; arrays or tensors, as came in
-    "The window around each box: grown to the input's shape, then padded (HRNet, Sec. 4.1). ValueError for empty boxes."
+# centers (N, 2) in pixels, scales (N, 2) in units of 200 px; arrays or tensors, as came in
+) -> tuple:
+    """The window around each box: grown to the input's shape, then padded (HRNet, Sec. 4.1).
+    ValueError for empty boxes."""
     as_tensor = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     bad = ~(torch.isfinite(as_tensor).all(1) & (as_tensor[:, 2:] > 0).all(1))
     if bad.any():
-        raise ValueError(f"box {int(bad.nonzero()[0])} is {as_tensor[bad][0].tolist()}: width and height must be positive numbers")
+        raise ValueError(
+            f"box {int(bad.nonzero()[0])} is {as_tensor[bad][0].tolist()}: width and "
+            "height must be positive numbers"
+        )
     centers = as_tensor[:, :2] + as_tensor[:, 2:] / 2
     aspect = image_size[1] / image_size[0]
     width = torch.maximum(as_tensor[:, 2], as_tensor[:, 3] * aspect)             # (N,)
@@ -46,10 +53,11 @@ def box_to_center_scale(
 # %% ../nbs/03_crops.ipynb #cd6a45b6
 def batched_affine(
     centers,                 # (B, 2) middle of each window, pixels of the source
-    scales,                  # (B, 2) size of each window in units of 200 px; the width sets the zoom
-    rotations,               # (B,) or one number, degrees; positive turns the picture counter-clockwise
+    scales,  # (B, 2) size of each window in units of 200 px; the width sets the zoom
+    rotations,  # (B,) or one number, degrees; positive turns the picture counter-clockwise
     output_size=(256, 192),  # (height, width) of the crop
-    unbiased=True,           # lengths from pixel centre to pixel centre, size - 1 (DarkPose); else counts of pixels (HRNet)
+    # lengths from pixel centre to pixel centre, size - 1 (DarkPose); else counts of pixels (HRNet)
+    unbiased=True,
 ) -> torch.Tensor:           # (B, 2, 3) source pixels -> crop pixels
     "The maps that carry each window to a whole crop (DarkPose's release, `get_affine_transform`)."
     less = 1 if unbiased else 0
@@ -57,29 +65,39 @@ def batched_affine(
     zoom = (width - less) / (scales[:, 0] * PIXEL_STD - less)                              # (B,)
     angle = torch.deg2rad(torch.as_tensor(rotations, dtype=centers.dtype, device=centers.device))
     cos, sin = zoom * torch.cos(angle), zoom * torch.sin(angle)
-    linear = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -2)  # (B, 2, 2)
+    # (B, 2, 2)
+    linear = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -2)
     middle = centers.new_tensor([width - less, height - less]) / 2
     offset = middle - (linear * centers[:, None]).sum(-1)                                  # (B, 2)
     return torch.cat([linear, offset[..., None]], -1)
 
 def crop_affine(
-    center,                  # (2,) x, y in pixels of the photograph: numbers, an array, or a tensor of any type on any device
+    # (2,) x, y in pixels of the photograph: numbers, an array, or a tensor of any type on any
+    # device
+    center,
     scale,                   # (2,) width, height of the window in units of 200 px
     rotation_deg=0,          # degrees
     output_size=(256, 192),  # (height, width) of the crop
     unbiased=True,           # as in `batched_affine`
 ) -> np.ndarray:             # (2, 3) float64, photograph -> crop
     "`batched_affine` for one person, in NumPy and double precision."
-    as_array = lambda value: value.detach().cpu().double() if torch.is_tensor(value) else np.asarray(value, dtype=np.float64)
+    as_array = lambda value: (
+        value.detach().cpu().double()
+        if torch.is_tensor(value)
+        else np.asarray(value, dtype=np.float64)
+    )
     as_row = lambda value: torch.as_tensor(as_array(value)).reshape(1, -1)
-    return batched_affine(as_row(center), as_row(scale), as_row(rotation_deg)[0], output_size, unbiased)[0].numpy()
+    return batched_affine(
+        as_row(center), as_row(scale), as_row(rotation_deg)[0], output_size, unbiased
+    )[0].numpy()
 
 # %% ../nbs/03_crops.ipynb #8e7527cc
 def apply_affine(
     points,  # (..., P, 2) x, y; array or tensor
     affine,  # (..., 2, 3)
 ):           # (..., P, 2)
-    "Points carried by affine maps. Sums, not a matrix product, which half precision or TF32 would round to a tenth of a pixel."
+    """Points carried by affine maps. Sums, not a matrix product, which half precision or TF32 would
+    round to a tenth of a pixel."""
     return (points[..., None, :] * affine[..., None, :, :2]).sum(-1) + affine[..., None, :, 2]
 
 def invert_affine(
@@ -88,8 +106,9 @@ def invert_affine(
     "The maps back."
     stack = torch.stack if torch.is_tensor(affine) else np.stack
     a, b, c, d = affine[..., 0, 0], affine[..., 0, 1], affine[..., 1, 0], affine[..., 1, 1]
-    inverse = stack([stack([d, -b], -1), stack([-c, a], -1)], -2) / (a * d - b * c)[..., None, None]  # (..., 2, 2)
-    offset = -(inverse * affine[..., None, :, 2]).sum(-1)                                             # (..., 2)
+    # (..., 2, 2)
+    inverse = stack([stack([d, -b], -1), stack([-c, a], -1)], -2) / (a * d - b * c)[..., None, None]
+    offset = -(inverse * affine[..., None, :, 2]).sum(-1)  # (..., 2)
     return stack([inverse[..., 0], inverse[..., 1], offset], -1)
 
 def uncrop_points(
@@ -104,11 +123,13 @@ def warp_batch(
     images,       # (B, 3, Hs, Ws) uint8 or float
     affines,      # (B, 2, 3) pixels of `images` -> output pixels
     output_size,  # (height, width)
-    reduce=1,     # side of the blocks to average first: how many times denser than the output `images` is, rounded down
+    # side of the blocks to average first: how many times denser than the output `images` is,
+    # rounded down
+    reduce=1,
 ) -> torch.Tensor:  # (B, 3, height, width) float32, in the values' own range; 0 outside
     "Every image by its own map, all in one `grid_sample`."
     images, inverse = images.float(), invert_affine(affines.float())
-    if reduce > 1:                                               # the middle of block i is at reduce * i + (reduce - 1) / 2
+    if reduce > 1:  # the middle of block i is at reduce * i + (reduce - 1) / 2
         images = F.avg_pool2d(images, reduce, ceil_mode=True)
         inverse = inverse / reduce - inverse.new_tensor([0, 0, (reduce - 1) / (2 * reduce)])
     height, width = output_size
@@ -117,7 +138,8 @@ def warp_batch(
     a, b, c = inverse[:, :, None, None].unbind(-1)               # each (B, 2, 1, 1)
     source = a * x + b * y + c                                   # (B, 2, height, width)
     size = source.new_tensor([images.shape[-1], images.shape[-2]]).view(2, 1, 1)
-    grid = ((2 * source + 1) / size - 1).permute(0, 2, 3, 1)     # (B, height, width, 2) in -1..1 from edge to edge
+    # (B, height, width, 2) in -1..1 from edge to edge
+    grid = ((2 * source + 1) / size - 1).permute(0, 2, 3, 1)
     return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
 
 # %% ../nbs/03_crops.ipynb #3bb8954f
@@ -130,46 +152,61 @@ def crop_image(
     image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     affine = np.array(affine, dtype=np.float64)
     height, width = output_size
-    corners = uncrop_points(np.array([[-1., -1], [width, -1], [-1, height], [width, height]]), affine)
+    corners = uncrop_points(
+        np.array([[-1.0, -1], [width, -1], [-1, height], [width, height]]), affine
+    )
     dense = int(max(1, 1 / math.hypot(*affine[:, 0])))           # photograph pixels to a crop pixel
     low = np.clip(np.floor(corners.min(0)) - dense, 0, np.array(image.size) - 1)
     high = np.clip(np.ceil(corners.max(0)) + dense, low + 1, image.size)
     part = torch.from_numpy(np.array(image.crop((*low, *high)).convert("RGB")))
     affine[:, 2] += affine[:, :2] @ low                          # the part begins at `low`
-    crop = warp_batch(part.permute(2, 0, 1)[None], torch.from_numpy(affine)[None], output_size, dense)
+    crop = warp_batch(
+        part.permute(2, 0, 1)[None], torch.from_numpy(affine)[None], output_size, dense
+    )
     return crop[0].permute(1, 2, 0).round().byte().numpy()
 
 # %% ../nbs/03_crops.ipynb #9cfafad0
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # red, green, blue, of values in 0..1
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-def _per_channel(values, images): return torch.tensor(values, device=images.device).view(3, 1, 1) * 255
+def _per_channel(values, images):
+    return torch.tensor(values, device=images.device).view(3, 1, 1) * 255
 
 def normalize(
     images,         # (B, 3, H, W) uint8, or float in 0..255
 ) -> torch.Tensor:  # (B, 3, H, W) float32
     "Pictures as networks take them: ImageNet's mean subtracted, divided by its deviation."
-    return (images.float() - _per_channel(IMAGENET_MEAN, images)) / _per_channel(IMAGENET_STD, images)
+    return (images.float() - _per_channel(IMAGENET_MEAN, images)) / _per_channel(
+        IMAGENET_STD, images
+    )
 
 def denormalize(
     images,         # (B, 3, H, W) float, normalised
 ) -> torch.Tensor:  # (B, 3, H, W) uint8
     "Pictures as people look at them."
-    return (images.float() * _per_channel(IMAGENET_STD, images) + _per_channel(IMAGENET_MEAN, images)).round().clamp(0, 255).byte()
+    return (
+        (images.float() * _per_channel(IMAGENET_STD, images) + _per_channel(IMAGENET_MEAN, images))
+        .round()
+        .clamp(0, 255)
+        .byte()
+    )
 
 # %% ../nbs/03_crops.ipynb #088fa55e
 @dataclass(frozen=True)
 class Augmentation:
-    "How training crops are varied. Probabilities are per person; the defaults are HRNet's for COCO."
+    """How training crops are varied. Probabilities are per person; the defaults are HRNet's for
+    COCO."""
     flip: float = 0.5           # probability of mirroring
     rotation: float = 45.0      # standard deviation in degrees, cut off at twice this
     rotation_prob: float = 0.6  # probability of turning at all
-    scale: float = 0.35         # standard deviation of the window's size factor, cut off at 1 - scale and 1 + scale
+    # standard deviation of the window's size factor, cut off at 1 - scale and 1 + scale
+    scale: float = 0.35
     shift: float = 0.0          # largest shift of the window, as a share of its size
     shift_prob: float = 0.3     # probability of shifting at all
     half_body: float = 0.3      # probability of showing the upper or the lower body alone
     half_body_joints: int = 8   # but only of people with more visible joints than this
-    colour: float = 0.0         # brightness, contrast and saturation are each multiplied by 1 - colour to 1 + colour
+    # brightness, contrast and saturation are each multiplied by 1 - colour to 1 + colour
+    colour: float = 0.0
     grey: float = 0.0           # probability of a grey picture
 
 AUGMENTATIONS = {
@@ -188,8 +225,12 @@ def nominal_window(
     "The person's own window inside a stored crop. ValueError when its shape is not the input's."
     height, width = stored_size[0] / margin, stored_size[1] / margin
     if abs(height * output_size[1] / (width * output_size[0]) - 1) > 0.03:
-        raise ValueError(f"stored crops of {stored_size[0]} x {stored_size[1]} have another shape than the input of "
-                         f"{output_size[0]} x {output_size[1]}: prepare the store again with image_size={tuple(output_size)}")
+        raise ValueError(
+            f"stored crops of {stored_size[0]} x {stored_size[1]} have another shape "
+            "than the input of "
+            f"{output_size[0]} x {output_size[1]}: prepare the store again "
+            f"with image_size={tuple(output_size)}"
+        )
     center = torch.tensor([stored_size[1] - 1.0, stored_size[0] - 1.0]) / 2
     return center, torch.tensor([width, height]) / PIXEL_STD
 
@@ -203,7 +244,8 @@ def central_affine(
     return batched_affine(center[None], scale[None], 0.0, output_size)[0]
 
 # %% ../nbs/03_crops.ipynb #36f27f20
-UPPER_BODY_SHARE = 0.69  # how often the upper half is preferred: the release asks whether a normal draw is below 0.5
+# how often the upper half is preferred: the release asks whether a normal draw is below 0.5
+UPPER_BODY_SHARE = 0.69
 
 def half_body_window(
     joints,        # (B, J, 2) pixels
@@ -212,7 +254,8 @@ def half_body_window(
     aspect,        # width over height of the window
     prefer_upper,  # (B,) bool; the other half is taken where this one has no three joints
 ) -> tuple:        # centers (B, 2), widths (B,) in pixels, valid (B,) bool: at least two joints
-    "Windows around one half of each body, 1.5 times as large as its joints' extent (HRNet's release, `half_body_transform`)."
+    """Windows around one half of each body, 1.5 times as large as its joints' extent (HRNet's
+    release, `half_body_transform`)."""
     upper = torch.zeros(joints.shape[1], dtype=torch.bool, device=joints.device)
     upper[list(upper_body)] = True
     seen = visible > 0
@@ -221,7 +264,10 @@ def half_body_window(
     chosen = (seen & (take_upper[:, None] == upper))[..., None]                  # (B, J, 1)
     count = chosen.sum(1)                                                        # (B, 1)
     centers = joints.masked_fill(~chosen, 0).sum(1) / count.clamp(min=1)
-    low, high = joints.masked_fill(~chosen, math.inf).amin(1), joints.masked_fill(~chosen, -math.inf).amax(1)
+    low, high = (
+        joints.masked_fill(~chosen, math.inf).amin(1),
+        joints.masked_fill(~chosen, -math.inf).amax(1),
+    )
     size = (high - low) * 1.5
     return centers, torch.maximum(size[:, 0], size[:, 1] * aspect), count[:, 0] >= 2
 
@@ -235,19 +281,25 @@ def draw_windows(
     augmentation,  # Augmentation
     generator,     # torch.Generator
 ) -> tuple:        # centers (B, 2), scales (B, 2), degrees (B,), flip (B,) bool
-    "A random window for every person: half body, shift, size, turn, mirror (order of HRNet's release)."
+    """A random window for every person: half body, shift, size, turn, mirror (order of HRNet's
+    release)."""
     a, n = augmentation, len(joints)
     even = torch.rand(n, 7, generator=generator, device=generator.device).to(joints.device)
     normal = torch.randn(n, 2, generator=generator, device=generator.device).to(joints.device)
-    half_centers, widths, valid = half_body_window(joints, visible, keypoint_set.upper_body, scale[0] / scale[1], even[:, 1] < UPPER_BODY_SHARE)
+    half_centers, widths, valid = half_body_window(
+        joints, visible, keypoint_set.upper_body, scale[0] / scale[1], even[:, 1] < UPPER_BODY_SHARE
+    )
     half = valid & ((visible > 0).sum(1) > a.half_body_joints) & (even[:, 0] < a.half_body)
-    half_scales = (widths / (scale[0] * PIXEL_STD)).clamp(min=0.25)[:, None] * scale     # no stored pixel wider than 4 of the input
+    # no stored pixel wider than 4 of the input
+    half_scales = (widths / (scale[0] * PIXEL_STD)).clamp(min=0.25)[:, None] * scale
     centers = torch.where(half[:, None], half_centers, center)                           # (B, 2)
     scales = torch.where(half[:, None], half_scales, scale)                              # (B, 2)
     shift = (even[:, 2:4] * 2 - 1) * a.shift * (even[:, 4:5] < a.shift_prob)
     centers = centers + shift * scales * PIXEL_STD
     scales = scales * (1 + (normal[:, :1] * a.scale).clamp(-a.scale, a.scale))
-    degrees = (normal[:, 1] * a.rotation).clamp(-2 * a.rotation, 2 * a.rotation) * (even[:, 5] < a.rotation_prob)
+    degrees = (normal[:, 1] * a.rotation).clamp(-2 * a.rotation, 2 * a.rotation) * (
+        even[:, 5] < a.rotation_prob
+    )
     return centers, scales, degrees, even[:, 6] < a.flip
 
 # %% ../nbs/03_crops.ipynb #177e9a0c
@@ -257,29 +309,37 @@ def mirror(
     visible,       # (B, J)
     keypoint_set,  # KeypointSet, for its left and right pairs
     flip,          # (B,) bool, who is mirrored
-    length,        # of a row of the input: width - 1 between pixel centres, or width where pixels are counted
+    # of a row of the input: width - 1 between pixel centres, or width where pixels are counted
+    length,
 ) -> tuple:        # affines, joints, visible of the same shapes
     "Mirror the chosen people; their left and right joints change names."
-    reflect = affines.new_tensor([[-1, 1]]).mT                                           # (2, 1), turns x around
+    reflect = affines.new_tensor([[-1, 1]]).mT  # (2, 1), turns x around
     edge = affines.new_tensor([length, 0])
     mirrored = affines * reflect + F.pad(edge[:, None], (2, 0))                          # (B, 2, 3)
     swapped = joints[:, keypoint_set.flip_index] * reflect[:, 0] + edge                  # (B, J, 2)
     flip = flip[:, None]
-    return (torch.where(flip[..., None], mirrored, affines), torch.where(flip[..., None], swapped, joints),
-            torch.where(flip, visible[:, keypoint_set.flip_index], visible))
+    return (
+        torch.where(flip[..., None], mirrored, affines),
+        torch.where(flip[..., None], swapped, joints),
+        torch.where(flip, visible[:, keypoint_set.flip_index], visible),
+    )
 
 # %% ../nbs/03_crops.ipynb #1659f36b
 def jitter_colour(
     images,         # (B, 3, H, W) float, 0..255
-    colour,         # brightness, contrast and saturation are each multiplied by 1 - colour to 1 + colour
+    colour,  # brightness, contrast and saturation are each multiplied by 1 - colour to 1 + colour
     grey,           # probability of a grey picture
     generator,      # torch.Generator
 ) -> torch.Tensor:  # (B, 3, H, W) float, 0..255
     "Other light for every person, and no colour for some."
-    draw = torch.rand(len(images), 4, generator=generator, device=generator.device).to(images.device)
-    brightness, contrast, saturation = (1 + (draw[:, :3] * 2 - 1) * colour).T[..., None, None, None]     # each (B, 1, 1, 1)
+    draw = torch.rand(len(images), 4, generator=generator, device=generator.device).to(
+        images.device
+    )
+    # each (B, 1, 1, 1)
+    brightness, contrast, saturation = (1 + (draw[:, :3] * 2 - 1) * colour).T[..., None, None, None]
     saturation = saturation * (draw[:, 3] >= grey).view(-1, 1, 1, 1)
-    luma = (images * images.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)         # (B, 1, H, W)
+    # (B, 1, H, W)
+    luma = (images * images.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
     images = luma + (images - luma) * saturation
     mean = luma.mean((2, 3), keepdim=True)
     return ((mean + (images - mean) * contrast) * brightness).clamp(0, 255)
@@ -289,7 +349,8 @@ def inside(
     joints,         # (..., 2) x, y
     image_size,     # (height, width)
 ) -> torch.Tensor:  # (...) bool
-    "Whether a point lies on a pixel of the picture; pixels reach half a step around their centres. NaN lies nowhere."
+    """Whether a point lies on a pixel of the picture; pixels reach half a step around their
+    centres. NaN lies nowhere."""
     height, width = image_size
     x, y = joints[..., 0], joints[..., 1]
     return (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
@@ -301,25 +362,41 @@ def augment_batch(
     visible,            # (B, J), 0 where a joint is not labelled
     keypoint_set,       # KeypointSet of the joints
     margin,             # size of a stored crop over size of the person's window
-    output_size,        # (height, width) of the network's input, of the window's shape but at any resolution
+    # (height, width) of the network's input, of the window's shape but at any resolution
+    output_size,
     augmentation=None,  # Augmentation, or None for the plain crop
     generator=None,     # torch.Generator of all draws; needed with an augmentation
-    photo_widths=None,  # (B,) widths of the windows in photograph pixels, for lengths that are counts of pixels, see `counted_lengths` below; None: unbiased
-) -> tuple:             # images (B, 3, H, W) float32 normalised, joints (B, J, 2) in input pixels, visible (B, J)
-    "Stored crops to network inputs: one affine map a person, one `grid_sample` a batch. ValueError without generator or for another shape."
+    # (B,) widths of the windows in photograph pixels, for lengths that are counts of pixels, see
+    # `counted_lengths` below; None: unbiased
+    photo_widths=None,
+# images (B, 3, H, W) float32 normalised, joints (B, J, 2) in input pixels, visible (B, J)
+) -> tuple:
+    """Stored crops to network inputs: one affine map a person, one `grid_sample` a batch.
+    ValueError without generator or for another shape."""
     if augmentation is not None and generator is None:
         raise ValueError("augment_batch needs a torch.Generator when it is given an augmentation")
     center, scale = nominal_window(images.shape[-2:], margin, output_size)
-    dense = int(max(1, (scale[0] * PIXEL_STD - 1) / (output_size[1] - 1)))               # stored pixels to an input pixel
+    # stored pixels to an input pixel
+    dense = int(max(1, (scale[0] * PIXEL_STD - 1) / (output_size[1] - 1)))
     center, scale = center.to(joints.device), scale.to(joints.device)
-    if augmentation is None: centers, scales, degrees, flip = center[None], scale[None], 0.0, None
-    else: centers, scales, degrees, flip = draw_windows(joints, visible, keypoint_set, center, scale, augmentation, generator)
-    if photo_widths is not None: scales = scales * counted_lengths(photo_widths, scale[0] * PIXEL_STD)[:, None]
+    if augmentation is None:
+        centers, scales, degrees, flip = center[None], scale[None], 0.0, None
+    else:
+        centers, scales, degrees, flip = draw_windows(
+            joints, visible, keypoint_set, center, scale, augmentation, generator
+        )
+    if photo_widths is not None:
+        scales = scales * counted_lengths(photo_widths, scale[0] * PIXEL_STD)[:, None]
     unbiased = photo_widths is None
-    affines = batched_affine(centers.expand(len(scales), 2), scales, degrees, output_size, unbiased).expand(len(images), 2, 3)
+    affines = batched_affine(
+        centers.expand(len(scales), 2), scales, degrees, output_size, unbiased
+    ).expand(len(images), 2, 3)
     joints = apply_affine(joints, affines)
-    if flip is not None: affines, joints, visible = mirror(affines, joints, visible, keypoint_set, flip, output_size[1] - unbiased)
-    pictures = warp_batch(images, affines, output_size, dense)                           # (B, 3, H, W), 0..255
+    if flip is not None:
+        affines, joints, visible = mirror(
+            affines, joints, visible, keypoint_set, flip, output_size[1] - unbiased
+        )
+    pictures = warp_batch(images, affines, output_size, dense)  # (B, 3, H, W), 0..255
     if augmentation is not None and (augmentation.colour or augmentation.grey):
         pictures = jitter_colour(pictures, augmentation.colour, augmentation.grey, generator)
     return normalize(pictures), joints, visible * inside(joints, output_size)
@@ -351,7 +428,8 @@ def counted_lengths(
     photo_widths,   # (B,) widths of the people's windows, pixels of the photograph
     stored_width,   # the same window in pixels of the stored crop
 ) -> torch.Tensor:  # (B,)
-    "Factors for windows in a stored crop, which was cut by lengths between centres, so that they are counts of the photograph's pixels."
+    """Factors for windows in a stored crop, which was cut by lengths between centres, so that they
+    are counts of the photograph's pixels."""
     return photo_widths * (stored_width - 1) / ((photo_widths - 1) * stored_width)
 
 # %% ../nbs/03_crops.ipynb #db78ab8f
@@ -359,10 +437,13 @@ def table_windows(
     table,       # PoseTable
     image_size,  # (height, width) of the network's input
 ) -> tuple:      # centers (N, 2), scales (N, 2)
-    "Each row's window: from its centre and scale where the data set gives them (MPII), else from its box."
+    """Each row's window: from its centre and scale where the data set gives them (MPII), else from
+    its box."""
     if table.centers is None: return box_to_center_scale(table.boxes, image_size)
     size = table.scales * PIXEL_STD
-    return box_to_center_scale(np.concatenate([table.centers - size / 2, size], 1), image_size, padding=1.0)
+    return box_to_center_scale(
+        np.concatenate([table.centers - size / 2, size], 1), image_size, padding=1.0
+    )
 
 # %% ../nbs/03_crops.ipynb #6c9d2543
 def cut_people(
@@ -374,13 +455,20 @@ def cut_people(
     stored_size,  # (height, width)
     quality,      # of the JPEGs
 ) -> list:        # dictionaries as `StoreWriter.add` takes them
-    "All people of one photograph, which is opened once. DataError names a photograph that cannot be read."
+    """All people of one photograph, which is opened once. DataError names a photograph that cannot
+    be read."""
     photo = table.source.read(table.files[rows[0]])
     extra = {"head_box": table.head_boxes, "area": table.areas, "box_score": table.box_scores}
-    return [dict(image=encode_jpeg(crop_image(photo, affines[i], stored_size), quality), joints=apply_affine(table.joints[i], affines[i]),
-                 visible=table.visible[i], affine=affines[i], center=centers[i], scale=scales[i], id=table.ids[i],
-                 image_id=table.image_ids[i], split=table.split[i], file=table.files[i],
-                 **{name: values[i] for name, values in extra.items() if values is not None}) for i in rows]
+    return [
+        dict(
+            image=encode_jpeg(crop_image(photo, affines[i], stored_size), quality),
+            joints=apply_affine(table.joints[i], affines[i]), visible=table.visible[i],
+            affine=affines[i], center=centers[i], scale=scales[i], id=table.ids[i],
+            image_id=table.image_ids[i], split=table.split[i], file=table.files[i],
+            **{name: values[i] for name, values in extra.items() if values is not None},
+        )
+        for i in rows
+    ]
 
 # %% ../nbs/03_crops.ipynb #3095f7ea
 def work_ahead(
@@ -388,7 +476,8 @@ def work_ahead(
     items,     # iterable
     workers,   # threads
 ):             # yields results in the order of the items
-    "Results of a thread pool in order, with at most four items a thread under way; each thread computes on its own core."
+    """Results of a thread pool in order, with at most four items a thread under way; each thread
+    computes on its own core."""
     threads, pending = torch.get_num_threads(), deque()
     with ThreadPoolExecutor(workers, initializer=lambda: torch.set_num_threads(1)) as pool:
         try:
@@ -411,13 +500,19 @@ def prepare_store(
     progress=True,          # show a bar
     workers=None,           # threads; as many as there are cores for this process if not given
     overwrite=False,        # replace a store that is there
-) -> dict:                  # people, photographs, shards, bytes, seconds, left_out (reason -> people)
-    "Cut every person of a table once into a crop store, and print the counts. DataError for bad photographs or folders, or for nobody."
+) -> dict:  # people, photographs, shards, bytes, seconds, left_out (reason -> people)
+    """Cut every person of a table once into a crop store, and print the counts. DataError for bad
+    photographs or folders, or for nobody."""
     started, (stored_size, margin) = time.perf_counter(), store_geometry(image_size, margin)
     usable = np.isfinite(table.boxes).all(1) & (table.boxes[:, 2:] > 0).all(1)
-    left_out = table.left_out | ({"no usable box": int((~usable).sum())} if not usable.all() else {})
+    left_out = table.left_out | (
+        {"no usable box": int((~usable).sum())} if not usable.all() else {}
+    )
     if not usable.any():
-        raise DataError(f"{table.name} ({table.source.root}) has nobody to cut crops of; left out: {format_counts(left_out)}.")
+        raise DataError(
+            f"{table.name} ({table.source.root}) has nobody to cut crops of; left out: "
+            f"{format_counts(left_out)}."
+        )
     table = table.select(usable)
     windows = table_windows(table, image_size)
     affines, photos = store_affines(*windows, stored_size, margin), {}
@@ -429,6 +524,9 @@ def prepare_store(
         for people in watch(jobs, len(photos), progress):
             for person in people: writer.add(**person)
     report = writer.report | {"photographs": len(photos), "seconds": time.perf_counter() - started}
-    print(f"{report['people']:,} people from {len(photos):,} photographs in {report['shards']} shard(s), {report['bytes'] / 1e6:.2f} MB, "
-          f"{report['seconds']:.1f} s; left out: {format_counts(left_out)}")
+    print(
+        f"{report['people']:,} people from {len(photos):,} photographs in "
+        f"{report['shards']} shard(s), {report['bytes'] / 1e6:.2f} MB, "
+        f"{report['seconds']:.1f} s; left out: {format_counts(left_out)}"
+    )
     return report

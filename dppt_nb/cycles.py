@@ -21,7 +21,8 @@ from .tokenpose import Trace
 def token_loss(
     ours: Tensor,  # (B, T, width) tokens at the end of a cycle
     later: Tensor, # (B, T, width) the same tokens at the end of the next cycle
-    one_way: bool = False, # the later ones only teach; else both are pulled, as in the released code
+    # the later ones only teach; else both are pulled, as in the released code
+    one_way: bool = False,
 ) -> Tensor:       # scalar
     "Mean squared difference between tokens of neighbouring cycles (SDPose, L_kt and L_vt)."
     return F.mse_loss(ours.float(), (later.detach() if one_way else later).float())
@@ -35,58 +36,85 @@ def heatmap_cycle_loss(
 ) -> Tensor:         # scalar
     "How far a cycle's answer is from the next one's (the caption of SDPose's Fig. 3)."
     ours, later = ours.float(), later.detach().float()
-    if kind == "mse": return 0.5 * ((ours - later).square().mean((-2, -1)) * weights.square()).mean()    # squared: a weight multiplies both maps (TokenPose)
+    # squared: a weight multiplies both maps (TokenPose)
+    if kind == "mse":
+        return 0.5 * ((ours - later).square().mean((-2, -1)) * weights.square()).mean()
     ours, later = (logits.flatten(2).log_softmax(-1) for logits in (ours, later))
     each = F.kl_div(ours, later, log_target=True, reduction="none").sum(-1)              # (B, J)
     return (each * weights).sum() / weights.sum().clamp(min=1)
 
 # %% ../nbs/10_cycles.ipynb #ddaca5ad
 class CycleObjective:
-    "Neighbouring cycles are drawn to each other: their tokens (SDPose, L_kt and L_vt) and, if weighted, their heatmaps."
+    """Neighbouring cycles are drawn to each other: their tokens (SDPose, L_kt and L_vt) and, if
+    weighted, their heatmaps."""
     look = ()    # no attention is needed
 
     def __init__(self,
         cycles: int, # passes through the encoder; at least 2
-        keypoint_weight: float = 5e-6, # of the keypoint tokens' loss; the paper's, for losses of its scale
+        # of the keypoint tokens' loss; the paper's, for losses of its scale
+        keypoint_weight: float = 5e-6,
         patch_weight: float = 5e-6, # of the patch tokens' loss
         heatmap_weight: float = 0.0, # of the heatmaps' loss
         one_way: bool = False, # tokens of the later cycle only teach
         kind: str = "mse", # what the head is trained by, see `heatmap_cycle_loss`
     ):
-        if cycles < 2: raise DataError(f"cycles is {cycles}; a cycle that teaches another needs at least 2")
-        if kind not in ("mse", "cross_entropy"): raise DataError(f"kind is {kind!r}; it must be mse or cross_entropy")
+        if cycles < 2:
+            raise DataError(f"cycles is {cycles}; a cycle that teaches another needs at least 2")
+        if kind not in ("mse", "cross_entropy"):
+            raise DataError(f"kind is {kind!r}; it must be mse or cross_entropy")
         self.cycles, self.one_way, self.kind = cycles, one_way, kind
-        self.weights = {"keypoint": keypoint_weight, "patch": patch_weight, "heatmap": heatmap_weight}
+        self.weights = {
+            "keypoint": keypoint_weight, "patch": patch_weight, "heatmap": heatmap_weight,
+        }
 
-    def __call__(self, seen: Trace, batch, progress) -> dict: # of `batch` only the joints' weights (B, J) are read
+    # of `batch` only the joints' weights (B, J) are read
+    def __call__(self, seen: Trace, batch, progress) -> dict:
         "A loss for each kind that has a weight, summed over neighbouring cycles."
         check_cycles(seen, self.cycles)
         ends = lambda tokens: [layers[-1] for layers in tokens[:self.cycles]]
         answers = (seen.heatmaps if self.kind == "mse" else seen.logits)[:self.cycles]
         tokens = lambda ours, later: token_loss(ours, later, self.one_way)
         maps = lambda ours, later: heatmap_cycle_loss(ours, later, batch.weights, self.kind)
-        kinds = {"keypoint": (ends(seen.keypoint_tokens), tokens), "patch": (ends(seen.patch_tokens), tokens), "heatmap": (answers, maps)}
+        kinds = {
+            "keypoint": (ends(seen.keypoint_tokens), tokens),
+            "patch": (ends(seen.patch_tokens), tokens),
+            "heatmap": (answers, maps),
+        }
         return {f"{name}_cycles": self.weights[name] * sum(map(loss, made, made[1:]))
                 for name, (made, loss) in kinds.items() if self.weights[name]}
 
 def check_cycles(seen: Trace, cycles: int) -> None:
     "Refuse a trace of fewer cycles than an objective needs."
-    if len(seen.logits) < cycles: raise DataError(f"the trace has {len(seen.logits)} cycles, but {cycles} are needed; call model.trace(images, cycles={cycles})")
+    if len(seen.logits) < cycles:
+        raise DataError(
+            f"the trace has {len(seen.logits)} cycles, but {cycles} are needed; call "
+            f"model.trace(images, cycles={cycles})"
+        )
 
 # %% ../nbs/10_cycles.ipynb #5d25d75f
 class ResidualFlow(nn.Module):
-    "A learned density of errors in the plane: a standard normal bent by coupling layers (RealNVP; RLE, released code)."
+    """A learned density of errors in the plane: a standard normal bent by coupling layers (RealNVP;
+    RLE, released code)."""
     def __init__(self,
         layers: int = 6,  # coupling layers; x and y take turns
         hidden: int = 64, # width of the two hidden layers of each network
     ):
         super().__init__()
-        self.nets = nn.ModuleList(nn.Sequential(nn.Linear(1, hidden), nn.LeakyReLU(), nn.Linear(hidden, hidden), nn.LeakyReLU(),
-                                                nn.Linear(hidden, 2)) for _ in range(layers))
-        for net in self.nets: nn.init.zeros_(net[-1].weight); nn.init.zeros_(net[-1].bias)
+        self.nets = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(1, hidden), nn.LeakyReLU(), nn.Linear(hidden, hidden), nn.LeakyReLU(),
+                nn.Linear(hidden, 2),
+            )
+            for _ in range(layers)
+        )
+        for net in self.nets:
+            nn.init.zeros_(net[-1].weight)
+            nn.init.zeros_(net[-1].bias)
 
-    def rule(self, net: nn.Module, still: Tensor) -> tuple[Tensor, Tensor]: # (...) -> (...) and (...)
-        "By how much the other coordinate is stretched (a logarithm from -1 to 1), and how far it is shifted."
+    # (...) -> (...) and (...)
+    def rule(self, net: nn.Module, still: Tensor) -> tuple[Tensor, Tensor]:
+        """By how much the other coordinate is stretched (a logarithm from -1 to 1), and how far it
+        is shifted."""
         stretch, shift = net(still[..., None]).unbind(-1)
         return stretch.tanh(), shift
 
@@ -106,7 +134,8 @@ class ResidualFlow(nn.Module):
             x, y = y, x * stretch.exp() + shift
         return torch.stack((x, y), -1)
 
-    def log_prob(self, points: Tensor) -> Tensor: # (..., 2) -> (...) nats, float32 also under autocast
+    # (..., 2) -> (...) nats, float32 also under autocast
+    def log_prob(self, points: Tensor) -> Tensor:
         "Logarithm of the density."
         with torch.autocast(points.device.type, enabled=False):
             places, grown = self.to_normal(points.float())
@@ -114,16 +143,18 @@ class ResidualFlow(nn.Module):
 
 # %% ../nbs/10_cycles.ipynb #8989a15e
 def rle_loss(
-    raw: Tensor,         # (B, J, 4) of the regression head: x, y as shares of the picture, logits of their spreads
+    # (B, J, 4) of the regression head: x, y as shares of the picture, logits of their spreads
+    raw: Tensor,
     joints: Tensor,      # (B, J, 2) the truth in the same shares, see `joint_shares`
     weights: Tensor,     # (B, J) 0 takes a joint out
     flow: ResidualFlow,  # learns along with the network
 ) -> Tensor:             # scalar in nats: the mean over the joints that count
-    "Residual log-likelihood, a Laplace density times a learned one (Li et al., ICCV 2021), less its constant as in the release."
+    """Residual log-likelihood, a Laplace density times a learned one (Li et al., ICCV 2021), less
+    its constant as in the release."""
     place, log_spread = raw[..., :2].float(), F.logsigmoid(raw[..., 2:].float())
-    joints = joints.where(weights[..., None] > 0, place)                                 # what is not labelled is not wrong
-    error = (joints - place) * (-log_spread).exp()                                       # (B, J, 2) in spreads
-    guess = -(error.abs() + math.log(2)).sum(-1)                                         # (B, J) the Laplace density
+    joints = joints.where(weights[..., None] > 0, place)  # what is not labelled is not wrong
+    error = (joints - place) * (-log_spread).exp()  # (B, J, 2) in spreads
+    guess = -(error.abs() + math.log(2)).sum(-1)  # (B, J) the Laplace density
     each = log_spread.sum(-1) - guess - flow.log_prob(error)
     return (each * weights).sum() / weights.sum().clamp(min=1)
 
@@ -133,12 +164,16 @@ def joint_shares(
     heatmap_size,   # (height, width) of the heatmaps that the head draws
     unbiased: bool = True, # as in `rescale_joints`
 ) -> Tensor:        # (..., 2)
-    "Joints as shares of width and height, such that the head draws them where `encode_heatmaps` would."
-    return (rescale_joints(joints, image_size, heatmap_size, unbiased) + .5) / joints.new_tensor(heatmap_size[::-1])
+    """Joints as shares of width and height, such that the head draws them where `encode_heatmaps`
+    would."""
+    return (rescale_joints(joints, image_size, heatmap_size, unbiased) + 0.5) / joints.new_tensor(
+        heatmap_size[::-1]
+    )
 
 # %% ../nbs/10_cycles.ipynb #8d936654
 class RegressionObjective(nn.Module):
-    "The ground truth for a regression head: `rle_loss` on every cycle, with one flow for all (sdpose_reg)."
+    """The ground truth for a regression head: `rle_loss` on every cycle, with one flow for all
+    (sdpose_reg)."""
     look = ()    # no attention is needed
 
     def __init__(self,
@@ -149,9 +184,21 @@ class RegressionObjective(nn.Module):
         if cycles < 1: raise DataError(f"cycles is {cycles}; it must be at least 1")
         self.cycles, self.unbiased, self.flow = cycles, unbiased, ResidualFlow()
 
-    def forward(self, seen: Trace, batch, progress) -> dict: # of `batch`: images (B, 3, H, W), joints (B, J, 2), weights (B, J)
+    # of `batch`: images (B, 3, H, W), joints (B, J, 2), weights (B, J)
+    def forward(self, seen: Trace, batch, progress) -> dict:
         "The loss, summed over the cycles."
         check_cycles(seen, self.cycles)
-        if seen.logits[0].ndim != 3: raise DataError("residual log-likelihood needs a head that points; create the model with head='regression'")
-        joints = joint_shares(batch.joints, batch.images.shape[2:], seen.heatmaps[0].shape[2:], self.unbiased)
-        return {"rle": sum(rle_loss(raw, joints, batch.weights, self.flow) for raw in seen.logits[:self.cycles])}
+        if seen.logits[0].ndim != 3:
+            raise DataError(
+                "residual log-likelihood needs a head that points; create the model with "
+                "head='regression'"
+            )
+        joints = joint_shares(
+            batch.joints, batch.images.shape[2:], seen.heatmaps[0].shape[2:], self.unbiased
+        )
+        return {
+            "rle": sum(
+                rle_loss(raw, joints, batch.weights, self.flow)
+                for raw in seen.logits[: self.cycles]
+            )
+        }

@@ -35,30 +35,47 @@ from .keypoints import LSP14, MPII16, DataError, KeypointSet
 
 # %% ../nbs/02_datasets.ipynb #61691daf
 class ImageSource:
-    "The files of a data set by their names, in a folder or in a zip as it was downloaded. Reading is thread safe."
+    """The files of a data set by their names, in a folder or in a zip as it was downloaded. Reading
+    is thread safe."""
     def __init__(self,
                  root: str | Path):  # a folder or a zip file
         self.root, self._zip, self._names = Path(root).expanduser(), None, None
-        if not self.root.exists(): raise DataError(f"{self.root} does not exist; give the folder or zip of the data set as root.")
+        if not self.root.exists():
+            raise DataError(
+                f"{self.root} does not exist; give the folder or zip of the data set as root."
+            )
         if self.root.is_dir(): return
         if not zipfile.is_zipfile(self.root):
-            raise DataError(f"{self.root} is neither a folder nor a zip file; give one of these as root.")
-        try: self._zip = zipfile.ZipFile(self.root)
-        except _DAMAGE as error: raise DataError(f"the zip file {self.root} is damaged ({_why(error)}); copy or download it again.") from None
+            raise DataError(
+                f"{self.root} is neither a folder nor a zip file; give one of these as root."
+            )
+        try:
+            self._zip = zipfile.ZipFile(self.root)
+        except _DAMAGE as error:
+            raise DataError(
+                f"the zip file {self.root} is damaged ({_why(error)}); copy or download it again."
+            ) from None
 
     def names(self) -> set[str]:
         "Names of all files, relative to the root, with forward slashes."
-        if self._names is None: self._names = set(self._zip.namelist() if self._zip else _walk(self.root))
+        if self._names is None:
+            self._names = set(self._zip.namelist() if self._zip else _walk(self.root))
         return self._names
 
     def read_bytes(self,
                    name: str  # relative to the root
                   ) -> bytes:
         "The content of one file. Raises `DataError` if it is missing or damaged."
-        try: return self._zip.read(name) if self._zip else (self.root / name).read_bytes()
-        except (KeyError, FileNotFoundError): raise DataError(f"{self.root} has no file {name}; add it or correct the name.") from None
+        try:
+            return self._zip.read(name) if self._zip else (self.root / name).read_bytes()
+        except (KeyError, FileNotFoundError):
+            raise DataError(
+                f"{self.root} has no file {name}; add it or correct the name."
+            ) from None
         except _DAMAGE as error:
-            raise DataError(f"{self.root}: {name} cannot be read ({_why(error)}); copy it again.") from None
+            raise DataError(
+                f"{self.root}: {name} cannot be read ({_why(error)}); copy it again."
+            ) from None
 
     def read(self,
              name: str  # relative to the root
@@ -67,15 +84,22 @@ class ImageSource:
         content = self.read_bytes(name)
         try: return Image.open(io.BytesIO(content)).convert("RGB")
         except _NO_PICTURE as error:
-            raise DataError(f"{self.root}: the picture {name} cannot be read ({_why(error)}); copy it again or take its people out.") from None
+            raise DataError(
+                f"{self.root}: the picture {name} cannot be read ({_why(error)}); copy it "
+                "again or take its people out."
+            ) from None
 
     def read_json(self,
                   name: str  # relative to the root
                  ):
         "The content of one JSON file. Raises `DataError` if it is not JSON."
         content = self.read_bytes(name)
-        try: return json.loads(content)
-        except ValueError as error: raise DataError(f"{self.root}: {name} is not JSON ({_why(error)}); copy it again.") from None
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise DataError(
+                f"{self.root}: {name} is not JSON ({_why(error)}); copy it again."
+            ) from None
 
     def find(self,
              pattern: str  # a file name without folder, with * and ? as in the shell
@@ -88,14 +112,21 @@ class ImageSource:
                files: list[str],  # names as the annotations give them, with or without their folder
                named_in: str      # the annotation file, for the error message
               ) -> list[str]:     # names relative to the root, in the same order
-        "Find every picture, wherever its folder is. Raises one `DataError` that lists what is missing."
+        """Find every picture, wherever its folder is. Raises one `DataError` that lists what is
+        missing."""
         places = {}
         for name in self.names(): places.setdefault(posixpath.basename(name), []).append(name)
-        fits = {f: [n for n in places.get(posixpath.basename(f), ()) if f"/{n}".endswith(f"/{f}")] for f in set(files)}
+        fits = {
+            f: [n for n in places.get(posixpath.basename(f), ()) if f"/{n}".endswith(f"/{f}")]
+            for f in set(files)
+        }
         found = {f: min(names, key=len, default=None) for f, names in fits.items()}
         if missing := sorted(f for f, n in found.items() if n is None):
-            raise DataError(f"{self.root}: {named_in} names {len(missing)} picture(s) that are not there ({_first(missing)}); "
-                            "add them or take their people out.")
+            raise DataError(
+                f"{self.root}: {named_in} names {len(missing)} picture(s) that are not "
+                f"there ({_first(missing)}); "
+                "add them or take their people out."
+            )
         return [found[f] for f in files]
 
 def _walk(root):
@@ -103,14 +134,26 @@ def _walk(root):
         inside = Path(folder).relative_to(root).as_posix()
         yield from (n if inside == "." else f"{inside}/{n}" for n in names)
 
-_DAMAGE = (OSError, EOFError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error)  # what a broken or locked zip raises
-_NO_PICTURE = (OSError, EOFError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)  # what Pillow raises
+# what a broken or locked zip raises
+_DAMAGE = (
+    OSError, EOFError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error,
+)
+# what Pillow raises
+_NO_PICTURE = (
+    OSError, EOFError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError,
+)
 
 def _why(error):
-    "What a library says about a file, on one line; Pillow's word for no picture names a place in memory."
-    return "it is no picture" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
+    """What a library says about a file, on one line; Pillow's word for no picture names a place in
+    memory."""
+    return (
+        "it is no picture"
+        if isinstance(error, UnidentifiedImageError)
+        else " ".join(str(error).split())
+    )
 
-def _first(names, limit=5): return ", ".join(map(str, names[:limit])) + (", ..." if len(names) > limit else "")
+def _first(names, limit=5):
+    return ", ".join(map(str, names[:limit])) + (", ..." if len(names) > limit else "")
 
 # %% ../nbs/02_datasets.ipynb #56a7391c
 def row_numbers(
@@ -126,7 +169,8 @@ def row_numbers(
         rows = np.asarray(which.cpu() if torch.is_tensor(which) else which)
         return np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
     rows = np.flatnonzero(split == which)
-    if len(rows) == 0: raise DataError(f"{name} has nobody in split {which!r}; it has {split_counts(split)}.")
+    if len(rows) == 0:
+        raise DataError(f"{name} has nobody in split {which!r}; it has {split_counts(split)}.")
     return rows
 
 def split_counts(
@@ -150,24 +194,28 @@ def format_counts(
 # %% ../nbs/02_datasets.ipynb #6faaed79
 @dataclass
 class PoseTable:
-    "People in photographs, one row each; all coordinates in pixels of the photograph, counted from 0 at the first pixel's centre."
+    """People in photographs, one row each; all coordinates in pixels of the photograph, counted
+    from 0 at the first pixel's centre."""
     name: str                              # of the data set
     keypoint_set: KeypointSet              # what the joints are
     source: ImageSource                    # where the photographs are
     files: list[str]                       # (N) photograph of each person, a name in `source`
     joints: np.ndarray                     # (N, J, 2) float32 x, y; 0 where not visible
     visible: np.ndarray                    # (N, J) uint8, 1 where a keypoint is labelled
-    visibility: np.ndarray                 # (N, J) uint8, the flag as the data set gives it (COCO: 2 seen, 1 hidden but marked)
+    # (N, J) uint8, the flag as the data set gives it (COCO: 2 seen, 1 hidden but marked)
+    visibility: np.ndarray
     boxes: np.ndarray                      # (N, 4) float32 x, y, w, h
     split: np.ndarray                      # (N,) "train", "val" or "test"
     ids: np.ndarray                        # (N,) int64, annotation id or number counted from 1
     image_ids: np.ndarray                  # (N,) int64
-    centers: np.ndarray | None = None      # (N, 2) float32, where the annotation itself gives the box as centre and scale
+    # (N, 2) float32, where the annotation itself gives the box as centre and scale
+    centers: np.ndarray | None = None
     scales: np.ndarray | None = None       # (N, 2) float32 in units of 200 px, padding included
     head_boxes: np.ndarray | None = None   # (N, 2, 2) float32 corners, the ruler of PCKh
     areas: np.ndarray | None = None        # (N,) float32 square pixels, the ruler of OKS
     box_scores: np.ndarray | None = None   # (N,) float32, where a detector found the boxes
-    left_out: dict[str, int] = field(default_factory=dict)  # reason -> people of the data set without a row
+    # reason -> people of the data set without a row
+    left_out: dict[str, int] = field(default_factory=dict)
     annotations: tuple[str, ...] = ()      # files that the rows come from
 
     def __len__(self) -> int: return len(self.files)
@@ -181,17 +229,24 @@ class PoseTable:
 
     def summary(self) -> str:
         "One sentence of counts."
-        return (f"{self.name}: {len(self):,} people in {len(set(self.files)):,} photographs, {len(self.keypoint_set)} keypoints, "
-                f"{self.visible.mean() if len(self) else 0:.0%} of them labelled; {split_counts(self.split)}; left out: {format_counts(self.left_out)}.")
+        return (
+            f"{self.name}: {len(self):,} people in {len(set(self.files)):,} "
+            f"photographs, {len(self.keypoint_set)} keypoints, "
+            f"{self.visible.mean() if len(self) else 0:.0%} of them labelled; "
+            f"{split_counts(self.split)}; left out: {format_counts(self.left_out)}."
+        )
 
-_TABLE_ROWS = ("files", "joints", "visible", "visibility", "boxes", "split", "ids", "image_ids", "centers", "scales", "head_boxes",
-               "areas", "box_scores")
+_TABLE_ROWS = (
+    "files", "joints", "visible", "visibility", "boxes", "split", "ids", "image_ids", "centers",
+    "scales", "head_boxes", "areas", "box_scores",
+)
 
 # %% ../nbs/02_datasets.ipynb #9f0dece3
 def lspet_split(
     number  # number of the picture, counted from 1; one or an array
 ):          # "train", "val" or "test"; an array of them for an array
-    "The split of LSPET that this suite uses: of every ten blocks of a hundred pictures the ninth is val, the tenth test."
+    """The split of LSPET that this suite uses: of every ten blocks of a hundred pictures the ninth
+    is val, the tenth test."""
     block = (np.asarray(number) - 1) // 100 % 10
     split = np.where(block == 9, "test", np.where(block == 8, "val", "train"))
     return str(split) if split.ndim == 0 else split
@@ -202,8 +257,9 @@ def joint_boxes(
     visible: np.ndarray   # (N, J)
 ) -> np.ndarray:          # (N, 4) float32 x, y, w, h, no side below a pixel
     "Boxes around the visible joints, for data sets that have no boxes."
-    seen = visible[..., None] > 0                                                            # (N, J, 1)
-    low, high = np.where(seen, joints, np.inf).min(1), np.where(seen, joints, -np.inf).max(1)  # (N, 2)
+    seen = visible[..., None] > 0  # (N, J, 1)
+    # (N, 2)
+    low, high = np.where(seen, joints, np.inf).min(1), np.where(seen, joints, -np.inf).max(1)
     return np.concatenate([low, np.maximum(high - low, 1)], -1).astype(np.float32)
 
 # %% ../nbs/02_datasets.ipynb #926817cb
@@ -211,61 +267,88 @@ def _read_mat(source, file, name):
     "One array of numbers from a MATLAB file; of shape () if the file has none of this name."
     from scipy.io import loadmat
     content = source.read_bytes(file)
-    try: array = np.asarray(loadmat(io.BytesIO(content)).get(name, 0))
-    except Exception as error: raise DataError(f"{source.root}: {file} is no MATLAB file ({_why(error)}); copy it again.") from None
-    if array.dtype.kind not in "biuf": raise DataError(f"{source.root}: {name!r} of {file} holds something that is not a number; copy it again.")
+    try:
+        array = np.asarray(loadmat(io.BytesIO(content)).get(name, 0))
+    except Exception as error:
+        raise DataError(
+            f"{source.root}: {file} is no MATLAB file ({_why(error)}); copy it again."
+        ) from None
+    if array.dtype.kind not in "biuf":
+        raise DataError(
+            f"{source.root}: {name!r} of {file} holds something that is not a number; "
+            "copy it again."
+        )
     return array
 
 def _lsp_joints(source):
     "The array of `joints.mat` as (N, 14, 3) and the folder it lies in."
     found = source.find("joints.mat")
-    if not found: raise DataError(f"{source.root} has no joints.mat; give the folder or zip that holds joints.mat and images/.")
+    if not found:
+        raise DataError(
+            f"{source.root} has no joints.mat; give the folder or zip that holds "
+            "joints.mat and images/."
+        )
     joints = _read_mat(source, found[0], "joints")
     shape = joints.shape
     if len(shape) != 3 or shape[:2] not in ((14, 3), (3, 14)):
-        raise DataError(f"{source.root}: 'joints' of {found[0]} has shape {shape}; it must be (14, 3, people) as in LSPET "
-                        "or (3, 14, people) as in LSP.")
+        raise DataError(
+            f"{source.root}: 'joints' of {found[0]} has shape {shape}; it must be (14, "
+            "3, people) as in LSPET "
+            "or (3, 14, people) as in LSP."
+        )
     order = (2, 0, 1) if shape[:2] == (14, 3) else (2, 1, 0)
-    return joints.transpose(order).astype(np.float32), found[0][:-len("joints.mat")], shape[:2] == (14, 3)
+    return (
+        joints.transpose(order).astype(np.float32), found[0][: -len("joints.mat")],
+        shape[:2] == (14, 3),
+    )
 
 def _check_finite(raw, ids, where):
-    "Raise a `DataError` for NaN and infinity anywhere: also the flag and joints that are not visible have numbers in the real file."
+    """Raise a `DataError` for NaN and infinity anywhere: also the flag and joints that are not
+    visible have numbers in the real file."""
     bad = ~np.isfinite(raw).all((1, 2))                                                      # (N,)
     if bad.any():
-        raise DataError(f"{where}: a coordinate or flag in 'joints' of person {ids[bad][0]} is not a number (NaN or infinity); "
-                        "mend it or copy the file again.")
+        raise DataError(
+            f"{where}: a coordinate or flag in 'joints' of person {ids[bad][0]} is not "
+            "a number (NaN or infinity); "
+            "mend it or copy the file again."
+        )
 
 def _read_leeds(name, root, flag_means_seen, split_of):
     source = ImageSource(root)
-    raw, folder, extended = _lsp_joints(source)                                              # (N, 14, 3)
+    raw, folder, extended = _lsp_joints(source)  # (N, 14, 3)
     digits, ids = (5 if extended else 4), np.arange(1, len(raw) + 1)
     _check_finite(raw, ids, f"{source.root}: joints.mat")
     visible = (raw[..., 2] > 0) if flag_means_seen else np.ones(raw.shape[:2], bool)
     files = source.locate([f"{folder}images/im{i:0{digits}d}.jpg" for i in ids], "joints.mat")
     joints = np.where(visible[..., None], raw[..., :2], 0)
     keep = visible.any(1)
-    table = PoseTable(name, LSP14, source, files, joints, visible.astype(np.uint8), raw[..., 2].astype(np.uint8),
-                      np.zeros((len(raw), 4), np.float32), split_of(ids), ids, ids,
-                      left_out={"no visible joints": int((~keep).sum())}, annotations=("joints.mat",)).select(keep)
+    table = PoseTable(
+        name, LSP14, source, files, joints, visible.astype(np.uint8), raw[..., 2].astype(np.uint8),
+        np.zeros((len(raw), 4), np.float32), split_of(ids), ids, ids,
+        left_out={"no visible joints": int((~keep).sum())}, annotations=("joints.mat",),
+    ).select(keep)
     return replace(table, boxes=joint_boxes(table.joints, table.visible))
 
 # %% ../nbs/02_datasets.ipynb #720f4d35
 def read_lspet(
     root: str | Path  # the zip as it was downloaded, or the folder with joints.mat and images/
 ) -> PoseTable:
-    "Leeds Sports Pose Extended (Johnson and Everingham, CVPR 2011): athletes, 14 joints; the split is that of `lspet_split`."
+    """Leeds Sports Pose Extended (Johnson and Everingham, CVPR 2011): athletes, 14 joints; the
+    split is that of `lspet_split`."""
     return _read_leeds("lspet", root, True, lspet_split)
 
 def lsp_split(
     number  # (N,) number of the picture, counted from 1
 ) -> np.ndarray:
-    "LSP's own halves: 1 to 1000 for training, of which we keep the last hundred for validation, the rest for the test."
+    """LSP's own halves: 1 to 1000 for training, of which we keep the last hundred for validation,
+    the rest for the test."""
     return np.where(number > 1000, "test", np.where(number > 900, "val", "train"))
 
 def read_lsp(
     root: str | Path  # the zip as it was downloaded, or the folder with joints.mat and images/
 ) -> PoseTable:
-    "Leeds Sports Pose (Johnson and Everingham, BMVC 2010): its flag marks hidden joints, whose places are given too."
+    """Leeds Sports Pose (Johnson and Everingham, BMVC 2010): its flag marks hidden joints, whose
+    places are given too."""
     return _read_leeds("lsp", root, False, lsp_split)
 
 # %% ../nbs/02_datasets.ipynb #34c3b514
@@ -276,17 +359,32 @@ def field_numbers(
     who: str,       # file and entry, for the error message
     need: str = ""  # the shape in words, for the error message
 ) -> np.ndarray:    # float64, of that shape
-    "A field as finite numbers. Raises `DataError` naming file, entry and field for null, words, another shape, NaN and infinity."
-    try: array = np.array(entry[name])
-    except ValueError: raise DataError(f"{who}: {name!r} holds lists of different lengths; {need or f'it must have shape {shape}'}.") from None
-    if array.dtype.kind not in "biuf": raise DataError(f"{who}: {name!r} holds something that is not a number; mend it or take the entry out.")
+    """A field as finite numbers. Raises `DataError` naming file, entry and field for null, words,
+    another shape, NaN and infinity."""
+    try:
+        array = np.array(entry[name])
+    except ValueError:
+        raise DataError(
+            f"{who}: {name!r} holds lists of different lengths; "
+            f"{need or f'it must have shape {shape}'}."
+        ) from None
+    if array.dtype.kind not in "biuf":
+        raise DataError(
+            f"{who}: {name!r} holds something that is not a number; mend it or take the entry out."
+        )
     if array.shape != shape:
         found = f"{array.size} numbers" if array.ndim == 1 else f"shape {array.shape}"
         raise DataError(f"{who}: {name!r} has {found}; {need or f'it must have shape {shape}'}.")
-    if not np.isfinite(array).all(): raise DataError(f"{who}: {name!r} holds NaN or infinity, which is not a number; mend it or take the entry out.")
+    if not np.isfinite(array).all():
+        raise DataError(
+            f"{who}: {name!r} holds NaN or infinity, which is not a number; mend it or "
+            "take the entry out."
+        )
     return array.astype(np.float64)
 
-def _whole(value): return isinstance(value, (int, float)) and abs(value) < 2**63 and int(value) == value  # also False for NaN
+# also False for NaN
+def _whole(value):
+    return isinstance(value, (int, float)) and abs(value) < 2**63 and int(value) == value
 
 def _given(entry, name): return entry.get(name) is not None and entry[name] != []
 
@@ -294,28 +392,52 @@ def _given(entry, name): return entry.get(name) is not None and entry[name] != [
 def split_of_file(
     name: str  # of an annotation file
 ) -> str:
-    "'train', 'val' or 'test' by the file's name; a file that says neither is taken whole for evaluation, as 'val'."
+    """'train', 'val' or 'test' by the file's name; a file that says neither is taken whole for
+    evaluation, as 'val'."""
     found = re.search("(?<![a-z])(train|val|test)", posixpath.basename(name).lower())
     return found[1] if found else "val"
 
 def _check_image(image, where):
     "Raise a `DataError` if an entry of 'images' cannot be read."
     if not _whole(image.get("id")) or not isinstance(image.get("file_name"), str):
-        raise DataError(f"{where}: the entry {str(image)[:99]} of 'images' needs 'id' and 'file_name', a whole number and a text; mend it.")
+        raise DataError(
+            f"{where}: the entry {str(image)[:99]} of 'images' needs 'id' and "
+            "'file_name', a whole number and a text; mend it."
+        )
     for k in ("width", "height"):
-        if (size := image.get(k)) is not None and not (isinstance(size, (int, float)) and 0 < size < math.inf):
-            raise DataError(f"{where}: {k!r} of image {image['id']} is {str(size)[:99]!r}; it must be a positive number.")
+        if (size := image.get(k)) is not None and not (
+            isinstance(size, (int, float)) and 0 < size < math.inf
+        ):
+            raise DataError(
+                f"{where}: {k!r} of image {image['id']} is {str(size)[:99]!r}; it must be a "
+                "positive number."
+            )
 
 def _person_category(content, where):
-    "The category with keypoints: 'person' if there are several. Raises `DataError` if the file is not COCO's format as a whole."
+    """The category with keypoints: 'person' if there are several. Raises `DataError` if the file is
+    not COCO's format as a whole."""
     lists = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in lists):
-        raise DataError(f"{where} is not in COCO format; it needs the lists 'images', 'annotations' and 'categories'.")
+        raise DataError(
+            f"{where} is not in COCO format; it needs the lists 'images', 'annotations' "
+            "and 'categories'."
+        )
     if bad := [(k, e) for k in lists for e in content[k] if not isinstance(e, dict)]:
-        raise DataError(f"{where}: {str(bad[0][1])[:99]!r} in {bad[0][0]!r} is no entry with named fields; mend it or take it out.")
+        raise DataError(
+            f"{where}: {str(bad[0][1])[:99]!r} in {bad[0][0]!r} is no entry with named "
+            "fields; mend it or take it out."
+        )
     for image in content["images"]: _check_image(image, where)
-    found = [c for c in content["categories"] if c.get("keypoints") and isinstance(c["keypoints"], list) and _whole(c.get("id"))]
-    if not found: raise DataError(f"{where}: no category names keypoints; add the list 'keypoints' (and a whole number as 'id') to the category of the people.")
+    found = [
+        c
+        for c in content["categories"]
+        if c.get("keypoints") and isinstance(c["keypoints"], list) and _whole(c.get("id"))
+    ]
+    if not found:
+        raise DataError(
+            f"{where}: no category names keypoints; add the list 'keypoints' (and a "
+            "whole number as 'id') to the category of the people."
+        )
     return next((c for c in found if c.get("name") == "person"), found[0])
 
 # %% ../nbs/02_datasets.ipynb #85e015ea
@@ -331,19 +453,33 @@ def _why_left_out(annotation, category_id):
 def _check_annotation(a, num_joints, images, where):
     "Raise a `DataError` that names the annotation and the field if it cannot be read."
     who = f"{where}: annotation {a.get('id', '(without id)')}"
-    if not _whole(a.get("id")): raise DataError(f"{who}: 'id' is missing or no whole number; give every annotation a number of its own.")
+    if not _whole(a.get("id")):
+        raise DataError(
+            f"{who}: 'id' is missing or no whole number; give every annotation a number of its own."
+        )
     if not _whole(a.get("image_id")) or a["image_id"] not in images:
-        raise DataError(f"{who} names image {a.get('image_id')}, which 'images' does not list; add it or take the annotation out.")
-    for name, shape, need in (("keypoints", (3 * num_joints,), f"{num_joints} keypoints need {3 * num_joints} (x, y, flag)"),
-                              ("bbox", (4,), "it needs 4 (x, y, width, height)"), ("area", (), "it must be one number")):
+        raise DataError(
+            f"{who} names image {a.get('image_id')}, which 'images' does not list; add "
+            "it or take the annotation out."
+        )
+    for name, shape, need in (
+        (
+            "keypoints", (3 * num_joints,),
+            f"{num_joints} keypoints need {3 * num_joints} (x, y, flag)",
+        ),
+        ("bbox", (4,), "it needs 4 (x, y, width, height)"),
+        ("area", (), "it must be one number"),
+    ):
         if _given(a, name): field_numbers(a, name, shape, who, need)
 
 # %% ../nbs/02_datasets.ipynb #55be3090
 def clip_boxes(
     boxes: np.ndarray,  # (N, 4) x, y, w, h
     sizes: np.ndarray   # (N, 2) width, height of the photographs
-) -> np.ndarray:        # (N, 4); width or height is not positive where nothing of the box is in the picture
-    "Boxes cut off at the border of the photograph, as HRNet's public COCO reader does it, (size - 1) included."
+# (N, 4); width or height is not positive where nothing of the box is in the picture
+) -> np.ndarray:
+    """Boxes cut off at the border of the photograph, as HRNet's public COCO reader does it, (size -
+    1) included."""
     low = np.maximum(boxes[:, :2], 0)
     high = np.minimum(low + np.maximum(boxes[:, 2:] - 1, 0), sizes - 1)
     return np.concatenate([low, high - low], 1).astype(np.float32)
@@ -353,11 +489,16 @@ def _person_rows(content, category, keypoint_set, where):
     "Ground truth: annotations with a row, their boxes, and the counts of those without."
     images, left_out, rows = {i["id"]: i for i in content["images"]}, {}, []
     for a in content["annotations"]:
-        if a.get("category_id", category["id"]) == category["id"]: _check_annotation(a, len(keypoint_set), images, where)
-        if reason := _why_left_out(a, category["id"]): left_out[reason] = left_out.get(reason, 0) + 1
-        else: rows.append(a)
+        if a.get("category_id", category["id"]) == category["id"]:
+            _check_annotation(a, len(keypoint_set), images, where)
+        if reason := _why_left_out(a, category["id"]):
+            left_out[reason] = left_out.get(reason, 0) + 1
+        else:
+            rows.append(a)
     boxes = np.array([a["bbox"] for a in rows], np.float32).reshape(-1, 4)
-    sizes = np.array([[images[a["image_id"]].get(k) or np.inf for k in ("width", "height")] for a in rows]).reshape(-1, 2)
+    sizes = np.array(
+        [[images[a["image_id"]].get(k) or np.inf for k in ("width", "height")] for a in rows]
+    ).reshape(-1, 2)
     boxes = clip_boxes(boxes, sizes)
     inside = (boxes[:, 2:] > 0).all(1)
     if not inside.all(): left_out["box outside the picture"] = int((~inside).sum())
@@ -366,14 +507,22 @@ def _person_rows(content, category, keypoint_set, where):
 def _check_detection(d, number, where):
     "Raise a `DataError` that names the detection and the field if it cannot be read."
     who = f"{where}: detection {number}"
-    if not _whole(d["image_id"]): raise DataError(f"{who}: 'image_id' is {str(d['image_id'])[:99]!r}; it must be a whole number.")
+    if not _whole(d["image_id"]):
+        raise DataError(
+            f"{who}: 'image_id' is {str(d['image_id'])[:99]!r}; it must be a whole number."
+        )
     if _given(d, "bbox"): field_numbers(d, "bbox", (4,), who, "it needs 4 (x, y, width, height)")
     field_numbers(d, "score", (), who, "it must be one number")
 
 def _detected_rows(found, content, category, min_score, where):
     "Boxes of a detector: rows without keypoints, and the counts of the detections without a row."
-    if not isinstance(found, list) or not all(isinstance(d, dict) and {"image_id", "bbox", "score"} <= d.keys() for d in found):
-        raise DataError(f"{where} is not a list of detections; each needs 'image_id', 'bbox' and 'score', as in COCO results.")
+    if not isinstance(found, list) or not all(
+        isinstance(d, dict) and {"image_id", "bbox", "score"} <= d.keys() for d in found
+    ):
+        raise DataError(
+            f"{where} is not a list of detections; each needs 'image_id', 'bbox' and "
+            "'score', as in COCO results."
+        )
     images, left_out, rows = {i["id"] for i in content["images"]}, {}, []
     for number, d in enumerate(found, 1):
         _check_detection(d, number, where)
@@ -390,26 +539,50 @@ def _coco_table(name, source, pictures, file, keypoint_set, rows, boxes, left_ou
     "Rows of one COCO-format file as a table."
     names = {i["id"]: i["file_name"] for i in content["images"]}
     blank = [0] * (3 * len(keypoint_set))
-    raw = np.array([a.get("keypoints") or blank for a in rows], np.float32).reshape(len(rows), len(keypoint_set), 3)
+    raw = np.array([a.get("keypoints") or blank for a in rows], np.float32).reshape(
+        len(rows), len(keypoint_set), 3
+    )
     visible = raw[..., 2] > 0
     areas = np.array([a.get("area") or .53 * b[2] * b[3] for a, b in zip(rows, boxes)], np.float32)
-    scores = np.array([a["score"] for a in rows], np.float32) if rows and "score" in rows[0] else None
-    return PoseTable(name, keypoint_set, pictures, pictures.locate([names[a["image_id"]] for a in rows], file),
-                     np.where(visible[..., None], raw[..., :2], 0), visible.astype(np.uint8), raw[..., 2].clip(0, 255).astype(np.uint8), boxes,
-                     np.full(len(rows), split), np.array([a["id"] for a in rows], np.int64),
-                     np.array([a["image_id"] for a in rows], np.int64), areas=areas, box_scores=scores, left_out=left_out,
-                     annotations=(file,))
+    scores = (
+        np.array([a["score"] for a in rows], np.float32) if rows and "score" in rows[0] else None
+    )
+    return PoseTable(
+        name, keypoint_set, pictures, pictures.locate([names[a["image_id"]] for a in rows], file),
+        np.where(visible[..., None], raw[..., :2], 0), visible.astype(np.uint8),
+        raw[..., 2].clip(0, 255).astype(np.uint8), boxes, np.full(len(rows), split),
+        np.array([a["id"] for a in rows], np.int64),
+        np.array([a["image_id"] for a in rows], np.int64), areas=areas, box_scores=scores,
+        left_out=left_out, annotations=(file,),
+    )
 
 def join_tables(
     tables: list[PoseTable]  # of one data set: same keypoints, same source
 ) -> PoseTable:
     "The rows of several tables in one; counts of people left out are added up."
     sets = {t.keypoint_set for t in tables}
-    if len(sets) > 1: raise DataError(f"{', '.join(f for t in tables for f in t.annotations)} name different keypoints; read them one by one.")
-    joined = {f: None if getattr(tables[0], f) is None else np.concatenate([getattr(t, f) for t in tables]) for f in _TABLE_ROWS}
-    left_out = {reason: sum(t.left_out.get(reason, 0) for t in tables) for t in tables for reason in t.left_out}
-    return replace(tables[0], **joined | {"files": [f for t in tables for f in t.files]}, left_out=left_out,
-                   annotations=tuple(f for t in tables for f in t.annotations))
+    if len(sets) > 1:
+        raise DataError(
+            f"{', '.join(f for t in tables for f in t.annotations)} name different "
+            "keypoints; read them one by one."
+        )
+    joined = {
+        f: None
+        if getattr(tables[0], f) is None
+        else np.concatenate([getattr(t, f) for t in tables])
+        for f in _TABLE_ROWS
+    }
+    left_out = {
+        reason: sum(t.left_out.get(reason, 0) for t in tables)
+        for t in tables
+        for reason in t.left_out
+    }
+    return replace(
+        tables[0],
+        **joined | {"files": [f for t in tables for f in t.files]},
+        left_out=left_out,
+        annotations=tuple(f for t in tables for f in t.annotations),
+    )
 
 # %% ../nbs/02_datasets.ipynb #a71b5672
 def _source_of(path, root):
@@ -418,34 +591,53 @@ def _source_of(path, root):
     inside = Path(root) / path
     place = inside if not path.is_absolute() and inside.exists() else path
     if not place.exists(): raise DataError(f"{place} does not exist; correct the path.")
-    return (ImageSource(place), "") if place.is_dir() or zipfile.is_zipfile(place) else (ImageSource(place.parent), place.name)
+    return (
+        (ImageSource(place), "")
+        if place.is_dir() or zipfile.is_zipfile(place)
+        else (ImageSource(place.parent), place.name)
+    )
 
 def _annotation_files(source, root, annotations):
     "The annotation files as (source, name): those given, or all that are called as COCO's are."
     if annotations is not None:
         given = [annotations] if isinstance(annotations, (str, Path)) else annotations
-        return [(source, str(a)) if str(a) in source.names() else _source_of(a, root) for a in given]
+        return [
+            (source, str(a)) if str(a) in source.names() else _source_of(a, root) for a in given
+        ]
     found = source.find("person_keypoints*.json")
-    if not found: raise DataError(f"{source.root} has no person_keypoints*.json; name the annotation file with annotations=.")
+    if not found:
+        raise DataError(
+            f"{source.root} has no person_keypoints*.json; name the annotation file "
+            "with annotations=."
+        )
     return [(source, name) for name in found]
 
 def _category_keypoints(category, where):
     "The keypoint set of a category; what is wrong with it is told with the file's name."
     try: return KeypointSet.from_coco_category(category)
     except (AttributeError, TypeError, ValueError) as error:
-        wrong = str(error) if isinstance(error, DataError) else "the person's 'keypoints' must be names, and 'skeleton' pairs of their numbers; mend it."
+        wrong = (
+            str(error)
+            if isinstance(error, DataError)
+            else "the person's 'keypoints' must be names, and 'skeleton' pairs of their "
+            "numbers; mend it."
+        )
         raise DataError(f"{where}: {wrong}") from None
 
 def read_coco(
-    root: str | Path,                # folder or zip with annotations/person_keypoints*.json and the photographs in any folder below
-    annotations: str | Path | list | None = None,  # annotation file(s), in the root or elsewhere; all person_keypoints*.json if not given
+    # folder or zip with annotations/person_keypoints*.json and the photographs in any folder below
+    root: str | Path,
+    # annotation file(s), in the root or elsewhere; all person_keypoints*.json if not given
+    annotations: str | Path | list | None = None,
     images: str | Path | None = None,  # folder or zip of the photographs if not in the root
-    boxes: str | Path | None = None,   # results file of a detector: its boxes take the place of the true ones, without keypoints
+    # results file of a detector: its boxes take the place of the true ones, without keypoints
+    boxes: str | Path | None = None,
     min_score: float = 0.,             # detections below this score are left out
-    split: str | None = None,          # split of all rows; by the annotation file's name if not given
+    split: str | None = None,  # split of all rows; by the annotation file's name if not given
     name: str = "coco",                # of the table
 ) -> PoseTable:
-    "People of COCO (Lin et al., ECCV 2014) or of any file in its format; keypoints are those that `categories` names."
+    """People of COCO (Lin et al., ECCV 2014) or of any file in its format; keypoints are those that
+    `categories` names."""
     source = ImageSource(root)
     pictures, tables = _source_of(images, root)[0] if images else source, []
     for place, file in _annotation_files(source, root, annotations):
@@ -454,22 +646,39 @@ def read_coco(
         keypoint_set = _category_keypoints(category, where)
         if boxes:
             box_place, box_file = _source_of(boxes, root)
-            found = _detected_rows(box_place.read_json(box_file), content, category, min_score, f"{box_place.root}/{box_file}")
+            found = _detected_rows(
+                box_place.read_json(box_file), content, category, min_score,
+                f"{box_place.root}/{box_file}",
+            )
         else: found = _person_rows(content, category, keypoint_set, where)
-        tables.append(_coco_table(name, source, pictures, file, keypoint_set, *found, content, split or split_of_file(file)))
+        tables.append(
+            _coco_table(
+                name, source, pictures, file, keypoint_set,
+                *found,
+                content,
+                split or split_of_file(file),
+            )
+        )
     return join_tables(tables)
 
 # %% ../nbs/02_datasets.ipynb #e43ed1cb
 def read_crowdpose(
-    root: str | Path,  # folder or zip with crowdpose_train.json, crowdpose_val.json, crowdpose_test.json and images/
+    # folder or zip with crowdpose_train.json, crowdpose_val.json, crowdpose_test.json and images/
+    root: str | Path,
     annotations: str | Path | list | None = None,  # annotation file(s) if they have other names
     **options          # as in `read_coco`
 ) -> PoseTable:
-    "CrowdPose (Li et al., CVPR 2019): COCO's format with 14 keypoints of its own, which the file names itself."
+    """CrowdPose (Li et al., CVPR 2019): COCO's format with 14 keypoints of its own, which the file
+    names itself."""
     source = ImageSource(root)
-    found = [n for part in ("train", "val", "test") for n in source.find(f"crowdpose_{part}.json")[:1]]
+    found = [
+        n for part in ("train", "val", "test") for n in source.find(f"crowdpose_{part}.json")[:1]
+    ]
     if not (annotations or found):
-        raise DataError(f"{source.root} has no crowdpose_train.json, _val.json or _test.json; name the file with annotations=.")
+        raise DataError(
+            f"{source.root} has no crowdpose_train.json, _val.json or _test.json; name "
+            "the file with annotations=."
+        )
     table = read_coco(root, annotations or found, name="crowdpose", **options)
     return replace(table, keypoint_set=replace(table.keypoint_set, name="crowdpose"))
 
@@ -478,9 +687,16 @@ _MPII_SHAPES = dict(joints=(16, 2), joints_vis=(16,), center=(2,), scale=())
 
 def _check_mpii(a, where):
     "Raise a `DataError` that names the entry and the field if it cannot be read."
-    if missing := [k for k in ("image", *_MPII_SHAPES) if k not in (a if isinstance(a, dict) else ())]:
-        raise DataError(f"{where} has no {missing[0]!r}; it must be in the layout of HRNet's MPII annotations.")
-    if not isinstance(a["image"], str): raise DataError(f"{where}: 'image' must be the name of a file; mend it or take the entry out.")
+    if missing := [
+        k for k in ("image", *_MPII_SHAPES) if k not in (a if isinstance(a, dict) else ())
+    ]:
+        raise DataError(
+            f"{where} has no {missing[0]!r}; it must be in the layout of HRNet's MPII annotations."
+        )
+    if not isinstance(a["image"], str):
+        raise DataError(
+            f"{where}: 'image' must be the name of a file; mend it or take the entry out."
+        )
     for name, shape in _MPII_SHAPES.items(): field_numbers(a, name, shape, where)
 
 def _head_boxes(source, keep):
@@ -489,71 +705,99 @@ def _head_boxes(source, keep):
     if not found: return None
     corners = _read_mat(source, found[0], "headboxes_src")
     if corners.shape != (2, 2, len(keep)):
-        raise DataError(f"{source.root}: 'headboxes_src' of {found[0]} has shape {corners.shape}; {len(keep)} people need {(2, 2, len(keep))}: "
-                        "take both files from one release.")
-    return corners.transpose(2, 0, 1)[keep].astype(np.float32) - 1                          # (N, 2, 2)
+        raise DataError(
+            f"{source.root}: 'headboxes_src' of {found[0]} has shape {corners.shape}; "
+            f"{len(keep)} people need {(2, 2, len(keep))}: "
+            "take both files from one release."
+        )
+    return corners.transpose(2, 0, 1)[keep].astype(np.float32) - 1  # (N, 2, 2)
 
 def _mpii_table(source, file, split, first_id):
     "The people of one MPII file."
     entries = source.read_json(file)
     if not isinstance(entries, list) or not entries:
-        raise DataError(f"{source.root}: {file} is not a list of people; it must be in the layout of HRNet's MPII annotations.")
+        raise DataError(
+            f"{source.root}: {file} is not a list of people; it must be in the layout "
+            "of HRNet's MPII annotations."
+        )
     for i, a in enumerate(entries, 1): _check_mpii(a, f"{source.root}: {file}, entry {i}")
-    visibility = np.clip([a["joints_vis"] for a in entries], 0, 255).astype(np.uint8)       # (N, 16)
-    joints = np.array([a["joints"] for a in entries], np.float32) - 1                       # MATLAB counts from 1
+    visibility = np.clip([a["joints_vis"] for a in entries], 0, 255).astype(np.uint8)  # (N, 16)
+    joints = np.array([a["joints"] for a in entries], np.float32) - 1  # MATLAB counts from 1
     scale = np.array([a["scale"] for a in entries], np.float32)[:, None].repeat(2, 1)       # (N, 2)
     center = np.array([a["center"] for a in entries], np.float32)
     keep = (visibility > 0).any(1) & (center[:, 0] >= 0) & (scale[:, 0] > 0)
-    center[:, 1] += 15 * scale[:, 1]                                                        # as HRNet: lower, so that feet are in
+    center[:, 1] += 15 * scale[:, 1]  # as HRNet: lower, so that feet are in
     center, side = center - 1, 200 * scale
-    table = PoseTable("mpii", MPII16, source, source.locate([a["image"] for a in entries], file),
-                      np.where(visibility[..., None] > 0, joints, 0), (visibility > 0).astype(np.uint8), visibility,
-                      np.concatenate([center - side / 2, side], 1), np.full(len(entries), split),
-                      np.arange(len(entries)) + first_id, np.zeros(len(entries), np.int64), center, 1.25 * scale,
-                      left_out={"no visible joints or no centre": int((~keep).sum())}, annotations=(file,)).select(keep)
-    return replace(table, head_boxes=_head_boxes(source, keep) if split == "val" else None), len(entries)
+    table = PoseTable(
+        "mpii", MPII16, source, source.locate([a["image"] for a in entries], file),
+        np.where(visibility[..., None] > 0, joints, 0), (visibility > 0).astype(np.uint8),
+        visibility, np.concatenate([center - side / 2, side], 1), np.full(len(entries), split),
+        np.arange(len(entries)) + first_id, np.zeros(len(entries), np.int64), center, 1.25 * scale,
+        left_out={"no visible joints or no centre": int((~keep).sum())}, annotations=(file,),
+    ).select(keep)
+    return replace(table, head_boxes=_head_boxes(source, keep) if split == "val" else None), len(
+        entries
+    )
 
 # %% ../nbs/02_datasets.ipynb #a6ffad27
 def read_mpii(
-    root: str | Path  # folder or zip with annot/train.json, annot/valid.json (or one of them) and images/
+    # folder or zip with annot/train.json, annot/valid.json (or one of them) and images/
+    root: str | Path
 ) -> PoseTable:
-    "MPII (Andriluka et al., CVPR 2014) in the layout of HRNet's annotations; places counted from 0, centre and scale as HRNet adjusts them."
+    """MPII (Andriluka et al., CVPR 2014) in the layout of HRNet's annotations; places counted from
+    0, centre and scale as HRNet adjusts them."""
     source, tables, count = ImageSource(root), [], 0
     for file, split in (("train.json", "train"), ("valid.json", "val")):
         for found in source.find(file)[:1]:
             table, n = _mpii_table(source, found, split, count + 1)
             tables, count = [*tables, table], count + n
-    if not tables: raise DataError(f"{source.root} has neither train.json nor valid.json; give the folder that holds annot/ and images/.")
+    if not tables:
+        raise DataError(
+            f"{source.root} has neither train.json nor valid.json; give the folder that "
+            "holds annot/ and images/."
+        )
     if any(t.head_boxes is not None for t in tables):
         unknown = lambda t: np.full((len(t), 2, 2), np.nan, np.float32)
-        tables = [t if t.head_boxes is not None else replace(t, head_boxes=unknown(t)) for t in tables]
+        tables = [
+            t if t.head_boxes is not None else replace(t, head_boxes=unknown(t)) for t in tables
+        ]
     table = join_tables(tables)
-    return replace(table, image_ids=np.unique(table.files, return_inverse=True)[1].astype(np.int64) + 1)
+    return replace(
+        table, image_ids=np.unique(table.files, return_inverse=True)[1].astype(np.int64) + 1
+    )
 
 # %% ../nbs/02_datasets.ipynb #bdcbb7e7
-DATASETS = {"lspet": read_lspet, "lsp": read_lsp, "coco": read_coco, "mpii": read_mpii, "crowdpose": read_crowdpose}
+DATASETS = {
+    "lspet": read_lspet, "lsp": read_lsp, "coco": read_coco, "mpii": read_mpii,
+    "crowdpose": read_crowdpose,
+}
 
 def read_dataset(
     name: str,         # one of `DATASETS`
     root: str | Path,  # where it lies
     **options          # of that reader
 ) -> PoseTable:
-    "The people of a data set by its name. Raises `DataError` with the nearest names for a name that is not known."
+    """The people of a data set by its name. Raises `DataError` with the nearest names for a name
+    that is not known."""
     if name in DATASETS: return DATASETS[name](root, **options)
     near = difflib.get_close_matches(name.lower(), DATASETS, n=3, cutoff=.4)
-    hint = f"the nearest names are {', '.join(near)}" if near else f"known are {', '.join(DATASETS)}"
+    hint = (
+        f"the nearest names are {', '.join(near)}" if near else f"known are {', '.join(DATASETS)}"
+    )
     raise DataError(f"there is no data set {name!r}; {hint}.")
 
 # %% ../nbs/02_datasets.ipynb #57f4451a
 @dataclass
 class CropSet:
     "People cut from their photographs, decoded, on one device: what training and evaluation read."
-    images: torch.Tensor                     # (N, 3, H, W) uint8 RGB: the stored crops, `margin` times as wide and high as the person's box
+    # (N, 3, H, W) uint8 RGB: the stored crops, `margin` times as wide and high as the person's box
+    images: torch.Tensor
     joints: torch.Tensor                     # (N, J, 2) float32 in pixels of these crops
     visible: torch.Tensor                    # (N, J) uint8
     affine: torch.Tensor                     # (N, 2, 3) float32 from photograph to crop
-    centers: torch.Tensor                    # (N, 2) float32 centre of the person's box in the photograph
-    scales: torch.Tensor                     # (N, 2) float32 its width and height in units of 200 px, shaped and padded
+    centers: torch.Tensor  # (N, 2) float32 centre of the person's box in the photograph
+    # (N, 2) float32 its width and height in units of 200 px, shaped and padded
+    scales: torch.Tensor
     keypoint_set: KeypointSet                # what the joints are
     margin: float                            # stored crop over the person's box
     name: str                                # of the data set
@@ -571,7 +815,11 @@ class CropSet:
            device  # "cpu", "cuda" or a torch device
           ) -> "CropSet":
         "The same on another device."
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if torch.is_tensor(getattr(self, f.name))}
+        tensors = {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if torch.is_tensor(getattr(self, f.name))
+        }
         return replace(self, **{name: t.to(device) for name, t in tensors.items()})
 
     def select(self,
@@ -587,24 +835,38 @@ class CropSet:
         linear, shift = self.affine[..., :2], self.affine[:, None, :, 2]     # (N, 2, 2), (N, 1, 2)
         return (self.joints - shift) @ torch.linalg.inv(linear).mT
 
-_CROP_ROWS = ("images", "joints", "visible", "affine", "centers", "scales", "ids", "image_ids", "split", "head_boxes", "areas", "box_scores")
+_CROP_ROWS = (
+    "images", "joints", "visible", "affine", "centers", "scales", "ids", "image_ids", "split",
+    "head_boxes", "areas", "box_scores",
+)
 
 # %% ../nbs/02_datasets.ipynb #b26ffa6f
 def from_synthetic(
     people,                               # `SyntheticPeople` of notebook 01
-    margin: float | None = None,          # picture over person's box; the one that the people were made with if not given
+    # picture over person's box; the one that the people were made with if not given
+    margin: float | None = None,
     keypoint_set: KeypointSet | None = None,  # likewise
     split: str = "train",                 # of all rows
     name: str = "synthetic",              # of the set
 ) -> CropSet:
-    "Synthetic people as a `CropSet`: their pictures are their own photographs, so the affine changes nothing."
+    """Synthetic people as a `CropSet`: their pictures are their own photographs, so the affine
+    changes nothing."""
     n, _, height, width = people.images.shape
-    margin, keypoint_set = margin or getattr(people, "margin", None), keypoint_set or getattr(people, "keypoint_set", None)
-    if not margin or not keypoint_set: raise ValueError("these people do not say how they were made; give margin and keypoint_set.")
+    margin, keypoint_set = (
+        margin or getattr(people, "margin", None),
+        keypoint_set or getattr(people, "keypoint_set", None),
+    )
+    if not margin or not keypoint_set:
+        raise ValueError(
+            "these people do not say how they were made; give margin and keypoint_set."
+        )
     size, device = torch.tensor([width, height], dtype=torch.float32), people.images.device
-    return CropSet(people.images, people.joints.float(), people.visible.to(torch.uint8), torch.eye(2, 3).repeat(n, 1, 1).to(device),
-                   ((size - 1) / 2).repeat(n, 1).to(device), (size / margin / 200).repeat(n, 1).to(device), keypoint_set, margin, name,
-                   torch.arange(1, n + 1, device=device), torch.arange(1, n + 1, device=device), [split] * n)
+    return CropSet(
+        people.images, people.joints.float(), people.visible.to(torch.uint8),
+        torch.eye(2, 3).repeat(n, 1, 1).to(device), ((size - 1) / 2).repeat(n, 1).to(device),
+        (size / margin / 200).repeat(n, 1).to(device), keypoint_set, margin, name,
+        torch.arange(1, n + 1, device=device), torch.arange(1, n + 1, device=device), [split] * n,
+    )
 
 # %% ../nbs/02_datasets.ipynb #130b3601
 STORE_VERSION, MANIFEST = 1, "manifest.json"
@@ -621,14 +883,27 @@ class StoreHeader:
 
     def to_dict(self) -> dict:
         "As a dictionary that JSON can hold."
-        return asdict(self) | {"keypoint_set": self.keypoint_set.to_dict(), "crop_size": list(self.crop_size)}
+        return asdict(self) | {
+            "keypoint_set": self.keypoint_set.to_dict(),
+            "crop_size": list(self.crop_size),
+        }
 
     @classmethod
     def from_dict(cls, values: dict) -> "StoreHeader":
-        "The header that `to_dict` gave. Raises `DataError` if another version of the format wrote it."
+        """The header that `to_dict` gave. Raises `DataError` if another version of the format wrote
+        it."""
         if values.get("version") != STORE_VERSION:
-            raise DataError(f"the crop store has format version {values.get('version')}, this program reads {STORE_VERSION}; prepare it again.")
-        return cls(**values | {"keypoint_set": KeypointSet.from_dict(values["keypoint_set"]), "crop_size": tuple(values["crop_size"])})
+            raise DataError(
+                f"the crop store has format version {values.get('version')}, this program "
+                f"reads {STORE_VERSION}; prepare it again."
+            )
+        return cls(
+            **values
+            | {
+                "keypoint_set": KeypointSet.from_dict(values["keypoint_set"]),
+                "crop_size": tuple(values["crop_size"]),
+            }
+        )
 
 def encode_jpeg(
     image: np.ndarray,  # (H, W, 3) uint8 RGB
@@ -644,7 +919,8 @@ def write_whole(
     path: Path,     # of the file
     content: bytes  # all of it
 ) -> None:
-    "Write a file whole or not at all: to a temporary file, which takes the place of `path` once it is safe on the disk."
+    """Write a file whole or not at all: to a temporary file, which takes the place of `path` once
+    it is safe on the disk."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         with open(temporary, "wb") as f:
@@ -653,60 +929,93 @@ def write_whole(
             os.fsync(f.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise DataError(f"cannot write {path} ({error.strerror}); choose another folder or make room.") from None
+        raise DataError(
+            f"cannot write {path} ({error.strerror}); choose another folder or make room."
+        ) from None
 
 # %% ../nbs/02_datasets.ipynb #3bd359ee
 def _columns(num_joints):
-    "The columns of a shard besides the JPEG: name, number of values, whether a value must be there."
-    return {"joints": (2 * num_joints, True), "visible": (num_joints, True), "affine": (6, True), "center": (2, True), "scale": (2, True),
-            "head_box": (4, False), "area": (1, False), "box_score": (1, False)}
+    """The columns of a shard besides the JPEG: name, number of values, whether a value must be
+    there."""
+    return {
+        "joints": (2 * num_joints, True), "visible": (num_joints, True), "affine": (6, True),
+        "center": (2, True), "scale": (2, True), "head_box": (4, False), "area": (1, False),
+        "box_score": (1, False),
+    }
 
 def shard_bytes(
     rows: list[dict],     # as `StoreWriter.add` collects them
     columns: dict,        # name -> (numbers a row, needed)
     header: StoreHeader   # goes into the schema's metadata
 ) -> bytes:
-    "Rows as one Parquet file; JPEGs are stored as they are, without statistics, so that the file is as small as they are."
+    """Rows as one Parquet file; JPEGs are stored as they are, without statistics, so that the file
+    is as small as they are."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-    arrays = {name: pa.array([r[name] for r in rows], kind) for name, kind in
-              (("image", pa.binary()), ("id", pa.int64()), ("image_id", pa.int64()), ("split", pa.string()), ("file", pa.string()))}
+    arrays = {
+        name: pa.array([r[name] for r in rows], kind)
+        for name, kind in (
+            ("image", pa.binary()), ("id", pa.int64()), ("image_id", pa.int64()),
+            ("split", pa.string()), ("file", pa.string()),
+        )
+    }
     for name, (count, _) in columns.items():
-        arrays[name] = pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate([r[name] for r in rows])), count)
+        arrays[name] = pa.FixedSizeListArray.from_arrays(
+            pa.array(np.concatenate([r[name] for r in rows])), count
+        )
     table = pa.table(arrays).replace_schema_metadata({"dppt": json.dumps(header.to_dict())})
     out = io.BytesIO()
-    pq.write_table(table, out, compression="none", use_dictionary=["split", "file"], write_statistics=False)
+    pq.write_table(
+        table, out, compression="none", use_dictionary=["split", "file"], write_statistics=False
+    )
     return out.getvalue()
 
 # %% ../nbs/02_datasets.ipynb #0007a955
 def _row_value(name, value, columns, id):
     "A value as the float32 numbers of its column; NaN where it is not known and need not be."
     count, needed = columns[name]
-    array = np.full(count, np.nan, np.float32) if value is None and not needed else np.asarray(value, np.float32).ravel()
-    if array.size != count: raise DataError(f"crop {id}: {name!r} has {array.size} numbers; it needs {count}.")
-    if needed and not np.isfinite(array).all(): raise DataError(f"crop {id}: {name!r} holds NaN or infinity; mend the annotation.")
+    array = (
+        np.full(count, np.nan, np.float32)
+        if value is None and not needed
+        else np.asarray(value, np.float32).ravel()
+    )
+    if array.size != count:
+        raise DataError(f"crop {id}: {name!r} has {array.size} numbers; it needs {count}.")
+    if needed and not np.isfinite(array).all():
+        raise DataError(f"crop {id}: {name!r} holds NaN or infinity; mend the annotation.")
     return array
 
 def _as_jpeg(image, header, quality, id):
     "JPEG bytes as they are; a picture of the header's size encoded."
     if isinstance(image, bytes): return image
     if np.shape(image) != (*header.crop_size, 3):
-        raise DataError(f"crop {id} has shape {np.shape(image)}; the store holds {(*header.crop_size, 3)}.")
+        raise DataError(
+            f"crop {id} has shape {np.shape(image)}; the store holds {(*header.crop_size, 3)}."
+        )
     return encode_jpeg(np.asarray(image), quality)
 
 def _clear_folder(folder, overwrite):
-    "Make the folder, or empty it of an unfinished store; a complete one only if it may be overwritten."
+    """Make the folder, or empty it of an unfinished store; a complete one only if it may be
+    overwritten."""
     try: folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"cannot make the folder {folder} ({error.strerror}); choose another place for the store.") from None
+        raise DataError(
+            f"cannot make the folder {folder} ({error.strerror}); choose another place "
+            "for the store."
+        ) from None
     if (folder / MANIFEST).exists() and not overwrite:
-        raise DataError(f"{folder} holds a complete crop store already; choose another folder or ask to overwrite it.")
+        raise DataError(
+            f"{folder} holds a complete crop store already; choose another folder or "
+            "ask to overwrite it."
+        )
     write_whole(folder / "write_test", b"")
-    for old in [folder / "write_test", folder / MANIFEST, *folder.glob("crops-*.parquet*")]: old.unlink(missing_ok=True)
+    for old in [folder / "write_test", folder / MANIFEST, *folder.glob("crops-*.parquet*")]:
+        old.unlink(missing_ok=True)
 
 # %% ../nbs/02_datasets.ipynb #3c49aae1
 class StoreWriter:
-    "Writes crops to Parquet shards; the manifest, written last, makes the store complete. Use it in a `with` block, from one thread."
+    """Writes crops to Parquet shards; the manifest, written last, makes the store complete. Use it
+    in a `with` block, from one thread."""
     def __init__(self,
                  folder: str | Path,      # made if it is not there
                  header: StoreHeader,     # what all crops have in common
@@ -740,10 +1049,21 @@ class StoreWriter:
             box_score=None,      # of the detector
            ) -> None:
         "One person more. Raises `DataError` if a value has the wrong shape."
-        values = dict(joints=joints, visible=visible, affine=affine, center=center, scale=scale, head_box=head_box, area=area, box_score=box_score)
+        values = dict(
+            joints=joints, visible=visible, affine=affine, center=center, scale=scale,
+            head_box=head_box, area=area, box_score=box_score,
+        )
         row = {name: _row_value(name, values[name], self.columns, id) for name in self.columns}
-        row |= dict(image=_as_jpeg(image, self.header, self.quality, id), id=int(id), image_id=int(image_id), split=str(split), file=str(file))
-        size = len(row["image"]) + sum(v.nbytes for v in row.values() if isinstance(v, np.ndarray)) + 2 * len(file) + 100
+        row |= dict(
+            image=_as_jpeg(image, self.header, self.quality, id), id=int(id),
+            image_id=int(image_id), split=str(split), file=str(file),
+        )
+        size = (
+            len(row["image"])
+            + sum(v.nbytes for v in row.values() if isinstance(v, np.ndarray))
+            + 2 * len(file)
+            + 100
+        )
         if self.rows and self.size + size > self.limit: self._flush()
         self.rows.append(row)
         self.size += size
@@ -751,9 +1071,15 @@ class StoreWriter:
     def close(self) -> dict:
         "Write what is left and the manifest: from now on the store is complete."
         if self.rows: self._flush()
-        if not self.shards: raise DataError(f"nobody was given to the crop store {self.folder}; a store needs at least one person.")
-        self.report = dict(people=sum(s["rows"] for s in self.shards), shards=len(self.shards), bytes=sum(s["bytes"] for s in self.shards),
-                           left_out=self.header.left_out)
+        if not self.shards:
+            raise DataError(
+                f"nobody was given to the crop store {self.folder}; a store needs at least "
+                "one person."
+            )
+        self.report = dict(
+            people=sum(s["rows"] for s in self.shards), shards=len(self.shards),
+            bytes=sum(s["bytes"] for s in self.shards), left_out=self.header.left_out,
+        )
         manifest = dict(header=self.header.to_dict(), shards=self.shards, splits=self.splits)
         write_whole(self.folder / MANIFEST, json.dumps(manifest, indent=1).encode())
         return self.report
@@ -787,32 +1113,55 @@ def crop_rows(
     c = crops.to("cpu")
     get = lambda values, i: None if values is None else values[i].numpy()
     for i in range(len(c)):
-        yield dict(image=c.images[i].permute(1, 2, 0).numpy(), joints=c.joints[i].numpy(), visible=c.visible[i].numpy(),
-                   affine=c.affine[i].numpy(), center=c.centers[i].numpy(), scale=c.scales[i].numpy(),
-                   id=c.ids[i], image_id=c.image_ids[i], split=c.split[i],
-                   head_box=get(c.head_boxes, i), area=get(c.areas, i), box_score=get(c.box_scores, i))
+        yield dict(
+            image=c.images[i].permute(1, 2, 0).numpy(), joints=c.joints[i].numpy(),
+            visible=c.visible[i].numpy(), affine=c.affine[i].numpy(), center=c.centers[i].numpy(),
+            scale=c.scales[i].numpy(), id=c.ids[i], image_id=c.image_ids[i], split=c.split[i],
+            head_box=get(c.head_boxes, i), area=get(c.areas, i), box_score=get(c.box_scores, i),
+        )
 
 # %% ../nbs/02_datasets.ipynb #7702562a
 def _check_manifest(manifest, path):
     "Raise a `DataError` if this is not what `StoreWriter` writes."
     try:
         StoreHeader.from_dict(manifest["header"])
-        rows = [s["rows"] for s in manifest["shards"] if isinstance(s["file"], str) and isinstance(s["bytes"], int)]
-        whole = len(rows) == len(manifest["shards"]) and sum(rows) == sum(manifest["splits"].values()) > 0
+        rows = [
+            s["rows"]
+            for s in manifest["shards"]
+            if isinstance(s["file"], str) and isinstance(s["bytes"], int)
+        ]
+        whole = (
+            len(rows) == len(manifest["shards"])
+            and sum(rows) == sum(manifest["splits"].values()) > 0
+        )
     except DataError: raise
     except (AttributeError, KeyError, TypeError, ValueError): whole = False
-    if not whole: raise DataError(f"{path} is damaged: it needs 'header', 'shards' and 'splits' whose counts agree; copy or prepare the store again.")
+    if not whole:
+        raise DataError(
+            f"{path} is damaged: it needs 'header', 'shards' and 'splits' whose counts "
+            "agree; copy or prepare the store again."
+        )
 
 def read_manifest(
     folder: str | Path  # of a crop store
 ) -> dict:              # header, shards (file, rows, bytes), splits
-    "What a store holds. Raises `DataError` if there is none, if it is damaged or if its writing was interrupted."
+    """What a store holds. Raises `DataError` if there is none, if it is damaged or if its writing
+    was interrupted."""
     folder = Path(folder).expanduser()
-    if not folder.is_dir(): raise DataError(f"{folder} is no folder; give the folder of a crop store.")
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder; give the folder of a crop store.")
     if not (folder / MANIFEST).exists():
         parts = len(list(folder.glob("crops-*.parquet*")))
-        unfinished = f"{folder} holds an unfinished crop store ({parts} shard(s) without {MANIFEST}): its writing was interrupted; prepare it again."
-        raise DataError(unfinished if parts else f"{folder} holds no crop store ({MANIFEST} is missing); prepare one or give another folder.")
+        unfinished = (
+            f"{folder} holds an unfinished crop store ({parts} shard(s) without "
+            f"{MANIFEST}): its writing was interrupted; prepare it again."
+        )
+        raise DataError(
+            unfinished
+            if parts
+            else f"{folder} holds no crop store ({MANIFEST} is missing); prepare one or give "
+            "another folder."
+        )
     manifest = ImageSource(folder).read_json(MANIFEST)
     _check_manifest(manifest, folder / MANIFEST)
     for shard in manifest["shards"]:
@@ -832,10 +1181,17 @@ def _decode_into(images, row, jpeg, where):
     "Decode one JPEG into its row of the big tensor; Pillow lets other threads run meanwhile."
     try:
         picture = Image.open(io.BytesIO(jpeg))
-        pixels = np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))    # (H, W, 3)
-    except _NO_PICTURE as error: raise DataError(f"{where}: crop {row} cannot be decoded ({_why(error)}); prepare the store again.") from None
+        # (H, W, 3)
+        pixels = np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
+    except _NO_PICTURE as error:
+        raise DataError(
+            f"{where}: crop {row} cannot be decoded ({_why(error)}); prepare the store again."
+        ) from None
     if pixels.shape[:2] != images.shape[2:]:
-        raise DataError(f"{where}: crop {row} is {pixels.shape[:2]} pixels, the header says {images.shape[2:]}; prepare the store again.")
+        raise DataError(
+            f"{where}: crop {row} is {pixels.shape[:2]} pixels, the header says "
+            f"{images.shape[2:]}; prepare the store again."
+        )
     images[row] = pixels.transpose(2, 0, 1)
 
 def usable_cores() -> int:
@@ -849,37 +1205,56 @@ def _read_shards(folder, manifest, split):
     import pyarrow.parquet as pq
     for shard in manifest["shards"]:
         path = Path(folder).expanduser() / shard["file"]
-        try: table = pq.read_table(path)
-        except (OSError, ValueError) as error: raise DataError(f"{path} is damaged ({_why(error)}); copy the store again.") from None
+        try:
+            table = pq.read_table(path)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} is damaged ({_why(error)}); copy the store again.") from None
         yield path, table if split is None else table.filter(pc.equal(table["split"], split))
 
 def _decode_shards(shards, images, rest, workers):
-    "Decode every crop into its row of `images`, keep the other columns in `rest`; yields once a crop."
+    """Decode every crop into its row of `images`, keep the other columns in `rest`; yields once a
+    crop."""
     with ThreadPoolExecutor(workers) as pool:
         for path, table in shards:
             start = sum(map(len, rest))
             rest.append(table.drop_columns(["image"]))
             rows = range(start, start + len(table))
             if rows.stop > len(images): break
-            yield from pool.map(lambda row, jpeg: _decode_into(images, row, jpeg, path), rows, table["image"].to_pylist())
+            yield from pool.map(
+                lambda row, jpeg: _decode_into(images, row, jpeg, path), rows,
+                table["image"].to_pylist(),
+            )
     if (found := sum(map(len, rest))) != len(images):
-        raise DataError(f"{path.parent} holds other people than its {MANIFEST} says ({found} where it has {len(images)}); prepare the store again.")
+        raise DataError(
+            f"{path.parent} holds other people than its {MANIFEST} says ({found} where "
+            f"it has {len(images)}); prepare the store again."
+        )
 
 # %% ../nbs/02_datasets.ipynb #686064fe
 def _values(table, name, *shape):
     "A column of number lists as a tensor; None if it holds no number at all."
-    array = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(len(table), *shape)
+    array = (
+        table[name]
+        .combine_chunks()
+        .flatten()
+        .to_numpy(zero_copy_only=False)
+        .reshape(len(table), *shape)
+    )
     return None if np.isnan(array).all() and len(array) else torch.from_numpy(array.copy())
 
 def _crop_set(images, table, header):
     "The decoded crops and the other columns together."
     count = len(header.keypoint_set)
     return CropSet(
-        images=torch.from_numpy(images), joints=_values(table, "joints", count, 2), visible=_values(table, "visible", count).to(torch.uint8),
-        affine=_values(table, "affine", 2, 3), centers=_values(table, "center", 2), scales=_values(table, "scale", 2),
-        keypoint_set=header.keypoint_set, margin=header.margin, name=header.name, ids=torch.tensor(table["id"].to_pylist()),
-        image_ids=torch.tensor(table["image_id"].to_pylist()), split=table["split"].to_pylist(), head_boxes=_values(table, "head_box", 2, 2),
-        areas=_values(table, "area"), box_scores=_values(table, "box_score"), left_out=header.left_out)
+        images=torch.from_numpy(images), joints=_values(table, "joints", count, 2),
+        visible=_values(table, "visible", count).to(torch.uint8),
+        affine=_values(table, "affine", 2, 3), centers=_values(table, "center", 2),
+        scales=_values(table, "scale", 2), keypoint_set=header.keypoint_set, margin=header.margin,
+        name=header.name, ids=torch.tensor(table["id"].to_pylist()),
+        image_ids=torch.tensor(table["image_id"].to_pylist()), split=table["split"].to_pylist(),
+        head_boxes=_values(table, "head_box", 2, 2), areas=_values(table, "area"),
+        box_scores=_values(table, "box_score"), left_out=header.left_out,
+    )
 
 # %% ../nbs/02_datasets.ipynb #5b41acd1
 def watch(
@@ -899,25 +1274,34 @@ def room_for(
     share: float = .6,    # of the machine's memory that it may take
 ) -> np.ndarray:
     "An empty array: in memory, or in a nameless file if it would take too much of it."
-    if np.prod(shape) <= share * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"): return np.empty(shape, np.uint8)
-    with tempfile.NamedTemporaryFile(dir=folder) as file: return np.memmap(file, np.uint8, "w+", shape=shape)
+    if np.prod(shape) <= share * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+        return np.empty(shape, np.uint8)
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        return np.memmap(file, np.uint8, "w+", shape=shape)
 
 # %% ../nbs/02_datasets.ipynb #6a73dd41
 def read_store(
     folder: str | Path,          # of a crop store
     split: str | None = None,    # only the people of this split; all if not given
     progress: bool = True,       # show a bar
-    workers: int | None = None,  # decoding threads; as many as the process may use cores if not given
+    # decoding threads; as many as the process may use cores if not given
+    workers: int | None = None,
 ) -> CropSet:
-    "The crops of a store, decoded once into one tensor. Raises `DataError` if the store is damaged, unfinished or has nobody in the split."
+    """The crops of a store, decoded once into one tensor. Raises `DataError` if the store is
+    damaged, unfinished or has nobody in the split."""
     import pyarrow as pa
     manifest = read_manifest(folder)
     header, splits = StoreHeader.from_dict(manifest["header"]), manifest["splits"]
     if split == "all": split = None
     if split is not None and split not in splits:
-        raise DataError(f"{folder} has nobody in split {split!r}; it has {', '.join(f'{k} {n:,}' for k, n in splits.items())}.")
+        raise DataError(
+            f"{folder} has nobody in split {split!r}; it has "
+            f"{', '.join(f'{k} {n:,}' for k, n in splits.items())}."
+        )
     count, rest = sum(splits.values()) if split is None else splits[split], []
     images = room_for((count, 3, *header.crop_size), folder)
-    decoding = _decode_shards(_read_shards(folder, manifest, split), images, rest, workers or usable_cores())
+    decoding = _decode_shards(
+        _read_shards(folder, manifest, split), images, rest, workers or usable_cores()
+    )
     for _ in watch(decoding, count, progress): pass
     return _crop_set(images, pa.concat_tables(rest), header)

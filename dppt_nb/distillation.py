@@ -22,7 +22,8 @@ def divergence(
     kind: str = "kl", # "kl", or "mse": the summed squared difference
     temperature: float = 1.0, # above 1 flattens both, so that small shares count more
 ) -> Tensor:         # (...)
-    "How far two distributions are apart: Kullback-Leibler divergence in nats, times the squared temperature; or squared error."
+    """How far two distributions are apart: Kullback-Leibler divergence in nats, times the squared
+    temperature; or squared error."""
     if kind == "mse": return (ours - wanted).square().sum(-1)
     ours, wanted = ((p.clamp_min(1e-8).log() / temperature).log_softmax(-1) for p in (ours, wanted))
     return F.kl_div(ours, wanted, log_target=True, reduction="none").sum(-1) * temperature ** 2
@@ -35,13 +36,15 @@ def output_loss(
     heads: tuple[str, str] = ("dot", "dot"), # the student's and the teacher's kind of head
     temperature: float = 1.0, # of the softmax over the pixels
 ) -> Tensor:         # scalar
-    "The student's heatmaps against the teacher's: divergence over the pixels for the dot head, halved squared error for the others."
+    """The student's heatmaps against the teacher's: divergence over the pixels for the dot head,
+    halved squared error for the others."""
     if heads[0] != "dot":
         gap = (ours.heatmaps[0] - told.heatmaps[0]).float().square().mean((-2, -1))     # (B, J)
         return 0.5 * (gap * weights.square()).mean()
     if heads[1] == "dot": wanted = told.logits[0].float().flatten(2).softmax(-1)
     else: wanted = normalize_heatmaps(told.heatmaps[0].float().clamp(min=0)).flatten(2)
-    apart = divergence(ours.logits[0].float().flatten(2).softmax(-1), wanted, "kl", temperature)    # (B, J)
+    # (B, J)
+    apart = divergence(ours.logits[0].float().flatten(2).softmax(-1), wanted, "kl", temperature)
     return (apart * weights).sum() / weights.sum().clamp(min=1)
 
 # %% ../nbs/09_distillation.ipynb #77d2444d
@@ -49,7 +52,8 @@ def feature_loss(
     ours: Tensor,   # (B, J, width) the student's keypoint tokens
     wanted: Tensor, # (B, J, width) the teacher's
 ) -> Tensor:        # scalar
-    "Mean squared difference of the keypoint tokens, each normalised to mean 0 and spread 1 (their length says nothing to a pre-norm layer)."
+    """Mean squared difference of the keypoint tokens, each normalised to mean 0 and spread 1 (their
+    length says nothing to a pre-norm layer)."""
     ours, wanted = (F.layer_norm(t.float(), t.shape[-1:]) for t in (ours, wanted))
     return F.mse_loss(ours, wanted)
 
@@ -60,22 +64,29 @@ def match_layers(
     how: str = "stages",         # "stages", "even" or "depth"
     prune_at: tuple[int, ...] = (), # the student's pruning layers, for "stages"
 ) -> list[tuple[int, int]]:      # (student's layer, teacher's layer), both counted from 0
-    "Which layers are compared: the last before each pruning and the last of all, all of them evenly spread, or same with same."
-    if how not in ("stages", "even", "depth"): raise ValueError(f"layers cannot be matched by {how!r}; take 'stages', 'even' or 'depth'")
+    """Which layers are compared: the last before each pruning and the last of all, all of them
+    evenly spread, or same with same."""
+    if how not in ("stages", "even", "depth"):
+        raise ValueError(f"layers cannot be matched by {how!r}; take 'stages', 'even' or 'depth'")
     if how == "depth" and student_depth != teacher_depth:
-        raise ValueError(f"match='depth' needs equal depths, but the student has {student_depth} layers and the teacher {teacher_depth}; take match='even'")
+        raise ValueError(
+            f"match='depth' needs equal depths, but the student has {student_depth} "
+            f"layers and the teacher {teacher_depth}; take match='even'"
+        )
     ends = sorted({layer - 1 for layer in prune_at if layer} | {student_depth - 1})
     layers = ends if how == "stages" else range(student_depth)
     return [(layer, -(-(layer + 1) * teacher_depth // student_depth) - 1) for layer in layers]
 
 # %% ../nbs/09_distillation.ipynb #e59d44a3
 def align_attention(
-    attention: Tensor, # (B, heads, J, J + N) the teacher's keypoint rows, keypoint tokens first, over all N patches
+    # (B, heads, J, J + N) the teacher's keypoint rows, keypoint tokens first, over all N patches
+    attention: Tensor,
     kept: Tensor,      # (B, K) the student's patches, by their numbers in the original grid
 ) -> Tensor:           # (B, heads, J, J + K), rows sum to 1
-    "The teacher's softmax over the student's columns alone: gathered, and renormalised over the survivors."
+    """The teacher's softmax over the student's columns alone: gathered, and renormalised over the
+    survivors."""
     keypoints = attention.shape[2]
-    patches = attention[..., keypoints:].take_along_dim(kept[:, None, None], -1)     # (B, heads, J, K)
+    patches = attention[..., keypoints:].take_along_dim(kept[:, None, None], -1)  # (B, heads, J, K)
     rows = torch.cat((attention[..., :keypoints], patches), -1)
     return rows / rows.sum(-1, keepdim=True)
 
@@ -84,7 +95,8 @@ def attention_loss(
     ours: Tensor,   # (B, heads, J, J + K) the student's keypoint rows
     wanted: Tensor, # (B, heads, J, J + K) the teacher's, aligned
     kind: str = "kl", # "kl" or "mse"
-    heads: str = "mean", # "mean": the heads' average is compared; "each": head with head, if there are as many
+    # "mean": the heads' average is compared; "each": head with head, if there are as many
+    heads: str = "mean",
     temperature: float = 1.0, # of "kl"
 ) -> Tensor:        # scalar
     "Whether both look at the same places."
@@ -93,7 +105,8 @@ def attention_loss(
 
 # %% ../nbs/09_distillation.ipynb #1416cb2b
 class Teacher:
-    "A trained network that is asked what it sees; frozen, in eval mode, one pass a batch for all who ask."
+    """A trained network that is asked what it sees; frozen, in eval mode, one pass a batch for all
+    who ask."""
     def __init__(self, network: PoseTransformer): # of any width and depth
         self.network, self.look = network.eval().requires_grad_(False), ()
         self.batch, self.seen = None, None
@@ -105,7 +118,8 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, batch) -> Trace: # any object with `images`
         "What the teacher makes of the batch."
-        if batch is not self.batch: self.batch, self.seen = batch, self.network.trace(batch.images, 1, self.look)
+        if batch is not self.batch:
+            self.batch, self.seen = batch, self.network.trace(batch.images, 1, self.look)
         return self.seen
 
 # %% ../nbs/09_distillation.ipynb #67c455dd
@@ -114,16 +128,31 @@ def check_pair(
     teacher: PoseTransformer,
     patches: bool = False, # patches are compared too, not only keypoints
 ) -> None:
-    "Refuse a teacher that speaks of other keypoints, other pictures or, where patches are compared, of other patches."
-    for what, mine, theirs in (("keypoints", student.num_keypoints, teacher.num_keypoints), ("image_size", student.image_size, teacher.image_size)):
-        if mine != theirs: raise DataError(f"the teacher has {what} {theirs}, the student {mine}; take a teacher that was trained for the same")
+    """Refuse a teacher that speaks of other keypoints, other pictures or, where patches are
+    compared, of other patches."""
+    for what, mine, theirs in (
+        ("keypoints", student.num_keypoints, teacher.num_keypoints),
+        ("image_size", student.image_size, teacher.image_size),
+    ):
+        if mine != theirs:
+            raise DataError(
+                f"the teacher has {what} {theirs}, the student {mine}; take a teacher that "
+                "was trained for the same"
+            )
     if not patches: return
     if student.config.grid != teacher.config.grid:
-        raise DataError(f"the teacher's patches lie in a grid of {teacher.config.grid}, the student's in {student.config.grid}; "
-                        "attention can only be compared on equal grids, switch attention and guide off or take another teacher")
+        raise DataError(
+            f"the teacher's patches lie in a grid of {teacher.config.grid}, the "
+            f"student's in {student.config.grid}; "
+            "attention can only be compared on equal grids, switch "
+            "attention and guide off or take another teacher"
+        )
     if teacher.config.prune_at and teacher.keep_ratio < 1:
-        raise DataError(f"the teacher {teacher.config.name} drops patches itself, so it cannot say what it thinks of them; "
-                        "switch attention and guide off or take a teacher that does not prune")
+        raise DataError(
+            f"the teacher {teacher.config.name} drops patches itself, so it cannot say "
+            "what it thinks of them; "
+            "switch attention and guide off or take a teacher that does not prune"
+        )
 
 # %% ../nbs/09_distillation.ipynb #9969ecc9
 class OutputObjective:
@@ -139,11 +168,15 @@ class OutputObjective:
         self.heads = student.config.head, teacher.network.config.head
 
     def __call__(self, seen: Trace, batch, progress) -> dict:
-        return {"output": self.weight * output_loss(seen, self.teacher(batch), batch.weights, self.heads, self.temperature)}
+        return {
+            "output": self.weight
+            * output_loss(seen, self.teacher(batch), batch.weights, self.heads, self.temperature)
+        }
 
 # %% ../nbs/09_distillation.ipynb #8c5c7ff6
 class FeatureObjective(nn.Module):
-    "The student's keypoint tokens drawn to the teacher's (DPPT, abstract: the joint features); a linear map where widths differ."
+    """The student's keypoint tokens drawn to the teacher's (DPPT, abstract: the joint features); a
+    linear map where widths differ."""
     def __init__(self,
         teacher: Teacher,
         student: PoseTransformer, # only its shape is read
@@ -153,8 +186,14 @@ class FeatureObjective(nn.Module):
         super().__init__()
         check_pair(student, teacher.network)
         ours, theirs = student.config, teacher.network.config
-        self.teacher, self.weight, self.layers = teacher, weight, match_layers(ours.depth, theirs.depth, match, ours.prune_at)
-        widen = (lambda: nn.Linear(ours.width, theirs.width)) if ours.width != theirs.width else nn.Identity
+        self.teacher, self.weight, self.layers = (
+            teacher, weight, match_layers(ours.depth, theirs.depth, match, ours.prune_at),
+        )
+        widen = (
+            (lambda: nn.Linear(ours.width, theirs.width))
+            if ours.width != theirs.width
+            else nn.Identity
+        )
         self.project = nn.ModuleList(widen() for _ in self.layers)
 
     def forward(self, seen: Trace, batch, progress) -> dict:
@@ -165,7 +204,8 @@ class FeatureObjective(nn.Module):
 
 # %% ../nbs/09_distillation.ipynb #a1df7d62
 class AttentionObjective:
-    "The student's keypoint tokens look where the teacher's do (DPPT, abstract: the attention maps)."
+    """The student's keypoint tokens look where the teacher's do (DPPT, abstract: the attention
+    maps)."""
     def __init__(self,
         teacher: Teacher,
         student: PoseTransformer, # only its shape is read
@@ -178,9 +218,14 @@ class AttentionObjective:
         check_pair(student, teacher.network, patches=True)
         ours, theirs = student.config, teacher.network.config
         if heads == "each" and ours.heads != theirs.heads:
-            raise DataError(f"the student has {ours.heads} attention heads and the teacher {theirs.heads}, "
-                            "so they cannot be matched one by one; compare their mean")
-        self.teacher, self.weight, self.kind, self.heads, self.temperature = teacher, weight, kind, heads, temperature
+            raise DataError(
+                f"the student has {ours.heads} attention heads and the teacher "
+                f"{theirs.heads}, "
+                "so they cannot be matched one by one; compare their mean"
+            )
+        self.teacher, self.weight, self.kind, self.heads, self.temperature = (
+            teacher, weight, kind, heads, temperature,
+        )
         self.layers = match_layers(ours.depth, theirs.depth, match, ours.prune_at)
         self.look = tuple(s for s, _ in self.layers)
         teacher.watch(t for _, t in self.layers)
@@ -189,29 +234,44 @@ class AttentionObjective:
         told, losses = self.teacher(batch), []
         for s, t in self.layers:
             wanted = align_attention(told.attention[0][t], seen.seen[0][s])
-            losses.append(attention_loss(seen.attention[0][s], wanted, self.kind, self.heads, self.temperature))
+            losses.append(
+                attention_loss(
+                    seen.attention[0][s], wanted, self.kind, self.heads, self.temperature
+                )
+            )
         return {"attention": self.weight * torch.stack(losses).mean()}
 
 # %% ../nbs/09_distillation.ipynb #a45a207c
 class GuideObjective:
-    "Ours, beyond DPPT: the student's patch scores, by which it prunes early, drawn to what the teacher attends to late."
+    """Ours, beyond DPPT: the student's patch scores, by which it prunes early, drawn to what the
+    teacher attends to late."""
     def __init__(self,
         teacher: Teacher,
         student: PoseTransformer, # only its shape is read
         weight: float = 1.0,
     ):
         check_pair(student, teacher.network, patches=True)
-        if not student.config.prune_at: raise DataError(f"{student.config.name} drops no patches, so nobody can guide its choice; set guide to 0")
+        if not student.config.prune_at:
+            raise DataError(
+                f"{student.config.name} drops no patches, so nobody can guide its choice; "
+                "set guide to 0"
+            )
         depth = teacher.network.config.depth
-        self.late = tuple(range(depth - max(1, depth // 3), depth))      # the last third of the teacher's layers
+        # the last third of the teacher's layers
+        self.late = tuple(range(depth - max(1, depth // 3), depth))
         self.teacher, self.weight, self.look = teacher, weight, student.config.prune_at
         teacher.watch(self.late)
 
     def __call__(self, seen: Trace, batch, progress) -> dict:
         told, losses = self.teacher(batch), []
-        scores = lambda rows: patch_scores(rows[..., rows.shape[2]:])    # (B, heads, J, J + N) -> (B, N)
+        # (B, heads, J, J + N) -> (B, N)
+        scores = lambda rows: patch_scores(rows[..., rows.shape[2]:])
         late = sum(scores(told.attention[0][t]) for t in self.late)
         for layer in self.look:
             wanted, ours = late.gather(1, seen.seen[0][layer]), scores(seen.attention[0][layer])
-            losses.append(divergence(ours / ours.sum(1, keepdim=True), wanted / wanted.sum(1, keepdim=True)).mean())
+            losses.append(
+                divergence(
+                    ours / ours.sum(1, keepdim=True), wanted / wanted.sum(1, keepdim=True)
+                ).mean()
+            )
         return {"guide": self.weight * torch.stack(losses).mean()}

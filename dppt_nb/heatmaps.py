@@ -23,17 +23,25 @@ def encode_heatmaps(
     heatmap_size=(64, 48),  # (height, width)
     sigma=2.0,              # standard deviation of the Gaussian, heatmap pixels
 ) -> tuple:                 # targets (B, J, H, W) with height 1, weights (B, J); both float32
-    "A Gaussian at each joint's true place, over the whole map (DARK, Sec. 3.2; weights as in its release)."
+    """A Gaussian at each joint's true place, over the whole map (DARK, Sec. 3.2; weights as in its
+    release)."""
     height, width = heatmap_size
     joints, visible = torch.as_tensor(joints).float(), torch.as_tensor(visible)
     x, y = joints[..., 0], joints[..., 1]                                                  # (B, J)
-    reach = 3 * sigma                                                                      # beyond it nothing is left
-    weights = (visible > 0) & (x > -reach - 2) & (x < width + reach) & (y > -reach - 2) & (y < height + reach)
-    dx = torch.arange(width, device=joints.device) - x.where(weights, 0)[..., None]        # (B, J, W)
-    dy = torch.arange(height, device=joints.device) - y.where(weights, 0)[..., None]       # (B, J, H)
+    reach = 3 * sigma  # beyond it nothing is left
+    weights = (
+        (visible > 0)
+        & (x > -reach - 2)
+        & (x < width + reach)
+        & (y > -reach - 2)
+        & (y < height + reach)
+    )
+    dx = torch.arange(width, device=joints.device) - x.where(weights, 0)[..., None]  # (B, J, W)
+    dy = torch.arange(height, device=joints.device) - y.where(weights, 0)[..., None]  # (B, J, H)
     row, column = (torch.exp(-d ** 2 / (2 * sigma ** 2)) for d in (dx, dy))
     weights = weights.float()
-    return (column * weights[..., None])[..., :, None] * row[..., None, :], weights        # (B, J, H, W), (B, J)
+    # (B, J, H, W), (B, J)
+    return (column * weights[..., None])[..., :, None] * row[..., None, :], weights
 
 # %% ../nbs/04_heatmaps.ipynb #aa167142
 def rescale_joints(
@@ -42,9 +50,12 @@ def rescale_joints(
     to_size,        # (height, width)
     unbiased=True,  # lengths between pixel centres (DARK); else counts of pixels (HRNet, mmpose)
 ) -> torch.Tensor:  # (..., 2) in pixels of `to_size`
-    "Joints of the network's input in heatmap pixels, or back: about the middle, by the ratio of the widths."
+    """Joints of the network's input in heatmap pixels, or back: about the middle, by the ratio of
+    the widths."""
     less = 1 if unbiased else 0
-    middle, target = (joints.new_tensor([size[1] - less, size[0] - less]) / 2 for size in (from_size, to_size))
+    middle, target = (
+        joints.new_tensor([size[1] - less, size[0] - less]) / 2 for size in (from_size, to_size)
+    )
     return (joints - middle) * (target[0] / middle[0]) + target
 
 # %% ../nbs/04_heatmaps.ipynb #bc47b115
@@ -55,12 +66,16 @@ def draw_heatmaps(
     heatmaps,      # (h, w) or (J, h, w); array or tensor
     strength=0.8,  # how much of the picture the hottest place hides, 0 to 1
 ) -> np.ndarray:   # (H, W, 3) uint8
-    "Heat over a grey picture; of several maps the highest value counts, and the hottest place is white."
+    """Heat over a grey picture; of several maps the highest value counts, and the hottest place is
+    white."""
     maps = torch.as_tensor(heatmaps).detach().float().cpu()
     heat = maps.reshape(-1, *maps.shape[-2:]).amax(0).clamp(min=0)                         # (h, w)
-    heat = F.interpolate(heat[None, None], image.shape[:2], mode="bilinear", align_corners=True)[0, 0].numpy()
-    heat = heat / max(heat.max(), 1e-12)                                                   # (H, W) in 0..1
-    colour = np.stack([np.interp(heat, np.linspace(0, 1, len(HEAT)), c) for c in zip(*HEAT)], -1)   # (H, W, 3)
+    heat = F.interpolate(heat[None, None], image.shape[:2], mode="bilinear", align_corners=True)[
+        0, 0
+    ].numpy()
+    heat = heat / max(heat.max(), 1e-12)  # (H, W) in 0..1
+    # (H, W, 3)
+    colour = np.stack([np.interp(heat, np.linspace(0, 1, len(HEAT)), c) for c in zip(*HEAT)], -1)
     grey = np.asarray(Image.fromarray(np.asarray(image)).convert("L"))[..., None] * 0.9
     share = strength * np.sqrt(heat)[..., None]
     return (grey * (1 - share) + colour * share).round().astype(np.uint8)
@@ -76,7 +91,9 @@ def show_heatmaps(
     "One picture a joint, the joint's name and the height of its map above it."
     import matplotlib.pyplot as plt
     rows = -(-len(heatmaps) // columns)
-    fig, axes = plt.subplots(rows, columns, figsize=(size * columns, (1.4 * size + 0.4) * rows), squeeze=False)
+    fig, axes = plt.subplots(
+        rows, columns, figsize=(size * columns, (1.4 * size + 0.4) * rows), squeeze=False
+    )
     for ax in axes.flat: ax.axis("off")
     for ax, name, heatmap in zip(axes.flat, keypoint_set.names, heatmaps):
         ax.imshow(draw_heatmaps(image, heatmap))
@@ -97,7 +114,7 @@ def heatmap_cross_entropy_loss(
     weights,        # (B, J)
 ) -> torch.Tensor:  # scalar in nats: the mean over the joints that count
     "Cross-entropy between the softmax over a map's pixels and its target."
-    log_p = logits.float().flatten(2).log_softmax(-1)                                      # (B, J, H * W)
+    log_p = logits.float().flatten(2).log_softmax(-1)  # (B, J, H * W)
     each = -(targets.flatten(2) * log_p).sum(-1)                                           # (B, J)
     return (each * weights).sum() / weights.sum().clamp(min=1)
 
@@ -121,7 +138,7 @@ def gather_patches(
     height, width = heatmaps.shape[-2:]
     steps = torch.arange(-radius, radius + 1, device=heatmaps.device)
     xs, ys = (x[..., None] + steps)[..., None, :], (y[..., None] + steps)[..., :, None]
-    index = ys.clamp(0, height - 1) * width + xs.clamp(0, width - 1)                       # (B, J, P, P)
+    index = ys.clamp(0, height - 1) * width + xs.clamp(0, width - 1)  # (B, J, P, P)
     there = (xs >= 0) & (xs < width) & (ys >= 0) & (ys < height)
     return heatmaps.float().flatten(2).gather(2, index.flatten(2)).view_as(index).where(there, 0)
 
@@ -130,10 +147,13 @@ def quarter_offset(
     x,              # (B, J) int64, the highest pixels
     y,              # (B, J) int64
 ) -> torch.Tensor:  # (B, J, 2), each -0.25, 0 or 0.25 heatmap pixels
-    "A quarter of a pixel towards the higher neighbour, none at the border (Newell et al. 2016; limits as in HRNet's release)."
+    """A quarter of a pixel towards the higher neighbour, none at the border (Newell et al. 2016;
+    limits as in HRNet's release)."""
     height, width = heatmaps.shape[-2:]
-    patch = gather_patches(heatmaps, x, y, 1)                                              # (B, J, 3, 3)
-    slope = torch.stack([patch[..., 1, 2] - patch[..., 1, 0], patch[..., 2, 1] - patch[..., 0, 1]], -1)
+    patch = gather_patches(heatmaps, x, y, 1)  # (B, J, 3, 3)
+    slope = torch.stack(
+        [patch[..., 1, 2] - patch[..., 1, 0], patch[..., 2, 1] - patch[..., 0, 1]], -1
+    )
     inner = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
     return 0.25 * slope.sign() * inner[..., None]
 
@@ -145,14 +165,17 @@ def blur_kernel(
     "A Gaussian whose deviation follows from its size as in OpenCV: 2 pixels for 11."
     if kernel % 2 == 0: raise ValueError(f"the blur's kernel must be odd, not {kernel}")
     sigma = 0.3 * ((kernel - 1) / 2 - 1) + 0.8
-    weights = torch.exp(-(torch.arange(kernel, device=device) - kernel // 2) ** 2 / (2 * sigma ** 2))
+    weights = torch.exp(
+        -((torch.arange(kernel, device=device) - kernel // 2) ** 2) / (2 * sigma**2)
+    )
     return weights / weights.sum()
 
 # %% ../nbs/04_heatmaps.ipynb #8babe9e8
 def taylor_offset(
     patch,          # (B, J, 5, 5), logarithm of the heatmap around its highest pixel
 ) -> torch.Tensor:  # (B, J, 2) heatmap pixels; 0 where the map is not curved
-    "One Newton step to the top of the bump: minus the inverse Hessian times the gradient (DARK, Sec. 3.1)."
+    """One Newton step to the top of the bump: minus the inverse Hessian times the gradient (DARK,
+    Sec. 3.1)."""
     at = lambda dx, dy: patch[..., 2 + dy, 2 + dx]
     gx, gy = (at(1, 0) - at(-1, 0)) / 2, (at(0, 1) - at(0, -1)) / 2
     hxx = (at(2, 0) - 2 * at(0, 0) + at(-2, 0)) / 4
@@ -160,7 +183,10 @@ def taylor_offset(
     hxy = (at(1, 1) - at(-1, 1) - at(1, -1) + at(-1, -1)) / 4
     det = hxx * hyy - hxy ** 2
     curved = det != 0
-    step = torch.stack([hxy * gy - hyy * gx, hxy * gx - hxx * gy], -1) / det.where(curved, 1)[..., None]
+    step = (
+        torch.stack([hxy * gy - hyy * gx, hxy * gx - hxx * gy], -1)
+        / det.where(curved, 1)[..., None]
+    )
     return step * curved[..., None]
 
 # %% ../nbs/04_heatmaps.ipynb #e19f5c2e
@@ -169,14 +195,16 @@ def dark_offset(
     x,              # (B, J) int64, the highest pixels
     y,              # (B, J) int64
     kernel=11,      # size of the blur, see `blur_kernel`
-) -> torch.Tensor:  # (B, J, 2) heatmap pixels, at most half a kernel; 0 within two pixels of the border
+# (B, J, 2) heatmap pixels, at most half a kernel; 0 within two pixels of the border
+) -> torch.Tensor:
     "Blur, logarithm and one Taylor step, around the peaks only (DARK, Sec. 3.1 and its release)."
     height, width = heatmaps.shape[-2:]
     weights = blur_kernel(kernel, heatmaps.device)
-    patch = gather_patches(heatmaps, x, y, kernel // 2 + 2)                                # (B, J, kernel + 4, kernel + 4)
-    patch = (patch.unfold(-1, kernel, 1) * weights).sum(-1)                                # (B, J, kernel + 4, 5)
-    patch = (patch.unfold(-2, kernel, 1) * weights).sum(-1)                                # (B, J, 5, 5)
-    step = taylor_offset(patch.clamp(min=1e-10).log()).clamp(-(kernel // 2), kernel // 2)  # noise may point anywhere
+    patch = gather_patches(heatmaps, x, y, kernel // 2 + 2)  # (B, J, kernel + 4, kernel + 4)
+    patch = (patch.unfold(-1, kernel, 1) * weights).sum(-1)  # (B, J, kernel + 4, 5)
+    patch = (patch.unfold(-2, kernel, 1) * weights).sum(-1)  # (B, J, 5, 5)
+    # noise may point anywhere
+    step = taylor_offset(patch.clamp(min=1e-10).log()).clamp(-(kernel // 2), kernel // 2)
     inner = (x > 1) & (x < width - 2) & (y > 1) & (y < height - 2)
     return step * inner[..., None]
 
@@ -186,7 +214,8 @@ def heatmap_coordinates(
     method="dark",  # "argmax", "quarter" or "dark"
     kernel=11,      # size of DARK's blur in pixels
 ) -> tuple:         # joints (B, J, 2) x, y in heatmap pixels, scores (B, J); both float32
-    "Where each map says that its joint is, and the height of the map there. ValueError for an unknown method."
+    """Where each map says that its joint is, and the height of the map there. ValueError for an
+    unknown method."""
     if method not in ("argmax", "quarter", "dark"):
         raise ValueError(f"unknown decoding {method!r}: use 'argmax', 'quarter' or 'dark'")
     heatmaps = torch.as_tensor(heatmaps)
@@ -204,12 +233,20 @@ def photo_joints(
     heatmap_size,   # (height, width)
     unbiased=True,  # as the crop was cut, see `crops.batched_affine`
 ) -> torch.Tensor:  # (B, J, 2) in pixels of the photograph
-    "Joints of a heatmap, in the photograph. ValueError where center or scale is not a pair for each person."
+    """Joints of a heatmap, in the photograph. ValueError where center or scale is not a pair for
+    each person."""
     center, scale = (torch.as_tensor(values).to(joints) for values in (center, scale))
     for name, values in {"center": center, "scale": scale}.items():
         if values.shape not in ((1, 2), (len(joints), 2)):
-            raise ValueError(f"{name} has shape {tuple(values.shape)}; {len(joints)} people need {(len(joints), 2)}: "
-                             + ("x and y each" if name == "center" else "width and height each, in units of 200 px"))
+            raise ValueError(
+                f"{name} has shape {tuple(values.shape)}; {len(joints)} people need "
+                f"{(len(joints), 2)}: "
+                + (
+                    "x and y each"
+                    if name == "center"
+                    else "width and height each, in units of 200 px"
+                )
+            )
     return uncrop_points(joints, batched_affine(center, scale, 0.0, heatmap_size, unbiased))
 
 # %% ../nbs/04_heatmaps.ipynb #1fef973f
@@ -261,7 +298,8 @@ def average_flip(
     model,          # images (B, 3, H, W) -> heatmaps (B, J, h, w)
     images,         # (B, 3, H, W)
     keypoint_set,   # KeypointSet, or its flip pairs
-    shift=False,    # move the mirrored answer one pixel to the right, for biased pipelines (HRNet, mmpose)
+    # move the mirrored answer one pixel to the right, for biased pipelines (HRNet, mmpose)
+    shift=False,
 ) -> torch.Tensor:  # (B, J, h, w)
     "Mirrored test: the mean of the answers to the picture and to its mirror image."
     mirrored = flip_back(model(images.flip(-1)), keypoint_set)

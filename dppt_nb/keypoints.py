@@ -31,15 +31,21 @@ def canonical_name(
 def flip_pairs_of(
     names: tuple[str, ...]            # names of all keypoints, in their order
 ) -> tuple[tuple[int, int], ...]:     # (left, right) indices
-    "Pairs of keypoints whose names differ only in the side. A left point without its right partner gives no pair."
+    """Pairs of keypoints whose names differ only in the side. A left point without its right
+    partner gives no pair."""
     where = {canonical_name(n): i for i, n in enumerate(names)}
     pairs = [(i, where.get("right" + n[4:])) for n, i in where.items() if n.startswith("left")]
     return tuple((left, right) for left, right in pairs if right is not None)
 
 # %% ../nbs/00_keypoints.ipynb #779d08e2
-SIGMAS = dict(nose=.026, eye=.025, ear=.035, shoulder=.079, elbow=.072, wrist=.062, hip=.107, knee=.087, ankle=.089,  # COCO
-              neck=.079, upper_neck=.079, head=.079, head_top=.079, top_head=.079,                                     # CrowdPose
-              thorax=.079, pelvis=.107)                                                              # as shoulder, as hip
+# COCO
+SIGMAS = dict(
+    nose=0.026, eye=0.025, ear=0.035, shoulder=0.079, elbow=0.072, wrist=0.062, hip=0.107,
+    knee=0.087, ankle=0.089, neck=0.079, upper_neck=0.079, head=0.079, head_top=0.079,
+    top_head=0.079,  # CrowdPose
+    thorax=0.079,
+    pelvis=0.107,
+)  # as shoulder, as hip
 UNKNOWN_SIGMA = .072  # the median of COCO's seventeen
 
 def sigma_of(
@@ -50,7 +56,8 @@ def sigma_of(
 
 # %% ../nbs/00_keypoints.ipynb #e99c05fc
 class DataError(ValueError):
-    "Input data that cannot be used; the message is one sentence that names the file, the field and the mend."
+    """Input data that cannot be used; the message is one sentence that names the file, the field
+    and the mend."""
 
 # %% ../nbs/00_keypoints.ipynb #e5cacd5d
 @dataclass(frozen=True)
@@ -58,12 +65,16 @@ class KeypointSet:
     "The points of a body: their order, sides and limbs, and how exactly people mark them."
     name: str                                    # short name, such as "coco"
     names: tuple[str, ...]                       # one name a keypoint, in the order of the arrays
-    flip_pairs: tuple[tuple[int, int], ...]      # (left, right) indices that change places in a mirrored picture
+    # (left, right) indices that change places in a mirrored picture
+    flip_pairs: tuple[tuple[int, int], ...]
     limbs: tuple[tuple[int, int], ...]           # pairs of indices, joined by a line in drawings
-    sigmas: tuple[float, ...]                    # spread of human annotators per keypoint (OKS), fraction of person size
+    # spread of human annotators per keypoint (OKS), fraction of person size
+    sigmas: tuple[float, ...]
     upper_body: tuple[int, ...] = ()             # indices from the chest upwards, arms included
-    torso: tuple[int, int] | None = None         # (left shoulder, right hip): the length that PCK measures in
-    head_segment: tuple[int, int] | None = None  # (neck, head top), None where the set has no such points
+    # (left shoulder, right hip): the length that PCK measures in
+    torso: tuple[int, int] | None = None
+    # (neck, head top), None where the set has no such points
+    head_segment: tuple[int, int] | None = None
 
     def __post_init__(self):
         check_keypoint_set(self)
@@ -72,7 +83,8 @@ class KeypointSet:
 
     @cached_property
     def flip_index(self) -> list[int]:
-        "For each keypoint the one that lies in its place after mirroring; itself if it has no side."
+        """For each keypoint the one that lies in its place after mirroring; itself if it has no
+        side."""
         index = list(range(len(self)))
         for left, right in self.flip_pairs: index[left], index[right] = right, left
         return index
@@ -87,7 +99,9 @@ class KeypointSet:
     def index(self, name: str) -> int:
         "The number of the keypoint called `name`."
         if name in self.names: return self.names.index(name)
-        raise DataError(f"keypoint set {self.name!r} has no {name!r}; it has {', '.join(self.names)}.")
+        raise DataError(
+            f"keypoint set {self.name!r} has no {name!r}; it has {', '.join(self.names)}."
+        )
 
     def to_dict(self) -> dict:
         "As a dictionary that JSON can hold."
@@ -100,7 +114,8 @@ class KeypointSet:
 
     @classmethod
     def from_coco_category(cls, category: dict) -> "KeypointSet":
-        "The set described by one entry of the `categories` of a COCO-format file; see `keypoint_set_of`."
+        """The set described by one entry of the `categories` of a COCO-format file; see
+        `keypoint_set_of`."""
         return keypoint_set_of(category)
 
 def _tuples(value): return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value
@@ -111,17 +126,30 @@ def check_keypoint_set(
 ) -> None:
     "Raise a `DataError` if names repeat, lengths differ or a number points outside the set."
     twice = [n for i, n in enumerate(s.names) if n in s.names[:i]]
-    if not s.names: raise DataError(f"keypoint set {s.name!r} has no keypoints; give at least one name.")
-    if twice: raise DataError(f"keypoint set {s.name!r} has the name {twice[0]!r} twice; give every keypoint its own name.")
+    if not s.names:
+        raise DataError(f"keypoint set {s.name!r} has no keypoints; give at least one name.")
+    if twice:
+        raise DataError(
+            f"keypoint set {s.name!r} has the name {twice[0]!r} twice; give every "
+            "keypoint its own name."
+        )
     if len(s.sigmas) != len(s):
-        raise DataError(f"keypoint set {s.name!r} has {len(s)} names and {len(s.sigmas)} sigmas; give one sigma a keypoint.")
+        raise DataError(
+            f"keypoint set {s.name!r} has {len(s)} names and {len(s.sigmas)} sigmas; "
+            "give one sigma a keypoint."
+        )
     for field in ("flip_pairs", "limbs", "upper_body", "torso", "head_segment"):
         numbers = np.array(getattr(s, field) or (), dtype=int).ravel()
         if bad := [int(i) for i in numbers if not 0 <= i < len(s)]:
-            raise DataError(f"keypoint set {s.name!r}: {field} names keypoint {bad[0]}, but they run from 0 to {len(s) - 1}.")
+            raise DataError(
+                f"keypoint set {s.name!r}: {field} names keypoint {bad[0]}, but they run "
+                f"from 0 to {len(s) - 1}."
+            )
 
 # %% ../nbs/00_keypoints.ipynb #3a6d8bff
-LOWER_BODY = ("hip", "knee", "ankle", "foot", "heel", "toe", "pelvis", "leg", "thigh", "shin", "hoof", "tail")
+LOWER_BODY = (
+    "hip", "knee", "ankle", "foot", "heel", "toe", "pelvis", "leg", "thigh", "shin", "hoof", "tail",
+)
 
 def _find(names, *wanted):
     where = {canonical_name(n): i for i, n in reversed(list(enumerate(names)))}
@@ -148,46 +176,81 @@ def build_keypoint_set(
 # %% ../nbs/00_keypoints.ipynb #0399e23c
 COCO17 = build_keypoint_set(
     "coco",
-    ("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow",
-     "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle"),
-    ((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10),
-     (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)))
+    (
+        "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
+        "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip",
+        "left_knee", "right_knee", "left_ankle", "right_ankle",
+    ),
+    (
+        (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8),
+        (7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
+    ),
+)
 
 MPII16 = build_keypoint_set(
     "mpii",
-    ("right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "pelvis", "thorax", "upper_neck",
-     "head_top", "right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist"),
-    ((0, 1), (1, 2), (2, 6), (6, 3), (3, 4), (4, 5), (6, 7), (7, 8), (8, 9), (7, 12), (12, 11), (11, 10), (7, 13), (13, 14), (14, 15)))
+    (
+        "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "pelvis",
+        "thorax", "upper_neck", "head_top", "right_wrist", "right_elbow", "right_shoulder",
+        "left_shoulder", "left_elbow", "left_wrist",
+    ),
+    (
+        (0, 1), (1, 2), (2, 6), (6, 3), (3, 4), (4, 5), (6, 7), (7, 8), (8, 9), (7, 12), (12, 11),
+        (11, 10), (7, 13), (13, 14), (14, 15),
+    ),
+)
 
 LSP14 = build_keypoint_set(
     "lsp",
-    ("right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "right_wrist", "right_elbow",
-     "right_shoulder", "left_shoulder", "left_elbow", "left_wrist", "neck", "head_top"),
-    ((0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (6, 7), (7, 8), (9, 10), (10, 11), (8, 12), (12, 9), (12, 13), (8, 2), (9, 3)))
+    (
+        "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle",
+        "right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist",
+        "neck", "head_top",
+    ),
+    (
+        (0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (6, 7), (7, 8), (9, 10), (10, 11), (8, 12), (12, 9),
+        (12, 13), (8, 2), (9, 3),
+    ),
+)
 
 KEYPOINT_SETS = {s.name: s for s in (COCO17, MPII16, LSP14)}
 
 # %% ../nbs/00_keypoints.ipynb #6966dc5f
 def keypoint_set_of(
-    category: dict  # one entry of `categories`: "name", "keypoints" (names), "skeleton" (pairs counted from 1), "sigmas" if known
+    # one entry of `categories`: "name", "keypoints" (names), "skeleton" (pairs counted from 1),
+    # "sigmas" if known
+    category: dict
 ) -> KeypointSet:   # one of `KEYPOINT_SETS` if the names agree with it
-    "The keypoint set that a COCO-format file describes; sides and sigmas follow from the names. Raises `DataError`."
+    """The keypoint set that a COCO-format file describes; sides and sigmas follow from the names.
+    Raises `DataError`."""
     name, names = str(category.get("name", "custom")), tuple(category.get("keypoints") or ())
     if not names or not all(isinstance(n, str) for n in names):
-        raise DataError(f"category {name!r} has no list of keypoint names; add them under 'keypoints'.")
+        raise DataError(
+            f"category {name!r} has no list of keypoint names; add them under 'keypoints'."
+        )
     if known := [s for s in KEYPOINT_SETS.values() if s.names == names]: return known[0]
     skeleton = category.get("skeleton") or ()
-    if bad := [pair for pair in skeleton if len(pair) != 2 or not all(1 <= i <= len(names) for i in pair)]:
-        raise DataError(f"category {name!r}: skeleton entry {bad[0]} must be two numbers from 1 to {len(names)} (COCO counts from 1).")
-    return build_keypoint_set(name, names, tuple((a - 1, b - 1) for a, b in skeleton), tuple(category.get("sigmas") or ()))
+    if bad := [
+        pair for pair in skeleton if len(pair) != 2 or not all(1 <= i <= len(names) for i in pair)
+    ]:
+        raise DataError(
+            f"category {name!r}: skeleton entry {bad[0]} must be two numbers from 1 to "
+            f"{len(names)} (COCO counts from 1)."
+        )
+    return build_keypoint_set(
+        name, names, tuple((a - 1, b - 1) for a, b in skeleton), tuple(category.get("sigmas") or ())
+    )
 
 # %% ../nbs/00_keypoints.ipynb #1e09da02
-ALIASES = {"neck": ("upper_neck",), "upper_neck": ("neck",), "head_top": ("top_head", "head"), "top_head": ("head_top", "head"),
-           "head": ("head_top", "top_head")}
+ALIASES = {
+    "neck": ("upper_neck",), "upper_neck": ("neck",), "head_top": ("top_head", "head"),
+    "top_head": ("head_top", "head"), "head": ("head_top", "top_head"),
+}
 MIDPOINTS = {"pelvis": "hip", "thorax": "shoulder", "neck": "shoulder"}
 
 def _parents(name, source):
-    "Indices of the two points of `source` whose middle is `name`: twice the same where `source` has the point itself."
+    """Indices of the two points of `source` whose middle is `name`: twice the same where `source`
+    has the point itself."""
     name = canonical_name(name)
     if (same := _find(source.names, name, *ALIASES.get(name, ()))) is not None: return same, same
     part = MIDPOINTS.get(name)
@@ -198,8 +261,10 @@ def map_keypoints(
     visible,              # (..., J), 0 where a keypoint is not known
     source: KeypointSet,  # what `joints` are
     target: KeypointSet,  # what is wanted
-) -> tuple:               # joints (..., K, 2) and visible (..., K) of the target set; zeros where nothing is known
-    "Keypoints of one set as those of another. Pelvis, thorax and neck are middles if both hips or shoulders are there."
+# joints (..., K, 2) and visible (..., K) of the target set; zeros where nothing is known
+) -> tuple:
+    """Keypoints of one set as those of another. Pelvis, thorax and neck are middles if both hips or
+    shoulders are there."""
     parents = [_parents(name, source) for name in target.names]
     a, b = (list(i) for i in zip(*(p or (0, 0) for p in parents)))
     known = visible[..., a] * visible[..., b] > 0               # (..., K)
@@ -209,19 +274,27 @@ def map_keypoints(
     return middle, known * visible[..., a]
 
 # %% ../nbs/00_keypoints.ipynb #c748e4c8
-COLOURS = {"left": (86, 180, 233), "right": (230, 159, 0), "middle": (245, 245, 245)}  # Okabe and Ito's sky blue and orange
+# Okabe and Ito's sky blue and orange
+COLOURS = {"left": (86, 180, 233), "right": (230, 159, 0), "middle": (245, 245, 245)}
 OUTLINE = (25, 25, 25)
 
 def _capsule(image, start, end, radius, colour):
-    "Blend a line with round ends into the image; its edge fades over one pixel, which looks smooth at any size."
+    """Blend a line with round ends into the image; its edge fades over one pixel, which looks
+    smooth at any size."""
     low = np.maximum(np.floor(np.minimum(start, end) - radius - 1), 0).astype(int)
-    high = np.minimum(np.ceil(np.maximum(start, end) + radius + 1), (image.shape[1] - 1, image.shape[0] - 1)).astype(int)
+    high = np.minimum(
+        np.ceil(np.maximum(start, end) + radius + 1), (image.shape[1] - 1, image.shape[0] - 1)
+    ).astype(int)
     if (high < low).any(): return
-    grid = np.stack(np.meshgrid(np.arange(low[0], high[0] + 1), np.arange(low[1], high[1] + 1)), -1).astype(np.float32)  # (h, w, 2)
+    # (h, w, 2)
+    grid = np.stack(
+        np.meshgrid(np.arange(low[0], high[0] + 1), np.arange(low[1], high[1] + 1)), -1
+    ).astype(np.float32)
     along = end - start
-    t = np.clip((grid - start) @ along / max(along @ along, 1e-6), 0, 1)                     # (h, w) nearest point of the line
-    distance = np.linalg.norm(grid - start - t[..., None] * along, axis=-1)                  # (h, w)
-    cover = np.clip(radius + .5 - distance, 0, 1)[..., None]                                 # (h, w, 1)
+    # (h, w) nearest point of the line
+    t = np.clip((grid - start) @ along / max(along @ along, 1e-6), 0, 1)
+    distance = np.linalg.norm(grid - start - t[..., None] * along, axis=-1)  # (h, w)
+    cover = np.clip(radius + .5 - distance, 0, 1)[..., None]  # (h, w, 1)
     part = image[low[1]:high[1] + 1, low[0]:high[0] + 1]
     part[:] = np.round(part + cover * (np.array(colour, np.float32) - part))
 
@@ -237,7 +310,10 @@ def _draw_person(image, joints, visible, s, width, radius):
     radius, rim = radius or 1.8 * half, max(.5, .4 * half)
     limbs = [(a, b) for a, b in s.limbs if ok[a] and ok[b]]
     sides = [({s.sides[a], s.sides[b]} - {"middle"}) for a, b in limbs]
-    shapes = [(joints[a], joints[b], half, side.pop() if len(side) == 1 else "middle") for (a, b), side in zip(limbs, sides)]
+    shapes = [
+        (joints[a], joints[b], half, side.pop() if len(side) == 1 else "middle")
+        for (a, b), side in zip(limbs, sides)
+    ]
     shapes += [(joints[j], joints[j], radius, s.sides[j]) for j in np.flatnonzero(ok)]
     for a, b, r, _ in shapes: _capsule(image, a, b, r + rim, OUTLINE)
     for a, b, r, side in shapes: _capsule(image, a, b, r, COLOURS[side])
@@ -245,22 +321,34 @@ def _draw_person(image, joints, visible, s, width, radius):
 # %% ../nbs/00_keypoints.ipynb #28892c5d
 def draw_pose(
     image: np.ndarray,                    # (H, W, 3) uint8; left as it is
-    joints,                               # (J, 2) or (P, J, 2) x, y in pixels, centres of pixels at whole numbers
-    visible=None,                         # (J,) or (P, J); points with 0 are left out; all are drawn if not given
+    joints,  # (J, 2) or (P, J, 2) x, y in pixels, centres of pixels at whole numbers
+    visible=None,  # (J,) or (P, J); points with 0 are left out; all are drawn if not given
     keypoint_set: KeypointSet = COCO17,   # names the limbs and sides
-    width: float | None = None,           # of the limbs, pixels; from the size of the person if not given
+    width: float | None = None,  # of the limbs, pixels; from the size of the person if not given
     radius: float | None = None,          # of the points, pixels
 ) -> np.ndarray:                          # (H, W, 3) uint8, a copy with the skeletons
-    "Skeletons on a photograph: left side blue, right side orange, middle white, dark rims. Raises `ValueError`."
+    """Skeletons on a photograph: left side blue, right side orange, middle white, dark rims. Raises
+    `ValueError`."""
     image, joints = np.asarray(image), np.array(joints, dtype=np.float32)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"image must be (height, width, 3) uint8, not {image.shape} {image.dtype}.")
-    people = joints[None] if joints.ndim == 2 else joints                                    # (P, J, 2)
+        raise ValueError(
+            f"image must be (height, width, 3) uint8, not {image.shape} {image.dtype}."
+        )
+    people = joints[None] if joints.ndim == 2 else joints  # (P, J, 2)
     if people.shape[1:] != (len(keypoint_set), 2):
-        raise ValueError(f"joints must be ({len(keypoint_set)}, 2) or (people, {len(keypoint_set)}, 2) for {keypoint_set.name!r}, not {joints.shape}.")
-    shown = np.ones(people.shape[:2]) if visible is None else np.asarray(visible).reshape(people.shape[:2])  # (P, J)
+        raise ValueError(
+            f"joints must be ({len(keypoint_set)}, 2) or (people, {len(keypoint_set)}, "
+            f"2) for {keypoint_set.name!r}, not {joints.shape}."
+        )
+    # (P, J)
+    shown = (
+        np.ones(people.shape[:2])
+        if visible is None
+        else np.asarray(visible).reshape(people.shape[:2])
+    )
     canvas = image.copy()
-    for person, seen in zip(people, shown): _draw_person(canvas, person, seen, keypoint_set, width, radius)
+    for person, seen in zip(people, shown):
+        _draw_person(canvas, person, seen, keypoint_set, width, radius)
     return canvas
 
 # %% ../nbs/00_keypoints.ipynb #9f3dd1d3
@@ -269,7 +357,7 @@ def _picture(image):
     return image.permute(1, 2, 0).cpu().numpy() if hasattr(image, "permute") else np.asarray(image)
 
 def show_poses(
-    images,                              # (N, 3, H, W) uint8 tensor, or a list of (H, W, 3) uint8 arrays
+    images,  # (N, 3, H, W) uint8 tensor, or a list of (H, W, 3) uint8 arrays
     joints,                              # (N, J, 2) in pixels of the images, or a list of (P, J, 2)
     visible=None,                        # (N, J), or a list of (P, J)
     keypoint_set: KeypointSet = COCO17,  # names the limbs and sides
@@ -281,11 +369,18 @@ def show_poses(
     import matplotlib.pyplot as plt
     rows = -(-len(images) // columns)
     height, width = _picture(images[0]).shape[:2]
-    fig, axes = plt.subplots(rows, columns, squeeze=False, dpi=80,
-                             figsize=(size * columns, size * rows * height / width + (.25 * rows if titles else 0)))
+    fig, axes = plt.subplots(
+        rows, columns, squeeze=False, dpi=80,
+        figsize=(size * columns, size * rows * height / width + (0.25 * rows if titles else 0)),
+    )
     for ax in axes.flat: ax.axis("off")
     for i, ax in zip(range(len(images)), axes.flat):
-        ax.imshow(draw_pose(_picture(images[i]), joints[i], None if visible is None else visible[i], keypoint_set))
+        ax.imshow(
+            draw_pose(
+                _picture(images[i]), joints[i], None if visible is None else visible[i],
+                keypoint_set,
+            )
+        )
         if titles: ax.set_title(titles[i], fontsize=8)
     fig.tight_layout(pad=.3)
     return fig

@@ -21,7 +21,9 @@ PCK_THRESHOLDS = {"torso": 0.2, "head": 0.5}
 
 def _array(values):
     "Float64 array from a list, an array or a tensor on any device."
-    return np.asarray(values.detach().cpu().double() if hasattr(values, "detach") else values, dtype=np.float64)
+    return np.asarray(
+        values.detach().cpu().double() if hasattr(values, "detach") else values, dtype=np.float64
+    )
 
 def _ratio(part, whole):
     "`part / whole`, NaN where `whole` is 0."
@@ -31,15 +33,25 @@ def _ratio(part, whole):
 def _same_people(preds, joints, visible):
     "The three as arrays (N, J, 2), (N, J, 2), (N, J), or one sentence about what does not fit."
     preds, joints, visible = _array(preds), _array(joints), _array(visible)
-    if joints.ndim != 3 or joints.shape[-1] != 2 or preds.shape != joints.shape or visible.shape != joints.shape[:2]:
-        raise ValueError(f"preds {preds.shape} and joints {joints.shape} must both be (people, joints, 2), "
-                         f"visible {visible.shape} (people, joints)")
-    if not np.isfinite(joints[visible > 0]).all(): raise ValueError("joints holds NaN or infinity where visible is 1")
+    if (
+        joints.ndim != 3
+        or joints.shape[-1] != 2
+        or preds.shape != joints.shape
+        or visible.shape != joints.shape[:2]
+    ):
+        raise ValueError(
+            f"preds {preds.shape} and joints {joints.shape} must both be (people, "
+            "joints, 2), "
+            f"visible {visible.shape} (people, joints)"
+        )
+    if not np.isfinite(joints[visible > 0]).all():
+        raise ValueError("joints holds NaN or infinity where visible is 1")
     return preds, joints, visible
 
 # %% ../nbs/05_metrics.ipynb #2bf12e31
 def person_size(joints, visible, ends):
-    "Distance between the two joints `ends` of (N, J, 2): (N,) pixels, NaN where one is not labelled or both coincide."
+    """Distance between the two joints `ends` of (N, J, 2): (N,) pixels, NaN where one is not
+    labelled or both coincide."""
     first, second = ends
     size = np.linalg.norm(joints[:, first] - joints[:, second], axis=-1)  # (N,)
     seen = (visible[:, first] > 0) & (visible[:, second] > 0) & (size > 0)
@@ -47,19 +59,22 @@ def person_size(joints, visible, ends):
 
 # %% ../nbs/05_metrics.ipynb #9621df9c
 def keypoint_hits(preds, joints, visible, sizes, threshold):
-    "Two (N, J) bool arrays: hit (within `threshold` times the person's size), and counted. A prediction of NaN is a miss."
+    """Two (N, J) bool arrays: hit (within `threshold` times the person's size), and counted. A
+    prediction of NaN is a miss."""
     counts = (visible > 0) & np.isfinite(sizes)[:, None]        # (N, J)
     distance = np.linalg.norm(preds - joints, axis=-1)          # (N, J)
     return counts & (distance <= threshold * sizes[:, None]), counts
 
 # %% ../nbs/05_metrics.ipynb #3f1d9bb4
 def joint_rates(hits, counts):
-    "Percent of counted joints that are hit, per joint: (..., N, J) twice to (..., J), NaN where no person has the joint."
+    """Percent of counted joints that are hit, per joint: (..., N, J) twice to (..., J), NaN where
+    no person has the joint."""
     return 100 * _ratio(np.sum(hits, axis=-2), np.sum(counts, axis=-2))
 
 # %% ../nbs/05_metrics.ipynb #8fef6176
 def mean_rate(hits, counts):
-    "PCK's mean in percent, from sums over people (..., J): every joint that was counted weighs the same."
+    """PCK's mean in percent, from sums over people (..., J): every joint that was counted weighs
+    the same."""
     seen = np.asarray(counts) > 0
     return _ratio(np.where(seen, 100 * _ratio(hits, counts), 0.).sum(-1), seen.sum(-1))
 
@@ -75,22 +90,35 @@ def pck(
     keypoint_set,        # `KeypointSet`: names, and which joints give the size
     threshold=None,      # Share of the size; None: 0.2 for the torso, 0.5 for the head segment
     normaliser="torso",  # "torso": left shoulder to right hip; "head": neck to head top
-):                       # per_joint, mean (percent), joint_counts, n, left_out, hits and counts (N, J), normaliser, threshold
-    "Percentage of correct keypoints over labelled joints; people whose size is unknown are left out and counted."
-    if normaliser not in PCK_THRESHOLDS: raise ValueError(f"normaliser is 'torso' or 'head', not {normaliser!r}")
+# per_joint, mean (percent), joint_counts, n, left_out, hits and counts (N, J), normaliser,
+# threshold
+):
+    """Percentage of correct keypoints over labelled joints; people whose size is unknown are left
+    out and counted."""
+    if normaliser not in PCK_THRESHOLDS:
+        raise ValueError(f"normaliser is 'torso' or 'head', not {normaliser!r}")
     ends = keypoint_set.torso if normaliser == "torso" else keypoint_set.head_segment
-    if ends is None: raise ValueError(f"keypoint set {keypoint_set.name!r} has no {normaliser} to measure people by")
+    if ends is None:
+        raise ValueError(
+            f"keypoint set {keypoint_set.name!r} has no {normaliser} to measure people by"
+        )
     preds, joints, visible = _same_people(preds, joints, visible)
     if joints.shape[1] != len(keypoint_set.names):
-        raise ValueError(f"{joints.shape[1]} joints given, keypoint set {keypoint_set.name!r} has {len(keypoint_set.names)}")
+        raise ValueError(
+            f"{joints.shape[1]} joints given, keypoint set {keypoint_set.name!r} has "
+            f"{len(keypoint_set.names)}"
+        )
     threshold = PCK_THRESHOLDS[normaliser] if threshold is None else threshold
     sizes = person_size(joints, visible, ends)
     hits, counts = keypoint_hits(preds, joints, visible, sizes, threshold)
     rates, left_out = joint_rates(hits, counts), int(np.isnan(sizes).sum())
-    return {"per_joint": dict(zip(keypoint_set.names, rates.tolist())), "mean": float(mean_rate(hits.sum(0), counts.sum(0))),
-            "joint_counts": dict(zip(keypoint_set.names, counts.sum(0).tolist())),
-            "n": len(sizes) - left_out, "left_out": left_out,
-            "hits": hits, "counts": counts, "normaliser": normaliser, "threshold": threshold}
+    return {
+        "per_joint": dict(zip(keypoint_set.names, rates.tolist())),
+        "mean": float(mean_rate(hits.sum(0), counts.sum(0))),
+        "joint_counts": dict(zip(keypoint_set.names, counts.sum(0).tolist())),
+        "n": len(sizes) - left_out, "left_out": left_out, "hits": hits, "counts": counts,
+        "normaliser": normaliser, "threshold": threshold,
+    }
 
 # %% ../nbs/05_metrics.ipynb #12bba16f
 HIT, MISS = "#009E73", "#D55E00"   # green and vermilion that colour-blind readers tell apart
@@ -105,7 +133,8 @@ def show_pck(
     normaliser="torso",  # As in `pck`
     ax=None,             # matplotlib axes; None: new ones
 ):                       # The axes
-    "One person with the circle that PCK draws around each true joint, and a line to each prediction."
+    """One person with the circle that PCK draws around each true joint, and a line to each
+    prediction."""
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(dpi=80)[1]
     result = pck(preds[None], joints[None], visible[None], keypoint_set, threshold, normaliser)
@@ -116,8 +145,15 @@ def show_pck(
         colour = HIT if result["hits"][0, j] else MISS
         ax.add_patch(plt.Circle(joints[j], radius, fill=False, color=colour, lw=1.2))
         ax.plot(*zip(joints[j], preds[j]), color=colour, lw=1.2)
-        ax.plot(*preds[j], "o" if result["hits"][0, j] else "X", color=colour, markeredgecolor="black", ms=6)
-    ax.set_title(f"PCK@{result['threshold']} of the {normaliser}: {result['hits'].sum()} of {result['counts'].sum()}", fontsize=9)
+        ax.plot(
+            *preds[j],
+            "o" if result["hits"][0, j] else "X", color=colour, markeredgecolor="black", ms=6,
+        )
+    ax.set_title(
+        f"PCK@{result['threshold']} of the {normaliser}: {result['hits'].sum()} of "
+        f"{result['counts'].sum()}",
+        fontsize=9,
+    )
     ax.axis("off")
     return ax
 
@@ -134,11 +170,15 @@ def pckh_hits(
     visible,        # (N, 16) above 0 where labelled
     threshold=0.5,  # Share of the head size
 ):                  # Two (N, 16) bool arrays: hit, and counted
-    "Hits of PCKh: the person's size is 0.6 times the diagonal of the head box (Andriluka et al., 2014; released scoring)."
+    """Hits of PCKh: the person's size is 0.6 times the diagonal of the head box (Andriluka et al.,
+    2014; released scoring)."""
     preds, joints, visible = _same_people(preds, joints, visible)
     corners = _array(head_boxes)
     if corners.shape != (len(joints), 2, 2) or joints.shape[1] != 16:
-        raise ValueError(f"PCKh needs 16 MPII joints and head boxes (people, 2, 2), got {joints.shape} and {corners.shape}")
+        raise ValueError(
+            "PCKh needs 16 MPII joints and head boxes (people, 2, 2), got "
+            f"{joints.shape} and {corners.shape}"
+        )
     sizes = HEAD_SIZE * np.linalg.norm(corners[:, 1] - corners[:, 0], axis=-1)  # (N,)
     return keypoint_hits(preds, joints, visible, sizes, threshold)
 
@@ -148,8 +188,9 @@ def pckh(
     joints,      # (N, 16, 2) true joints, in the same pixels: both 0-based or both 1-based
     head_boxes,  # (N, 2, 2) two opposite corners of the head box
     visible,     # (N, 16) above 0 where labelled
-):               # Percent: Head, Shoulder, Elbow, Wrist, Hip, Knee, Ankle, Mean, Mean@0.10, Mean@0.11
-    "PCKh as the MPII scoring reports it; the mean is over all labelled joints but pelvis and thorax."
+):  # Percent: Head, Shoulder, Elbow, Wrist, Hip, Knee, Ankle, Mean, Mean@0.10, Mean@0.11
+    """PCKh as the MPII scoring reports it; the mean is over all labelled joints but pelvis and
+    thorax."""
     at = {t: pckh_hits(preds, joints, head_boxes, visible, t) for t in (0.5, 0.10, 0.11)}
     rates = joint_rates(*at[0.5])                               # (16,)
     scores = {name: float(rates[list(members)].mean()) for name, members in PCKH_GROUPS.items()}
@@ -166,7 +207,8 @@ def oks(
     areas,    # (...) the person's area, square pixels
     sigmas,   # (J,) how far human labellers disagree, in units of sqrt(area)
 ):            # (...) 0 to 1, NaN where no joint is labelled
-    "Object keypoint similarity: mean over labelled joints of exp(-d^2 / (2 area (2 sigma)^2)). Leading axes broadcast."
+    """Object keypoint similarity: mean over labelled joints of exp(-d^2 / (2 area (2 sigma)^2)).
+    Leading axes broadcast."""
     preds, joints, visible, areas, sigmas = map(_array, (preds, joints, visible, areas, sigmas))
     squared = ((preds - joints) ** 2).sum(-1)                                       # (..., J)
     soft = np.exp(-squared / (2 * (areas[..., None] + np.spacing(1)) * (2 * sigmas) ** 2))
@@ -180,16 +222,23 @@ def to_coco_results(
     scores=None,           # (N,) score of each pose; None: 1
     keypoint_scores=None,  # (N, J) third value of each keypoint; None: 1
     category_id=1,         # COCO's person; for other files see `person_category`
-):                         # One dict a pose: image_id, category_id, keypoints [x, y, score, ...], score
+):  # One dict a pose: image_id, category_id, keypoints [x, y, score, ...], score
     "Predictions as the list of rows that pycocotools reads and `json.dump` writes."
     keypoints = _array(keypoints)
     scores = np.ones(len(keypoints)) if scores is None else _array(scores)
     heat = np.ones(keypoints.shape[:2]) if keypoint_scores is None else _array(keypoint_scores)
-    triples = np.concatenate([keypoints, heat[..., None]], axis=-1).reshape(len(keypoints), -1)   # (N, 3J)
+    # (N, 3J)
+    triples = np.concatenate([keypoints, heat[..., None]], axis=-1).reshape(len(keypoints), -1)
     if not np.isfinite(triples).all() or not np.isfinite(scores).all():
-        raise ValueError("predicted keypoints or scores hold NaN or infinity, which COCO results cannot")
-    return [{"image_id": int(i), "category_id": category_id, "keypoints": k, "score": s}
-            for i, k, s in zip(np.asarray(image_ids).tolist(), triples.tolist(), scores.tolist(), strict=True)]
+        raise ValueError(
+            "predicted keypoints or scores hold NaN or infinity, which COCO results cannot"
+        )
+    return [
+        {"image_id": int(i), "category_id": category_id, "keypoints": k, "score": s}
+        for i, k, s in zip(
+            np.asarray(image_ids).tolist(), triples.tolist(), scores.tolist(), strict=True
+        )
+    ]
 
 # %% ../nbs/05_metrics.ipynb #ab82b6a6
 COCO_STATS = ("AP", "AP50", "AP75", "AP_M", "AP_L", "AR", "AR50", "AR75", "AR_M", "AR_L")
@@ -207,36 +256,58 @@ def _truth_lists(ground_truth):
     data = _read_json(getattr(ground_truth, "dataset", ground_truth))
     name = ground_truth if isinstance(ground_truth, (str, Path)) else "ground truth"
     lists = data if isinstance(data, dict) else {}
-    missing = [f for f in ("images", "annotations", "categories") if not isinstance(lists.get(f), list) or not all(isinstance(e, dict) for e in lists[f])]
-    if missing: raise DataError(f"{name}: has no {missing[0]!r}, a list of entries; give a COCO keypoint file")
+    missing = [
+        f
+        for f in ("images", "annotations", "categories")
+        if not isinstance(lists.get(f), list) or not all(isinstance(e, dict) for e in lists[f])
+    ]
+    if missing:
+        raise DataError(
+            f"{name}: has no {missing[0]!r}, a list of entries; give a COCO keypoint file"
+        )
     for field, key in (("images", "id"), ("annotations", "image_id"), ("categories", "id")):
-        if any(key not in entry for entry in data[field]): raise DataError(f"{name}: an entry of {field!r} has no {key!r}; add it")
+        if any(key not in entry for entry in data[field]):
+            raise DataError(f"{name}: an entry of {field!r} has no {key!r}; add it")
     return data, name
 
 def person_category(
     ground_truth,  # Path of a COCO keypoint JSON, its loaded dict, or a pycocotools COCO object
 ) -> int:          # Its id, for `category_id` of the predictions
-    "The category whose keypoints are scored: the one that has keypoints, of several the one called person."
+    """The category whose keypoints are scored: the one that has keypoints, of several the one
+    called person."""
     data, name = _truth_lists(ground_truth)
-    labelled = lambda c: any(a.get("keypoints") and a.get("category_id") == c["id"] for a in data["annotations"])
-    found = [c for c in data["categories"] if c.get("keypoints")] or [c for c in data["categories"] if labelled(c)] or data["categories"]
+    labelled = lambda c: any(
+        a.get("keypoints") and a.get("category_id") == c["id"] for a in data["annotations"]
+    )
+    found = (
+        [c for c in data["categories"] if c.get("keypoints")]
+        or [c for c in data["categories"] if labelled(c)]
+        or data["categories"]
+    )
     if not found: raise DataError(f"{name}: 'categories' is empty; add the category of the people")
     return min(found, key=lambda c: c.get("name") != "person")["id"]
 
 # %% ../nbs/05_metrics.ipynb #1dd046ba
 def _complete(annotation, number, num_keypoints, name="ground truth"):
     "A copy of the annotation with every field that pycocotools needs."
-    given = {"keypoints": [0] * (3 * num_keypoints)} | {k: v for k, v in annotation.items() if v is not None and not (isinstance(v, list) and not v)}
+    given = {"keypoints": [0] * (3 * num_keypoints)} | {
+        k: v for k, v in annotation.items() if v is not None and not (isinstance(v, list) and not v)
+    }
     who = f"{name}: annotation {annotation.get('id', number)}"
-    labelled = field_numbers(given, "keypoints", (3 * num_keypoints,), who, f"{num_keypoints} keypoints need {3 * num_keypoints}: mend it, "
-                             "or give the sigmas of the file's own keypoint set").reshape(-1, 3)
+    labelled = field_numbers(
+        given, "keypoints", (3 * num_keypoints,), who,
+        f"{num_keypoints} keypoints need {3 * num_keypoints}: mend it, "
+        "or give the sigmas of the file's own keypoint set",
+    ).reshape(-1, 3)
     for field, shape in {"bbox": (4,), "area": ()}.items():
         if field in given: field_numbers(given, field, shape, who)
     labelled = labelled[labelled[:, 2] > 0, :2]                 # (L, 2)
     low, high = (labelled.min(0), labelled.max(0)) if len(labelled) else (np.zeros(2), np.zeros(2))
     box = given.get("bbox", [*low.tolist(), *(high - low).tolist()])
-    filled = {"iscrowd": 0, "num_keypoints": len(labelled), "bbox": box, "area": 0.53 * box[2] * box[3]}
-    return {**filled, **given, "id": number}                    # numbered from 1: pycocotools takes 0 for "no match"
+    filled = {
+        "iscrowd": 0, "num_keypoints": len(labelled), "bbox": box, "area": 0.53 * box[2] * box[3],
+    }
+    return {**filled, **given, "id": number}  # numbered from 1: pycocotools takes 0 for "no match"
 
 # %% ../nbs/05_metrics.ipynb #d06e23fd
 def _quiet(function, *args):
@@ -253,38 +324,62 @@ def _coco(dataset):
 
 # %% ../nbs/05_metrics.ipynb #7f1ef0af
 def _coco_truth(ground_truth, num_keypoints):
-    "Ground truth from a JSON path, a loaded dict or a COCO object, its people alone and completed, as a COCO object of its own."
+    """Ground truth from a JSON path, a loaded dict or a COCO object, its people alone and
+    completed, as a COCO object of its own."""
     data, name = _truth_lists(ground_truth)
     person = person_category(data)
-    people = [{"category_id": person, **a} for a in data["annotations"] if a.get("category_id", person) == person]
+    people = [
+        {"category_id": person, **a}
+        for a in data["annotations"]
+        if a.get("category_id", person) == person
+    ]
     annotations = [_complete(a, i, num_keypoints, name) for i, a in enumerate(people, start=1)]
-    return _coco({**data, "annotations": annotations, "categories": [c for c in data["categories"] if c["id"] == person]})
+    return _coco(
+        {
+            **data,
+            "annotations": annotations,
+            "categories": [c for c in data["categories"] if c["id"] == person],
+        }
+    )
 
 def _check_row(row, number, truth, num_keypoints):
     "One sentence about a result row that cannot be scored."
     who, fields = f"prediction {number}", row if isinstance(row, dict) else {}
-    lacking = [field for field in ("image_id", "category_id", "keypoints", "score") if field not in fields]
+    lacking = [
+        field for field in ("image_id", "category_id", "keypoints", "score") if field not in fields
+    ]
     if lacking: raise ValueError(f"{who}: has no {lacking[0]!r}")
     if isinstance(row["image_id"], (list, dict)) or row["image_id"] not in truth.imgs:
         raise ValueError(f"{who}: image {row['image_id']} is not in the ground truth")
     if row["category_id"] not in list(truth.cats):
-        raise ValueError(f"{who}: category {row['category_id']} is not that of the ground truth's people, {list(truth.cats)[0]}; "
-                         "write the id that `person_category` gives")
-    field_numbers(row, "keypoints", (3 * num_keypoints,), who, f"{num_keypoints} keypoints need {3 * num_keypoints}")
+        raise ValueError(
+            f"{who}: category {row['category_id']} is not that of the ground truth's "
+            f"people, {list(truth.cats)[0]}; "
+            "write the id that `person_category` gives"
+        )
+    field_numbers(
+        row, "keypoints", (3 * num_keypoints,), who,
+        f"{num_keypoints} keypoints need {3 * num_keypoints}",
+    )
     field_numbers(row, "score", (), who)
 
 def _coco_predictions(truth, predictions, num_keypoints):
     "Result rows as a COCO object beside `truth`."
     rows = _read_json(predictions)
-    if isinstance(rows, dict) or not hasattr(rows, "__iter__"): raise ValueError("predictions must be a list of rows as `to_coco_results` makes them")
+    if isinstance(rows, dict) or not hasattr(rows, "__iter__"):
+        raise ValueError("predictions must be a list of rows as `to_coco_results` makes them")
     rows = list(rows)
     for i, row in enumerate(rows): _check_row(row, i, truth, num_keypoints)
-    if rows: return _quiet(truth.loadRes, [dict(row) for row in rows])       # copies: loadRes writes into them
-    return _coco({key: truth.dataset[key] for key in ("images", "categories")} | {"annotations": []})
+    # copies: loadRes writes into them
+    if rows: return _quiet(truth.loadRes, [dict(row) for row in rows])
+    return _coco(
+        {key: truth.dataset[key] for key in ("images", "categories")} | {"annotations": []}
+    )
 
 # %% ../nbs/05_metrics.ipynb #efc8b7b5
 def match_coco(
-    ground_truth,    # Path of a COCO keypoint JSON, its loaded dict, or a pycocotools COCO object; left unchanged
+    # Path of a COCO keypoint JSON, its loaded dict, or a pycocotools COCO object; left unchanged
+    ground_truth,
     predictions,     # Result rows (see `to_coco_results`), or the path of a JSON file of them
     image_ids=None,  # Score these photos only; None: all in the ground truth
     sigmas=None,     # (J,) OKS sigmas; None: COCO's for its 17 keypoints
@@ -305,18 +400,24 @@ def match_coco(
 
 # %% ../nbs/05_metrics.ipynb #dade2c8a
 def evaluate_coco(
-    ground_truth,    # Path of a COCO keypoint JSON, its loaded dict, or a pycocotools COCO object; left unchanged
-    predictions,     # Result rows, the path of a JSON file of them, or an array (N, J, 2) with `ids`
+    # Path of a COCO keypoint JSON, its loaded dict, or a pycocotools COCO object; left unchanged
+    ground_truth,
+    predictions,  # Result rows, the path of a JSON file of them, or an array (N, J, 2) with `ids`
     image_ids=None,  # Score these photos only; None: all in the ground truth
     sigmas=None,     # (J,) OKS sigmas; None: COCO's for its 17 keypoints
     ids=None,        # (N,) photo of each row of a prediction array
     scores=None,     # (N,) score of each row of a prediction array; None: 1
-):                   # AP, AP50, AP75, AP_M, AP_L, AR, AR50, AR75, AR_M, AR_L in 0..1; -1 where nobody is of that size
+# AP, AP50, AP75, AP_M, AP_L, AR, AR50, AR75, AR_M, AR_L in 0..1; -1 where nobody is of that size
+):
     "Average precision and recall over OKS 0.50 to 0.95, computed by pycocotools."
     if hasattr(predictions, "shape"):
         if ids is None: raise ValueError("ids: an array of predictions needs the photo of each row")
-        predictions = to_coco_results(predictions, ids, scores, category_id=person_category(ground_truth))
-    return dict(zip(COCO_STATS, match_coco(ground_truth, predictions, image_ids, sigmas).stats.tolist()))
+        predictions = to_coco_results(
+            predictions, ids, scores, category_id=person_category(ground_truth)
+        )
+    return dict(
+        zip(COCO_STATS, match_coco(ground_truth, predictions, image_ids, sigmas).stats.tolist())
+    )
 
 # %% ../nbs/05_metrics.ipynb #133faeb4
 def rescore(
@@ -324,7 +425,8 @@ def rescore(
     keypoint_scores,  # (N, J) heat of each keypoint
     threshold=0.2,    # Keypoints at or below it do not vote
 ):                    # (N,) score of the pose
-    "Score of a detected pose: box score times the mean keypoint score above `threshold`, 0 where none is."
+    """Score of a detected pose: box score times the mean keypoint score above `threshold`, 0 where
+    none is."""
     boxes, scores = _array(box_scores), _array(keypoint_scores)
     votes = scores > threshold                                                      # (N, J)
     total, count = np.where(votes, scores, 0.).sum(-1), votes.sum(-1)
@@ -332,12 +434,16 @@ def rescore(
 
 # %% ../nbs/05_metrics.ipynb #18383380
 def similar_pairs(keypoints, areas, image_ids, sigmas, threshold):
-    "Sorted index pairs (P, 2) of poses in the same photo with OKS above `threshold`; rows must be grouped by photo."
+    """Sorted index pairs (P, 2) of poses in the same photo with OKS above `threshold`; rows must be
+    grouped by photo."""
     pairs, seen = [np.zeros((0, 2), dtype=int)], np.ones(keypoints.shape[1])
     for shift in range(1, np.unique(image_ids, return_counts=True)[1].max(initial=0)):
-        first = np.flatnonzero(image_ids[:-shift] == image_ids[shift:])             # compare each with the shift-th after it
+        # compare each with the shift-th after it
+        first = np.flatnonzero(image_ids[:-shift] == image_ids[shift:])
         second = first + shift
-        alike = oks(keypoints[second], keypoints[first], seen, (areas[first] + areas[second]) / 2, sigmas)
+        alike = oks(
+            keypoints[second], keypoints[first], seen, (areas[first] + areas[second]) / 2, sigmas
+        )
         pairs.append(np.stack([first, second], axis=1)[alike > threshold])
     pairs = np.concatenate(pairs)
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
@@ -351,13 +457,14 @@ def oks_nms(
     sigmas,         # (J,) OKS sigmas
     threshold=0.9,  # Poses more alike than this are one person
 ):                  # Indices of the poses that stay, rising
-    "Of poses in one photo that are nearly the same, keep the best scored (greedy, as the released COCO evaluation)."
+    """Of poses in one photo that are nearly the same, keep the best scored (greedy, as the released
+    COCO evaluation)."""
     keypoints, scores, areas = map(_array, (keypoints, scores, areas))
     image_ids = np.asarray(image_ids)
     order = np.lexsort((-scores, image_ids))                    # photo by photo, best first
     pairs = similar_pairs(keypoints[order], areas[order], image_ids[order], sigmas, threshold)
     keep = np.ones(len(order), dtype=bool)
-    for better, worse in pairs:                                 # sorted, so `better` is decided before it decides
+    for better, worse in pairs:  # sorted, so `better` is decided before it decides
         if keep[better]: keep[worse] = False
     return np.sort(order[keep])
 
@@ -365,8 +472,10 @@ def oks_nms(
 DRAWN_AT_ONCE = 5_000_000    # draws held in memory at a time
 
 def resample_counts(people, n, generator):
-    "Draw `people` out of `people` with replacement, `n` times: (n, people), how often each was drawn."
-    drawn = generator.integers(people, size=(n, people)) + people * np.arange(n)[:, None]   # (n, people)
+    """Draw `people` out of `people` with replacement, `n` times: (n, people), how often each was
+    drawn."""
+    # (n, people)
+    drawn = generator.integers(people, size=(n, people)) + people * np.arange(n)[:, None]
     return np.bincount(drawn.ravel(), minlength=n * people).reshape(n, people)
 
 # %% ../nbs/05_metrics.ipynb #b45c6faf
@@ -383,31 +492,44 @@ def _percentiles(drawn, level):
 # %% ../nbs/05_metrics.ipynb #4854c5e8
 def bootstrap_interval(
     values,               # (N,) or (N, J): hits with `counts`, else any value per person
-    counts=None,          # Same shape: what each hit is a share of; None: the statistic is the mean of `values`
-    other=None,           # A second model's values on the same people: the interval of `values` minus `other`
+    # Same shape: what each hit is a share of; None: the statistic is the mean of `values`
+    counts=None,
+    # A second model's values on the same people: the interval of `values` minus `other`
+    other=None,
     statistic=mean_rate,  # From sums of hits and counts (n, J) to (n,); `pooled_rate` for PCKh
     n=1000,               # Resamples
     level=0.95,           # Share of resamples inside the interval
     seed=0,
 ):                        # (low, high), in percent with `counts`, else in the unit of `values`
-    "Percentile bootstrap over people (Efron, 1979): how far a score would move with other people of the same kind."
+    """Percentile bootstrap over people (Efron, 1979): how far a score would move with other people
+    of the same kind."""
     values = _columns(values)                                                       # (N, J)
     people, generator = len(values), np.random.default_rng(seed)
     if not people: raise ValueError("no people to resample")
     pairs = [values] if other is None else [values, _columns(other)]
     drawn, rows = [], max(1, DRAWN_AT_ONCE // people)
     for start in range(0, n, rows):
-        weights = resample_counts(people, min(rows, n - start), generator).astype(np.float64)  # (rows, N)
+        # (rows, N)
+        weights = resample_counts(people, min(rows, n - start), generator).astype(np.float64)
         total = weights @ _columns(counts) if counts is not None else None          # (rows, J)
-        drawn.append([statistic(weights @ v, total) if counts is not None else (weights @ v).mean(-1) / people for v in pairs])
+        drawn.append(
+            [
+                statistic(weights @ v, total)
+                if counts is not None
+                else (weights @ v).mean(-1) / people
+                for v in pairs
+            ]
+        )
     drawn = np.concatenate(drawn, axis=1)                                           # (1 or 2, n)
     return _percentiles(drawn[0] - drawn[1] if len(pairs) == 2 else drawn[0], level)
 
 # %% ../nbs/05_metrics.ipynb #697f79de
 def ranked_matches(evaluation):
-    "From a `match_coco`: photo (D,), true and false positive (T, D) of all detections, best first, and people per photo (I,)."
-    photos = evaluation.evalImgs[:len(evaluation.params.imgIds)]                    # people of all sizes
-    if len(evaluation.params.catIds) != 1: raise ValueError("intervals of AP are for one category, person")
+    """From a `match_coco`: photo (D,), true and false positive (T, D) of all detections, best
+    first, and people per photo (I,)."""
+    photos = evaluation.evalImgs[:len(evaluation.params.imgIds)]  # people of all sizes
+    if len(evaluation.params.catIds) != 1:
+        raise ValueError("intervals of AP are for one category, person")
     found = [(i, e) for i, e in enumerate(photos) if e is not None]
     people = np.array([0 if e is None else (e["gtIgnore"] == 0).sum() for e in photos])
     if not people.sum(): raise ValueError("the ground truth has nobody with labelled keypoints")
@@ -419,13 +541,15 @@ def ranked_matches(evaluation):
 
 # %% ../nbs/05_metrics.ipynb #da097c92
 def weighted_ap(weights, matches, recalls):
-    "AP with a weight per photo (I,), from `ranked_matches`, read at `recalls` (R,); NaN if nobody was drawn."
+    """AP with a weight per photo (I,), from `ranked_matches`, read at `recalls` (R,); NaN if nobody
+    was drawn."""
     owner, true, false, people = matches
     if not weights @ people: return float("nan")
     tp, fp = (np.cumsum(kind * weights[owner], axis=1) for kind in (true, false))   # (T, D)
     precision = tp / (tp + fp + np.spacing(1))
-    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]          # never rises with recall
-    precision = np.pad(precision, ((0, 0), (0, 1)))                                 # 0 beyond the last recall
+    # never rises with recall
+    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    precision = np.pad(precision, ((0, 0), (0, 1)))  # 0 beyond the last recall
     recall = tp / (weights @ people)
     return float(np.mean([p[np.searchsorted(r, recalls)] for p, r in zip(precision, recall)]))
 
@@ -437,9 +561,11 @@ def bootstrap_ap(
     level=0.95,  # Share of resamples inside the interval
     seed=0,
 ):               # (low, high), AP in 0..1
-    "Bootstrap interval of AP over photos: people of one photo compete for the same detections, so photos are drawn."
+    """Bootstrap interval of AP over photos: people of one photo compete for the same detections, so
+    photos are drawn."""
     pairs = [evaluation] if other is None else [evaluation, other]
-    if pairs[-1].params.imgIds != evaluation.params.imgIds: raise ValueError("the two evaluations are not on the same photos")
+    if pairs[-1].params.imgIds != evaluation.params.imgIds:
+        raise ValueError("the two evaluations are not on the same photos")
     matches, generator = [ranked_matches(e) for e in pairs], np.random.default_rng(seed)
     photos, recalls = len(evaluation.params.imgIds), evaluation.params.recThrs
     drawn = np.array([[weighted_ap(weights, m, recalls) for m in matches]

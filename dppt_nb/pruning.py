@@ -36,9 +36,13 @@ def draw_kept(
     grid: tuple[int, int], # patches down and across
     dim: float = 0.25,     # brightness of a dropped patch
 ) -> np.ndarray:           # (H, W, 3) uint8, a copy
-    "The picture with dropped patches darkened; raises ValueError if it does not divide into the grid."
+    """The picture with dropped patches darkened; raises ValueError if it does not divide into the
+    grid."""
     if image.shape[0] % grid[0] or image.shape[1] % grid[1]:
-        raise ValueError(f"a picture of {image.shape[0]} x {image.shape[1]} pixels does not divide into {grid[0]} x {grid[1]} patches")
+        raise ValueError(
+            f"a picture of {image.shape[0]} x {image.shape[1]} pixels does not divide "
+            f"into {grid[0]} x {grid[1]} patches"
+        )
     light = torch.full((math.prod(grid),), dim)
     light[kept.cpu()] = 1.0
     cell = image.shape[0] // grid[0], image.shape[1] // grid[1]
@@ -52,7 +56,8 @@ def joints_kept(
     image_size: tuple[int, int], # its height and width
     grid: tuple[int, int],       # patches down and across
 ) -> Tensor:                     # (B, J) bool
-    "Whether the patch in which a joint lies has survived; a joint outside the picture belongs to the nearest patch."
+    """Whether the patch in which a joint lies has survived; a joint outside the picture belongs to
+    the nearest patch."""
     (height, width), (down, across) = image_size, grid
     size = joints.new_tensor([width / across, height / down])
     column, row = ((joints + 0.5) / size).floor().long().unbind(-1)                # (B, J) each
@@ -69,7 +74,8 @@ def often_kept(
 
 # %% ../nbs/08_pruning.ipynb #04166f3e
 class RandomScores:
-    "Chance as an opponent: every patch gets a score by lot. Put it in the place of `model.encoder.score`."
+    """Chance as an opponent: every patch gets a score by lot. Put it in the place of
+    `model.encoder.score`."""
     def __init__(self,
         seed: int = 0, # same seed, same lots
     ):
@@ -87,14 +93,16 @@ class PlaceScores:
 
     def __call__(self, shares: Tensor) -> Tensor: # (B, heads, J, K) -> (B, K)
         ranks = self.ranks.to(shares.device)
-        left = keep_top(ranks[None], shares.shape[-1])[0]                           # the K places that it has kept so far
+        left = keep_top(ranks[None], shares.shape[-1])[0]  # the K places that it has kept so far
         return ranks[left].expand(len(shares), -1)
 
 def first_scores(
     shares: Tensor, # (B, heads, J, K), of which only the shape is used
 ) -> Tensor:        # (B, K), falling
     "The blunt opponent: the first patches stay, whatever they show."
-    return -torch.arange(shares.shape[-1], device=shares.device, dtype=torch.float32).expand(len(shares), -1)
+    return -torch.arange(shares.shape[-1], device=shares.device, dtype=torch.float32).expand(
+        len(shares), -1
+    )
 
 # %% ../nbs/08_pruning.ipynb #e9bb4868
 def keep_ratio_at(
@@ -104,6 +112,10 @@ def keep_ratio_at(
     end: float = 100,   # epoch from which `final` holds
 ) -> float:             # for `model.keep_ratio`
     "PPT's schedule (released code): 1 at first, then half a cosine down to the final ratio."
-    if not 0 <= start < end: raise ValueError(f"the keep ratio cannot fall from epoch {start} to epoch {end}; start must come before end")
+    if not 0 <= start < end:
+        raise ValueError(
+            f"the keep ratio cannot fall from epoch {start} to epoch {end}; start must "
+            "come before end"
+        )
     progress = min(max((epoch - start) / (end - start), 0), 1)
     return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2

@@ -22,7 +22,10 @@ from .keypoints import DataError
 from .metrics import bootstrap_interval, pck
 from .tokenpose import VARIANTS, macs, nearest
 from .train import conditions, load_people, train_recipe
-from .training import Recipe, get_recipe, load_network, make_folder, pick_device, predict_joints, read_json, write_json
+from dppt_nb.training import (
+    Recipe, get_recipe, load_network, make_folder, pick_device, predict_joints, read_json,
+    write_json,
+)
 
 # %% ../nbs/15_study.ipynb #e931d45e
 @dataclass(frozen=True)
@@ -31,17 +34,21 @@ class Row:
     name:str
     words:str              # what a reader of the table is told
     changes:dict = field(default_factory=dict) # fields of the recipe
-    of:str = ""            # the row whose trained networks are judged in another way, if none are trained here
+    # the row whose trained networks are judged in another way, if none are trained here
+    of:str = ""
 
 # %% ../nbs/15_study.ipynb #a8aafa7e
 LESSONS = dict(output=1.0, features=1.0, attention=0.5)    # weights of DPPT's three channels
 TOKENS = dict(keypoint_cycles=0.1, patch_cycles=0.1)       # of SDPose's token losses
 
-def _taught(*channels, **more): return dict(model="dppt_nano", anneal=(), **{c: LESSONS[c] for c in channels}, **more)
+def _taught(*channels, **more):
+    return dict(model="dppt_nano", anneal=(), **{c: LESSONS[c] for c in channels}, **more)
 
 TOKENPOSE = Row("tokenpose", "TokenPose, nothing dropped", dict(model="tokenpose_nano"))
 PPT = Row("ppt", "PPT, keep ratio 0.7 from the start", dict(model="ppt_nano", anneal=()))
-PPT_SLOWLY = Row("ppt_annealed", "PPT, keep ratio lowered slowly", dict(model="ppt_nano", anneal=(1 / 30, 1 / 3)))
+PPT_SLOWLY = Row(
+    "ppt_annealed", "PPT, keep ratio lowered slowly", dict(model="ppt_nano", anneal=(1 / 30, 1 / 3))
+)
 DPPT = Row("dppt", "DPPT: all three", _taught(*LESSONS))
 
 STUDIES = {
@@ -56,21 +63,50 @@ STUDIES = {
         Row("output_attention", "PPT + output and attention", _taught("output", "attention")),
         Row("features_attention", "PPT + features and attention", _taught("features", "attention")),
         DPPT,
-        Row("dppt_guided", "DPPT + what the teacher would keep (ours)", _taught(*LESSONS, guide=0.3)),
-        Row("tokenpose_taught", "TokenPose, taught the same three", {**_taught(*LESSONS), "model": "tokenpose_nano"}),
+        Row(
+            "dppt_guided", "DPPT + what the teacher would keep (ours)", _taught(*LESSONS, guide=0.3)
+        ),
+        Row(
+            "tokenpose_taught", "TokenPose, taught the same three",
+            {**_taught(*LESSONS), "model": "tokenpose_nano"},
+        ),
     ],
     "sdpose": [
         TOKENPOSE,
-        Row("last_only", "2 cycles, truth for the last alone", dict(model="sdpose_nano", supervise="last")),
+        Row(
+            "last_only", "2 cycles, truth for the last alone",
+            dict(model="sdpose_nano", supervise="last"),
+        ),
         Row("deep", "2 cycles, truth for both", dict(model="sdpose_nano")),
-        Row("sdpose", "SDPose: 2 cycles, tokens pull each other", dict(model="sdpose_nano", **TOKENS)),
-        Row("sdpose_one_way", "2 cycles, one way, 1/1000 of the weight", dict(model="sdpose_nano", keypoint_cycles=1e-4, patch_cycles=1e-4, one_way=True)),    # 0.1 runs away, see `10`
-        Row("sdpose_heatmaps", "SDPose + heatmaps of the later cycle", dict(model="sdpose_nano", **TOKENS, heatmap_cycles=1.0)),
-        Row("sdpose_3", "SDPose, 3 cycles", dict(model="sdpose_nano", overrides={"cycles": 3}, **TOKENS)),
+        Row(
+            "sdpose", "SDPose: 2 cycles, tokens pull each other",
+            dict(model="sdpose_nano", **TOKENS),
+        ),
+        # 0.1 runs away, see `10`
+        Row(
+            "sdpose_one_way",
+            "2 cycles, one way, 1/1000 of the weight",
+            dict(model="sdpose_nano", keypoint_cycles=1e-4, patch_cycles=1e-4, one_way=True),
+        ),
+        Row(
+            "sdpose_heatmaps",
+            "SDPose + heatmaps of the later cycle",
+            dict(model="sdpose_nano", **TOKENS, heatmap_cycles=1.0),
+        ),
+        Row(
+            "sdpose_3", "SDPose, 3 cycles",
+            dict(model="sdpose_nano", overrides={"cycles": 3}, **TOKENS),
+        ),
         PPT,
-        Row("sdpose_ppt", "SDPose + PPT", dict(model="ppt_nano", anneal=(), overrides={"cycles": 2}, **TOKENS)),
+        Row(
+            "sdpose_ppt", "SDPose + PPT",
+            dict(model="ppt_nano", anneal=(), overrides={"cycles": 2}, **TOKENS),
+        ),
         DPPT,
-        Row("sd_dppt", "SD-DPPT: DPPT + SDPose", _taught(*LESSONS, overrides={"cycles": 2}, **TOKENS)),
+        Row(
+            "sd_dppt", "SD-DPPT: DPPT + SDPose",
+            _taught(*LESSONS, overrides={"cycles": 2}, **TOKENS),
+        ),
     ],
     "protocol": [
         TOKENPOSE,
@@ -78,60 +114,108 @@ STUDIES = {
         Row("quarter", "  read by the quarter rule", dict(decode="quarter"), of="tokenpose"),
         Row("one_look", "  without the mirrored picture", dict(mirror=False), of="tokenpose"),
         Row("moved", "  mirrored answer moved by a pixel", dict(flip_shift=True), of="tokenpose"),
-        Row("biased", "counts of pixels, mirrored answer moved", dict(model="tokenpose_nano", unbiased=False, flip_shift=True)),
+        Row(
+            "biased",
+            "counts of pixels, mirrored answer moved",
+            dict(model="tokenpose_nano", unbiased=False, flip_shift=True),
+        ),
         Row("biased_unmoved", "  mirrored answer not moved", dict(flip_shift=False), of="biased"),
-        Row("model_scale", "attention by the model's width", dict(model="tokenpose_nano", overrides={"attention_scale": "model"})),
-        Row("large_batch", "batches of 256, the same rate", dict(model="tokenpose_nano", batch_size=256)),
+        Row(
+            "model_scale",
+            "attention by the model's width",
+            dict(model="tokenpose_nano", overrides={"attention_scale": "model"}),
+        ),
+        Row(
+            "large_batch", "batches of 256, the same rate",
+            dict(model="tokenpose_nano", batch_size=256),
+        ),
         PPT,
         PPT_SLOWLY,
     ],
-    "keep": [Row(f"{kind}_{ratio}", f"{words}, keep ratio {ratio}", {**changes, "overrides": {"keep_ratio": ratio}})
-             for ratio in (0.9, 0.8, 0.6, 0.5, 0.4, 0.3)
-             for kind, words, changes in (("ppt", "PPT", PPT.changes), ("dppt", "DPPT", DPPT.changes))],
+    "keep": [
+        Row(
+            f"{kind}_{ratio}", f"{words}, keep ratio {ratio}",
+            {**changes, "overrides": {"keep_ratio": ratio}},
+        )
+        for ratio in (0.9, 0.8, 0.6, 0.5, 0.4, 0.3)
+        for kind, words, changes in (("ppt", "PPT", PPT.changes), ("dppt", "DPPT", DPPT.changes))
+    ],
 }
 
 
 def find_rows(study:str, names=())->list: # names of rows; none: all of the study
     "The rows of a study, by name; an unknown name is answered with the nearest ones."
-    if study not in STUDIES: raise DataError(f"there is no study {study!r}; nearest names: {nearest(study, STUDIES)}")
+    if study not in STUDIES:
+        raise DataError(f"there is no study {study!r}; nearest names: {nearest(study, STUDIES)}")
     rows = {row.name: row for row in STUDIES[study]}
     if unknown := [name for name in names if name not in rows]:
-        raise DataError(f"study {study!r} has no row {unknown[0]!r}; nearest names: {nearest(unknown[0], rows)}")
+        raise DataError(
+            f"study {study!r} has no row {unknown[0]!r}; nearest names: {nearest(unknown[0], rows)}"
+        )
     return [rows[name] for name in names or rows]
 
 # %% ../nbs/15_study.ipynb #7d688580
-PRUNED = {"tokenpose_nano": "ppt_nano", "tokenpose_s_v1": "ppt_s", "tokenpose_b": "ppt_b", "tokenpose_l_d6": "ppt_l_d6"}    # network -> the same with pruning
-SQUARED_WEIGHTS = {name: getattr(get_recipe("sd_dppt_s_coco"), name) for name in (*LESSONS, *TOKENS)} | dict(guide=1.5e-4)    # beside half a squared error
+# network -> the same with pruning
+PRUNED = {
+    "tokenpose_nano": "ppt_nano", "tokenpose_s_v1": "ppt_s", "tokenpose_b": "ppt_b",
+    "tokenpose_l_d6": "ppt_l_d6",
+}
+# beside half a squared error
+SQUARED_WEIGHTS = {
+    name: getattr(get_recipe("sd_dppt_s_coco"), name) for name in (*LESSONS, *TOKENS)
+} | dict(guide=1.5e-4)
 
 
 def fit_row(changes:dict, base:Recipe)->dict: # fields of a recipe
     "What a row changes, for the networks and the loss of this base."
-    if base.model not in PRUNED: raise DataError(f"the base of a study has the network {base.model!r}; take a recipe of one of the networks {', '.join(PRUNED)}")
+    if base.model not in PRUNED:
+        raise DataError(
+            f"the base of a study has the network {base.model!r}; take a recipe of one "
+            f"of the networks {', '.join(PRUNED)}"
+        )
     fitted = dict(changes, overrides={**base.overrides, **changes.get("overrides", {})})
     if base.model != "tokenpose_nano" and "model" in changes:
         family = changes["model"].removesuffix("_nano")
         fitted["model"] = base.model if family in ("tokenpose", "sdpose") else PRUNED[base.model]
         if family == "sdpose": fitted["overrides"] = {"cycles": 2, **fitted["overrides"]}
-    if squared_error(base): fitted |= {name: SQUARED_WEIGHTS[name] for name in SQUARED_WEIGHTS if changes.get(name)}
+    if squared_error(base):
+        fitted |= {name: SQUARED_WEIGHTS[name] for name in SQUARED_WEIGHTS if changes.get(name)}
     return fitted
 
 
 def squared_error(recipe:Recipe)->bool:
-    "Whether the truth is told by squared error, beside which lessons need other weights than beside a cross-entropy."
+    """Whether the truth is told by squared error, beside which lessons need other weights than
+    beside a cross-entropy."""
     head = {**VARIANTS[recipe.model], **recipe.overrides}.get("head", "mlp")
     return recipe.loss == "mse" or recipe.loss == "auto" and head == "mlp"
 
 # %% ../nbs/15_study.ipynb #58d1f59a
-def row_recipe(row:Row, base, seed:int, epochs=None, teacher="", protocol=None)->Recipe: # a recipe that all rows share, or its name
-    "The recipe of one run: the base and the protocol, what the row changes, and the teacher where the row learns from one."
+# a recipe that all rows share, or its name
+def row_recipe(row:Row, base, seed:int, epochs=None, teacher="", protocol=None)->Recipe:
+    """The recipe of one run: the base and the protocol, what the row changes, and the teacher where
+    the row learns from one."""
     base = base if isinstance(base, Recipe) else get_recipe(base)
-    if protocol: base = base.change(overrides={k: v for k, v in base.overrides.items() if k != "attention_scale"})    # the protocol's affair
-    if epochs and base.schedule == "steps": base = base.change(milestones=tuple(round(epoch * epochs / base.epochs) for epoch in base.milestones))
+    # the protocol's affair
+    if protocol:
+        base = base.change(
+            overrides={k: v for k, v in base.overrides.items() if k != "attention_scale"}
+        )
+    if epochs and base.schedule == "steps":
+        base = base.change(
+            milestones=tuple(round(epoch * epochs / base.epochs) for epoch in base.milestones)
+        )
     base = base.change(seed=seed, epochs=epochs or base.epochs)
     recipe = base.change(protocol, **fit_row(row.changes, base))
-    if squared_error(recipe): recipe = recipe.change(**{name: getattr(recipe, name) * recipe.loss_factor / 0.5 for name in SQUARED_WEIGHTS})
+    if squared_error(recipe):
+        recipe = recipe.change(
+            **{name: getattr(recipe, name) * recipe.loss_factor / 0.5 for name in SQUARED_WEIGHTS}
+        )
     taught = any((recipe.output, recipe.features, recipe.attention, recipe.guide))
-    if taught and not teacher: raise DataError(f"row {row.name!r} learns from a teacher; name the folder of a trained network with --teacher")
+    if taught and not teacher:
+        raise DataError(
+            f"row {row.name!r} learns from a teacher; name the folder of a trained "
+            "network with --teacher"
+        )
     return recipe.change(teacher=str(teacher)) if taught else recipe
 
 # %% ../nbs/15_study.ipynb #e71d7550
@@ -142,11 +226,17 @@ def pack_bits(marks)->str: # (N, J) bool
 
 def unpack_bits(text:str, shape)->np.ndarray: # (N, J) bool
     "What `pack_bits` packed."
-    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=math.prod(shape)).astype(bool).reshape(shape)
+    return (
+        np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=math.prod(shape))
+        .astype(bool)
+        .reshape(shape)
+    )
 
 # %% ../nbs/15_study.ipynb #9b5be449
-def judge(folder:Path, data:str, root, split:str, device=None, people=None, **changes)->dict: # one row of the results file
-    "Score a finished run on people of one split; keep who was hit, so that runs can be compared person by person."
+# one row of the results file
+def judge(folder:Path, data:str, root, split:str, device=None, people=None, **changes)->dict:
+    """Score a finished run on people of one split; keep who was hit, so that runs can be compared
+    person by person."""
     device = pick_device(device)
     network, recipe, _ = load_network(folder, device)
     recipe = recipe.change(**changes)    # how it is judged, where that is not as in training
@@ -155,33 +245,65 @@ def judge(folder:Path, data:str, root, split:str, device=None, people=None, **ch
     result = pck(joints, crops.photo_joints, crops.visible, crops.keypoint_set)
     known = read_json(folder / "training.json")
     took = sum(row["train_seconds"] for row in known["history"])
-    return dict(score=result["mean"], interval=list(bootstrap_interval(result["hits"], result["counts"])), joints=result["per_joint"],
-                hits=pack_bits(result["hits"]), counts=pack_bits(result["counts"]), shape=list(result["hits"].shape),
-                macs=macs(network).total, parameters=sum(p.numel() for p in network.parameters()), train_seconds=round(took, 1),
-                conditions=conditions(recipe, data, split, crops, device, took), recipe=dict(recipe.to_dict(), teacher=Path(recipe.teacher).name),
-                taught_by=known.get("taught_by"))
+    return dict(
+        score=result["mean"],
+        interval=list(bootstrap_interval(result["hits"], result["counts"])),
+        joints=result["per_joint"],
+        hits=pack_bits(result["hits"]),
+        counts=pack_bits(result["counts"]),
+        shape=list(result["hits"].shape),
+        macs=macs(network).total,
+        parameters=sum(p.numel() for p in network.parameters()),
+        train_seconds=round(took, 1),
+        conditions=conditions(recipe, data, split, crops, device, took),
+        recipe=dict(recipe.to_dict(), teacher=Path(recipe.teacher).name),
+        taught_by=known.get("taught_by"),
+    )
 
 # %% ../nbs/15_study.ipynb #219efd9a
-def run_row(row:Row, recipe:Recipe, data:str, root, out:Path, split="test", device=None, people=None)->dict:
+def run_row(
+    row: Row, recipe: Recipe, data: str, root, out: Path, split="test", device=None, people=None
+) -> dict:
     "Train one run, or go on with it, and judge it; a run that is finished is read from its folder."
     folder, trained = (out / f"{name}-seed{recipe.seed}" for name in (row.name, row.of or row.name))
-    if (folder / "judged.json").exists(): return check_judged(read_json(folder / "judged.json"), row, recipe, data, split, folder)
-    if not row.of: train_recipe(recipe, data, root, folder, device, resume=True, bars=False, people=people)
-    elif not (trained / "judged.json").exists(): raise DataError(f"row {row.name!r} judges the networks of row {row.of!r}; name that row too, before it")
+    if (folder / "judged.json").exists():
+        return check_judged(read_json(folder / "judged.json"), row, recipe, data, split, folder)
+    if not row.of:
+        train_recipe(recipe, data, root, folder, device, resume=True, bars=False, people=people)
+    elif not (trained / "judged.json").exists():
+        raise DataError(
+            f"row {row.name!r} judges the networks of row {row.of!r}; name that row too, before it"
+        )
     changes = row.changes if row.of else {}
-    judged = dict(row=row.name, words=row.words.strip(), seed=recipe.seed, **judge(trained, data, root, split, device, people, **changes))
+    judged = dict(
+        row=row.name, words=row.words.strip(), seed=recipe.seed,
+        **judge(trained, data, root, split, device, people, **changes),
+    )
     write_json(make_folder(folder) / "judged.json", judged)
     return judged
 
 
-def check_judged(judged:dict, row:Row, recipe:Recipe, data:str, split:str, folder:Path)->dict: # `judged` itself
-    "Refuse a finished run that was another: its folder may be of a study with other epochs, people or protocol."
+# `judged` itself
+def check_judged(judged:dict, row:Row, recipe:Recipe, data:str, split:str, folder:Path)->dict:
+    """Refuse a finished run that was another: its folder may be of a study with other epochs,
+    people or protocol."""
     plain = lambda recipe: json.loads(json.dumps(dict(recipe.to_dict(), teacher="")))
     mine, theirs = plain(recipe), plain(Recipe.from_dict(judged["recipe"]))
-    if row.of: mine, theirs = ({k: v[k] for k in ("model", "epochs", "image_size", *row.changes)} for v in (mine, theirs))
-    mine, theirs = mine | dict(data=data, split=split), theirs | {k: judged["conditions"][k] for k in ("data", "split")}
+    if row.of:
+        mine, theirs = (
+            {k: v[k] for k in ("model", "epochs", "image_size", *row.changes)}
+            for v in (mine, theirs)
+        )
+    mine, theirs = (
+        mine | dict(data=data, split=split),
+        theirs | {k: judged["conditions"][k] for k in ("data", "split")},
+    )
     other = [k for k in mine if mine[k] != theirs[k]]
-    if other: raise DataError(f"{folder} holds a run with {other[0]} = {theirs[other[0]]!r}, not {mine[other[0]]!r}; name another --out")
+    if other:
+        raise DataError(
+            f"{folder} holds a run with {other[0]} = {theirs[other[0]]!r}, not "
+            f"{mine[other[0]]!r}; name another --out"
+        )
     return judged
 
 
@@ -207,9 +329,15 @@ def run_study(
     people=None, # how many synthetic people
     protocol=None, # "tokenpose" | "mmpose"; None: that of the base recipe
 )->list: # of judged runs
-    "Run what is not there yet, seed by seed, so that a study that is stopped early is still fair; print the table."
+    """Run what is not there yet, seed by seed, so that a study that is stopped early is still fair;
+    print the table."""
     out, rows = make_folder(out), find_rows(study, names)
-    plan = [(row, row_recipe(row, base, seed, epochs, teacher, protocol)) for seed in seeds for row in rows]    # a bad one is refused before anything is trained
+    # a bad one is refused before anything is trained
+    plan = [
+        (row, row_recipe(row, base, seed, epochs, teacher, protocol))
+        for seed in seeds
+        for row in rows
+    ]
     for row, recipe in plan:
         judged = run_row(row, recipe, data, root, out, split, device, people)
         print(f"{row.name:<20} seed {recipe.seed}   {judged['score']:.2f}", flush=True)
@@ -229,13 +357,18 @@ def mean_hits(runs:list)->np.ndarray: # (N, J) share of the runs that hit
     return np.mean([unpack_bits(run["hits"], run["shape"]) for run in runs], axis=0)
 
 
-def combine(values, people:tuple)->dict: # one value a seed, and the interval over people at these seeds
-    "Mean over seeds with a 95 % interval for other seeds and other people: both half-widths, as sides of a right angle."
+# one value a seed, and the interval over people at these seeds
+def combine(values, people:tuple)->dict:
+    """Mean over seeds with a 95 % interval for other seeds and other people: both half-widths, as
+    sides of a right angle."""
     from scipy.stats import t
     values, n = np.asarray(values, float), len(values)
     seeds = t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n) if n > 1 else math.nan
     half = math.hypot(seeds, (people[1] - people[0]) / 2)
-    return dict(mean=float(values.mean()), interval=[float(values.mean() - half), float(values.mean() + half)], seeds=n)
+    return dict(
+        mean=float(values.mean()),
+        interval=[float(values.mean() - half), float(values.mean() + half)], seeds=n,
+    )
 
 
 def row_score(runs:list, name:str)->dict: # mean, interval, seeds
@@ -245,14 +378,18 @@ def row_score(runs:list, name:str)->dict: # mean, interval, seeds
     return combine([run["score"] for run in mine], bootstrap_interval(mean_hits(mine), counts))
 
 
-def difference(runs:list, name:str, other:str)->dict: # mean, interval, seeds; None where no seed is shared
+# mean, interval, seeds; None where no seed is shared
+def difference(runs:list, name:str, other:str)->dict:
     "How much better a row is than another, on the same people and from the same seeds."
     mine, theirs = of_row(runs, name), of_row(runs, other)
     shared = sorted(mine.keys() & theirs.keys())
     if not shared: return None
     a, b = [mine[s] for s in shared], [theirs[s] for s in shared]
     counts = unpack_bits(a[0]["counts"], a[0]["shape"])
-    return combine([x["score"] - y["score"] for x, y in zip(a, b)], bootstrap_interval(mean_hits(a), counts, mean_hits(b)))
+    return combine(
+        [x["score"] - y["score"] for x, y in zip(a, b)],
+        bootstrap_interval(mean_hits(a), counts, mean_hits(b)),
+    )
 
 # %% ../nbs/15_study.ipynb #15450651
 def format_interval(result:dict, sign=False)->str: # of `combine`, or None
@@ -260,36 +397,61 @@ def format_interval(result:dict, sign=False)->str: # of `combine`, or None
     if result is None: return "-"
     mean, (low, high) = result["mean"], result["interval"]
     mark = "+" if sign else ""
-    return f"{mean:{mark}.1f} ({'one seed' if math.isnan(low) else f'{low:{mark}.1f} to {high:{mark}.1f}'})"
+    return (
+        f"{mean:{mark}.1f} "
+        f"({'one seed' if math.isnan(low) else f'{low:{mark}.1f} to {high:{mark}.1f}'}"
+        ")"
+    )
 
 
-def format_study(runs:list, rows:list, against=("ppt", "tokenpose"))->str: # names of rows to compare with
+# names of rows to compare with
+def format_study(runs:list, rows:list, against=("ppt", "tokenpose"))->str:
     "One line a row: cost, score, and what it gains over others; rows that were not run say so."
     against = [name for name in against if of_row(runs, name)]
-    lines = [f"{'':<44}{'GMACs':>7}{'seeds':>6}   {'PCK@0.2, %':<22}" + "".join(f"{'over ' + name:<24}" for name in against)]
+    lines = [
+        f"{'':<44}{'GMACs':>7}{'seeds':>6}   {'PCK@0.2, %':<22}"
+        + "".join(f"{'over ' + name:<24}" for name in against)
+    ]
     for row in rows:
         mine = of_row(runs, row.name)
-        if not mine: lines.append(f"{row.words:<44}{'':>13}   not run"); continue
-        gains = [format_interval(difference(runs, row.name, name), sign=True) if name != row.name else "" for name in against]
-        lines.append(f"{row.words:<44}{next(iter(mine.values()))['macs'] / 1e9:>7.3f}{len(mine):>6}   {format_interval(row_score(runs, row.name)):<22}"
-                     + "".join(f"{gain:<24}" for gain in gains))
+        if not mine:
+            lines.append(f"{row.words:<44}{'':>13}   not run")
+            continue
+        gains = [
+            format_interval(difference(runs, row.name, name), sign=True) if name != row.name else ""
+            for name in against
+        ]
+        lines.append(
+            f"{row.words:<44}{next(iter(mine.values()))['macs'] / 1e9:>7.3f}"
+            f"{len(mine):>6}   {format_interval(row_score(runs, row.name)):<22}"
+            + "".join(f"{gain:<24}" for gain in gains)
+        )
     return "\n".join(line.rstrip() for line in lines)
 
 # %% ../nbs/15_study.ipynb #d44ef23e
 def show_study(runs:list, rows:list, ax=None): # matplotlib axes; None: new ones
-    "Accuracy over multiply-accumulates of the deployed network, with intervals; rows of equal cost stand side by side."
+    """Accuracy over multiply-accumulates of the deployed network, with intervals; rows of equal
+    cost stand side by side."""
     import matplotlib.pyplot as plt
-    ax, rows = ax or plt.subplots(figsize=(7, 4), dpi=80)[1], [row for row in rows if of_row(runs, row.name)]
+    ax, rows = (
+        ax or plt.subplots(figsize=(7, 4), dpi=80)[1],
+        [row for row in rows if of_row(runs, row.name)],
+    )
     costs = {row.name: next(iter(of_row(runs, row.name).values()))["macs"] / 1e6 for row in rows}
     levels, alike, drawn = sorted(set(costs.values())), Counter(costs.values()), Counter()
     gap = min((high - low for low, high in zip(levels, levels[1:])), default=1.0)
     step = gap / (1.5 * max(alike.values(), default=1))
     for row in rows:
         score, cost = row_score(runs, row.name), costs[row.name]
-        below, above = (abs(score["mean"] - end) if not math.isnan(end) else 0 for end in score["interval"])
+        below, above = (
+            abs(score["mean"] - end) if not math.isnan(end) else 0 for end in score["interval"]
+        )
         place = cost + step * (drawn[cost] - (alike[cost] - 1) / 2)
         drawn[cost] += 1
-        ax.errorbar([place], [score["mean"]], [[below], [above]], fmt="os^Dv"[len(ax.containers) % 5], capsize=3, label=row.words.strip())
+        ax.errorbar(
+            [place], [score["mean"]], [[below], [above]], fmt="os^Dv"[len(ax.containers) % 5],
+            capsize=3, label=row.words.strip(),
+        )
     ax.set_xticks(levels, [f"{level:.1f}" for level in levels])
     ax.set(xlabel="multiply-accumulates of one picture, millions", ylabel="PCK@0.2, %")
     ax.legend(fontsize=7, bbox_to_anchor=(1.01, 1), loc="upper left")
@@ -306,15 +468,33 @@ class Claim:
 
 
 CLAIMS = [
-    Claim("pruning costs accuracy", "TokenPose, Table 7, and PPT's release: 72.5, 72.2 AP", "tokenpose", "ppt_annealed"),
+    Claim(
+        "pruning costs accuracy", "TokenPose, Table 7, and PPT's release: 72.5, 72.2 AP",
+        "tokenpose", "ppt_annealed",
+    ),
     Claim("pruning gains accuracy", "SDPose, Table 1: 69.8, 69.5 AP", "ppt", "tokenpose"),
     Claim("a teacher improves the pruned network", "DPPT, abstract: no figures", "dppt", "ppt"),
-    Claim("a second cycle improves the first", "SDPose, Table 7: 72.3, 69.5 AP", "sdpose", "tokenpose"),
-    Claim("two cycles are better than three", "SDPose, Table 7: 72.3, 71.7 AP", "sdpose", "sdpose_3"),
-    Claim("truth for both cycles is enough to gain", "SDPose, Tables 5 and 1: 70.2, 69.5 AP, if we read its marks right", "deep", "tokenpose"),
-    Claim("token losses add to that", "SDPose, Table 5: 72.3, 70.2 AP, if we read its marks right", "sdpose", "deep"),
-    Claim("the first cycle needs the truth", "SDPose, Table 5: 70.2, 55.4 AP, if we read its marks right", "deep", "last_only"),
-    Claim("cycles improve a pruned network too", "SDPose, Table 8: 72.3, 69.8 AP", "sdpose_ppt", "ppt"),
+    Claim(
+        "a second cycle improves the first", "SDPose, Table 7: 72.3, 69.5 AP", "sdpose", "tokenpose"
+    ),
+    Claim(
+        "two cycles are better than three", "SDPose, Table 7: 72.3, 71.7 AP", "sdpose", "sdpose_3"
+    ),
+    Claim(
+        "truth for both cycles is enough to gain",
+        "SDPose, Tables 5 and 1: 70.2, 69.5 AP, if we read its marks right", "deep", "tokenpose",
+    ),
+    Claim(
+        "token losses add to that", "SDPose, Table 5: 72.3, 70.2 AP, if we read its marks right",
+        "sdpose", "deep",
+    ),
+    Claim(
+        "the first cycle needs the truth",
+        "SDPose, Table 5: 70.2, 55.4 AP, if we read its marks right", "deep", "last_only",
+    ),
+    Claim(
+        "cycles improve a pruned network too", "SDPose, Table 8: 72.3, 69.8 AP", "sdpose_ppt", "ppt"
+    ),
 ]
 
 
@@ -330,5 +510,8 @@ def format_claims(runs:list, claims=CLAIMS)->str:
     lines = [f"{'claim':<41}{'measured here':<24}{'verdict':<32}printed"]
     for claim in claims:
         result = difference(runs, claim.row, claim.other)
-        lines.append(f"{claim.words:<41}{format_interval(result, sign=True):<24}{verdict(result):<32}{claim.source}")
+        lines.append(
+            f"{claim.words:<41}{format_interval(result, sign=True):<24}"
+            f"{verdict(result):<32}{claim.source}"
+        )
     return "\n".join(lines)

@@ -24,21 +24,25 @@ from .keypoints import COCO17, KeypointSet, canonical_name, draw_pose
 
 # %% ../nbs/01_synthetic.ipynb #38a11621
 def _mix(x):
-    "One round of a 32-bit integer hash; the products stay below 2**63, so that every device agrees."
+    """One round of a 32-bit integer hash; the products stay below 2**63, so that every device
+    agrees."""
     x = ((x ^ (x >> 16)) * 0x21F0AAAD) & 0xFFFFFFFF
     x = ((x ^ (x >> 15)) * 0x735A2D97) & 0xFFFFFFFF
     return x ^ (x >> 15)
 
 # %% ../nbs/01_synthetic.ipynb #ddc9ded6
 class Dice:
-    "Random numbers that depend on (seed, index, name) only: the same in any order, any batch and on any device."
+    """Random numbers that depend on (seed, index, name) only: the same in any order, any batch and
+    on any device."""
     def __init__(self,
                  seed: int,                # one seed for the whole data set
                  index: torch.Tensor,      # (n,) int64, the number of each person or picture
-                 stream: str = ""):        # what the index counts, so that person 3 and picture 3 differ
+                 stream: str = ""):  # what the index counts, so that person 3 and picture 3 differ
         self.device = index.device
-        seed = _mix(torch.tensor(seed & 0xFFFFFFFF, device=index.device)) ^ zlib.crc32(stream.encode())
-        self.key = _mix(_mix(index & 0xFFFFFFFF) ^ _mix((index >> 32) ^ seed))                    # (n,)
+        seed = _mix(torch.tensor(seed & 0xFFFFFFFF, device=index.device)) ^ zlib.crc32(
+            stream.encode()
+        )
+        self.key = _mix(_mix(index & 0xFFFFFFFF) ^ _mix((index >> 32) ^ seed))  # (n,)
 
     def __len__(self) -> int: return len(self.key)
 
@@ -46,11 +50,12 @@ class Dice:
         "Uniform numbers (n, *shape) in [low, high)."
         salt = zlib.crc32(name.encode())
         counter = _mix(torch.arange(math.prod(shape), device=self.device) ^ salt)
-        bits = _mix(_mix(self.key[:, None] ^ counter) ^ salt)                                     # (n, prod(shape))
+        bits = _mix(_mix(self.key[:, None] ^ counter) ^ salt)  # (n, prod(shape))
         return (low + (high - low) * (bits >> 8).float() * 2 ** -24).view(-1, *shape)
 
     def normal(self, name: str, *shape: int, mean=0.0, std=1.0) -> torch.Tensor:
-        "Bell-shaped numbers (n, *shape) that never leave mean ± 3 std: the sum of three uniform ones."
+        """Bell-shaped numbers (n, *shape) that never leave mean ± 3 std: the sum of three uniform
+        ones."""
         return mean + 2 * std * (self.uniform(name, *shape, 3).sum(-1) - 1.5)
 
     def chance(self, name: str, probability: float) -> torch.Tensor:
@@ -66,27 +71,36 @@ class Dice:
 TRUNK = ("pelvis", "spine", "chest", "neck", "head")
 SIDED = ("arm", "forearm", "hand", "thigh", "shin", "foot")
 FRAMES = TRUNK + tuple(f"{side}_{name}" for name in SIDED for side in ("left", "right"))
-PARENTS = dict(spine="pelvis", chest="spine", neck="chest", head="neck", arm="chest", forearm="arm", hand="forearm",
-               thigh="pelvis", shin="thigh", foot="shin")
-OFFSETS = dict(  # where a frame begins, metres in its parent's frame, for a person of 1.75 m; x is for the left side
+PARENTS = dict(
+    spine="pelvis", chest="spine", neck="chest", head="neck", arm="chest", forearm="arm",
+    hand="forearm", thigh="pelvis", shin="thigh", foot="shin",
+)
+# where a frame begins, metres in its parent's frame, for a person of 1.75 m; x is for the left side
+OFFSETS = dict(
     spine=(0, .10, 0), chest=(0, .13, 0), neck=(0, .237, -.01), head=(0, .066, .012),
     arm=(.178, .178, -.01), forearm=(0, -.29, 0), hand=(0, -.25, 0),
     thigh=(.092, -.035, 0), shin=(0, -.43, 0), foot=(0, -.41, 0))
 
 # %% ../nbs/01_synthetic.ipynb #1fb7762a
 LIMITS = dict(  # degrees (low, high); all zero: upright, arms hanging, palms to the body
-    pitch=(-180, 180), roll=(-180, 180), spine_bend=(-25, 75), spine_side=(-35, 35), spine_twist=(-45, 45),
-    head_nod=(-50, 50), head_tilt=(-35, 35), head_turn=(-70, 70),
-    arm_raise=(0, 180), arm_plane=(-100, 130), arm_twist=(-90, 100), elbow=(0, 145), wrist=(-60, 60),
-    hip_flex=(-30, 125), hip_abd=(-20, 85), hip_twist=(-40, 60), knee=(0, 145), ankle=(-25, 50))
-AXIAL, PAIRED = tuple(LIMITS)[:8], tuple(LIMITS)[8:]   # one angle a person; one for the left and one for the right
+    pitch=(-180, 180), roll=(-180, 180), spine_bend=(-25, 75), spine_side=(-35, 35),
+    spine_twist=(-45, 45), head_nod=(-50, 50), head_tilt=(-35, 35), head_turn=(-70, 70),
+    arm_raise=(0, 180), arm_plane=(-100, 130), arm_twist=(-90, 100), elbow=(0, 145),
+    wrist=(-60, 60), hip_flex=(-30, 125), hip_abd=(-20, 85), hip_twist=(-40, 60), knee=(0, 145),
+    ankle=(-25, 50),
+)
+# one angle a person; one for the left and one for the right
+AXIAL, PAIRED = tuple(LIMITS)[:8], tuple(LIMITS)[8:]
 
 # %% ../nbs/01_synthetic.ipynb #4c359a42
 def _rotation(axis, degrees):
     "Rotations (..., 3, 3) about the x, y or z axis by `degrees` (...)."
     c, s = torch.cos(torch.deg2rad(degrees)), torch.sin(torch.deg2rad(degrees))
     o, l = torch.zeros_like(c), torch.ones_like(c)
-    rows = {"x": (l, o, o, o, c, -s, o, s, c), "y": (c, o, s, o, l, o, -s, o, c), "z": (c, -s, o, s, c, o, o, o, l)}[axis]
+    rows = {
+        "x": (l, o, o, o, c, -s, o, s, c), "y": (c, o, s, o, l, o, -s, o, c),
+        "z": (c, -s, o, s, c, o, o, o, l),
+    }[axis]
     return torch.stack(rows, -1).unflatten(-1, (3, 3))
 
 
@@ -99,25 +113,33 @@ def _turn(axes, *degrees):
 
 # %% ../nbs/01_synthetic.ipynb #4a4f0405
 def _local_turns(a, yaw, side):
-    "Rotation of every frame against its parent: (n, 3, 3) for the trunk, (n, 2, 3, 3) for left and right."
-    bend = _turn("zyx", a["spine_side"] / 2, a["spine_twist"] / 2, a["spine_bend"] / 2)        # shared by spine and chest
-    look = _turn("yzx", a["head_turn"] / 2, a["head_tilt"] / 2, a["head_nod"] / 2)             # shared by neck and head
-    plane = a["arm_plane"] * side                                                            # raise sideways, forward or back
-    return dict(pelvis=_turn("yzx", yaw, a["roll"], a["pitch"]), spine=bend, chest=bend, neck=look, head=look,
-                arm=_turn("yzyy", -plane, a["arm_raise"] * side, plane, a["arm_twist"] * side),
-                forearm=_rotation("x", -a["elbow"]), hand=_rotation("z", a["wrist"] * side),
-                thigh=_turn("xzy", -a["hip_flex"], a["hip_abd"] * side, a["hip_twist"] * side),
-                shin=_rotation("x", a["knee"]), foot=_rotation("x", a["ankle"]))
+    """Rotation of every frame against its parent: (n, 3, 3) for the trunk, (n, 2, 3, 3) for left
+    and right."""
+    # shared by spine and chest
+    bend = _turn("zyx", a["spine_side"] / 2, a["spine_twist"] / 2, a["spine_bend"] / 2)
+    # shared by neck and head
+    look = _turn("yzx", a["head_turn"] / 2, a["head_tilt"] / 2, a["head_nod"] / 2)
+    plane = a["arm_plane"] * side  # raise sideways, forward or back
+    return dict(
+        pelvis=_turn("yzx", yaw, a["roll"], a["pitch"]), spine=bend, chest=bend, neck=look,
+        head=look, arm=_turn("yzyy", -plane, a["arm_raise"] * side, plane, a["arm_twist"] * side),
+        forearm=_rotation("x", -a["elbow"]), hand=_rotation("z", a["wrist"] * side),
+        thigh=_turn("xzy", -a["hip_flex"], a["hip_abd"] * side, a["hip_twist"] * side),
+        shin=_rotation("x", a["knee"]), foot=_rotation("x", a["ankle"]),
+    )
 
 # %% ../nbs/01_synthetic.ipynb #c91d4371
 def pose_skeleton(
-    angles: dict,          # name in `LIMITS` -> degrees, (n,) for the trunk, (n, 2) left and right for the limbs
+    # name in `LIMITS` -> degrees, (n,) for the trunk, (n, 2) left and right for the limbs
+    angles: dict,
     sizes: torch.Tensor,   # (n, 17, 3) factors on the lengths of each frame
     yaw: torch.Tensor,     # (n,) degrees; 0 faces +z, 90 faces +x
-) -> tuple[torch.Tensor, torch.Tensor]:   # origins (n, 17, 3) in metres, rotations (n, 17, 3, 3), in the order of `FRAMES`
-    "Forward kinematics down the tree, pelvis at zero. World: x to the left of a person who faces +z, y up."
+# origins (n, 17, 3) in metres, rotations (n, 17, 3, 3), in the order of `FRAMES`
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Forward kinematics down the tree, pelvis at zero. World: x to the left of a person who faces
+    +z, y up."""
     side = torch.tensor([1.0, -1.0], device=yaw.device)
-    mirror = torch.stack([side, side.abs(), side.abs()], -1)                                   # (2, 3)
+    mirror = torch.stack([side, side.abs(), side.abs()], -1)  # (2, 3)
     local, shrug = _local_turns(angles, yaw, side), ((angles["arm_raise"] - 40) / 140).clamp(0, 1)
     origin, turn = dict(pelvis=torch.zeros_like(sizes[:, 0])), dict(pelvis=local["pelvis"])
     for name in TRUNK[1:] + SIDED:
@@ -125,92 +147,184 @@ def pose_skeleton(
         p, r = origin[parent], turn[parent]
         size = sizes[:, FRAMES.index(parent if parent in TRUNK else "left_" + parent)]
         if name in SIDED:
-            rise = torch.tensor([-.02, .055, 0.] if name == "arm" else [0., 0., 0.], device=yaw.device)
-            offset = (offset + shrug[..., None] * rise) * mirror * size[:, None]                # (n, 2, 3); a raised arm lifts its shoulder
+            rise = torch.tensor(
+                [-0.02, 0.055, 0.0] if name == "arm" else [0.0, 0.0, 0.0], device=yaw.device
+            )
+            # (n, 2, 3); a raised arm lifts its shoulder
+            offset = (offset + shrug[..., None] * rise) * mirror * size[:, None]
             if parent in TRUNK: p, r = p[:, None], r[:, None]
-        else: offset = offset * size                                                         # (n, 3)
+        else: offset = offset * size  # (n, 3)
         origin[name] = p + (r @ offset[..., None])[..., 0]
         turn[name] = r @ local[name]
     join = lambda d: torch.cat([torch.stack([d[t] for t in TRUNK], 1)] + [d[s] for s in SIDED], 1)
     return join(origin), join(turn)
 
 # %% ../nbs/01_synthetic.ipynb #08a48c84
-REST = dict(pitch=(0, 3), roll=(0, 2), spine_bend=(4, 5), spine_side=(0, 4), spine_twist=(0, 6), head_nod=(3, 8), head_tilt=(0, 6),
-            head_turn=(0, 20), arm_raise=(10, 10, 5), arm_plane=(20, 20, 30), arm_twist=(0, 0, 15), elbow=(15, 15, 9), wrist=(0, 0, 10),
-            hip_flex=(2, 2, 4), hip_abd=(5, 5, 3), hip_twist=(8, 8, 6), knee=(5, 5, 4), ankle=(0, 0, 5))
+REST = dict(
+    pitch=(0, 3), roll=(0, 2), spine_bend=(4, 5), spine_side=(0, 4), spine_twist=(0, 6),
+    head_nod=(3, 8), head_tilt=(0, 6), head_turn=(0, 20), arm_raise=(10, 10, 5),
+    arm_plane=(20, 20, 30), arm_twist=(0, 0, 15), elbow=(15, 15, 9), wrist=(0, 0, 10),
+    hip_flex=(2, 2, 4), hip_abd=(5, 5, 3), hip_twist=(8, 8, 6), knee=(5, 5, 4), ankle=(0, 0, 5),
+)
 
 # %% ../nbs/01_synthetic.ipynb #48f428ac
-POSES = dict(  # what differs from rest: (mean, spread) or (left, right, spread) in degrees; lift in metres; seat 1: on a stool
+# what differs from rest: (mean, spread) or (left, right, spread) in degrees; lift in metres; seat
+# 1: on a stool
+POSES = dict(
     standing=dict(),
-    hands_on_hips=dict(arm_raise=(42, 42, 6), arm_plane=(-8, -8, 8), arm_twist=(-62, -62, 6), elbow=(92, 92, 8), hip_abd=(9, 9, 5)),
-    arms_crossed=dict(arm_raise=(24, 24, 5), arm_plane=(75, 75, 8), arm_twist=(-62, -62, 6), elbow=(112, 104, 6)),
-    walking=dict(arm_raise=(28, 26, 7), arm_plane=(-88, 86, 8), elbow=(16, 28, 8), hip_flex=(28, -17, 6), knee=(10, 22, 8),
-                 ankle=(-5, 18, 6), spine_bend=(5, 3)),
-    running=dict(pitch=(8, 4), arm_raise=(48, 46, 9), arm_plane=(-85, 84, 8), elbow=(88, 92, 12), hip_flex=(68, -22, 10), knee=(82, 62, 18),
-                 ankle=(0, 30, 8), lift=.06),
-    sitting=dict(seat=1, arm_raise=(30, 30, 9), arm_plane=(84, 84, 12), arm_twist=(-12, -12, 10), elbow=(45, 45, 15), hip_flex=(86, 86, 5),
-                 hip_abd=(10, 10, 7), knee=(84, 84, 10), spine_bend=(9, 8)),
-    sitting_on_floor=dict(pitch=(-14, 5), arm_raise=(38, 38, 8), arm_plane=(-70, -70, 15), arm_twist=(0, 0, 10), elbow=(8, 8, 6),
-                          hip_flex=(102, 78, 4), hip_abd=(12, 12, 7), knee=(54, 6, 6)),
-    squatting=dict(pitch=(22, 6), spine_bend=(18, 6), arm_raise=(72, 72, 14), arm_plane=(80, 80, 12), elbow=(18, 18, 14),
-                   hip_flex=(112, 112, 8), hip_abd=(20, 20, 7), knee=(125, 125, 10), ankle=(-20, -20, 4), head_nod=(-20, 8)),
-    lunging=dict(arm_raise=(28, 28, 14), elbow=(40, 40, 30), hip_flex=(78, -22, 7), knee=(82, 42, 10), ankle=(-5, -20, 5)),
-    kneeling=dict(hip_flex=(88, 2, 5), knee=(92, 92, 6), ankle=(0, 40, 6), arm_raise=(38, 18, 10), arm_plane=(80, 40, 15), elbow=(45, 35, 15)))
+    hands_on_hips=dict(
+        arm_raise=(42, 42, 6), arm_plane=(-8, -8, 8), arm_twist=(-62, -62, 6), elbow=(92, 92, 8),
+        hip_abd=(9, 9, 5),
+    ),
+    arms_crossed=dict(
+        arm_raise=(24, 24, 5), arm_plane=(75, 75, 8), arm_twist=(-62, -62, 6), elbow=(112, 104, 6)
+    ),
+    walking=dict(
+        arm_raise=(28, 26, 7), arm_plane=(-88, 86, 8), elbow=(16, 28, 8), hip_flex=(28, -17, 6),
+        knee=(10, 22, 8), ankle=(-5, 18, 6), spine_bend=(5, 3),
+    ),
+    running=dict(
+        pitch=(8, 4), arm_raise=(48, 46, 9), arm_plane=(-85, 84, 8), elbow=(88, 92, 12),
+        hip_flex=(68, -22, 10), knee=(82, 62, 18), ankle=(0, 30, 8), lift=0.06,
+    ),
+    sitting=dict(
+        seat=1, arm_raise=(30, 30, 9), arm_plane=(84, 84, 12), arm_twist=(-12, -12, 10),
+        elbow=(45, 45, 15), hip_flex=(86, 86, 5), hip_abd=(10, 10, 7), knee=(84, 84, 10),
+        spine_bend=(9, 8),
+    ),
+    sitting_on_floor=dict(
+        pitch=(-14, 5), arm_raise=(38, 38, 8), arm_plane=(-70, -70, 15), arm_twist=(0, 0, 10),
+        elbow=(8, 8, 6), hip_flex=(102, 78, 4), hip_abd=(12, 12, 7), knee=(54, 6, 6),
+    ),
+    squatting=dict(
+        pitch=(22, 6), spine_bend=(18, 6), arm_raise=(72, 72, 14), arm_plane=(80, 80, 12),
+        elbow=(18, 18, 14), hip_flex=(112, 112, 8), hip_abd=(20, 20, 7), knee=(125, 125, 10),
+        ankle=(-20, -20, 4), head_nod=(-20, 8),
+    ),
+    lunging=dict(
+        arm_raise=(28, 28, 14), elbow=(40, 40, 30), hip_flex=(78, -22, 7), knee=(82, 42, 10),
+        ankle=(-5, -20, 5),
+    ),
+    kneeling=dict(
+        hip_flex=(88, 2, 5), knee=(92, 92, 6), ankle=(0, 40, 6), arm_raise=(38, 18, 10),
+        arm_plane=(80, 40, 15), elbow=(45, 35, 15),
+    ),
+)
 
 # %% ../nbs/01_synthetic.ipynb #d4673e2b
 POSES.update(
-    reaching=dict(arm_raise=(160, 14, 12), arm_plane=(55, 20, 25), elbow=(10, 20, 8), spine_side=(-8, 5), head_nod=(-18, 10), ankle=(22, 22, 10)),
-    waving=dict(arm_raise=(92, 10, 12), arm_plane=(12, 20, 10), arm_twist=(78, 0, 12), elbow=(72, 15, 22)),
-    cheering=dict(arm_raise=(148, 148, 12), arm_plane=(15, 15, 15), arm_twist=(20, 20, 15), elbow=(18, 18, 14), hip_abd=(12, 12, 7), head_nod=(-12, 8)),
-    spreading_arms=dict(arm_raise=(88, 88, 7), arm_plane=(5, 5, 10), elbow=(8, 8, 6), hip_abd=(10, 10, 7)),
-    pointing=dict(arm_raise=(84, 12, 8), arm_plane=(60, 20, 35), elbow=(6, 18, 5), head_turn=(25, 15)),
-    kicking=dict(pitch=(-14, 6), arm_raise=(55, 60, 18), arm_plane=(20, -10, 30), elbow=(30, 30, 18), hip_flex=(88, -4, 12),
-                 knee=(10, 14, 8), ankle=(25, 5, 10)),
-    side_kick=dict(roll=(-24, 7), hip_abd=(76, 22, 6), hip_flex=(12, 0, 6), knee=(8, 8, 6), arm_raise=(45, 45, 15), arm_plane=(60, 60, 25),
-                   elbow=(85, 85, 20)),
-    star_jump=dict(lift=.35, hip_abd=(34, 34, 7), arm_raise=(125, 125, 14), arm_plane=(5, 5, 10), elbow=(10, 10, 8), knee=(8, 8, 6), ankle=(35, 35, 8)),
-    leaping=dict(lift=.40, hip_flex=(72, -28, 9), knee=(18, 35, 14), pitch=(10, 6), arm_raise=(85, 80, 18), arm_plane=(70, -20, 25),
-                 elbow=(20, 20, 14), ankle=(30, 35, 8)),
-    throwing=dict(arm_raise=(98, 80, 12), arm_plane=(-15, 65, 12), arm_twist=(80, 0, 12), elbow=(82, 12, 15), hip_flex=(-12, 38, 8),
-                  knee=(18, 25, 9), spine_twist=(22, 8), hip_abd=(10, 10, 5)),
-    punching=dict(arm_raise=(86, 48, 6), arm_plane=(84, 70, 8), arm_twist=(0, -10, 10), elbow=(6, 128, 6), hip_flex=(26, -14, 7), knee=(30, 22, 8),
-                  spine_twist=(-22, 8)))
+    reaching=dict(
+        arm_raise=(160, 14, 12), arm_plane=(55, 20, 25), elbow=(10, 20, 8), spine_side=(-8, 5),
+        head_nod=(-18, 10), ankle=(22, 22, 10),
+    ),
+    waving=dict(
+        arm_raise=(92, 10, 12), arm_plane=(12, 20, 10), arm_twist=(78, 0, 12), elbow=(72, 15, 22)
+    ),
+    cheering=dict(
+        arm_raise=(148, 148, 12), arm_plane=(15, 15, 15), arm_twist=(20, 20, 15),
+        elbow=(18, 18, 14), hip_abd=(12, 12, 7), head_nod=(-12, 8),
+    ),
+    spreading_arms=dict(
+        arm_raise=(88, 88, 7), arm_plane=(5, 5, 10), elbow=(8, 8, 6), hip_abd=(10, 10, 7)
+    ),
+    pointing=dict(
+        arm_raise=(84, 12, 8), arm_plane=(60, 20, 35), elbow=(6, 18, 5), head_turn=(25, 15)
+    ),
+    kicking=dict(
+        pitch=(-14, 6), arm_raise=(55, 60, 18), arm_plane=(20, -10, 30), elbow=(30, 30, 18),
+        hip_flex=(88, -4, 12), knee=(10, 14, 8), ankle=(25, 5, 10),
+    ),
+    side_kick=dict(
+        roll=(-24, 7), hip_abd=(76, 22, 6), hip_flex=(12, 0, 6), knee=(8, 8, 6),
+        arm_raise=(45, 45, 15), arm_plane=(60, 60, 25), elbow=(85, 85, 20),
+    ),
+    star_jump=dict(
+        lift=0.35, hip_abd=(34, 34, 7), arm_raise=(125, 125, 14), arm_plane=(5, 5, 10),
+        elbow=(10, 10, 8), knee=(8, 8, 6), ankle=(35, 35, 8),
+    ),
+    leaping=dict(
+        lift=0.40, hip_flex=(72, -28, 9), knee=(18, 35, 14), pitch=(10, 6), arm_raise=(85, 80, 18),
+        arm_plane=(70, -20, 25), elbow=(20, 20, 14), ankle=(30, 35, 8),
+    ),
+    throwing=dict(
+        arm_raise=(98, 80, 12), arm_plane=(-15, 65, 12), arm_twist=(80, 0, 12), elbow=(82, 12, 15),
+        hip_flex=(-12, 38, 8), knee=(18, 25, 9), spine_twist=(22, 8), hip_abd=(10, 10, 5),
+    ),
+    punching=dict(
+        arm_raise=(86, 48, 6), arm_plane=(84, 70, 8), arm_twist=(0, -10, 10), elbow=(6, 128, 6),
+        hip_flex=(26, -14, 7), knee=(30, 22, 8), spine_twist=(-22, 8),
+    ),
+)
 
 # %% ../nbs/01_synthetic.ipynb #73b6694b
 POSES.update(
-    bending=dict(pitch=(58, 9), spine_bend=(42, 10), hip_flex=(56, 56, 8), knee=(6, 6, 5), arm_raise=(88, 88, 14), arm_plane=(86, 86, 8), elbow=(8, 8, 7)),
-    crawling=dict(pitch=(82, 5), hip_flex=(88, 70, 8), knee=(88, 92, 7), ankle=(42, 42, 6), arm_raise=(72, 94, 8), arm_plane=(86, 86, 6),
-                  elbow=(10, 10, 8), head_nod=(-38, 8)),
-    planking=dict(pitch=(72, 4), hip_flex=(3, 3, 4), knee=(3, 3, 3), ankle=(-15, -15, 6), arm_raise=(72, 72, 5), arm_plane=(88, 88, 4), elbow=(8, 8, 8),
-                  head_nod=(-22, 10)),
-    lying_on_back=dict(pitch=(-90, 1), arm_raise=(40, 40, 30), arm_plane=(-4, -4, 4), elbow=(8, 8, 6), hip_flex=(34, 1, 5), knee=(70, 3, 6), ankle=(25, 25, 8),
-                       spine_bend=(0, 2), head_nod=(0, 4)),
-    lying_on_front=dict(pitch=(90, 1), arm_raise=(110, 110, 25), arm_plane=(2, 2, 3), arm_twist=(86, 86, 5), elbow=(50, 50, 28), hip_flex=(0, 0, 1),
-                        knee=(2, 2, 2), ankle=(45, 45, 4), head_turn=(50, 15), spine_bend=(-3, 3)),
-    lying_on_side=dict(roll=(-86, 3), arm_raise=(100, 45, 12), arm_plane=(75, 70, 15), elbow=(60, 45, 20), hip_flex=(30, 55, 14), knee=(35, 70, 15),
-                       hip_abd=(3, 3, 3)),
-    handstand=dict(pitch=(176, 7), arm_raise=(172, 172, 5), arm_plane=(60, 60, 20), elbow=(4, 4, 3), hip_flex=(14, -6, 12), hip_abd=(6, 6, 6),
-                   knee=(8, 8, 8), ankle=(38, 38, 8), head_nod=(-28, 8), spine_bend=(-6, 5)),
-    cartwheel=dict(roll=(140, 22), arm_raise=(150, 150, 8), arm_plane=(2, 2, 6), elbow=(5, 5, 4), hip_abd=(48, 48, 10), knee=(5, 5, 4), ankle=(35, 35, 8)),
-    balancing=dict(pitch=(70, 9), hip_flex=(70, -14, 7), knee=(5, 5, 4), arm_raise=(92, 92, 10), arm_plane=(8, 8, 12), elbow=(6, 6, 5),
-                   head_nod=(-32, 8), ankle=(0, 40, 6)),
-    tree_pose=dict(hip_flex=(52, 2, 5), hip_abd=(48, 4, 5), hip_twist=(35, 5, 6), knee=(122, 4, 6), arm_raise=(166, 166, 6), arm_plane=(25, 25, 12),
-                   elbow=(22, 22, 12)),
-    climbing=dict(hip_flex=(82, 8, 12), knee=(98, 18, 14), hip_abd=(18, 8, 7), arm_raise=(108, 158, 14), arm_plane=(68, 60, 15), elbow=(60, 18, 18),
-                  head_nod=(-25, 10), lift=.2),
-    dancing=dict(roll=(0, 8), spine_side=(0, 14), spine_twist=(0, 16), arm_raise=(85, 85, 42), arm_plane=(25, 25, 35), arm_twist=(15, 15, 35),
-                 elbow=(55, 55, 35), hip_flex=(22, 22, 24), hip_abd=(12, 12, 9), knee=(32, 32, 24), lift=.03))
+    bending=dict(
+        pitch=(58, 9), spine_bend=(42, 10), hip_flex=(56, 56, 8), knee=(6, 6, 5),
+        arm_raise=(88, 88, 14), arm_plane=(86, 86, 8), elbow=(8, 8, 7),
+    ),
+    crawling=dict(
+        pitch=(82, 5), hip_flex=(88, 70, 8), knee=(88, 92, 7), ankle=(42, 42, 6),
+        arm_raise=(72, 94, 8), arm_plane=(86, 86, 6), elbow=(10, 10, 8), head_nod=(-38, 8),
+    ),
+    planking=dict(
+        pitch=(72, 4), hip_flex=(3, 3, 4), knee=(3, 3, 3), ankle=(-15, -15, 6),
+        arm_raise=(72, 72, 5), arm_plane=(88, 88, 4), elbow=(8, 8, 8), head_nod=(-22, 10),
+    ),
+    lying_on_back=dict(
+        pitch=(-90, 1), arm_raise=(40, 40, 30), arm_plane=(-4, -4, 4), elbow=(8, 8, 6),
+        hip_flex=(34, 1, 5), knee=(70, 3, 6), ankle=(25, 25, 8), spine_bend=(0, 2), head_nod=(0, 4),
+    ),
+    lying_on_front=dict(
+        pitch=(90, 1), arm_raise=(110, 110, 25), arm_plane=(2, 2, 3), arm_twist=(86, 86, 5),
+        elbow=(50, 50, 28), hip_flex=(0, 0, 1), knee=(2, 2, 2), ankle=(45, 45, 4),
+        head_turn=(50, 15), spine_bend=(-3, 3),
+    ),
+    lying_on_side=dict(
+        roll=(-86, 3), arm_raise=(100, 45, 12), arm_plane=(75, 70, 15), elbow=(60, 45, 20),
+        hip_flex=(30, 55, 14), knee=(35, 70, 15), hip_abd=(3, 3, 3),
+    ),
+    handstand=dict(
+        pitch=(176, 7), arm_raise=(172, 172, 5), arm_plane=(60, 60, 20), elbow=(4, 4, 3),
+        hip_flex=(14, -6, 12), hip_abd=(6, 6, 6), knee=(8, 8, 8), ankle=(38, 38, 8),
+        head_nod=(-28, 8), spine_bend=(-6, 5),
+    ),
+    cartwheel=dict(
+        roll=(140, 22), arm_raise=(150, 150, 8), arm_plane=(2, 2, 6), elbow=(5, 5, 4),
+        hip_abd=(48, 48, 10), knee=(5, 5, 4), ankle=(35, 35, 8),
+    ),
+    balancing=dict(
+        pitch=(70, 9), hip_flex=(70, -14, 7), knee=(5, 5, 4), arm_raise=(92, 92, 10),
+        arm_plane=(8, 8, 12), elbow=(6, 6, 5), head_nod=(-32, 8), ankle=(0, 40, 6),
+    ),
+    tree_pose=dict(
+        hip_flex=(52, 2, 5), hip_abd=(48, 4, 5), hip_twist=(35, 5, 6), knee=(122, 4, 6),
+        arm_raise=(166, 166, 6), arm_plane=(25, 25, 12), elbow=(22, 22, 12),
+    ),
+    climbing=dict(
+        hip_flex=(82, 8, 12), knee=(98, 18, 14), hip_abd=(18, 8, 7), arm_raise=(108, 158, 14),
+        arm_plane=(68, 60, 15), elbow=(60, 18, 18), head_nod=(-25, 10), lift=0.2,
+    ),
+    dancing=dict(
+        roll=(0, 8), spine_side=(0, 14), spine_twist=(0, 16), arm_raise=(85, 85, 42),
+        arm_plane=(25, 25, 35), arm_twist=(15, 15, 35), elbow=(55, 55, 35), hip_flex=(22, 22, 24),
+        hip_abd=(12, 12, 9), knee=(32, 32, 24), lift=0.03,
+    ),
+)
 POSE_NAMES = tuple(POSES)
 
 # %% ../nbs/01_synthetic.ipynb #425103d6
 @lru_cache
 def _pose_table():
-    "Mean and spread of every angle of every pose: two tensors (poses, 28), the last 20 as left, right, left, ..."
+    """Mean and spread of every angle of every pose: two tensors (poses, 28), the last 20 as left,
+    right, left, ..."""
     def row(pose, spread):
         values = {**REST, **pose}
         paired = [v for k in PAIRED for v in (values[k][2:] * 2 if spread else values[k][:2])]
         return [values[k][spread] for k in AXIAL] + paired
-    return tuple(torch.tensor([row(p, spread) for p in POSES.values()], dtype=torch.float32) for spread in (0, 1))
+    return tuple(
+        torch.tensor([row(p, spread) for p in POSES.values()], dtype=torch.float32)
+        for spread in (0, 1)
+    )
 
 
 def _pose_number(field, device):
@@ -221,16 +335,20 @@ def _pose_number(field, device):
 def sample_angles(
     dice: Dice,
     pose: torch.Tensor,   # (n,) number in `POSE_NAMES`
-) -> dict:                # name in `LIMITS` -> degrees, (n,) for the trunk, (n, 2) left and right for the limbs
+) -> dict:  # name in `LIMITS` -> degrees, (n,) for the trunk, (n, 2) left and right for the limbs
     "Joint angles around the pose's means, within `LIMITS`; half of the people are mirrored."
-    mean, spread = (t.to(pose.device)[pose] for t in _pose_table())                             # (n, 28)
-    angles, mirrored = dice.normal("angles", mean.shape[1]) * spread + mean, dice.chance("mirrored", 0.5)
+    mean, spread = (t.to(pose.device)[pose] for t in _pose_table())  # (n, 28)
+    angles, mirrored = (
+        dice.normal("angles", mean.shape[1]) * spread + mean,
+        dice.chance("mirrored", 0.5),
+    )
     result = {}
     for i, name in enumerate(AXIAL):
-        odd = name.endswith(("roll", "side", "twist", "tilt", "turn"))                          # these change sign in a mirror
+        # these change sign in a mirror
+        odd = name.endswith(("roll", "side", "twist", "tilt", "turn"))
         result[name] = torch.where(mirrored, -angles[:, i], angles[:, i]) if odd else angles[:, i]
     for i, name in enumerate(PAIRED):
-        both = angles[:, len(AXIAL) + 2 * i:][:, :2]                                          # (n, 2)
+        both = angles[:, len(AXIAL) + 2 * i:][:, :2]  # (n, 2)
         result[name] = torch.where(mirrored[:, None], both.flip(-1), both)
     return {name: value.clamp(*LIMITS[name]) for name, value in result.items()}
 
@@ -238,108 +356,291 @@ def sample_angles(
 def sample_sizes(
     dice: Dice,
 ) -> torch.Tensor:   # (n, 17, 3) factors on width, length and depth of every frame
-    "Proportions: tall and short, slim and stout, long legs, broad shoulders, and children with big heads."
+    """Proportions: tall and short, slim and stout, long legs, broad shoulders, and children with
+    big heads."""
     child = dice.chance("child", 0.12)[:, None]
-    tall = torch.where(child, dice.uniform("child's size", 1, low=.62, high=.8), dice.normal("tall", 1, mean=1, std=.05))   # (n, 1)
-    girth, leg, arm, shoulder, hip = (dice.normal(k, 1, mean=1, std=s) for k, s in
-                                      dict(girth=.12, leg=.04, arm=.04, shoulder=.06, hip=.06).items())
+    # (n, 1)
+    tall = torch.where(
+        child, dice.uniform("child's size", 1, low=0.62, high=0.8),
+        dice.normal("tall", 1, mean=1, std=0.05),
+    )
+    girth, leg, arm, shoulder, hip = (
+        dice.normal(k, 1, mean=1, std=s)
+        for k, s in dict(girth=0.12, leg=0.04, arm=0.04, shoulder=0.06, hip=0.06).items()
+    )
     one = torch.ones_like(tall)
     head = torch.where(child, tall ** -.6, one)
-    parts = dict(pelvis=(girth * hip, one, girth), spine=(girth, one, girth), chest=(shoulder * girth.sqrt(), one, girth),
-                 neck=(girth, one, girth), head=(head, head, head), arm=(girth, arm, girth), forearm=(girth, arm, girth),
-                 hand=(one, one, one), thigh=(girth, leg, girth), shin=(girth, leg, girth), foot=(one, one, one))
+    parts = dict(
+        pelvis=(girth * hip, one, girth), spine=(girth, one, girth),
+        chest=(shoulder * girth.sqrt(), one, girth), neck=(girth, one, girth),
+        head=(head, head, head), arm=(girth, arm, girth), forearm=(girth, arm, girth),
+        hand=(one, one, one), thigh=(girth, leg, girth), shin=(girth, leg, girth),
+        foot=(one, one, one),
+    )
     return torch.stack([torch.cat(parts[f.split("_")[-1]], 1) for f in FRAMES], 1) * tall[..., None]
 
 # %% ../nbs/01_synthetic.ipynb #358eb840
 def _both_sides(table):
     "A table of left and middle points, completed with the right ones."
-    flipped = {k.replace("left", "right"): (f.replace("left", "right"), (-p[0], *p[1:])) for k, (f, p) in table.items()}
+    flipped = {
+        k.replace("left", "right"): (f.replace("left", "right"), (-p[0], *p[1:]))
+        for k, (f, p) in table.items()
+    }
     return {**flipped, **table}
 
 
-LANDMARKS = _both_sides(dict(   # name: frame and point in it, metres
-    nose=("head", (0, .086, .106)), left_eye=("head", (.031, .118, .076)), left_ear=("head", (.074, .10, -.004)),
-    head_top=("head", (0, .222, -.008)), chin=("head", (0, .020, .045)), upper_neck=("head", (0, .015, 0)),
-    neck=("chest", (0, .235, 0)), thorax=("chest", (0, .215, 0)), pelvis=("pelvis", (0, -.02, 0)),
-    left_shoulder=("left_arm", (0, 0, 0)), left_elbow=("left_forearm", (0, 0, 0)), left_wrist=("left_hand", (0, 0, 0)),
-    left_hand=("left_hand", (0, -.08, 0)), left_hip=("left_thigh", (0, 0, 0)), left_knee=("left_shin", (0, 0, 0)),
-    left_ankle=("left_foot", (0, 0, 0)), left_heel=("left_foot", (0, -.055, -.05)), left_big_toe=("left_foot", (-.012, -.06, .155))))
-ALIASES = {"top_head": "head_top", "mid_hip": "pelvis", "toe": "big_toe", "left_toe": "left_big_toe", "right_toe": "right_big_toe"}
+LANDMARKS = _both_sides(
+    dict(  # name: frame and point in it, metres
+        nose=("head", (0, 0.086, 0.106)),
+        left_eye=("head", (0.031, 0.118, 0.076)),
+        left_ear=("head", (0.074, 0.10, -0.004)),
+        head_top=("head", (0, 0.222, -0.008)),
+        chin=("head", (0, 0.020, 0.045)),
+        upper_neck=("head", (0, 0.015, 0)),
+        neck=("chest", (0, 0.235, 0)),
+        thorax=("chest", (0, 0.215, 0)),
+        pelvis=("pelvis", (0, -0.02, 0)),
+        left_shoulder=("left_arm", (0, 0, 0)),
+        left_elbow=("left_forearm", (0, 0, 0)),
+        left_wrist=("left_hand", (0, 0, 0)),
+        left_hand=("left_hand", (0, -0.08, 0)),
+        left_hip=("left_thigh", (0, 0, 0)),
+        left_knee=("left_shin", (0, 0, 0)),
+        left_ankle=("left_foot", (0, 0, 0)),
+        left_heel=("left_foot", (0, -0.055, -0.05)),
+        left_big_toe=("left_foot", (-0.012, -0.06, 0.155)),
+    )
+)
+ALIASES = {
+    "top_head": "head_top", "mid_hip": "pelvis", "toe": "big_toe", "left_toe": "left_big_toe",
+    "right_toe": "right_big_toe",
+}
 
 
 def landmark_indices(
     keypoint_set: KeypointSet,
 ) -> list[int]:   # for each keypoint its place in `LANDMARKS`
-    "Find a keypoint set on the synthetic body. Raises `ValueError` for a keypoint that the body does not have."
+    """Find a keypoint set on the synthetic body. Raises `ValueError` for a keypoint that the body
+    does not have."""
     names = [ALIASES.get(n, n) for n in map(canonical_name, keypoint_set.names)]
     unknown = [given for given, n in zip(keypoint_set.names, names) if n not in LANDMARKS]
     if unknown:
-        raise ValueError(f"synthetic people have no point {unknown[0]!r} (keypoint set {keypoint_set.name!r}); they have {', '.join(LANDMARKS)}.")
+        raise ValueError(
+            f"synthetic people have no point {unknown[0]!r} (keypoint set "
+            f"{keypoint_set.name!r}); they have {', '.join(LANDMARKS)}."
+        )
     return [list(LANDMARKS).index(n) for n in names]
 
 # %% ../nbs/01_synthetic.ipynb #578be30a
-MATERIALS = ("skin", "hair", "top", "shoulder", "sleeve", "bottom", "leg", "shoe", "sole", "white", "dark", "lips", "accent", "seat", "shadow")
-GROUPS = ("", "belt", "badge", "zip", "backpack", "hair", "long hair", "cap", "beard", "short sleeve", "trousers", "bare thighs", "shorts",
-          "skirt", "socks", "seat")
-BODY = (  # from (frame, point) to (frame, point); half width at both ends; depth / width; lengths of the round ends; material; group
-    ("pelvis", (0, -.055, -.005), "pelvis", (0, .05, 0), (.150, .138), .72, (.075, .05), "bottom", ""),
-    ("pelvis", (0, .02, 0), "chest", (0, .04, 0), (.140, .138), .72, (.05, .05), "top", ""),
-    ("pelvis", (0, .045, 0), "pelvis", (0, .06, 0), (.146, .144), .73, (.01, .01), "dark", "belt"),
-    ("chest", (0, .02, 0), "chest", (0, .165, -.005), (.142, .166), .64, (.06, .07), "top", ""),
-    ("chest", (0, .195, -.015), "neck", (0, .045, 0), (.115, .052), .62, (.04, .02), "top", ""),
-    ("neck", (0, -.03, 0), "head", (0, .045, .005), (.055, .053), 1.0, (.04, .04), "skin", ""),
-    ("chest", (0, .19, .062), "chest", (0, .235, .045), (.020, .045), .5, (.035, .01), "skin", ""),                # neckline
-    ("chest", (.07, .11, .090), "chest", (.07, .145, .086), (.022, .022), .5, (.01, .01), "accent", "badge"),
-    ("chest", (0, .02, .090), "chest", (0, .20, .068), (.014, .014), .9, (.01, .01), "accent", "zip"),
-    ("pelvis", (0, .04, .096), "chest", (0, .02, .090), (.014, .014), .9, (.01, .01), "accent", "zip"),
-    ("chest", (0, .02, -.135), "chest", (0, .15, -.135), (.100, .085), .75, (.05, .05), "accent", "backpack"),
-    ("head", (0, .070, .010), "head", (0, .140, .002), (.062, .078), 1.18, (.060, .082), "skin", ""),               # face and skull
-    ("head", (0, .105, -.022), "head", (0, .150, -.018), (.081, .086), 1.16, (.065, .088), "hair", "hair"),
-    ("head", (0, .035, -.048), "head", (0, .13, -.045), (.062, .080), .72, (.02, .04), "hair", "hair"),
-    ("head", (0, -.08, -.065), "head", (0, .12, -.052), (.085, .086), .55, (.05, .04), "hair", "long hair"),
-    ("head", (0, .160, .0), "head", (0, .178, -.005), (.089, .082), 1.16, (.02, .055), "accent", "cap"),
-    ("head", (0, .165, .09), "head", (0, .156, .165), (.070, .055), .16, (.02, .03), "accent", "cap"),               # peak
-    ("head", (0, .040, .060), "head", (0, .066, .072), (.040, .054), .5, (.03, .015), "hair", "beard"),
-    ("head", (0, .080, .098), "head", (0, .112, .090), (.016, .010), .95, (.012, .01), "skin", ""),                  # nose
-    ("head", (-.020, .048, .0735), "head", (.020, .048, .0735), (.0075, .0075), 1.0, (.008, .008), "lips", ""),
-    ("head", (.032, .116, .070), "head", (.032, .122, .0695), (.0175, .0175), .75, (.011, .011), "white", ""),
-    ("head", (.031, .118, .0760), "head", (.031, .120, .0758), (.0105, .0105), .8, (.0110, .0110), "dark", ""),
-    ("head", (.016, .146, .080), "head", (.046, .147, .068), (.006, .006), .8, (.006, .006), "hair", ""),            # brow
-    ("head", (.074, .09, -.002), "head", (.076, .115, -.006), (.010, .012), 1.8, (.012, .012), "skin", ""),           # ear
-    ("chest", (.05, .150, -.008), "left_arm", (-.008, -.012, 0), (.082, .050), .85, (.05, .045), "top", ""),           # shoulder
-    ("left_arm", (-.02, -.005, 0), "left_arm", (0, -.04, 0), (.052, .053), 1.0, (.045, .05), "shoulder", ""),
-    ("left_arm", (0, -.02, 0), "left_forearm", (0, 0, 0), (.050, .041), 1.0, (.04, .038), "sleeve", ""),
-    ("left_arm", (-.008, -.015, 0), "left_arm", (0, -.16, 0), (.054, .060), 1.0, (.045, .008), "top", "short sleeve"),
-    ("left_forearm", (0, 0, 0), "left_hand", (0, .01, 0), (.043, .029), 1.0, (.036, .02), "sleeve", ""),
-    ("left_hand", (0, .0, 0), "left_hand", (0, -.075, .004), (.024, .020), 1.7, (.025, .045), "skin", ""),
-    ("left_hand", (0, -.015, .03), "left_hand", (-.005, -.055, .056), (.014, .011), 1.0, (.01, .012), "skin", ""),    # thumb
-    ("left_thigh", (-.012, -.02, -.045), "left_thigh", (0, -.07, -.03), (.084, .080), 1.0, (.075, .06), "bottom", ""),  # buttock
-    ("left_thigh", (0, 0, 0), "left_shin", (0, 0, 0), (.088, .058), 1.0, (.07, .05), "bottom", "trousers"),
-    ("left_thigh", (0, -.20, 0), "left_shin", (0, 0, 0), (.072, .054), 1.0, (.05, .05), "skin", "bare thighs"),
-    ("left_thigh", (0, 0, 0), "left_thigh", (0, -.27, 0), (.092, .096), 1.0, (.07, .01), "bottom", "shorts"),
-    ("left_thigh", (-.02, .01, 0), "left_thigh", (-.01, -.30, 0), (.105, .150), .9, (.07, .01), "bottom", "skirt"),
-    ("left_shin", (0, 0, 0), "left_foot", (0, .0, 0), (.055, .037), 1.0, (.045, .03), "leg", ""),
-    ("left_shin", (0, -.07, -.02), "left_shin", (0, -.21, -.014), (.050, .040), 1.0, (.05, .06), "leg", ""),          # calf
-    ("left_shin", (0, -.20, -.006), "left_foot", (0, .0, 0), (.051, .041), 1.0, (.008, .03), "white", "socks"),
-    ("left_foot", (0, -.025, -.03), "left_foot", (.004, -.05, .135), (.043, .040), .95, (.035, .045), "shoe", ""),
-    ("left_foot", (0, -.075, -.035), "left_foot", (.004, -.078, .145), (.044, .042), .36, (.035, .045), "sole", ""),
-    ("pelvis", (0, -.15, -.02), "pelvis", (0, -.20, -.02), (.23, .23), .95, (.01, .01), "seat", "seat"),
-    ("pelvis", (0, -.20, -.02), "pelvis", (0, -.50, -.02), (.17, .17), .95, (.01, .01), "seat", "seat"))
+MATERIALS = (
+    "skin", "hair", "top", "shoulder", "sleeve", "bottom", "leg", "shoe", "sole", "white", "dark",
+    "lips", "accent", "seat", "shadow",
+)
+GROUPS = (
+    "", "belt", "badge", "zip", "backpack", "hair", "long hair", "cap", "beard", "short sleeve",
+    "trousers", "bare thighs", "shorts", "skirt", "socks", "seat",
+)
+# from (frame, point) to (frame, point); half width at both ends; depth / width; lengths of the
+# round ends; material; group
+BODY = (
+    (
+        "pelvis", (0, -0.055, -0.005), "pelvis", (0, 0.05, 0), (0.150, 0.138), 0.72, (0.075, 0.05),
+        "bottom", "",
+    ),
+    ("pelvis", (0, 0.02, 0), "chest", (0, 0.04, 0), (0.140, 0.138), 0.72, (0.05, 0.05), "top", ""),
+    (
+        "pelvis", (0, 0.045, 0), "pelvis", (0, 0.06, 0), (0.146, 0.144), 0.73, (0.01, 0.01), "dark",
+        "belt",
+    ),
+    (
+        "chest", (0, 0.02, 0), "chest", (0, 0.165, -0.005), (0.142, 0.166), 0.64, (0.06, 0.07),
+        "top", "",
+    ),
+    (
+        "chest", (0, 0.195, -0.015), "neck", (0, 0.045, 0), (0.115, 0.052), 0.62, (0.04, 0.02),
+        "top", "",
+    ),
+    (
+        "neck", (0, -0.03, 0), "head", (0, 0.045, 0.005), (0.055, 0.053), 1.0, (0.04, 0.04), "skin",
+        "",
+    ),
+    # neckline
+    (
+        "chest", (0, 0.19, 0.062), "chest", (0, 0.235, 0.045), (0.020, 0.045), 0.5, (0.035, 0.01),
+        "skin", "",
+    ),
+    (
+        "chest", (0.07, 0.11, 0.090), "chest", (0.07, 0.145, 0.086), (0.022, 0.022), 0.5,
+        (0.01, 0.01), "accent", "badge",
+    ),
+    (
+        "chest", (0, 0.02, 0.090), "chest", (0, 0.20, 0.068), (0.014, 0.014), 0.9, (0.01, 0.01),
+        "accent", "zip",
+    ),
+    (
+        "pelvis", (0, 0.04, 0.096), "chest", (0, 0.02, 0.090), (0.014, 0.014), 0.9, (0.01, 0.01),
+        "accent", "zip",
+    ),
+    (
+        "chest", (0, 0.02, -0.135), "chest", (0, 0.15, -0.135), (0.100, 0.085), 0.75, (0.05, 0.05),
+        "accent", "backpack",
+    ),
+    (
+        "head", (0, 0.070, 0.010), "head", (0, 0.140, 0.002), (0.062, 0.078), 1.18, (0.060, 0.082),
+        "skin", "",
+    ),  # face and skull
+    (
+        "head", (0, 0.105, -0.022), "head", (0, 0.150, -0.018), (0.081, 0.086), 1.16,
+        (0.065, 0.088), "hair", "hair",
+    ),
+    (
+        "head", (0, 0.035, -0.048), "head", (0, 0.13, -0.045), (0.062, 0.080), 0.72, (0.02, 0.04),
+        "hair", "hair",
+    ),
+    (
+        "head", (0, -0.08, -0.065), "head", (0, 0.12, -0.052), (0.085, 0.086), 0.55, (0.05, 0.04),
+        "hair", "long hair",
+    ),
+    (
+        "head", (0, 0.160, 0.0), "head", (0, 0.178, -0.005), (0.089, 0.082), 1.16, (0.02, 0.055),
+        "accent", "cap",
+    ),
+    (
+        "head", (0, 0.165, 0.09), "head", (0, 0.156, 0.165), (0.070, 0.055), 0.16, (0.02, 0.03),
+        "accent", "cap",
+    ),  # peak
+    (
+        "head", (0, 0.040, 0.060), "head", (0, 0.066, 0.072), (0.040, 0.054), 0.5, (0.03, 0.015),
+        "hair", "beard",
+    ),
+    # nose
+    (
+        "head", (0, 0.080, 0.098), "head", (0, 0.112, 0.090), (0.016, 0.010), 0.95, (0.012, 0.01),
+        "skin", "",
+    ),
+    (
+        "head", (-0.020, 0.048, 0.0735), "head", (0.020, 0.048, 0.0735), (0.0075, 0.0075), 1.0,
+        (0.008, 0.008), "lips", "",
+    ),
+    (
+        "head", (0.032, 0.116, 0.070), "head", (0.032, 0.122, 0.0695), (0.0175, 0.0175), 0.75,
+        (0.011, 0.011), "white", "",
+    ),
+    (
+        "head", (0.031, 0.118, 0.0760), "head", (0.031, 0.120, 0.0758), (0.0105, 0.0105), 0.8,
+        (0.0110, 0.0110), "dark", "",
+    ),
+    (
+        "head", (0.016, 0.146, 0.080), "head", (0.046, 0.147, 0.068), (0.006, 0.006), 0.8,
+        (0.006, 0.006), "hair", "",
+    ),  # brow
+    (
+        "head", (0.074, 0.09, -0.002), "head", (0.076, 0.115, -0.006), (0.010, 0.012), 1.8,
+        (0.012, 0.012), "skin", "",
+    ),  # ear
+    (
+        "chest", (0.05, 0.150, -0.008), "left_arm", (-0.008, -0.012, 0), (0.082, 0.050), 0.85,
+        (0.05, 0.045), "top", "",
+    ),  # shoulder
+    (
+        "left_arm", (-0.02, -0.005, 0), "left_arm", (0, -0.04, 0), (0.052, 0.053), 1.0,
+        (0.045, 0.05), "shoulder", "",
+    ),
+    (
+        "left_arm", (0, -0.02, 0), "left_forearm", (0, 0, 0), (0.050, 0.041), 1.0, (0.04, 0.038),
+        "sleeve", "",
+    ),
+    (
+        "left_arm", (-0.008, -0.015, 0), "left_arm", (0, -0.16, 0), (0.054, 0.060), 1.0,
+        (0.045, 0.008), "top", "short sleeve",
+    ),
+    (
+        "left_forearm", (0, 0, 0), "left_hand", (0, 0.01, 0), (0.043, 0.029), 1.0, (0.036, 0.02),
+        "sleeve", "",
+    ),
+    (
+        "left_hand", (0, 0.0, 0), "left_hand", (0, -0.075, 0.004), (0.024, 0.020), 1.7,
+        (0.025, 0.045), "skin", "",
+    ),
+    (
+        "left_hand", (0, -0.015, 0.03), "left_hand", (-0.005, -0.055, 0.056), (0.014, 0.011), 1.0,
+        (0.01, 0.012), "skin", "",
+    ),  # thumb
+    (
+        "left_thigh", (-0.012, -0.02, -0.045), "left_thigh", (0, -0.07, -0.03), (0.084, 0.080), 1.0,
+        (0.075, 0.06), "bottom", "",
+    ),  # buttock
+    (
+        "left_thigh", (0, 0, 0), "left_shin", (0, 0, 0), (0.088, 0.058), 1.0, (0.07, 0.05),
+        "bottom", "trousers",
+    ),
+    (
+        "left_thigh", (0, -0.20, 0), "left_shin", (0, 0, 0), (0.072, 0.054), 1.0, (0.05, 0.05),
+        "skin", "bare thighs",
+    ),
+    (
+        "left_thigh", (0, 0, 0), "left_thigh", (0, -0.27, 0), (0.092, 0.096), 1.0, (0.07, 0.01),
+        "bottom", "shorts",
+    ),
+    (
+        "left_thigh", (-0.02, 0.01, 0), "left_thigh", (-0.01, -0.30, 0), (0.105, 0.150), 0.9,
+        (0.07, 0.01), "bottom", "skirt",
+    ),
+    (
+        "left_shin", (0, 0, 0), "left_foot", (0, 0.0, 0), (0.055, 0.037), 1.0, (0.045, 0.03), "leg",
+        "",
+    ),
+    (
+        "left_shin", (0, -0.07, -0.02), "left_shin", (0, -0.21, -0.014), (0.050, 0.040), 1.0,
+        (0.05, 0.06), "leg", "",
+    ),  # calf
+    (
+        "left_shin", (0, -0.20, -0.006), "left_foot", (0, 0.0, 0), (0.051, 0.041), 1.0,
+        (0.008, 0.03), "white", "socks",
+    ),
+    (
+        "left_foot", (0, -0.025, -0.03), "left_foot", (0.004, -0.05, 0.135), (0.043, 0.040), 0.95,
+        (0.035, 0.045), "shoe", "",
+    ),
+    (
+        "left_foot", (0, -0.075, -0.035), "left_foot", (0.004, -0.078, 0.145), (0.044, 0.042), 0.36,
+        (0.035, 0.045), "sole", "",
+    ),
+    (
+        "pelvis", (0, -0.15, -0.02), "pelvis", (0, -0.20, -0.02), (0.23, 0.23), 0.95, (0.01, 0.01),
+        "seat", "seat",
+    ),
+    (
+        "pelvis", (0, -0.20, -0.02), "pelvis", (0, -0.50, -0.02), (0.17, 0.17), 0.95, (0.01, 0.01),
+        "seat", "seat",
+    ),
+)
 
 # %% ../nbs/01_synthetic.ipynb #5cd09689
 def _mirror(row):
     "The right twin of a part on the left."
     fa, a, fb, b, *rest = row
-    return (fa.replace("left", "right"), (-a[0], *a[1:]), fb.replace("left", "right"), (-b[0], *b[1:]), *rest)
+    return (
+        fa.replace("left", "right"), (-a[0], *a[1:]), fb.replace("left", "right"), (-b[0], *b[1:]),
+        *rest,
+    )
 
 
 @lru_cache
 def _body_table(device):
-    "`BODY` and its right side as tensors over K parts; `level` marks parts that run from left to right."
-    rows = BODY + tuple(_mirror(r) for r in BODY if "left" in r[0] + r[2] or (r[0] == "head" and r[1][0] > .01))
-    t = lambda column, names=None: torch.tensor([names.index(r[column]) if names else r[column] for r in rows], device=device)
-    return dict(frame_a=t(0, FRAMES), frame_b=t(2, FRAMES), a=t(1), b=t(3), width=t(4), depth=t(4) * t(5)[:, None], cap=t(6),
-                material=t(7, MATERIALS), group=t(8, GROUPS), level=((t(3) - t(1))[:, 0].abs() > .02)[:, None] & (t(0, FRAMES) == t(2, FRAMES))[:, None])
+    """`BODY` and its right side as tensors over K parts; `level` marks parts that run from left to
+    right."""
+    rows = BODY + tuple(
+        _mirror(r) for r in BODY if "left" in r[0] + r[2] or (r[0] == "head" and r[1][0] > 0.01)
+    )
+    t = lambda column, names=None: torch.tensor(
+        [names.index(r[column]) if names else r[column] for r in rows], device=device
+    )
+    return dict(
+        frame_a=t(0, FRAMES), frame_b=t(2, FRAMES), a=t(1), b=t(3), width=t(4),
+        depth=t(4) * t(5)[:, None], cap=t(6), material=t(7, MATERIALS), group=t(8, GROUPS),
+        level=((t(3) - t(1))[:, 0].abs() > 0.02)[:, None] & (t(0, FRAMES) == t(2, FRAMES))[:, None],
+    )
 
 # %% ../nbs/01_synthetic.ipynb #d9631e72
 def _sample_worn(dice, pose):
@@ -347,17 +648,25 @@ def _sample_worn(dice, pose):
     on = dice.chance
     long_sleeve, skirt, hat = on("long sleeve", .45), on("skirt", .12), on("cap", .15)
     shorts, bare = on("shorts", .4) & ~skirt, on("vest", .25) & ~long_sleeve
-    return {"": torch.ones_like(hat), "long sleeve": long_sleeve, "belt": on("belt", .5), "badge": on("badge", .3), "zip": on("zip", .35), "backpack": on("backpack", .12),
-            "hair": ~on("bald", .08), "long hair": on("long hair", .35), "cap": hat, "beard": on("beard", .15), "short sleeve": ~bare & ~long_sleeve,
-            "trousers": ~shorts & ~skirt, "bare thighs": shorts | skirt, "shorts": shorts, "skirt": skirt,
-            "socks": (shorts | skirt) & on("socks", .35), "seat": _pose_number("seat", dice.device)[pose] > 0}
+    return {
+        "": torch.ones_like(hat), "long sleeve": long_sleeve, "belt": on("belt", 0.5),
+        "badge": on("badge", 0.3), "zip": on("zip", 0.35), "backpack": on("backpack", 0.12),
+        "hair": ~on("bald", 0.08), "long hair": on("long hair", 0.35), "cap": hat,
+        "beard": on("beard", 0.15), "short sleeve": ~bare & ~long_sleeve,
+        "trousers": ~shorts & ~skirt, "bare thighs": shorts | skirt, "shorts": shorts,
+        "skirt": skirt, "socks": (shorts | skirt) & on("socks", 0.35),
+        "seat": _pose_number("seat", dice.device)[pose] > 0,
+    }
 
 # %% ../nbs/01_synthetic.ipynb #4c312711
 def _cloth_colour(dice, name):
     "A cloth colour (n, 3): any hue, from grey to strong, from dark to light."
     hue, strength = dice.uniform(name + " hue", 1), dice.uniform(name + " strength", 1) ** 1.5 * .8
-    wheel = (hue * 6 + torch.tensor([5., 3., 1.], device=dice.device)) % 6                       # hue, strength, value -> red, green, blue
-    return dice.uniform(name + " value", 1, low=.14, high=.95) * (1 - strength * torch.minimum(wheel, 4 - wheel).clamp(0, 1))
+    # hue, strength, value -> red, green, blue
+    wheel = (hue * 6 + torch.tensor([5., 3., 1.], device=dice.device)) % 6
+    return dice.uniform(name + " value", 1, low=0.14, high=0.95) * (
+        1 - strength * torch.minimum(wheel, 4 - wheel).clamp(0, 1)
+    )
 
 
 def _sample_colours(dice, worn):
@@ -367,22 +676,36 @@ def _sample_colours(dice, worn):
     jeans = rgb(.18, .24, .38) * dice.uniform("wash", 1, low=.5, high=1.6)
     bottom = torch.where(dice.chance("jeans", .4)[:, None], jeans, cloth["bottom"])
     skin = torch.lerp(rgb(.97, .80, .69), rgb(.38, .24, .16), dice.uniform("skin", 1))
-    hairs = torch.tensor([[.09, .07, .06], [.25, .16, .10], [.48, .31, .16], [.80, .65, .36], [.55, .22, .10], [.65, .64, .62]], device=dice.device)
+    hairs = torch.tensor(
+        [
+            [0.09, 0.07, 0.06], [0.25, 0.16, 0.10], [0.48, 0.31, 0.16], [0.80, 0.65, 0.36],
+            [0.55, 0.22, 0.10], [0.65, 0.64, 0.62],
+        ],
+        device=dice.device,
+    )
     bare_arm = ~worn["long sleeve"]
     bare_shoulder = bare_arm & ~worn["short sleeve"]
-    return dict(cloth, skin=skin, hair=hairs[dice.choice("hair", [4, 3, 2, 2, 1, 1])], bottom=bottom,
-                shoulder=torch.where(bare_shoulder[:, None], skin, cloth["top"]), sleeve=torch.where(bare_arm[:, None], skin, cloth["top"]),
-                leg=torch.where(worn["bare thighs"][:, None], skin, bottom), sole=cloth["shoe"] * .3 + .65, white=rgb(.93, .93, .91),
-                dark=rgb(.08, .06, .06), lips=skin * rgb(.80, .50, .50), shadow=rgb(.05, .05, .06))
+    return dict(
+        cloth, skin=skin, hair=hairs[dice.choice("hair", [4, 3, 2, 2, 1, 1])], bottom=bottom,
+        shoulder=torch.where(bare_shoulder[:, None], skin, cloth["top"]),
+        sleeve=torch.where(bare_arm[:, None], skin, cloth["top"]),
+        leg=torch.where(worn["bare thighs"][:, None], skin, bottom),
+        sole=cloth["shoe"] * 0.3 + 0.65, white=rgb(0.93, 0.93, 0.91), dark=rgb(0.08, 0.06, 0.06),
+        lips=skin * rgb(0.80, 0.50, 0.50), shadow=rgb(0.05, 0.05, 0.06),
+    )
 
 
 def _sample_weave(dice, colours):
-    "Stripes along (a metre), stripes around and their contrast for every material, (n, materials, 3)."
-    kind = dice.choice("weave", [5, 2, 1, 1])                                                   # plain, hoops, stripes, checks
+    """Stripes along (a metre), stripes around and their contrast for every material, (n, materials,
+    3)."""
+    kind = dice.choice("weave", [5, 2, 1, 1])  # plain, hoops, stripes, checks
     along = dice.uniform("hoops", low=15, high=45) * ((kind == 1) | (kind == 3))
     around = dice.uniform("stripes", low=1.0, high=2.5) * (kind >= 2)
-    weave = torch.stack([along, around, dice.uniform("contrast", low=.25, high=.7) * (kind > 0)], -1)
-    like_top = torch.stack([(colours[m] == colours["top"]).all(-1) for m in MATERIALS], 1)        # a long sleeve goes on as the shirt does
+    weave = torch.stack(
+        [along, around, dice.uniform("contrast", low=0.25, high=0.7) * (kind > 0)], -1
+    )
+    # a long sleeve goes on as the shirt does
+    like_top = torch.stack([(colours[m] == colours["top"]).all(-1) for m in MATERIALS], 1)
     return weave[:, None] * like_top[..., None]
 
 # %% ../nbs/01_synthetic.ipynb #0596c161
@@ -414,23 +737,35 @@ def _place(frames, origin, turn, sizes, points):
 def _stand(bodies, lift):
     "Bodies moved up or down until the lowest part is `lift` metres (n,) above the floor."
     low = torch.minimum(bodies.a[..., 1], bodies.b[..., 1]) - bodies.depth.mean(-1) * .7
-    low = torch.where(bodies.flesh, low, torch.full_like(low, 9.)).amin(1)                       # (n,)
+    low = torch.where(bodies.flesh, low, torch.full_like(low, 9.)).amin(1)  # (n,)
     rise = torch.stack([torch.zeros_like(low), lift - low, torch.zeros_like(low)], -1)[:, None]
     for name in ("a", "b", "landmarks"): setattr(bodies, name, getattr(bodies, name) + rise)
     return bodies
 
 
 def _add_shadow(bodies):
-    "Bodies with one more part: a dark, see-through patch on the floor, from below the feet to below the trunk."
+    """Bodies with one more part: a dark, see-through patch on the floor, from below the feet to
+    below the trunk."""
     marks = list(LANDMARKS)
     floor = torch.tensor([1., 0., 1.], device=bodies.a.device)
-    under = lambda *names: bodies.landmarks[:, [marks.index(n) for n in names]].mean(1, keepdim=True) * floor
-    a, b = under("left_ankle", "right_ankle"), under("neck", "pelvis") + torch.tensor([.01, 0., 0.], device=bodies.a.device)
+    under = lambda *names: (
+        bodies.landmarks[:, [marks.index(n) for n in names]].mean(1, keepdim=True) * floor
+    )
+    a, b = (
+        under("left_ankle", "right_ankle"),
+        under("neck", "pelvis") + torch.tensor([0.01, 0.0, 0.0], device=bodies.a.device),
+    )
     value = lambda *v: torch.tensor(v, device=a.device).expand(len(a), 1, len(v))
     across = torch.cross(b - a, value(0., 1., 0.), dim=-1)
-    shadow = dict(a=a, b=b, across=across, width=value(.22, .26), depth=value(.004, .004), cap=value(.20, .24), colour=value(.05, .05, .06),
-                  weave=value(0., 0., 0.), opacity=value(.55)[..., 0], flesh=torch.zeros_like(bodies.flesh[:, :1]), landmarks=bodies.landmarks[:, :0])
-    return Bodies(**{f.name: torch.cat([getattr(bodies, f.name), shadow[f.name]], 1) for f in fields(bodies)})
+    shadow = dict(
+        a=a, b=b, across=across, width=value(0.22, 0.26), depth=value(0.004, 0.004),
+        cap=value(0.20, 0.24), colour=value(0.05, 0.05, 0.06), weave=value(0.0, 0.0, 0.0),
+        opacity=value(0.55)[..., 0], flesh=torch.zeros_like(bodies.flesh[:, :1]),
+        landmarks=bodies.landmarks[:, :0],
+    )
+    return Bodies(
+        **{f.name: torch.cat([getattr(bodies, f.name), shadow[f.name]], 1) for f in fields(bodies)}
+    )
 
 # %% ../nbs/01_synthetic.ipynb #e035d83c
 def make_bodies(
@@ -442,17 +777,32 @@ def make_bodies(
     sizes, t = sample_sizes(dice), _body_table(dice.device)
     origin, turn = pose_skeleton(sample_angles(dice, pose), sizes, yaw)
     worn = _sample_worn(dice, pose)
-    colours, on = _sample_colours(dice, worn), torch.stack([worn[g] for g in GROUPS], 1)[:, t["group"], None]    # (n, K, 1)
+    # (n, K, 1)
+    colours, on = (
+        _sample_colours(dice, worn),
+        torch.stack([worn[g] for g in GROUPS], 1)[:, t["group"], None],
+    )
     weave = _sample_weave(dice, colours)[:, t["material"]]
-    a, b = (_place(t["frame_" + e], origin, turn, sizes, t[e]) for e in "ab")                        # (n, K, 3)
-    weave = weave * torch.stack([(b - a).norm(dim=-1), torch.ones_like(a[..., 0]), torch.ones_like(a[..., 0])], -1)
-    scale = (sizes[:, t["frame_a"]] + sizes[:, t["frame_b"]]) / 2 * on                              # (n, K, 3)
+    a, b = (_place(t["frame_" + e], origin, turn, sizes, t[e]) for e in "ab")  # (n, K, 3)
+    weave = weave * torch.stack(
+        [(b - a).norm(dim=-1), torch.ones_like(a[..., 0]), torch.ones_like(a[..., 0])], -1
+    )
+    scale = (sizes[:, t["frame_a"]] + sizes[:, t["frame_b"]]) / 2 * on  # (n, K, 3)
     frames = torch.tensor([FRAMES.index(f) for f, _ in LANDMARKS.values()], device=a.device)
     points = torch.tensor([p for _, p in LANDMARKS.values()], device=a.device)
-    bodies = Bodies(a, b, across=torch.where(t["level"], turn[:, t["frame_a"], :, 1], turn[:, t["frame_a"], :, 0]),
-                    width=t["width"] * scale[..., :1], depth=t["depth"] * scale[..., 2:], cap=t["cap"] * scale[..., 1:2],
-                    colour=torch.stack([colours[m] for m in MATERIALS], 1)[:, t["material"]], weave=weave, opacity=torch.ones_like(a[..., 0]),
-                    flesh=on[..., 0] & (t["material"] != MATERIALS.index("seat")), landmarks=_place(frames, origin, turn, sizes, points))
+    bodies = Bodies(
+        a,
+        b,
+        across=torch.where(t["level"], turn[:, t["frame_a"], :, 1], turn[:, t["frame_a"], :, 0]),
+        width=t["width"] * scale[..., :1],
+        depth=t["depth"] * scale[..., 2:],
+        cap=t["cap"] * scale[..., 1:2],
+        colour=torch.stack([colours[m] for m in MATERIALS], 1)[:, t["material"]],
+        weave=weave,
+        opacity=torch.ones_like(a[..., 0]),
+        flesh=on[..., 0] & (t["material"] != MATERIALS.index("seat")),
+        landmarks=_place(frames, origin, turn, sizes, points),
+    )
     lift = _pose_number("lift", a.device)[pose] * dice.uniform("lift", low=.5, high=1.3)
     return _add_shadow(_stand(bodies, lift))
 
@@ -471,7 +821,10 @@ class Camera:
 
     def project(self, points: torch.Tensor) -> torch.Tensor:
         "Pixels (B, K, 2) of points in camera coordinates (B, K, 3)."
-        return points[..., :2] / points[..., 2:].clamp(min=.05) * self.focal[:, None, None] + self.centre[:, None]
+        return (
+            points[..., :2] / points[..., 2:].clamp(min=0.05) * self.focal[:, None, None]
+            + self.centre[:, None]
+        )
 
 
 def aim_camera(
@@ -491,11 +844,16 @@ def aim_camera(
 # %% ../nbs/01_synthetic.ipynb #ed514f87
 def _support(direction, axes, lengths):
     "Half extent along `direction` of an ellipsoid with these three axes and half lengths."
-    return sum(((direction * axis).sum(-1, keepdim=True) * length) ** 2 for axis, length in zip(axes, lengths)).sqrt()
+    return sum(
+        ((direction * axis).sum(-1, keepdim=True) * length) ** 2
+        for axis, length in zip(axes, lengths)
+    ).sqrt()
 
 # %% ../nbs/01_synthetic.ipynb #5069537e
-STROKE = ("ax", "ay", "bx", "by", "r0", "r1", "cap0", "cap1", "z0", "z1", "bulge0", "bulge1",   # pixels; depth and bulge in metres
-          "light_side", "light_along", "light_front", "base", "rim",                            # brightness: by direction, and everywhere
+# pixels; depth and bulge in metres
+STROKE = ("ax", "ay", "bx", "by", "r0", "r1", "cap0", "cap1", "z0", "z1", "bulge0", "bulge1",
+          # brightness: by direction, and everywhere
+          "light_side", "light_along", "light_front", "base", "rim",
           "red", "green", "blue", "along", "around", "contrast", "opacity")
 
 
@@ -516,43 +874,79 @@ def project_bodies(
     "The stroke that every part makes in the picture: its silhouette, depth and shading."
     a, b = camera.view(bodies.a), camera.view(bodies.b)
     pa, pb, axes = camera.project(a), camera.project(b), _part_axes(bodies, camera, a, b)
-    flat = F.normalize(pb - pa + 1e-4, dim=-1)                                                  # (B, K, 2) the stroke's direction
-    along, side = F.pad(flat, (0, 1)), torch.stack([-flat[..., 1], flat[..., 0], torch.zeros_like(flat[..., 0])], -1)
+    flat = F.normalize(pb - pa + 1e-4, dim=-1)  # (B, K, 2) the stroke's direction
+    along, side = (
+        F.pad(flat, (0, 1)),
+        torch.stack([-flat[..., 1], flat[..., 0], torch.zeros_like(flat[..., 0])], -1),
+    )
     away = F.normalize((a + b) / 2, dim=-1)
-    radius, cap, bulge = (_support(d, axes, (bodies.width, bodies.depth, bodies.cap)) for d in (side, along, away))   # (B, K, 2)
-    zoom = camera.focal[:, None, None] / torch.stack([a[..., 2], b[..., 2]], -1).clamp(min=.05)     # pixels a metre
-    front = F.normalize((away * axes[2]).sum(-1, keepdim=True) * axes[2] * .9 - away, dim=-1)       # the normal that faces us
-    thick = (bulge / radius.clamp(min=1e-6)).mean(-1, keepdim=True).clamp(max=1.3)                  # flat things turn less light aside
-    lit = lambda normal: (normal * light[:, None]).sum(-1, keepdim=True) * (1 - ambient)[:, None, None]
+    # (B, K, 2)
+    radius, cap, bulge = (
+        _support(d, axes, (bodies.width, bodies.depth, bodies.cap)) for d in (side, along, away)
+    )
+    # pixels a metre
+    zoom = camera.focal[:, None, None] / torch.stack([a[..., 2], b[..., 2]], -1).clamp(min=.05)
+    # the normal that faces us
+    front = F.normalize((away * axes[2]).sum(-1, keepdim=True) * axes[2] * .9 - away, dim=-1)
+    # flat things turn less light aside
+    thick = (bulge / radius.clamp(min=1e-6)).mean(-1, keepdim=True).clamp(max=1.3)
+    lit = lambda normal: (
+        (normal * light[:, None]).sum(-1, keepdim=True) * (1 - ambient)[:, None, None]
+    )
     every = torch.stack([ambient * .62, ambient * .38], -1)[:, None].expand(-1, a.shape[1], -1)
     ahead = ((a[..., 2:] > .3) & (b[..., 2:] > .3)).float()
-    return torch.cat([pa, pb, radius * zoom * ahead, cap * zoom + 1e-3, a[..., 2:], b[..., 2:], bulge, lit(side) * thick, lit(along) * .6, lit(front),
-                      every, bodies.colour, bodies.weave, (bodies.opacity * (bodies.width[..., 0] > 0))[..., None]], -1)
+    return torch.cat(
+        [
+            pa, pb, radius * zoom * ahead, cap * zoom + 1e-3, a[..., 2:], b[..., 2:], bulge,
+            lit(side) * thick, lit(along) * 0.6, lit(front), every, bodies.colour, bodies.weave,
+            (bodies.opacity * (bodies.width[..., 0] > 0))[..., None],
+        ],
+        -1,
+    )
 
 # %% ../nbs/01_synthetic.ipynb #d7fafc2b
 def _paint_layer(canvas, stroke, corner, grid):
-    "One stroke over each tile: canvas (m, 4, P) in place, stroke (m, 24), the tile's corner (m, 2), grid (3, P) of 1, x, y."
+    """One stroke over each tile: canvas (m, 4, P) in place, stroke (m, 24), the tile's corner (m,
+    2), grid (3, P) of 1, x, y."""
     s = dict(zip(STROKE, stroke.unbind(1)))
-    dx, dy, x0, y0 = s["bx"] - s["ax"], s["by"] - s["ay"], corner[:, 0] - s["ax"], corner[:, 1] - s["ay"]
+    dx, dy, x0, y0 = (
+        s["bx"] - s["ax"], s["by"] - s["ay"], corner[:, 0] - s["ax"], corner[:, 1] - s["ay"],
+    )
     length = (dx * dx + dy * dy).sqrt().clamp(min=.05)
     ux, uy = dx / length, dy / length
-    raw = torch.stack([(ux * x0 + uy * y0) / length, ux / length, uy / length], 1) @ grid           # (m, P) place along: 0 at a, 1 at b
-    side = torch.stack([ux * y0 - uy * x0, -uy, ux], 1) @ grid                                      # (m, P) pixels to the side
+    # (m, P) place along: 0 at a, 1 at b
+    raw = torch.stack([(ux * x0 + uy * y0) / length, ux / length, uy / length], 1) @ grid
+    side = torch.stack([ux * y0 - uy * x0, -uy, ux], 1) @ grid  # (m, P) pixels to the side
     t = raw.clamp(0, 1)
     between = lambda p, q: torch.addcmul(p[:, None], t, (q - p)[:, None])
     radius = between(s["r0"].clamp(min=1e-3), s["r1"].clamp(min=1e-3))
-    side /= radius                                                                                # 1 on the edge
-    over = (raw - t) * between(length / s["cap0"], length / s["cap1"])                              # 1 on the tip of a cap
+    side /= radius  # 1 on the edge
+    over = (raw - t) * between(length / s["cap0"], length / s["cap1"])  # 1 on the tip of a cap
     square = side.square().addcmul_(over, over)
-    cover = square.sqrt().neg_().add_(1).mul_(radius).add_(.5).clamp_(0, 1)                         # soft edge, one pixel wide
-    bulge = square.neg_().add_(1).clamp_(min=0).sqrt_()                                             # 1 in the middle, 0 on the edge
+    # soft edge, one pixel wide
+    cover = square.sqrt().neg_().add_(1).mul_(radius).add_(.5).clamp_(0, 1)
+    bulge = square.neg_().add_(1).clamp_(min=0).sqrt_()  # 1 in the middle, 0 on the edge
     z = between(s["z0"], s["z1"]).addcmul_(bulge, between(s["bulge0"], s["bulge1"]), value=-1)
-    shade = (side * s["light_side"][:, None]).addcmul_(over, s["light_along"][:, None]).addcmul_(bulge, s["light_front"][:, None])
+    shade = (
+        (side * s["light_side"][:, None])
+        .addcmul_(over, s["light_along"][:, None])
+        .addcmul_(bulge, s["light_front"][:, None])
+    )
     shade.clamp_(min=0).addcmul_(bulge, s["rim"][:, None]).add_(s["base"][:, None])
-    weave = torch.addcmul(side * s["around"][:, None], t, s["along"][:, None]).frac_().abs_().sub_(.5).abs_().mul_(8).sub_(1.5).clamp_(0, 1)
+    weave = (
+        torch.addcmul(side * s["around"][:, None], t, s["along"][:, None])
+        .frac_()
+        .abs_()
+        .sub_(0.5)
+        .abs_()
+        .mul_(8)
+        .sub_(1.5)
+        .clamp_(0, 1)
+    )
     shade.addcmul_(shade * weave, s["contrast"][:, None], value=-1)
     depth = canvas[:, 3]
-    cover.mul_((depth - z).mul_(100).add_(.5).clamp_(0, 1)).mul_(s["opacity"][:, None])              # hidden where something is nearer
+    # hidden where something is nearer
+    cover.mul_((depth - z).mul_(100).add_(.5).clamp_(0, 1)).mul_(s["opacity"][:, None])
     depth.lerp_(z, cover)
     canvas[:, :3].lerp_(shade[:, None] * stroke[:, 17:20, None], cover[:, None])
 
@@ -562,32 +956,50 @@ TILE = 8
 
 def _tile_pixels(height, width, device):
     "Pixel coordinates x, y (tiles, 64) of a picture cut into tiles of 8 x 8."
-    y, x = (torch.arange(-(-size // TILE) * TILE, device=device).float() for size in (height, width))
+    y, x = (
+        torch.arange(-(-size // TILE) * TILE, device=device).float() for size in (height, width)
+    )
     y, x = torch.meshgrid(y, x, indexing="ij")
-    return [c.unflatten(1, (-1, TILE)).unflatten(0, (-1, TILE)).transpose(1, 2).reshape(-1, TILE * TILE) for c in (x, y)]
+    return [
+        c.unflatten(1, (-1, TILE)).unflatten(0, (-1, TILE)).transpose(1, 2).reshape(-1, TILE * TILE)
+        for c in (x, y)
+    ]
 
 
 def _untile(tiles, height, width):
     "Pictures (B, C, height, width) from tiles (B, tiles, C, 64)."
-    tiles = tiles.unflatten(-1, (TILE, TILE)).unflatten(1, (-1, -(-width // TILE)))               # (B, rows, columns, C, 8, 8)
+    # (B, rows, columns, C, 8, 8)
+    tiles = tiles.unflatten(-1, (TILE, TILE)).unflatten(1, (-1, -(-width // TILE)))
     return tiles.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)[..., :height, :width]
 
 # %% ../nbs/01_synthetic.ipynb #654aaed1
 def _pair_up(strokes, rows, columns):
-    "Which stroke may touch which tile: two (M,) tensors, sorted by tile and, within a tile, from far to near."
+    """Which stroke may touch which tile: two (M,) tensors, sorted by tile and, within a tile, from
+    far to near."""
     b, k = strokes.shape[:2]
-    far = strokes[..., 8:10].mean(-1).sort(dim=1, descending=True, stable=True).indices                 # (B, K) painter's order
-    s = strokes.gather(1, far[..., None].expand(-1, -1, strokes.shape[-1])).flatten(0, 1)            # (B K, 24)
+    # (B, K) painter's order
+    far = strokes[..., 8:10].mean(-1).sort(dim=1, descending=True, stable=True).indices
+    # (B K, 24)
+    s = strokes.gather(1, far[..., None].expand(-1, -1, strokes.shape[-1])).flatten(0, 1)
     reach = s[:, 4:8].amax(1, keepdim=True) + 1
     last = torch.tensor([columns, rows], device=s.device) - 1
-    first = ((torch.minimum(s[:, :2], s[:, 2:4]) - reach) / TILE).floor().clamp(min=0).minimum(last + 1.)   # (B K, 2)
-    final = ((torch.maximum(s[:, :2], s[:, 2:4]) + reach) / TILE).floor().clamp(min=-1).minimum(last)
+    # (B K, 2)
+    first = (
+        ((torch.minimum(s[:, :2], s[:, 2:4]) - reach) / TILE)
+        .floor()
+        .clamp(min=0)
+        .minimum(last + 1.0)
+    )
+    final = (
+        ((torch.maximum(s[:, :2], s[:, 2:4]) + reach) / TILE).floor().clamp(min=-1).minimum(last)
+    )
     span = (final - first + 1).clamp(min=0).long() * (s[:, 4:6].amax(1, keepdim=True) > .1)
     count = span.prod(1)
-    which = torch.repeat_interleave(torch.arange(b * k, device=s.device), count)                     # (M,)
+    which = torch.repeat_interleave(torch.arange(b * k, device=s.device), count)  # (M,)
     step = torch.arange(len(which), device=s.device) - (count.cumsum(0) - count)[which]
     wide = span[which, 0]
-    place = first.long()[which] + torch.stack([step % wide, step // wide], 1)                        # (M, 2) column and row of the tile
+    # (M, 2) column and row of the tile
+    place = first.long()[which] + torch.stack([step % wide, step // wide], 1)
     near = _passes(s[which], place, reach[which, 0])
     which, place = which[near], place[near]
     tile, order = ((which // k * rows + place[:, 1]) * columns + place[:, 0]).sort(stable=True)
@@ -610,19 +1022,25 @@ def paint(
     columns: int,
     group: int = 512,        # tiles painted together: few enough to stay in the processor's cache
 ) -> torch.Tensor:           # the tiles
-    "Paint strokes over tiles in place: round by round, each tile takes its next nearer stroke, with a soft depth test per pixel."
+    """Paint strokes over tiles in place: round by round, each tile takes its next nearer stroke,
+    with a soft depth test per pixel."""
     canvas, (stroke, tile) = tiles.view(-1, 4, TILE * TILE), _pair_up(strokes, rows, columns)
     if len(tile) == 0: return tiles
     count = torch.bincount(tile, minlength=len(canvas))
     start = count.cumsum(0) - count
-    order = count.sort(descending=True, stable=True).indices[:int((count > 0).sum())]              # busiest tiles first
-    sheet, corner = strokes.flatten(0, 1), torch.stack([tile % columns, tile // columns % rows], 1) * TILE
+    # busiest tiles first
+    order = count.sort(descending=True, stable=True).indices[:int((count > 0).sum())]
+    sheet, corner = (
+        strokes.flatten(0, 1),
+        torch.stack([tile % columns, tile // columns % rows], 1) * TILE,
+    )
     layers, (x, y) = count[order].cpu(), _tile_pixels(TILE, TILE, tiles.device)
-    grid = torch.cat([torch.ones_like(x), x, y])                                                  # (3, 64)
+    grid = torch.cat([torch.ones_like(x), x, y])  # (3, 64)
     for g in range(0, len(order), group):
         where = order[g:g + group]
         part, first = canvas[where], start[where]
-        deeper = torch.bincount(layers[g:g + group]).flip(0).cumsum(0).flip(0).tolist()[1:]         # tiles that still have a stroke in each round
+        # tiles that still have a stroke in each round
+        deeper = torch.bincount(layers[g:g + group]).flip(0).cumsum(0).flip(0).tolist()[1:]
         for k, n in enumerate(deeper):
             _paint_layer(part[:n], sheet[stroke[first[:n] + k]], corner[first[:n] + k], grid)
         canvas[where] = part
@@ -630,59 +1048,90 @@ def paint(
 
 # %% ../nbs/01_synthetic.ipynb #e79034c1
 def _clouds(generator, size, power=1.2, stretch=1.0):
-    "Seamless noise (size, size) in 0..1 whose spectrum falls as 1 / frequency ** power, as that of natural pictures does."
+    """Seamless noise (size, size) in 0..1 whose spectrum falls as 1 / frequency ** power, as that
+    of natural pictures does."""
     fy, fx = torch.meshgrid(torch.fft.fftfreq(size), torch.fft.rfftfreq(size), indexing="ij")
     fall = ((fx * stretch) ** 2 + fy ** 2).sqrt().clamp(min=1 / size) ** -power
-    noise = torch.fft.irfft2(torch.fft.rfft2(torch.randn(size, size, generator=generator)) * fall, s=(size, size))
+    noise = torch.fft.irfft2(
+        torch.fft.rfft2(torch.randn(size, size, generator=generator)) * fall, s=(size, size)
+    )
     return ((noise - noise.mean()) / noise.std() * .22 + .5).clamp(0, 1)
 
 # %% ../nbs/01_synthetic.ipynb #affaa06b
 @lru_cache
 def _textures(device, size=128):
-    "Grey textures (16, size, size) in 0..1 that repeat without a seam: clouds, gravel, leaves, planks, bricks, tiles, checks, stripes."
+    """Grey textures (16, size, size) in 0..1 that repeat without a seam: clouds, gravel, leaves,
+    planks, bricks, tiles, checks, stripes."""
     g = torch.Generator().manual_seed(0)
     y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     cloud = lambda power=1.2, stretch=1.0: _clouds(g, size, power, stretch)
     leaves = lambda power: ((cloud(power) - .5) * 6 + .5).clamp(0, 1) * .7 + cloud(.6) * .3
-    planks = lambda wide: (cloud(1.0, 8.) * .8 + .15 * (y // wide % 4) - .5 * (y % wide == 0)).clamp(0, 1)
-    bricks = lambda high, shift: ((y % high > 0) & ((x + y // high % 2 * shift) % 32 > 0)).float() * .6 + cloud() * .4
+    planks = lambda wide: (
+        cloud(1.0, 8.0) * 0.8 + 0.15 * (y // wide % 4) - 0.5 * (y % wide == 0)
+    ).clamp(0, 1)
+    bricks = lambda high, shift: (
+        ((y % high > 0) & ((x + y // high % 2 * shift) % 32 > 0)).float() * 0.6 + cloud() * 0.4
+    )
     checks = lambda cell: ((x // cell + y // cell) % 2) * .8 + cloud() * .2
     stripes = lambda cell: (x // cell % 2) * .75 + cloud() * .25
     plain = torch.full((size, size), .5)
-    return torch.stack([cloud(1.6), cloud(1.2), cloud(1.2), cloud(.9), cloud(.5), cloud(.2), leaves(1.3), leaves(.9), planks(16), planks(32),
-                        bricks(16, 16), bricks(32, 0), checks(32), checks(16), stripes(8), plain]).to(device)
+    return torch.stack(
+        [
+            cloud(1.6), cloud(1.2), cloud(1.2), cloud(0.9), cloud(0.5), cloud(0.2), leaves(1.3),
+            leaves(0.9), planks(16), planks(32), bricks(16, 16), bricks(32, 0), checks(32),
+            checks(16), stripes(8), plain,
+        ]
+    ).to(device)
 
 # %% ../nbs/01_synthetic.ipynb #2f0d0b8a
 def _rays(camera, x, y):
     "World directions (B, 3, P) of the pixels (T, 64)."
     f, o = 1 / camera.focal, torch.zeros_like(camera.focal)
-    inverse = torch.stack([f, o, -camera.centre[:, 0] * f, o, f, -camera.centre[:, 1] * f, o, o, o + 1], -1).view(-1, 3, 3)
+    inverse = torch.stack(
+        [f, o, -camera.centre[:, 0] * f, o, f, -camera.centre[:, 1] * f, o, o, o + 1], -1
+    ).view(-1, 3, 3)
     pixels = torch.stack([x.flatten(), y.flatten(), torch.ones_like(x).flatten()])
     return camera.rotation.transpose(1, 2) @ inverse @ pixels
 
 
 def _ground(dice, camera, rays):
-    "Where the rays end: metres along each (B, P), share of wall instead of floor (B, P), distance of the wall (B, 1)."
+    """Where the rays end: metres along each (B, P), share of wall instead of floor (B, P), distance
+    of the wall (B, 1)."""
     far = dice.chance("far", .3)[:, None] * 40.
     wall = dice.uniform("wall", 1, low=1, high=6) + camera.position[:, 2:] + far
     floor_at = camera.position[:, 1:2] / (-rays[:, 1]).clamp(min=1e-4)
     wall_at = wall / (-rays[:, 2]).clamp(min=1e-4)
-    return torch.minimum(floor_at, wall_at), (floor_at / wall_at).sub_(1).mul_(40).clamp_(0, 1), wall
+    return (
+        torch.minimum(floor_at, wall_at), (floor_at / wall_at).sub_(1).mul_(40).clamp_(0, 1), wall,
+    )
 
 # %% ../nbs/01_synthetic.ipynb #adc127ac
 def _surface_colours(dice, name):
     "Two related, rather pale colours (n, 2, 3) of a floor or a wall."
     base = _cloth_colour(dice, name) * .6 + .22
-    base = torch.lerp(base.mean(1, keepdim=True), base, dice.uniform(name + " faded", 1, low=.2, high=1))
-    other = base + dice.normal(name + " tint", 3, std=.04) + dice.normal(name + " contrast", 1, std=.14)
+    base = torch.lerp(
+        base.mean(1, keepdim=True), base, dice.uniform(name + " faded", 1, low=0.2, high=1)
+    )
+    other = (
+        base
+        + dice.normal(name + " tint", 3, std=0.04)
+        + dice.normal(name + " contrast", 1, std=0.14)
+    )
     return torch.stack([base, other.clamp(0, 1)], 1)
 
 
 def _surface_mix(dice):
-    "Matrices (B, 4, 5) from (light, on wall, grey of the floor, grey of the wall, one) to red, green, blue and depth."
+    """Matrices (B, 4, 5) from (light, on wall, grey of the floor, grey of the wall, one) to red,
+    green, blue and depth."""
     floor, wall = _surface_colours(dice, "floor"), _surface_colours(dice, "wall")
-    colour = torch.stack([floor[:, 0], wall[:, 0] - floor[:, 0], floor[:, 1] - floor[:, 0], wall[:, 1] - wall[:, 0]], -1)     # (B, 3, 4)
-    return F.pad(colour, (0, 1, 0, 1)) + F.pad(torch.full((1, 1), 50., device=dice.device), (4, 0, 3, 0))
+    # (B, 3, 4)
+    colour = torch.stack(
+        [floor[:, 0], wall[:, 0] - floor[:, 0], floor[:, 1] - floor[:, 0], wall[:, 1] - wall[:, 0]],
+        -1,
+    )
+    return F.pad(colour, (0, 1, 0, 1)) + F.pad(
+        torch.full((1, 1), 50.0, device=dice.device), (4, 0, 3, 0)
+    )
 
 
 def paint_background(
@@ -691,25 +1140,36 @@ def paint_background(
     height: int,     # pixels
     width: int,
 ) -> torch.Tensor:   # (B, tiles, 4, 64), depth 50 m everywhere
-    "A textured floor in perspective that meets a wall, or far away the sky; tiles ready for `paint`."
-    x, y = _tile_pixels(height, width, dice.device)                                                # (T, 64)
+    """A textured floor in perspective that meets a wall, or far away the sky; tiles ready for
+    `paint`."""
+    x, y = _tile_pixels(height, width, dice.device)  # (T, 64)
     bank, rays = _textures(dice.device), _rays(camera, x, y)
-    reach, on_wall, wall = _ground(dice, camera, rays)                                             # (B, P)
+    reach, on_wall, wall = _ground(dice, camera, rays)  # (B, P)
     is_wall, size = on_wall.round(), bank.shape[-1]
-    pick = lambda pair: torch.lerp(pair[:, 0], pair[:, 1], is_wall)                                 # of (B, 2, ...) the floor's or the wall's
-    scale = 1 / dice.uniform("texture size", 2, 1, low=.7, high=4) * torch.stack([torch.ones_like(wall), 5 / (wall + 2)], 1)
-    scale = pick(scale) * reach                                                                    # textures a unit of the ray
+    # of (B, 2, ...) the floor's or the wall's
+    pick = lambda pair: torch.lerp(pair[:, 0], pair[:, 1], is_wall)
+    scale = (
+        1
+        / dice.uniform("texture size", 2, 1, low=0.7, high=4)
+        * torch.stack([torch.ones_like(wall), 5 / (wall + 2)], 1)
+    )
+    scale = pick(scale) * reach  # textures a unit of the ray
     u, v = rays[:, 0] * scale, torch.lerp(rays[:, 2], rays[:, 1], is_wall) * scale
-    u, v = ((t - t.floor()).mul_(size).floor_().clamp_(max=size - 1) for t in (u, v))                # texel, textures repeat
+    # texel, textures repeat
+    u, v = ((t - t.floor()).mul_(size).floor_().clamp_(max=size - 1) for t in (u, v))
     sheet = pick(dice.choice("texture", [1] * len(bank), 2, 1).float())
-    grey = bank.view(-1)[torch.add(u, v, alpha=size).add_(sheet, alpha=size * size).long()]            # (B, P)
-    grey = grey.sub_(.5).div_((reach / 9).square_().add_(1)).add_(.5)                               # far texture fades into grey
-    slope = dice.uniform("slope", 2, low=-.3, high=.3)[..., None]                                   # light falls off to one side
+    # (B, P)
+    grey = bank.view(-1)[torch.add(u, v, alpha=size).add_(sheet, alpha=size * size).long()]
+    grey = grey.sub_(.5).div_((reach / 9).square_().add_(1)).add_(.5)  # far texture fades into grey
+    slope = dice.uniform("slope", 2, low=-.3, high=.3)[..., None]  # light falls off to one side
     light = slope[:, 0] * (x.flatten() / width - .5) + slope[:, 1] * (y.flatten() / height - .5) + 1
     lit, wall_part = grey * light, on_wall * grey * light
-    features = torch.stack([light, on_wall * light, lit - wall_part, wall_part, torch.ones_like(lit)], 1)      # (B, 5, P)
-    tiles = _surface_mix(dice) @ features                                                          # (B, 4, P)
-    return tiles.unflatten(2, x.shape).transpose(1, 2).contiguous()                                # (B, T, 4, 64)
+    # (B, 5, P)
+    features = torch.stack(
+        [light, on_wall * light, lit - wall_part, wall_part, torch.ones_like(lit)], 1
+    )
+    tiles = _surface_mix(dice) @ features  # (B, 4, P)
+    return tiles.unflatten(2, x.shape).transpose(1, 2).contiguous()  # (B, T, 4, 64)
 
 # %% ../nbs/01_synthetic.ipynb #48c51387
 def body_boxes(
@@ -717,9 +1177,13 @@ def body_boxes(
     camera: Camera,
 ) -> torch.Tensor:    # (B, 4) x, y, w, h in the camera's pixels
     "The box around everything that belongs to the body: no shadow, no stool."
-    ends = [(camera.view(p), bodies.width[..., i:i + 1]) for i, p in enumerate((bodies.a, bodies.b))]
-    centre = torch.cat([camera.project(p) for p, _ in ends], 1)                                    # (B, 2K, 2)
-    radius = torch.cat([.8 * w * camera.focal[:, None, None] / p[..., 2:].clamp(min=.05) for p, w in ends], 1)
+    ends = [
+        (camera.view(p), bodies.width[..., i : i + 1]) for i, p in enumerate((bodies.a, bodies.b))
+    ]
+    centre = torch.cat([camera.project(p) for p, _ in ends], 1)  # (B, 2K, 2)
+    radius = torch.cat(
+        [0.8 * w * camera.focal[:, None, None] / p[..., 2:].clamp(min=0.05) for p, w in ends], 1
+    )
     outside = ~bodies.flesh.repeat(1, 2)[..., None]
     low = (centre - radius).masked_fill(outside, float("inf")).amin(1)
     high = (centre + radius).masked_fill(outside, -float("inf")).amax(1)
@@ -735,7 +1199,7 @@ class Scene:
     truncated: float = .15              # the photograph ends within the person
     high_camera: float = .15            # looks down by 20 to 55 degrees
     rolled: float = .04                 # the camera is turned by any angle
-    frontal: float = .3                 # the person faces the camera within 50 degrees; otherwise any direction
+    frontal: float = .3  # the person faces the camera within 50 degrees; otherwise any direction
 
 
 PLAIN = Scene((0, 0, 0), 0, 0, 0, 0, 0)
@@ -748,54 +1212,106 @@ def clutter(
     size: tuple,           # (height, width) of the picture
     scene: Scene,
 ) -> torch.Tensor:         # (B, 9, 24) strokes
-    "Boards, bars and balls: seven anywhere behind the person, two in front that reach in from an edge of the box."
+    """Boards, bars and balls: seven anywhere behind the person, two in front that reach in from an
+    edge of the box."""
     count, device = 9, dice.device
     front, kind = torch.arange(count, device=device) >= 7, dice.choice("thing", [3, 2, 2], count)
-    unit = boxes[:, 2:].amax(1, keepdim=True) / 100                                               # (B, 1) a hundredth of the person
+    unit = boxes[:, 2:].amax(1, keepdim=True) / 100  # (B, 1) a hundredth of the person
     edge, at = dice.choice("edge", [1, 1, 1], count), dice.uniform("at", count, low=.15, high=.85)
-    at_edge = torch.stack([torch.where(edge == 2, at, edge * .96 + .02), torch.where(edge == 2, torch.ones_like(at), at)], -1)   # left, right, below
+    # left, right, below
+    at_edge = torch.stack(
+        [
+            torch.where(edge == 2, at, edge * 0.96 + 0.02),
+            torch.where(edge == 2, torch.ones_like(at), at),
+        ],
+        -1,
+    )
     anywhere = dice.uniform("place", count, 2) * torch.tensor([size[1], size[0]], device=device)
-    centre = torch.where(front[:, None], boxes[:, None, :2] + boxes[:, None, 2:] * at_edge, anywhere)
+    centre = torch.where(
+        front[:, None], boxes[:, None, :2] + boxes[:, None, 2:] * at_edge, anywhere
+    )
     length = (dice.uniform("length", count, low=10, high=70) * (kind < 2) + .1) * unit
-    wide = torch.tensor([[5., 27.], [1.5, 5.], [4., 13.]], device=device)[kind]                     # board, bar, ball
-    radius = torch.lerp(wide[..., 0], wide[..., 1], dice.uniform("radius", count)) * unit * torch.where(front, .6, 1.)
-    tilt = dice.choice("tilt", [3, 3, 1], count)                                                  # lying, upright, any
+    wide = torch.tensor([[5., 27.], [1.5, 5.], [4., 13.]], device=device)[kind]  # board, bar, ball
+    radius = (
+        torch.lerp(wide[..., 0], wide[..., 1], dice.uniform("radius", count))
+        * unit
+        * torch.where(front, 0.6, 1.0)
+    )
+    tilt = dice.choice("tilt", [3, 3, 1], count)  # lying, upright, any
     angle = torch.where(tilt == 2, dice.uniform("angle", count, high=math.pi), tilt * (math.pi / 2))
     step = torch.stack([angle.cos(), angle.sin()], -1) * length[..., None] / 2
     there = dice.uniform("there", count) < torch.where(front, scene.occluders, scene.clutter)
     z = depth[:, None] + torch.where(front, -1.6, 1.2 + 3 * dice.uniform("depth", count))
-    cap = torch.stack([torch.full_like(radius, .6), radius * .5, radius], -1).gather(-1, kind[..., None])[..., 0]
+    cap = torch.stack([torch.full_like(radius, 0.6), radius * 0.5, radius], -1).gather(
+        -1, kind[..., None]
+    )[..., 0]
     solid, none = (kind > 0).float(), torch.zeros_like(z)
-    shape = [radius * there, radius * there, cap, cap, z, z, none, none, .25 * solid, -.2 * solid, .5 * solid, .85 - .4 * solid, .2 * solid]
+    shape = [
+        radius * there, radius * there, cap, cap, z, z, none, none, 0.25 * solid, -0.2 * solid,
+        0.5 * solid, 0.85 - 0.4 * solid, 0.2 * solid,
+    ]
     colour = torch.stack([_cloth_colour(dice, f"thing {i}") for i in range(count)], 1)
-    weave = [dice.uniform("hoops", count, high=9) * (kind < 2), dice.uniform("stripes", count, high=4), .5 * (dice.uniform("woven", count) < .35), torch.ones_like(z)]
-    return torch.cat([centre - step, centre + step, torch.stack(shape, -1), colour, torch.stack(weave, -1)], -1)
+    weave = [
+        dice.uniform("hoops", count, high=9) * (kind < 2),
+        dice.uniform("stripes", count, high=4),
+        0.5 * (dice.uniform("woven", count) < 0.35),
+        torch.ones_like(z),
+    ]
+    return torch.cat(
+        [centre - step, centre + step, torch.stack(shape, -1), colour, torch.stack(weave, -1)], -1
+    )
 
 # %% ../nbs/01_synthetic.ipynb #d0138cfd
 def _end_photo(dice, boxes, chance):
-    "The box (B, 4) that is left, and the photograph's edges (B, 4: left, top, right, bottom), where the photograph ends within the person."
+    """The box (B, 4) that is left, and the photograph's edges (B, 4: left, top, right, bottom),
+    where the photograph ends within the person."""
     cut = dice.uniform("cut", 1, low=.1, high=.4) * dice.chance("truncated", chance)[:, None]
-    side = F.one_hot(dice.choice("cut side", [2, 1, 2, 6]), 4)                                      # left, top, right, bottom
+    side = F.one_hot(dice.choice("cut side", [2, 1, 2, 6]), 4)  # left, top, right, bottom
     corners = torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
     inward = torch.cat([boxes[:, 2:], -boxes[:, 2:]], 1) * cut * side
     left = corners + inward
-    edges = torch.where((side > 0) & (cut > 0), left, corners - torch.tensor([9., 9., -9., -9.], device=boxes.device) * boxes[:, 2:].repeat(1, 2))
+    edges = torch.where(
+        (side > 0) & (cut > 0),
+        left,
+        corners
+        - torch.tensor([9.0, 9.0, -9.0, -9.0], device=boxes.device) * boxes[:, 2:].repeat(1, 2),
+    )
     return torch.cat([left[:, :2], left[:, 2:] - left[:, :2]], 1), edges
 
 
 def _zoom(camera, boxes, image_size, size):
-    "Let the box, padded by 1.25, fill `image_size` in the middle of a picture of `size`: the camera changes; also gives the map for points."
+    """Let the box, padded by 1.25, fill `image_size` in the middle of a picture of `size`: the
+    camera changes; also gives the map for points."""
     target = torch.tensor([image_size[1], image_size[0]], device=boxes.device)
-    zoom = (target / (1.25 * boxes[:, 2:])).amin(1)                                                # (B,)
-    shift = torch.tensor([(size[1] - 1) / 2, (size[0] - 1) / 2], device=boxes.device) - (boxes[:, :2] + boxes[:, 2:] / 2) * zoom[:, None]
-    return Camera(camera.rotation, camera.position, camera.focal * zoom, camera.centre * zoom[:, None] + shift), zoom[:, None], shift
+    zoom = (target / (1.25 * boxes[:, 2:])).amin(1)  # (B,)
+    shift = (
+        torch.tensor([(size[1] - 1) / 2, (size[0] - 1) / 2], device=boxes.device)
+        - (boxes[:, :2] + boxes[:, 2:] / 2) * zoom[:, None]
+    )
+    return (
+        Camera(
+            camera.rotation, camera.position, camera.focal * zoom,
+            camera.centre * zoom[:, None] + shift,
+        ),
+        zoom[:, None],
+        shift,
+    )
 
 # %% ../nbs/01_synthetic.ipynb #e581ed8f
 def _paint_scene(dice, bodies, camera, things, size):
     "The picture (B, 4, H, W): red, green, blue and depth."
     height, width = size
-    light = torch.stack([dice.normal("light x", std=.6), -dice.uniform("light y", low=.3, high=1), -dice.uniform("light z", low=.3, high=1)], -1)
-    strokes = project_bodies(bodies, camera, F.normalize(light, dim=-1), dice.uniform("ambient", low=.45, high=.75))
+    light = torch.stack(
+        [
+            dice.normal("light x", std=0.6),
+            -dice.uniform("light y", low=0.3, high=1),
+            -dice.uniform("light z", low=0.3, high=1),
+        ],
+        -1,
+    )
+    strokes = project_bodies(
+        bodies, camera, F.normalize(light, dim=-1), dice.uniform("ambient", low=0.45, high=0.75)
+    )
     tiles = paint_background(dice, camera, height, width)
     paint(tiles, torch.cat([strokes, things], 1), -(-height // TILE), -(-width // TILE))
     return _untile(tiles, height, width)
@@ -808,30 +1324,49 @@ def _grain(device):
 
 
 def _develop(dice, colour, edges):
-    "Pictures (B, 3, H, W) uint8: white balance, exposure, blur, grain; black beyond the photograph's edges (B, 4)."
+    """Pictures (B, 3, H, W) uint8: white balance, exposure, blur, grain; black beyond the
+    photograph's edges (B, 4)."""
     b, _, h, w = colour.shape
-    colour = colour * (dice.uniform("balance", 3, 1, 1, low=.92, high=1.08) * dice.uniform("exposure", 1, 1, 1, low=.85, high=1.2))
-    soft = dice.uniform("soft", 1, 1, 1, low=-.5, high=.4).clamp(min=0)                             # some pictures are a little blurred
-    colour[..., 1:-1] = torch.lerp(colour[..., 1:-1], (colour[..., 2:] + colour[..., :-2]) / 2, soft)
-    colour[:, :, 1:-1] = torch.lerp(colour[:, :, 1:-1], (colour[:, :, 2:] + colour[:, :, :-2]) / 2, soft)
+    colour = colour * (
+        dice.uniform("balance", 3, 1, 1, low=0.92, high=1.08)
+        * dice.uniform("exposure", 1, 1, 1, low=0.85, high=1.2)
+    )
+    # some pictures are a little blurred
+    soft = dice.uniform("soft", 1, 1, 1, low=-.5, high=.4).clamp(min=0)
+    colour[..., 1:-1] = torch.lerp(
+        colour[..., 1:-1], (colour[..., 2:] + colour[..., :-2]) / 2, soft
+    )
+    colour[:, :, 1:-1] = torch.lerp(
+        colour[:, :, 1:-1], (colour[:, :, 2:] + colour[:, :, :-2]) / 2, soft
+    )
     bank, row = _grain(colour.device), (dice.uniform("grain", 1) * 1024).long()
     rows = (row + torch.arange(-(-3 * h * w // 64), device=row.device)) & len(bank) - 1
     grain = bank[rows].flatten(1)[:, :3 * h * w].view(b, 3, h, w)
     colour.addcmul_(grain, dice.uniform("noise", 1, 1, 1, high=.02))
     x, y = torch.arange(w, device=colour.device), torch.arange(h, device=colour.device)
-    inside = ((x >= edges[:, :1]) & (x <= edges[:, 2:3]))[:, None] & ((y >= edges[:, 1:2]) & (y <= edges[:, 3:]))[..., None]   # (B, H, W)
+    # (B, H, W)
+    inside = ((x >= edges[:, :1]) & (x <= edges[:, 2:3]))[:, None] & (
+        (y >= edges[:, 1:2]) & (y <= edges[:, 3:])
+    )[..., None]
     return colour.mul_(inside[:, None]).mul_(255).add_(.5).clamp_(0, 255).to(torch.uint8)
 
 # %% ../nbs/01_synthetic.ipynb #481040b6
 def _read_joints(points, camera, indices, depth, edges):
-    "Joints (B, J, 2), visible and occluded (B, J) from landmarks (B, L, 3) and the picture's depth (B, H, W)."
-    seen = camera.view(points)[:, indices]                                                         # (B, J, 3)
+    """Joints (B, J, 2), visible and occluded (B, J) from landmarks (B, L, 3) and the picture's
+    depth (B, H, W)."""
+    seen = camera.view(points)[:, indices]  # (B, J, 3)
     joints, (h, w) = camera.project(seen), depth.shape[1:]
-    low, high = edges[:, None, :2].clamp(min=0), edges[:, None, 2:].minimum(torch.tensor([w - 1., h - 1.], device=depth.device))
+    low, high = (
+        edges[:, None, :2].clamp(min=0),
+        edges[:, None, 2:].minimum(torch.tensor([w - 1.0, h - 1.0], device=depth.device)),
+    )
     visible = ((joints >= low) & (joints <= high)).all(-1)
     x, y = joints.round().long().clamp(min=0).unbind(-1)
-    surface = depth.flatten(1).gather(1, y.clamp(max=h - 1) * w + x.clamp(max=w - 1))                # (B, J)
-    return joints, visible.to(torch.uint8), (visible & (surface < seen[..., 2] - .17)).to(torch.uint8)
+    surface = depth.flatten(1).gather(1, y.clamp(max=h - 1) * w + x.clamp(max=w - 1))  # (B, J)
+    return (
+        joints, visible.to(torch.uint8),
+        (visible & (surface < seen[..., 2] - 0.17)).to(torch.uint8),
+    )
 
 # %% ../nbs/01_synthetic.ipynb #85bca121
 SLOTS = 4                # people in a picture: the one in the middle and up to three others
@@ -854,12 +1389,17 @@ class SyntheticPeople:
 
 # %% ../nbs/01_synthetic.ipynb #0e954b46
 def _cast(seed, index, slots, pose, scene):
-    "The people of every picture: their dice, slots and pose numbers (B slots,), and bodies (B slots, ...) above the origin."
+    """The people of every picture: their dice, slots and pose numbers (B slots,), and bodies (B
+    slots, ...) above the origin."""
     slot = torch.arange(slots, device=index.device).repeat(len(index))
     dice = Dice(seed, index.repeat_interleave(slots) * slots + slot, "people")
     poses = dice.choice("pose", [1] * len(POSES))
     if pose is not None: poses = torch.where(slot == 0, POSE_NAMES.index(pose), poses)
-    yaw = torch.where(dice.chance("frontal", scene.frontal), dice.uniform("front yaw", low=-50, high=50), dice.uniform("yaw", low=-180, high=180))
+    yaw = torch.where(
+        dice.chance("frontal", scene.frontal),
+        dice.uniform("front yaw", low=-50, high=50),
+        dice.uniform("yaw", low=-180, high=180),
+    )
     return dice, slot, poses, make_bodies(dice, poses, yaw)
 
 
@@ -877,19 +1417,29 @@ def _join(bodies, slots):
 def _stand_around(dice, slot, bodies, scene):
     "Bodies with the other people of a picture beside or behind the first, or absent."
     there = dice.uniform("there") < torch.tensor([1., *scene.distractors], device=slot.device)[slot]
-    side = torch.where(dice.chance("which side", .5), 1., -1.) * dice.uniform("beside", low=.45, high=1.7)
+    side = torch.where(dice.chance("which side", 0.5), 1.0, -1.0) * dice.uniform(
+        "beside", low=0.45, high=1.7
+    )
     by = torch.stack([side, torch.zeros_like(side), dice.uniform("behind", low=-3.5, high=.35)], -1)
-    for name in ("width", "depth", "cap"): setattr(bodies, name, getattr(bodies, name) * there[:, None, None])
+    for name in ("width", "depth", "cap"):
+        setattr(bodies, name, getattr(bodies, name) * there[:, None, None])
     return _join(_move(bodies, by * (slot > 0)[:, None]), SLOTS)
 
 # %% ../nbs/01_synthetic.ipynb #5de33d27
 def _aim(dice, points, scene):
     "A camera (B) looking at the middle of the landmarks (B, L, 3)."
     target = (points.amin(1) + points.amax(1)) / 2
-    distance = points[..., 2].amax(1) - target[:, 2] + 2.1 * 3.2 ** dice.uniform("distance")         # clear of hands and feet that point at us
+    # clear of hands and feet that point at us
+    distance = points[..., 2].amax(1) - target[:, 2] + 2.1 * 3.2 ** dice.uniform("distance")
     high = dice.chance("high camera", scene.high_camera)
-    elevation = torch.where(high, dice.uniform("high elevation", low=20, high=55), dice.uniform("elevation", low=-6, high=22))
-    roll = torch.where(dice.chance("rolled", scene.rolled), dice.uniform("roll", low=-180, high=180), dice.normal("tilt", std=5))
+    elevation = torch.where(
+        high, dice.uniform("high elevation", low=20, high=55),
+        dice.uniform("elevation", low=-6, high=22),
+    )
+    roll = torch.where(
+        dice.chance("rolled", scene.rolled), dice.uniform("roll", low=-180, high=180),
+        dice.normal("tilt", std=5),
+    )
     return aim_camera(target, distance, elevation, roll)
 
 
@@ -898,7 +1448,7 @@ def _make_chunk(index, indices, image_size, seed, size, pose, scene):
     dice = Dice(seed, index, "scene")
     each, slot, poses, bodies = _cast(seed, index, SLOTS, pose, scene)
     bodies = _stand_around(each, slot, bodies, scene)
-    first = bodies.map(lambda t: t[:, :t.shape[1] // SLOTS])                                       # the person in the middle
+    first = bodies.map(lambda t: t[:, :t.shape[1] // SLOTS])  # the person in the middle
     camera = _aim(dice, first.landmarks, scene)
     boxes, edges = _end_photo(dice, body_boxes(first, camera), scene.truncated)
     camera, zoom, shift = _zoom(camera, boxes, image_size, size)
@@ -913,23 +1463,36 @@ def _make_chunk(index, indices, image_size, seed, size, pose, scene):
 def make_people(
     n: int,                                    # how many
     keypoint_set: KeypointSet = COCO17,        # which joints to report
-    image_size: tuple = (128, 96),             # (height, width) that the person's box, padded by 1.25, fills
+    image_size: tuple = (128, 96),  # (height, width) that the person's box, padded by 1.25, fills
     seed: int = 0,
-    margin: float = 1.0,                       # the picture is this much larger than `image_size`, the person in its middle
+    # the picture is this much larger than `image_size`, the person in its middle
+    margin: float = 1.0,
     device: str = "cpu",                       # where pictures are made and stay
-    pose: str | None = None,                   # one of `POSE_NAMES` for everybody; None: all of them
+    pose: str | None = None,  # one of `POSE_NAMES` for everybody; None: all of them
     scene: Scene = Scene(),                    # how hard the pictures are
-    first: int = 0,                            # people first .. first + n - 1 of the endless row that belongs to the seed
+    first: int = 0,  # people first .. first + n - 1 of the endless row that belongs to the seed
 ) -> SyntheticPeople:
-    "Pictures of synthetic people with all joints known. Person k of a seed is the same whatever `n`. Raises `ValueError` for an unknown pose or joint."
-    if pose is not None and pose not in POSES: raise ValueError(f"unknown pose {pose!r}; known poses: {', '.join(POSE_NAMES)}.")
+    """Pictures of synthetic people with all joints known. Person k of a seed is the same whatever
+    `n`. Raises `ValueError` for an unknown pose or joint."""
+    if pose is not None and pose not in POSES:
+        raise ValueError(f"unknown pose {pose!r}; known poses: {', '.join(POSE_NAMES)}.")
     if n < 1 or margin < 1: raise ValueError(f"n={n} and margin={margin}: both must be at least 1.")
     indices, size = landmark_indices(keypoint_set), tuple(round(s * margin) for s in image_size)
     step = max(8, CHUNK // (size[0] * size[1])) * (1 if torch.device(device).type == "cpu" else 8)
-    start = first // step * step                                                                # always whole chunks, so that every bit agrees
-    chunks = [_make_chunk(torch.arange(i, i + step, device=device), indices, image_size, seed, size, pose, scene) for i in range(start, first + n, step)]
-    images, joints, visible, occluded, poses, boxes = (torch.cat(c)[first - start:first - start + n] for c in zip(*chunks))
-    return SyntheticPeople(images, joints, visible, occluded, [POSE_NAMES[p] for p in poses.tolist()], boxes, keypoint_set, margin)
+    start = first // step * step  # always whole chunks, so that every bit agrees
+    chunks = [
+        _make_chunk(
+            torch.arange(i, i + step, device=device), indices, image_size, seed, size, pose, scene
+        )
+        for i in range(start, first + n, step)
+    ]
+    images, joints, visible, occluded, poses, boxes = (
+        torch.cat(c)[first - start : first - start + n] for c in zip(*chunks)
+    )
+    return SyntheticPeople(
+        images, joints, visible, occluded, [POSE_NAMES[p] for p in poses.tolist()], boxes,
+        keypoint_set, margin,
+    )
 
 # %% ../nbs/01_synthetic.ipynb #cd8ce848
 def draw_sheet(
@@ -943,7 +1506,11 @@ def draw_sheet(
     foot = 12 if names else 2
     sheet = Image.new("RGB", (min(n, columns) * (w + 2), -(-n // columns) * (h + foot)), "white")
     for i, picture in enumerate(people.images.permute(0, 2, 3, 1).cpu().numpy()):
-        if keypoint_set is not None: picture = draw_pose(picture, people.joints[i].cpu().numpy(), people.visible[i].cpu().numpy(), keypoint_set)
+        if keypoint_set is not None:
+            picture = draw_pose(
+                picture, people.joints[i].cpu().numpy(), people.visible[i].cpu().numpy(),
+                keypoint_set,
+            )
         x, y = i % columns * (w + 2), i // columns * (h + foot)
         sheet.paste(Image.fromarray(picture), (x, y))
         if names: ImageDraw.Draw(sheet).text((x + 1, y + h), people.pose_names[i], fill="black")
@@ -968,22 +1535,43 @@ def make_photo(
     seed: int = 0,
     index: int = 0,                    # which photograph of this seed
     device: str = "cpu",
-    scene: Scene = Scene(),            # only `clutter`, `high_camera`, `rolled` and `frontal` matter here
+    scene: Scene = Scene(),  # only `clutter`, `high_camera`, `rolled` and `frontal` matter here
 ) -> SyntheticPhoto:
     "A photograph of a row of people with their boxes, as a person detector would give them."
     number, indices = torch.tensor([index], device=device), landmark_indices(keypoint_set)
     dice = Dice(seed, number, "photo")
     each, slot, poses, bodies = _cast(seed, number, people, None, scene)
     x = (slot - (people - 1) / 2) * 1.15 + each.normal("x", std=.12)
-    bodies = _move(bodies, torch.stack([x, torch.zeros_like(x), each.uniform("z", low=-.8, high=.8)], -1))
+    bodies = _move(
+        bodies, torch.stack([x, torch.zeros_like(x), each.uniform("z", low=-0.8, high=0.8)], -1)
+    )
     row = _join(bodies, people)
-    camera = aim_camera(torch.tensor([[0., .8, 0.]], device=device), 2.5 + .9 * people + 2 * dice.uniform("distance"),
-                        dice.uniform("elevation", low=2, high=18), dice.normal("tilt", std=3))
+    camera = aim_camera(
+        torch.tensor([[0.0, 0.8, 0.0]], device=device),
+        2.5 + 0.9 * people + 2 * dice.uniform("distance"),
+        dice.uniform("elevation", low=2, high=18),
+        dice.normal("tilt", std=3),
+    )
     camera, _, _ = _zoom(camera, body_boxes(row, camera), image_size, image_size)
-    every = Camera(*(t.expand(people, *t.shape[1:]) for t in (camera.rotation, camera.position, camera.focal, camera.centre)))
+    every = Camera(
+        *(
+            t.expand(people, *t.shape[1:])
+            for t in (camera.rotation, camera.position, camera.focal, camera.centre)
+        )
+    )
     boxes, z = body_boxes(bodies, every), camera.view(row.landmarks)[..., 2].mean(1)
-    things = clutter(dice, body_boxes(row, camera), z + 1, image_size, Scene(clutter=scene.clutter, occluders=0))
+    things = clutter(
+        dice, body_boxes(row, camera), z + 1, image_size, Scene(clutter=scene.clutter, occluders=0)
+    )
     picture = _paint_scene(dice, row, camera, things, image_size)
     edges = torch.tensor([[-1., -1., 1e4, 1e4]], device=device)
-    found = _read_joints(bodies.landmarks, every, indices, picture[:, 3].expand(people, -1, -1), edges.expand(people, -1))
-    return SyntheticPhoto(_develop(dice, picture[:, :3], edges)[0], *found, [POSE_NAMES[p] for p in poses.tolist()], boxes)
+    found = _read_joints(
+        bodies.landmarks, every, indices, picture[:, 3].expand(people, -1, -1),
+        edges.expand(people, -1),
+    )
+    return SyntheticPhoto(
+        _develop(dice, picture[:, :3], edges)[0],
+        *found,
+        [POSE_NAMES[p] for p in poses.tolist()],
+        boxes,
+    )

@@ -30,15 +30,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from .datasets import write_whole
-from .tokens import BasicBlock, HRNet, Pixels, PoseTokens, Pyramid, Stem, conv_step, in_inference, join_patches
+from dppt_nb.tokens import (
+    BasicBlock, HRNet, Pixels, PoseTokens, Pyramid, Stem, conv_step, in_inference, join_patches,
+)
 
 # %% ../nbs/07_tokenpose.ipynb #ecbc1eaa
 class Attention(nn.Module):
-    "Multi-head self-attention over all tokens (TokenPose, Sec. 3.2); fused but for the rows of weights that are asked for."
+    """Multi-head self-attention over all tokens (TokenPose, Sec. 3.2); fused but for the rows of
+    weights that are asked for."""
     def __init__(self,
         width: int, # channels of a token
         heads: int, # attention maps a layer; each works on width/heads channels
-        scale: str = "head", # scores are divided by the root of the "head" width or of the "model" width
+        # scores are divided by the root of the "head" width or of the "model" width
+        scale: str = "head",
     ):
         super().__init__()
         self.heads, self.scale = heads, (width // heads if scale == "head" else width) ** -0.5
@@ -48,15 +52,19 @@ class Attention(nn.Module):
     def forward(self,
         x: Tensor, # (B, T, width) tokens
         rows: int = 0, # the weights of the first `rows` tokens are wanted too
-    ) -> tuple[Tensor, Tensor | None]: # (B, T, width) mixed, and weights (B, heads, rows or T, T), or None
+    # (B, T, width) mixed, and weights (B, heads, rows or T, T), or None
+    ) -> tuple[Tensor, Tensor | None]:
         B, T, width = x.shape
-        q, k, v = self.qkv(x).view(B, T, 3, self.heads, -1).permute(2, 0, 3, 1, 4)    # (B, heads, T, width/heads) each
+        # (B, heads, T, width/heads) each
+        q, k, v = self.qkv(x).view(B, T, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         rows, weights, mixed = rows if self.fuse(q) else T, None, []
         if rows:
-            weights = (q[:, :, :rows] * self.scale @ k.mT).softmax(-1, dtype=torch.float32)    # (B, heads, rows, T)
+            # (B, heads, rows, T)
+            weights = (q[:, :, :rows] * self.scale @ k.mT).softmax(-1, dtype=torch.float32)
             mixed.append(weights.to(v.dtype) @ v)
-        if rows < T: mixed.append(F.scaled_dot_product_attention(q[:, :, rows:], k, v, scale=self.scale))
-        mixed = mixed[0] if len(mixed) == 1 else torch.cat(mixed, 2)                  # (B, heads, T, width/heads)
+        if rows < T:
+            mixed.append(F.scaled_dot_product_attention(q[:, :, rows:], k, v, scale=self.scale))
+        mixed = mixed[0] if len(mixed) == 1 else torch.cat(mixed, 2)  # (B, heads, T, width/heads)
         return self.out(mixed.transpose(1, 2).reshape(B, T, width)), weights
 
     def fuse(self, q: Tensor) -> bool:
@@ -65,7 +73,8 @@ class Attention(nn.Module):
 
 # %% ../nbs/07_tokenpose.ipynb #5aa65cd5
 class Block(nn.Module):
-    "One encoder layer: attention, then an MLP, each on normalised tokens and added to what came in (pre-norm)."
+    """One encoder layer: attention, then an MLP, each on normalised tokens and added to what came
+    in (pre-norm)."""
     def __init__(self,
         width: int, # channels of a token
         heads: int, # attention maps
@@ -74,11 +83,15 @@ class Block(nn.Module):
     ):
         super().__init__()
         hidden = int(width * mlp_ratio)
-        self.attention_norm, self.attention = nn.LayerNorm(width), Attention(width, heads, attention_scale)
+        self.attention_norm, self.attention = (
+            nn.LayerNorm(width),
+            Attention(width, heads, attention_scale),
+        )
         self.mlp_norm = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
-    def attend(self, x: Tensor, rows: int = 0) -> tuple[Tensor, Tensor | None]: # tokens (B, T, width), weights as in `Attention`
+    # tokens (B, T, width), weights as in `Attention`
+    def attend(self, x: Tensor, rows: int = 0) -> tuple[Tensor, Tensor | None]:
         "The first half: what each token heard from the others is added."
         mixed, weights = self.attention(self.attention_norm(x), rows)
         return x + mixed, weights
@@ -94,7 +107,8 @@ class Block(nn.Module):
 def patch_scores(
     shares: Tensor, # (B, heads, J, N) attention of keypoint tokens to patches
 ) -> Tensor:        # (B, N)
-    "How much a patch matters: the attention of all keypoint tokens, mean over heads, sum over keypoints (PPT, released code)."
+    """How much a patch matters: the attention of all keypoint tokens, mean over heads, sum over
+    keypoints (PPT, released code)."""
     return shares.mean(1).sum(1)
 
 def keep_top(
@@ -117,7 +131,8 @@ def take_patches(
 
 # %% ../nbs/07_tokenpose.ipynb #84c2d97d
 class Encoder(nn.Module):
-    "A loop over blocks; before every layer but the first of a stage the position code is added again (`sine-full`)."
+    """A loop over blocks; before every layer but the first of a stage the position code is added
+    again (`sine-full`)."""
     def __init__(self,
         width: int, # channels of a token
         depth: int, # layers
@@ -125,22 +140,30 @@ class Encoder(nn.Module):
         mlp_ratio: float = 3, # hidden channels of the MLP, as a multiple of width
         attention_scale: str = "head", # "head" or "model", see `Attention`
         stages: int = 1, # equal parts of the depth, after each of which the tokens go to the head
-        prune_at: tuple[int, ...] = (), # layers, counted from 0, in which patches are dropped (PPT, released code)
-        keep_ratio: float = 1.0, # share of the patches that stays in such a layer; may be set at any time
+        # layers, counted from 0, in which patches are dropped (PPT, released code)
+        prune_at: tuple[int, ...] = (),
+        # share of the patches that stays in such a layer; may be set at any time
+        keep_ratio: float = 1.0,
     ):
         super().__init__()
         self.stage_depth, self.prune_at, self.keep_ratio = depth // stages, prune_at, keep_ratio
-        self.score = patch_scores                                             # 08_pruning tries others in its place
-        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio, attention_scale) for _ in range(depth))
+        self.score = patch_scores  # 08_pruning tries others in its place
+        self.blocks = nn.ModuleList(
+            Block(width, heads, mlp_ratio, attention_scale) for _ in range(depth)
+        )
 
     def forward(self,
         x: Tensor, # (B, J + K, width) tokens, keypoint tokens first
         code: Tensor, # (1 or B, J + K, width) position code, zero for keypoint tokens
-        kept: Tensor | None = None, # (B, K) which patches of the grid these are; not needed where none is dropped
+        # (B, K) which patches of the grid these are; not needed where none is dropped
+        kept: Tensor | None = None,
         prune: bool = True, # drop patches in the layers of `prune_at`
-        record: list | None = None, # collects of each layer: tokens, attention weights, which patches these see, which go on
-        look: tuple[int, ...] | None = None, # record only the keypoint rows of attention, in these layers; None: all of it
-    ) -> tuple[list[Tensor], Tensor | None]: # tokens at the end of each stage, and `kept` at the end of all
+        # collects of each layer: tokens, attention weights, which patches these see, which go on
+        record: list | None = None,
+        # record only the keypoint rows of attention, in these layers; None: all of it
+        look: tuple[int, ...] | None = None,
+    # tokens at the end of each stage, and `kept` at the end of all
+    ) -> tuple[list[Tensor], Tensor | None]:
         ends, prune_at = [], self.prune_at if prune else ()
         for i, block in enumerate(self.blocks):
             if i % self.stage_depth: x = x + code
@@ -149,7 +172,8 @@ class Encoder(nn.Module):
             x, weights = block.attend(x, max(noted, self.num_keypoints(x, kept) if count else 0))
             if count: x, code, kept = self.drop(x, code, kept, weights, count)
             x = block.think(x)
-            if record is not None: record.append((x, weights[:, :, :noted] if noted else None, seen, kept))
+            if record is not None:
+                record.append((x, weights[:, :, :noted] if noted else None, seen, kept))
             if (i + 1) % self.stage_depth == 0: ends.append(x)
         return ends, kept
 
@@ -158,24 +182,31 @@ class Encoder(nn.Module):
         return x.shape[1] - kept.shape[1]
 
     def count(self, kept: Tensor) -> int | None:
-        "How many patches stay; None if all do, so that a ratio of 1 is exactly the unpruned network."
+        """How many patches stay; None if all do, so that a ratio of 1 is exactly the unpruned
+        network."""
         count = math.ceil(kept.shape[1] * self.keep_ratio)
         return count if count < kept.shape[1] else None
 
     def noted(self, x: Tensor, kept: Tensor, layer: int, look: tuple[int, ...] | None) -> int:
-        "Rows of a layer's attention that a record keeps: all, or the keypoint tokens' in the layers to look at."
+        """Rows of a layer's attention that a record keeps: all, or the keypoint tokens' in the
+        layers to look at."""
         if look is None: return x.shape[1]
         return self.num_keypoints(x, kept) if layer in look else 0
 
-    def drop(self, x: Tensor, code: Tensor, kept: Tensor, weights: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        "Only the patches with the highest scores go on, with their codes and their places in the grid."
+    def drop(
+        self, x: Tensor, code: Tensor, kept: Tensor, weights: Tensor, count: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Only the patches with the highest scores go on, with their codes and their places in the
+        grid."""
         J = self.num_keypoints(x, kept)
-        stay = keep_top(self.score(weights[:, :, :J, J:].detach()), count)         # (B, count) among those that are left
+        # (B, count) among those that are left
+        stay = keep_top(self.score(weights[:, :, :J, J:].detach()), count)
         return take_patches(x, stay, J), take_patches(code, stay, J), kept.gather(1, stay)
 
 # %% ../nbs/07_tokenpose.ipynb #708ad55c
 class HeatmapHead(nn.Sequential):
-    "The papers' head: every keypoint token is mapped to all pixels of its heatmap (TokenPose, Sec. 3.2)."
+    """The papers' head: every keypoint token is mapped to all pixels of its heatmap (TokenPose,
+    Sec. 3.2)."""
     def __init__(self,
         width: int, # channels of a keypoint token
         heatmap_size: tuple[int, int], # height and width
@@ -185,8 +216,15 @@ class HeatmapHead(nn.Sequential):
         wide = (nn.Linear(width, hidden), nn.LayerNorm(hidden)) if width <= hidden / 2 else ()
         super().__init__(nn.LayerNorm(width), *wide, nn.Linear(hidden if wide else width, pixels))
 
-    def forward(self, keypoint_tokens: Tensor, patch_tokens: Tensor, maps: list[Tensor], kept: Tensor | None = None) -> Tensor:
-        "Heatmaps (B, J, h, w) from the keypoint tokens (B, J, width) alone; the other arguments are those of `DotHead`."
+    def forward(
+        self,
+        keypoint_tokens: Tensor,
+        patch_tokens: Tensor,
+        maps: list[Tensor],
+        kept: Tensor | None = None,
+    ) -> Tensor:
+        """Heatmaps (B, J, h, w) from the keypoint tokens (B, J, width) alone; the other arguments
+        are those of `DotHead`."""
         return super().forward(keypoint_tokens).unflatten(2, self.heatmap_size)
 
     def heatmaps(self, logits: Tensor) -> Tensor: # (B, J, h, w) -> same
@@ -195,32 +233,47 @@ class HeatmapHead(nn.Sequential):
 
 # %% ../nbs/07_tokenpose.ipynb #4f3bf9bf
 class DotHead(nn.Module):
-    "Our addition: a heatmap is the product of a keypoint token with every pixel's features (as in MaskFormer, Sec. 3.2)."
+    """Our addition: a heatmap is the product of a keypoint token with every pixel's features (as in
+    MaskFormer, Sec. 3.2)."""
     def __init__(self,
         width: int,                    # channels of a patch token
         stages: int,                   # keypoint tokens are this many times as wide
         channels: int,                 # channels in which tokens and pixels are compared
-        map_channels: tuple[int, ...], # channels of the backbone's maps that are finer than the patches
+        # channels of the backbone's maps that are finer than the patches
+        map_channels: tuple[int, ...],
         grid: tuple[int, int],         # patches down and across
         patch_size: tuple[int, int],   # in cells of the map from which they were cut
-        sigma: float = 2.0,            # heatmap pixels: an ideal answer is a Gaussian of this spread, its peak 1
+        # heatmap pixels: an ideal answer is a Gaussian of this spread, its peak 1
+        sigma: float = 2.0,
     ):
         super().__init__()
-        self.grid, self.patch_size, self.sigma, self.scale = grid, patch_size, sigma, channels ** -0.5
-        self.query = nn.Sequential(nn.LayerNorm(width * stages), nn.Linear(width * stages, width), nn.GELU(),
-                                   nn.Linear(width, channels))
-        self.from_patches = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, math.prod(patch_size) * channels))
+        self.grid, self.patch_size, self.sigma, self.scale = grid, patch_size, sigma, channels**-0.5
+        self.query = nn.Sequential(
+            nn.LayerNorm(width * stages), nn.Linear(width * stages, width), nn.GELU(),
+            nn.Linear(width, channels),
+        )
+        self.from_patches = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, math.prod(patch_size) * channels)
+        )
         self.from_maps = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in map_channels)
         self.smooth = nn.ModuleList(conv_step(channels, channels, 1) for _ in map_channels[1:])
 
-    def pixels(self, patch_tokens: Tensor, maps: list[Tensor], kept: Tensor | None = None) -> Tensor: # -> (B, channels, h, w)
-        "Features of every pixel: patch tokens (B, K, width) laid out again, then refined by one finer map after the other."
+    # -> (B, channels, h, w)
+    def pixels(
+        self, patch_tokens: Tensor, maps: list[Tensor], kept: Tensor | None = None
+    ) -> Tensor:
+        """Features of every pixel: patch tokens (B, K, width) laid out again, then refined by one
+        finer map after the other."""
         x, patches = self.from_patches(patch_tokens), math.prod(self.grid)
-        if x.shape[1] < patches:                                                        # dropped ones are silent
-            x = x.new_zeros(x.shape[0], patches, x.shape[2]).scatter(1, kept[..., None].expand_as(x), x)
+        if x.shape[1] < patches:  # dropped ones are silent
+            x = x.new_zeros(x.shape[0], patches, x.shape[2]).scatter(
+                1, kept[..., None].expand_as(x), x
+            )
         x = join_patches(x, self.grid, self.patch_size)
         for level in reversed(range(len(self.from_maps))):
-            x = F.interpolate(x, maps[level].shape[2:], mode="bilinear") + self.from_maps[level](maps[level])
+            x = F.interpolate(x, maps[level].shape[2:], mode="bilinear") + self.from_maps[level](
+                maps[level]
+            )
             if level: x = self.smooth[level - 1](x)
         return x
 
@@ -228,10 +281,11 @@ class DotHead(nn.Module):
         keypoint_tokens: Tensor,     # (B, J, stages * width)
         patch_tokens: Tensor,        # (B, K, width)
         maps: list[Tensor],          # of the backbone, the finest first
-        kept: Tensor | None = None,  # (B, K) which patches of the grid these are, if some were dropped
+        # (B, K) which patches of the grid these are, if some were dropped
+        kept: Tensor | None = None,
     ) -> Tensor:                     # (B, J, h, w)
         pixels = self.pixels(patch_tokens, maps, kept)
-        query = self.query(keypoint_tokens) * self.scale                                # (B, J, channels)
+        query = self.query(keypoint_tokens) * self.scale  # (B, J, channels)
         return (query @ pixels.flatten(2)).unflatten(2, pixels.shape[2:])
 
     def heatmaps(self, logits: Tensor) -> Tensor: # (B, J, h, w) -> same, float32
@@ -241,7 +295,8 @@ class DotHead(nn.Module):
 
 # %% ../nbs/07_tokenpose.ipynb #5ed545a0
 class RegressionHead(nn.Sequential):
-    "Two coordinates and two spreads from every keypoint token (SDPose-Reg, Sec. 4.1.2; DistilPose's TokenReg)."
+    """Two coordinates and two spreads from every keypoint token (SDPose-Reg, Sec. 4.1.2;
+    DistilPose's TokenReg)."""
     def __init__(self,
         width: int, # channels of a keypoint token
         heatmap_size: tuple[int, int], # height and width of the heatmaps it is drawn as
@@ -250,16 +305,26 @@ class RegressionHead(nn.Sequential):
         super().__init__(nn.LayerNorm(width), nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, 4))
         self.heatmap_size, self.sigma = heatmap_size, sigma
 
-    def forward(self, keypoint_tokens: Tensor, patch_tokens: Tensor, maps: list[Tensor], kept: Tensor | None = None) -> Tensor:
-        "(B, J, 4) from the keypoint tokens alone: x, y as shares of width and height, then the logits of their spreads."
+    def forward(
+        self,
+        keypoint_tokens: Tensor,
+        patch_tokens: Tensor,
+        maps: list[Tensor],
+        kept: Tensor | None = None,
+    ) -> Tensor:
+        """(B, J, 4) from the keypoint tokens alone: x, y as shares of width and height, then the
+        logits of their spreads."""
         told = super().forward(keypoint_tokens)
-        return torch.cat((told[..., :2] + 0.5, told[..., 2:]), -1)                      # a fresh head points at the middle
+        # a fresh head points at the middle
+        return torch.cat((told[..., :2] + 0.5, told[..., 2:]), -1)
 
     def heatmaps(self, logits: Tensor) -> Tensor: # (B, J, 4) -> (B, J, h, w) float32
         "A Gaussian at the place that is pointed to; its height is the confidence."
-        x, y, *spreads = logits.float().unbind(-1)                                      # (B, J) each
+        x, y, *spreads = logits.float().unbind(-1)  # (B, J) each
         height, width = self.heatmap_size
-        along = lambda share, size: (torch.arange(size, device=share.device) + .5 - share[..., None] * size) / self.sigma
+        along = lambda share, size: (
+            (torch.arange(size, device=share.device) + 0.5 - share[..., None] * size) / self.sigma
+        )
         bell = lambda share, size: (-along(share, size).square() / 2).exp()
         sure = 1 - torch.stack(spreads).sigmoid().mean(0)
         return sure[..., None, None] * bell(y, height)[..., :, None] * bell(x, width)[..., None, :]
@@ -267,31 +332,37 @@ class RegressionHead(nn.Sequential):
 # %% ../nbs/07_tokenpose.ipynb #7ab592fb
 @dataclasses.dataclass(frozen=True)
 class PoseConfig:
-    "All that tells one pose transformer from another; `PoseConfig(**dataclasses.asdict(config))` restores it, through JSON too."
+    """All that tells one pose transformer from another; `PoseConfig(**dataclasses.asdict(config))`
+    restores it, through JSON too."""
     name: str = "tokenpose_s_v1"              # row of the table that it came from
     num_keypoints: int = 17                   # keypoint tokens and heatmaps
     image_size: tuple[int, int] = (256, 192)  # height and width in pixels
-    backbone: str = "stem"                    # "stem", "hrnet_w32", "hrnet_w48", "pixels" or "pyramid"
-    patch_size: tuple[int, int] = (4, 3)      # height and width of a patch, in cells of the backbone's coarsest map
+    backbone: str = "stem"  # "stem", "hrnet_w32", "hrnet_w48", "pixels" or "pyramid"
+    # height and width of a patch, in cells of the backbone's coarsest map
+    patch_size: tuple[int, int] = (4, 3)
     width: int = 192                          # channels of a token
     depth: int = 12                           # encoder layers
-    stages: int = 1                           # equal parts of the depth whose keypoint tokens the head reads side by side
+    stages: int = 1  # equal parts of the depth whose keypoint tokens the head reads side by side
     heads: int = 8                            # attention maps a layer
     mlp_ratio: float = 3.0                    # hidden channels of the MLP over width
-    attention_scale: str = "head"             # scores are divided by the root of the "head" or of the "model" width
-    head: str = "mlp"                         # "mlp": the papers' head; "dot": ours; "regression": SDPose-Reg's
+    # scores are divided by the root of the "head" or of the "model" width
+    attention_scale: str = "head"
+    head: str = "mlp"  # "mlp": the papers' head; "dot": ours; "regression": SDPose-Reg's
     head_channels: int = 64                   # channels in which the dot head compares
-    head_sigma: float = 2.0                   # heatmap pixels: spread of the dot head's ideal answer, of the regression head's drawing
-    pyramid_blocks: int = 2                   # residual blocks at each of the pyramid's two coarse sizes
+    # heatmap pixels: spread of the dot head's ideal answer, of the regression head's drawing
+    head_sigma: float = 2.0
+    pyramid_blocks: int = 2  # residual blocks at each of the pyramid's two coarse sizes
     init: str = "released"                    # start values, see `init_weights`
     prune_at: tuple[int, ...] = ()            # layers, counted from 0, in which patches are dropped
     keep_ratio: float = 0.7                   # share of the patches that stays in each of them
     cycles: int = 1                           # passes through the encoder in training
-    hrnet_bottleneck: int = 64                # channels inside HRNet's stage 1; 32 in the B models of the SDPose release
+    # channels inside HRNet's stage 1; 32 in the B models of the SDPose release
+    hrnet_bottleneck: int = 64
 
     def __post_init__(self):
         check_types(self)
-        for field in ("image_size", "patch_size", "prune_at"): object.__setattr__(self, field, tuple(getattr(self, field)))
+        for field in ("image_size", "patch_size", "prune_at"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
         check_config(self)
 
     @property
@@ -307,25 +378,41 @@ class PoseConfig:
     @property
     def grid(self) -> tuple[int, int]:
         "Patches down and across."
-        return tuple(side // (self.stride * patch) for side, patch in zip(self.image_size, self.patch_size))
+        return tuple(
+            side // (self.stride * patch) for side, patch in zip(self.image_size, self.patch_size)
+        )
 
 # %% ../nbs/07_tokenpose.ipynb #a3e88802
-CHOICES = {"backbone": ("stem", "hrnet_w32", "hrnet_w48", "pixels", "pyramid"), "attention_scale": ("head", "model"),
-           "head": ("mlp", "dot", "regression"), "init": ("released", "residual")}
+CHOICES = {
+    "backbone": ("stem", "hrnet_w32", "hrnet_w48", "pixels", "pyramid"),
+    "attention_scale": ("head", "model"),
+    "head": ("mlp", "dot", "regression"),
+    "init": ("released", "residual"),
+}
 
 def check_types(config) -> None:
-    "Refuse values of the wrong kind: words for numbers, one number for two, and what is not positive."
+    """Refuse values of the wrong kind: words for numbers, one number for two, and what is not
+    positive."""
     for field in dataclasses.fields(config):
         value, default = getattr(config, field.name), field.default
         numbers = list(value) if isinstance(value, (tuple, list)) else [value]
         whole = all(isinstance(number, int) for number in numbers)
-        if isinstance(default, str): ok, wanted = isinstance(value, str), "a word"
-        elif default == (): ok, wanted = isinstance(value, (tuple, list)) and whole, "a list of layers"
-        elif isinstance(default, tuple): ok, wanted = isinstance(value, (tuple, list)) and len(value) == 2 and whole, "two numbers"
-        elif isinstance(default, float): ok, wanted = isinstance(value, (int, float)) and math.isfinite(value), "a number"
-        else: ok, wanted = isinstance(value, int), "a whole number"
+        if isinstance(default, str):
+            ok, wanted = isinstance(value, str), "a word"
+        elif default == ():
+            ok, wanted = isinstance(value, (tuple, list)) and whole, "a list of layers"
+        elif isinstance(default, tuple):
+            ok, wanted = (
+                isinstance(value, (tuple, list)) and len(value) == 2 and whole,
+                "two numbers",
+            )
+        elif isinstance(default, float):
+            ok, wanted = isinstance(value, (int, float)) and math.isfinite(value), "a number"
+        else:
+            ok, wanted = isinstance(value, int), "a whole number"
         if not ok: raise ValueError(f"{field.name} is {value!r}; it must be {wanted}")
-        if wanted not in ("a word", "a list of layers") and min(numbers) <= 0: raise ValueError(f"{field.name} is {value}; it must be positive")
+        if wanted not in ("a word", "a list of layers") and min(numbers) <= 0:
+            raise ValueError(f"{field.name} is {value}; it must be positive")
 
 # %% ../nbs/07_tokenpose.ipynb #7689e6c9
 def check_config(config) -> None:
@@ -333,32 +420,57 @@ def check_config(config) -> None:
     def refuse(sentence): raise ValueError(sentence)
     for field, choices in CHOICES.items():
         value = getattr(config, field)
-        if value not in choices: refuse(f"{field} is {value!r}; it must be one of {', '.join(choices)}")
-    (height, width), (down, across) = config.image_size, (config.stride * patch for patch in config.patch_size)
+        if value not in choices:
+            refuse(f"{field} is {value!r}; it must be one of {', '.join(choices)}")
+    (height, width), (down, across) = (
+        config.image_size,
+        (config.stride * patch for patch in config.patch_size),
+    )
     if height % down or width % across or height % 4 or width % 4:
-        refuse(f"an image of {height} x {width} pixels does not divide into patches of {down} x {across} pixels; "
-               "choose another image_size or patch_size")
+        refuse(
+            f"an image of {height} x {width} pixels does not divide into patches of "
+            f"{down} x {across} pixels; "
+            "choose another image_size or patch_size"
+        )
     if config.width % config.heads or config.width % 4:
-        refuse(f"a width of {config.width} does not divide into {config.heads} heads and 4 parts of the position code; "
-               "choose another width or heads")
+        refuse(
+            f"a width of {config.width} does not divide into {config.heads} heads and 4 "
+            "parts of the position code; "
+            "choose another width or heads"
+        )
     if config.depth % config.stages:
-        refuse(f"{config.depth} layers do not divide into {config.stages} stages; choose another depth or stages")
+        refuse(
+            f"{config.depth} layers do not divide into {config.stages} stages; choose "
+            "another depth or stages"
+        )
     if wrong := [layer for layer in config.prune_at if not 0 <= layer < config.depth]:
-        refuse(f"prune_at names layer {wrong[0]}, but the {config.depth} layers are counted from 0; choose another prune_at")
-    if config.keep_ratio > 1: refuse(f"keep_ratio is {config.keep_ratio}; it must be above 0 and at most 1")
+        refuse(
+            f"prune_at names layer {wrong[0]}, but the {config.depth} layers are "
+            "counted from 0; choose another prune_at"
+        )
+    if config.keep_ratio > 1:
+        refuse(f"keep_ratio is {config.keep_ratio}; it must be above 0 and at most 1")
     if config.head == "dot" and config.backbone == "pixels":
-        refuse("head='dot' needs a map at a quarter of the image size, which backbone='pixels' does not have; choose backbone='stem'")
+        refuse(
+            "head='dot' needs a map at a quarter of the image size, which "
+            "backbone='pixels' does not have; choose backbone='stem'"
+        )
 
 # %% ../nbs/07_tokenpose.ipynb #c210e550
 @dataclasses.dataclass
 class Trace:
     "What a pass leaves behind; the first index is the cycle, the second the layer, counted from 0."
     heatmaps: list # [cycle] (B, J, h, w)
-    logits: list # [cycle] the head's raw output, for losses: (B, J, h, w), of the regression head (B, J, 4)
+    # [cycle] the head's raw output, for losses: (B, J, h, w), of the regression head (B, J, 4)
+    logits: list
     keypoint_tokens: list # [cycle][layer] (B, J, width), after the layer
     patch_tokens: list # [cycle][layer] (B, K, width), after the layer
-    attention: list # [cycle][layer] (B, heads, tokens, tokens), rows sum to 1, keypoint tokens first; with `look` (B, heads, J, tokens) or None
-    seen: list # [cycle][layer] (B, N) int64: which patches of the original grid the last N columns of the attention are
+    # [cycle][layer] (B, heads, tokens, tokens), rows sum to 1, keypoint tokens first; with `look`
+    # (B, heads, J, tokens) or None
+    attention: list
+    # [cycle][layer] (B, N) int64: which patches of the original grid the last N columns of the
+    # attention are
+    seen: list
     kept: list # [cycle][layer] (B, K) int64: which patches of the original grid the layer ends with
 
 # %% ../nbs/07_tokenpose.ipynb #5536221c
@@ -366,23 +478,36 @@ MODEL_CARD = """---
 {{ card_data }}
 ---
 
-A pose transformer of dppt-nb. `config.json` says how it is built and how many keypoints it finds in images of which size; `model.safetensors` holds its weights.
+A pose transformer of dppt-nb. `config.json` says how it is built and how many keypoints it finds
+in images of which size; `model.safetensors` holds its weights.
 
     from dppt_nb.tokenpose import PoseTransformer
     model = PoseTransformer.from_pretrained(folder)   # or its name on the Hugging Face Hub
-    heatmaps = model(images)                          # (B, 3, H, W) float, ImageNet-normalised -> (B, keypoints, H/4, W/4)
+    # (B, 3, H, W) float, ImageNet-normalised -> (B, keypoints, H/4, W/4)
+    heatmaps = model(images)
 """
 
-class PoseTransformer(nn.Module, PyTorchModelHubMixin, library_name="dppt-nb", pipeline_tag="keypoint-detection", model_card_template=MODEL_CARD):
-    "Backbone, tokens, encoder, head: TokenPose and all that is built on it; which one is said by the `PoseConfig`."
+class PoseTransformer(
+    nn.Module, PyTorchModelHubMixin, library_name="dppt-nb", pipeline_tag="keypoint-detection",
+    model_card_template=MODEL_CARD,
+):
+    """Backbone, tokens, encoder, head: TokenPose and all that is built on it; which one is said by
+    the `PoseConfig`."""
     def __init__(self, config: PoseConfig):
         super().__init__()
-        self.config, self.about = config, {}                                        # about: more to keep beside it, such as a recipe
-        self.num_keypoints, self.image_size, self.heatmap_size = config.num_keypoints, config.image_size, config.heatmap_size
+        self.config, self.about = config, {}  # about: more to keep beside it, such as a recipe
+        self.num_keypoints, self.image_size, self.heatmap_size = (
+            config.num_keypoints, config.image_size, config.heatmap_size,
+        )
         self.backbone = make_backbone(config)
-        self.tokens = PoseTokens(self.backbone.channels[-1], config.grid, config.patch_size, config.width, config.num_keypoints)
-        self.encoder = Encoder(config.width, config.depth, config.heads, config.mlp_ratio, config.attention_scale,
-                               config.stages, config.prune_at, config.keep_ratio)
+        self.tokens = PoseTokens(
+            self.backbone.channels[-1], config.grid, config.patch_size, config.width,
+            config.num_keypoints,
+        )
+        self.encoder = Encoder(
+            config.width, config.depth, config.heads, config.mlp_ratio, config.attention_scale,
+            config.stages, config.prune_at, config.keep_ratio,
+        )
         self.head = make_head(config, self.backbone)
         init_weights(self)
 
@@ -390,17 +515,20 @@ class PoseTransformer(nn.Module, PyTorchModelHubMixin, library_name="dppt-nb", p
         images: Tensor, # (B, 3, H, W) float, ImageNet-normalised
         logits: bool = False, # the head's raw output, for losses; the same for the papers' head
     ) -> Tensor: # (B, J, H/4, W/4) heatmaps
-        x, maps = self.start_in_pieces(self.check_images(images))                   # (B, J + patches, width)
+        x, maps = self.start_in_pieces(self.check_images(images))  # (B, J + patches, width)
         ends, kept = self.encoder(x, self.tokens.code, self.all_patches(x))
         raw = self.head(*self.read(ends), maps, kept)
         return raw if logits else self.head.heatmaps(raw)
 
     def trace(self,
         images: Tensor, # (B, 3, H, W) float, ImageNet-normalised
-        cycles: int | None = None, # passes through the encoder; the configuration's number unless given
-        look: tuple[int, ...] | None = None, # record only the keypoint rows of attention, in these layers; None: all of it
+        # passes through the encoder; the configuration's number unless given
+        cycles: int | None = None,
+        # record only the keypoint rows of attention, in these layers; None: all of it
+        look: tuple[int, ...] | None = None,
     ) -> Trace:
-        "The same weights, run so that tokens, attention and surviving patches are recorded; gradients flow as usual."
+        """The same weights, run so that tokens, attention and surviving patches are recorded;
+        gradients flow as usual."""
         self.check_pass(cycles := self.config.cycles if cycles is None else cycles, look)
         (x, maps), code = self.start(self.check_images(images)), self.tokens.code
         kept, trace = self.all_patches(x), Trace([], [], [], [], [], [], [])
@@ -409,33 +537,43 @@ class PoseTransformer(nn.Module, PyTorchModelHubMixin, library_name="dppt-nb", p
             ends, kept = self.encoder(x, code, kept, cycle == 0, record, look)
             trace.logits.append(self.head(*self.read(ends), maps, kept))
             trace.heatmaps.append(self.head.heatmaps(trace.logits[-1]))
-            tokens, attention, seen, left = map(list, zip(*record))                 # each one entry a layer
+            tokens, attention, seen, left = map(list, zip(*record))  # each one entry a layer
             trace.keypoint_tokens.append([t[:, :self.num_keypoints] for t in tokens])
             trace.patch_tokens.append([t[:, self.num_keypoints:] for t in tokens])
-            trace.attention.append(attention); trace.seen.append(seen); trace.kept.append(left)
+            trace.attention.append(attention)
+            trace.seen.append(seen)
+            trace.kept.append(left)
             x, code = ends[-1], take_patches(self.tokens.code, kept, self.num_keypoints)
         return trace
 
-    def start(self, images: Tensor) -> tuple[Tensor, list[Tensor]]: # (B, J + patches, width) tokens, and the backbone's maps
+    # (B, J + patches, width) tokens, and the backbone's maps
+    def start(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         "Backbone and embedding."
         maps = self.backbone(images)
         return self.tokens(maps[-1]), maps
 
     def start_in_pieces(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        "The same; in inference on a CPU a few images at a time, and maps that the head does not read are dropped."
-        if torch.compiler.is_compiling() or not in_inference(self, images): return self.start(images)
-        few = max(1, torch.get_num_threads() * 2 ** 17 // math.prod(self.image_size))               # 2 of 256 x 192 in a thread
+        """The same; in inference on a CPU a few images at a time, and maps that the head does not
+        read are dropped."""
+        if torch.compiler.is_compiling() or not in_inference(self, images):
+            return self.start(images)
+        # 2 of 256 x 192 in a thread
+        few = max(1, torch.get_num_threads() * 2 ** 17 // math.prod(self.image_size))
         tokens, maps = zip(*(self.start(some) for some in images.split(few)))
-        return torch.cat(tokens), [torch.cat(level) for level in zip(*maps)] if isinstance(self.head, DotHead) else []
+        return torch.cat(tokens), [torch.cat(level) for level in zip(*maps)] if isinstance(
+            self.head, DotHead
+        ) else []
 
     @property
     def keep_ratio(self) -> float:
-        "Share of the patches that stays in each pruning layer: at first the configuration's; a training may anneal it."
+        """Share of the patches that stays in each pruning layer: at first the configuration's; a
+        training may anneal it."""
         return self.encoder.keep_ratio
 
     @keep_ratio.setter
     def keep_ratio(self, ratio: float) -> None:
-        if not 0 < ratio <= 1: raise ValueError(f"keep_ratio is {ratio}; it must be above 0 and at most 1")
+        if not 0 < ratio <= 1:
+            raise ValueError(f"keep_ratio is {ratio}; it must be above 0 and at most 1")
         self.encoder.keep_ratio = ratio
 
     def all_patches(self, x: Tensor) -> Tensor: # (B, J + N, width) -> (B, N)
@@ -443,22 +581,34 @@ class PoseTransformer(nn.Module, PyTorchModelHubMixin, library_name="dppt-nb", p
         return torch.arange(x.shape[1] - self.num_keypoints, device=x.device).expand(x.shape[0], -1)
 
     def read(self, ends: list[Tensor]) -> tuple[Tensor, Tensor]:
-        "Keypoint tokens of all stages side by side (B, J, stages * width), patch tokens of the last (B, K, width)."
-        return torch.cat([x[:, :self.num_keypoints] for x in ends], 2), ends[-1][:, self.num_keypoints:]
+        """Keypoint tokens of all stages side by side (B, J, stages * width), patch tokens of the
+        last (B, K, width)."""
+        return torch.cat([x[:, : self.num_keypoints] for x in ends], 2), ends[-1][
+            :, self.num_keypoints :
+        ]
 
     def check_pass(self, cycles: int, look: tuple[int, ...] | None) -> None:
         "Refuse a trace without a cycle, and a look at layers that are not there."
         if cycles < 1: raise ValueError(f"cycles is {cycles}; a trace makes at least one pass")
         if wrong := [layer for layer in look or () if not 0 <= layer < self.config.depth]:
-            raise ValueError(f"look names layer {wrong[0]}, but the {self.config.depth} layers of {self.config.name} are counted from 0")
+            raise ValueError(
+                f"look names layer {wrong[0]}, but the {self.config.depth} layers of "
+                f"{self.config.name} are counted from 0"
+            )
 
     def check_images(self, images: Tensor) -> Tensor:
         "Refuse images of a size that this network was not built for."
         if images.ndim != 4 or tuple(images.shape[1:]) != (3, *self.image_size):
             height, width = self.image_size
-            raise ValueError(f"{self.config.name} takes images (batch, 3, {height}, {width}), not {tuple(images.shape)}")
+            raise ValueError(
+                f"{self.config.name} takes images (batch, 3, {height}, {width}), not "
+                f"{tuple(images.shape)}"
+            )
         if not images.is_floating_point():
-            raise ValueError(f"{self.config.name} takes normalised images, not {images.dtype}; dppt_nb.crops.normalize makes them")
+            raise ValueError(
+                f"{self.config.name} takes normalised images, not {images.dtype}; "
+                "dppt_nb.crops.normalize makes them"
+            )
         return images
 
 # %% ../nbs/07_tokenpose.ipynb #a7bac72e
@@ -466,7 +616,8 @@ def make_backbone(
     config: PoseConfig, # says which one
 ) -> nn.Module: # with `channels` and `strides` of the maps it makes
     "Stem, HRNet to stage 3, or the pixels as they are."
-    if config.backbone.startswith("hrnet"): return HRNet(int(config.backbone.removeprefix("hrnet_w")), config.hrnet_bottleneck)
+    if config.backbone.startswith("hrnet"):
+        return HRNet(int(config.backbone.removeprefix("hrnet_w")), config.hrnet_bottleneck)
     if config.backbone == "pyramid": return Pyramid(blocks=config.pyramid_blocks)
     return Stem() if config.backbone == "stem" else Pixels()
 
@@ -476,12 +627,21 @@ def make_head(
 ) -> nn.Module:
     "The papers' heatmap head, the dot head or the regression head."
     if config.head == "mlp": return HeatmapHead(config.width * config.stages, config.heatmap_size)
-    if config.head == "regression": return RegressionHead(config.width * config.stages, config.heatmap_size, config.head_sigma)
-    finer = [c for c, stride in zip(backbone.channels, backbone.strides) if stride < config.stride * min(config.patch_size)]
-    return DotHead(config.width, config.stages, config.head_channels, finer, config.grid, config.patch_size, config.head_sigma)
+    if config.head == "regression":
+        return RegressionHead(config.width * config.stages, config.heatmap_size, config.head_sigma)
+    finer = [
+        c
+        for c, stride in zip(backbone.channels, backbone.strides)
+        if stride < config.stride * min(config.patch_size)
+    ]
+    return DotHead(
+        config.width, config.stages, config.head_channels, finer, config.grid, config.patch_size,
+        config.head_sigma,
+    )
 
 def init_weights(model: PoseTransformer) -> None:
-    "Start values: the 'released' code's narrow normal ones, or PyTorch's own with 'residual' blocks that add nothing at first."
+    """Start values: the 'released' code's narrow normal ones, or PyTorch's own with 'residual'
+    blocks that add nothing at first."""
     released = model.config.init == "released"
     nn.init.trunc_normal_(model.tokens.keypoint_tokens, std=0.02 if released else 0.5)
     for module in model.modules():
@@ -492,9 +652,13 @@ def init_weights(model: PoseTransformer) -> None:
             if module.bias is not None: nn.init.zeros_(module.bias)
 
 # %% ../nbs/07_tokenpose.ipynb #4f0ae0da
-# image size -> patch of the released configurations, in cells of the quarter-size map; (4, 4) for other sizes
+# image size -> patch of the released configurations, in cells of the quarter-size map; (4, 4) for
+# other sizes
 PATCHES = {(256, 192): (4, 3), (256, 256): (4, 4), (384, 288): (6, 4)}
-NANO = dict(backbone="pyramid", patch_size=(1, 1), width=128, depth=4, heads=4, mlp_ratio=2, head="dot", head_sigma=1.0, init="residual")
+NANO = dict(
+    backbone="pyramid", patch_size=(1, 1), width=128, depth=4, heads=4, mlp_ratio=2, head="dot",
+    head_sigma=1.0, init="residual",
+)
 VARIANTS = {
     "tokenpose_t":     dict(backbone="pixels", heads=16),
     "tokenpose_s_v1":  dict(attention_scale="model"),
@@ -514,7 +678,8 @@ VARIANTS = {
     "sdpose_reg":      dict(head="regression", cycles=2),
     "sdpose_nano":     dict(NANO, cycles=2),
 }
-VARIANTS |= {f"d{name}": row for name, row in VARIANTS.items() if name.startswith("ppt_")}    # DPPT: taught otherwise
+# DPPT: taught otherwise
+VARIANTS |= {f"d{name}": row for name, row in VARIANTS.items() if name.startswith("ppt_")}
 
 # %% ../nbs/07_tokenpose.ipynb #1e8dd995
 def list_models(
@@ -534,23 +699,32 @@ def create_model(
     **overrides, # any other field of `PoseConfig`
 ) -> PoseTransformer: # with fresh weights: call `torch.manual_seed` before to fix them
     "Build a network from a row of the table; raises ValueError on unknown names and fields."
-    if name not in VARIANTS: raise ValueError(f"there is no model {name!r}; nearest names: {nearest(name, VARIANTS)}")
+    if name not in VARIANTS:
+        raise ValueError(f"there is no model {name!r}; nearest names: {nearest(name, VARIANTS)}")
     fields = [field.name for field in dataclasses.fields(PoseConfig) if field.name != "name"]
     for field in overrides:
-        if field not in fields: raise ValueError(f"{name} has no setting {field!r}; nearest names: {nearest(field, fields)}")
+        if field not in fields:
+            raise ValueError(
+                f"{name} has no setting {field!r}; nearest names: {nearest(field, fields)}"
+            )
     row = {**VARIANTS[name], **overrides}
     if "keep_ratio" in overrides and not row.get("prune_at"):
-        raise ValueError(f"{name} drops no patches: with keep_ratio, give prune_at too, the layers that are to drop some")
+        raise ValueError(
+            f"{name} drops no patches: with keep_ratio, give prune_at too, the layers "
+            "that are to drop some"
+        )
     if "patch_size" not in row:
         cell = 4 if row.get("backbone") == "pixels" else 1
         row["patch_size"] = tuple(cell * side for side in PATCHES.get(tuple(image_size), (4, 4)))
     return PoseTransformer(PoseConfig(name, num_keypoints, image_size, **row))
 
 # %% ../nbs/07_tokenpose.ipynb #267b6e46
-RELEASED = [(re.compile(old), new) for old, new in (              # what a released name becomes here, rule after rule
+# what a released name becomes here, rule after rule
+RELEASED = [(re.compile(old), new) for old, new in (
     (r"^module\.", ""),                                           # DataParallel
     (r"^(?:features|pre_feature|backbone)\.(?=conv|bn|layer1|transition|stage)", "backbone."),
-    (r"^(?:features|transformer|keypoint_head\.tokenpose)\.", ""), # the stem, HRNet and mmpose code bases
+    # the stem, HRNet and mmpose code bases
+    (r"^(?:features|transformer|keypoint_head\.tokenpose)\.", ""),
     (r"^keypoint_token$", "tokens.keypoint_tokens"),
     (r"^pos_embedding$", "tokens.code"),
     (r"^patch_to_embedding\.", "tokens.embed."),
@@ -561,7 +735,8 @@ RELEASED = [(re.compile(old), new) for old, new in (              # what a relea
     (r"^(transformer.*\.\d+)\.1\.fn\.norm", r"\1.mlp_norm"),
     (r"^(transformer.*\.\d+)\.1\.(?:fn\.)+net\.0", r"\1.mlp.0"),
     (r"^(transformer.*\.\d+)\.1\.(?:fn\.)+net\.3", r"\1.mlp.2"))]
-RELEASED_LAYER = re.compile(r"^transformer(?:_layer)?(\d?)\.layers\.(\d+)")   # stage, from 1 where there are several; its layer
+# stage, from 1 where there are several; its layer
+RELEASED_LAYER = re.compile(r"^transformer(?:_layer)?(\d?)\.layers\.(\d+)")
 
 def our_name(
     name: str,        # a parameter's name in a released checkpoint
@@ -569,11 +744,17 @@ def our_name(
 ) -> str:             # its name in `PoseTransformer`
     "Translate one parameter name of the TokenPose, PPT or SDPose release."
     for old, new in RELEASED: name = old.sub(new, name)
-    return RELEASED_LAYER.sub(lambda found: f"encoder.blocks.{(int(found[1] or 1) - 1) * stage_depth + int(found[2])}", name)
+    return RELEASED_LAYER.sub(
+        lambda found: f"encoder.blocks.{(int(found[1] or 1) - 1) * stage_depth + int(found[2])}",
+        name,
+    )
 
 # %% ../nbs/07_tokenpose.ipynb #1acc0a2a
-number, _ = np.float64(0).__reduce__()    # training checkpoints keep a score beside the weights, as a NumPy number: harmless
-PLAIN_NUMBERS = [(number, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")] + [np.dtype, type(np.dtype("float64")), type(np.dtype("float32"))]
+# training checkpoints keep a score beside the weights, as a NumPy number: harmless
+number, _ = np.float64(0).__reduce__()
+PLAIN_NUMBERS = [(number, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")] + [
+    np.dtype, type(np.dtype("float64")), type(np.dtype("float32")),
+]
 
 def read_checkpoint(
     path: str | Path, # .safetensors, or .pth as PyTorch writes it
@@ -585,10 +766,15 @@ def read_checkpoint(
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
             return load_file(path)
-        with torch.serialization.safe_globals(PLAIN_NUMBERS): return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(PLAIN_NUMBERS):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{path} is not a checkpoint that can be read safely ({type(error).__name__}); it is damaged or of another kind: "
-                         "get it anew, or save its state_dict alone, with torch.save or as safetensors") from error
+        raise ValueError(
+            f"{path} is not a checkpoint that can be read safely ({type(error).__name__}"
+            "); it is damaged or of another kind: "
+            "get it anew, or save its state_dict alone, with torch.save "
+            "or as safetensors"
+        ) from error
 
 def named_tensors(
     source, # path of a .pth or .safetensors file, or a state dict, raw or under "state_dict"
@@ -596,19 +782,40 @@ def named_tensors(
     "The parameters of a checkpoint; refuses what holds anything else in their place."
     where = "the state dict"
     if not hasattr(source, "keys"): where, source = str(source), read_checkpoint(source)
-    if not hasattr(source, "keys"): raise ValueError(f"{where} holds no parameters by name, but a {type(source).__name__}")
+    if not hasattr(source, "keys"):
+        raise ValueError(f"{where} holds no parameters by name, but a {type(source).__name__}")
     state = source.get("state_dict", source)
-    strange = [state] if not hasattr(state, "items") else [v for v in state.values() if not isinstance(v, (Tensor, np.ndarray))]
-    if strange: raise ValueError(f"{where} holds a {type(strange[0]).__name__} where a tensor should be; save the state_dict alone")
+    strange = (
+        [state]
+        if not hasattr(state, "items")
+        else [v for v in state.values() if not isinstance(v, (Tensor, np.ndarray))]
+    )
+    if strange:
+        raise ValueError(
+            f"{where} holds a {type(strange[0]).__name__} where a tensor should be; "
+            "save the state_dict alone"
+        )
     return where, {name: torch.as_tensor(value) for name, value in state.items()}
 
 # %% ../nbs/07_tokenpose.ipynb #30c3497c
-def misfits(own: dict, given: dict) -> list[str]: # name -> tensor; our name -> (its name there, tensor)
-    "A few words on every parameter that is of another shape, unknown or missing; batch counters may be missing."
-    both = [(name, value.shape, own[ours].shape) for ours, (name, value) in given.items() if ours in own]
-    wrong = [f"{name} has shape {tuple(shape)} instead of {tuple(wanted)}" for name, shape, wanted in both if shape != wanted]
+# name -> tensor; our name -> (its name there, tensor)
+def misfits(own: dict, given: dict) -> list[str]:
+    """A few words on every parameter that is of another shape, unknown or missing; batch counters
+    may be missing."""
+    both = [
+        (name, value.shape, own[ours].shape) for ours, (name, value) in given.items() if ours in own
+    ]
+    wrong = [
+        f"{name} has shape {tuple(shape)} instead of {tuple(wanted)}"
+        for name, shape, wanted in both
+        if shape != wanted
+    ]
     wrong += [f"{name} is unknown" for ours, (name, _) in given.items() if ours not in own]
-    return wrong + [f"{ours} is missing" for ours in own if ours not in given and not ours.endswith("num_batches_tracked")]
+    return wrong + [
+        f"{ours} is missing"
+        for ours in own
+        if ours not in given and not ours.endswith("num_batches_tracked")
+    ]
 
 def fill(
     module: nn.Module,
@@ -624,35 +831,49 @@ def fill(
 # %% ../nbs/07_tokenpose.ipynb #eed9a85e
 def load_released(
     model: PoseTransformer, # of the size that the checkpoint was made for
-    source,                 # path of a .pth or .safetensors file, or a state dict, raw or under "state_dict"
+    source,  # path of a .pth or .safetensors file, or a state dict, raw or under "state_dict"
 ) -> PoseTransformer:       # the same model, weights loaded
-    "Load the released layout of TokenPose, PPT or SDPose, strictly: raises ValueError naming all that does not fit."
+    """Load the released layout of TokenPose, PPT or SDPose, strictly: raises ValueError naming all
+    that does not fit."""
     where, state = named_tensors(source)
-    given = {our_name(name, model.encoder.stage_depth): (name, value) for name, value in state.items()}
+    given = {
+        our_name(name, model.encoder.stage_depth): (name, value) for name, value in state.items()
+    }
     check_position_code(model, given.pop("tokens.code", None), where)
     fill(model, given, f"{where} does not fit {model.config.name}")
     return model
 
 def check_position_code(model: PoseTransformer, stored: tuple | None, where: str) -> None:
-    "The releases store the fixed sine code; refuse a checkpoint whose code is another, instead of dropping it."
+    """The releases store the fixed sine code; refuse a checkpoint whose code is another, instead of
+    dropping it."""
     if stored is None: return
     code = model.tokens.code[:, model.num_keypoints:].cpu()
     if stored[1].shape != code.shape or not torch.allclose(stored[1].float(), code, atol=1e-3):
-        raise ValueError(f"{where} stores a position code of shape {tuple(stored[1].shape)} that is not the fixed 2-D sine code "
-                         f"of shape {tuple(code.shape)} which {model.config.name} adds")
+        raise ValueError(
+            f"{where} stores a position code of shape {tuple(stored[1].shape)} that is "
+            "not the fixed 2-D sine code "
+            f"of shape {tuple(code.shape)} which {model.config.name} adds"
+        )
 
 # %% ../nbs/07_tokenpose.ipynb #babfdbbf
-BACKBONE_PARTS = ("conv1", "bn1", "conv2", "bn2", "layer1", "transition1", "stage2", "transition2", "stage3")
-COARSE_OUTPUTS = re.compile(r"stage3\.3\.fuse_layers\.[12]\.")     # of the last module, whose finest output alone is used here
+BACKBONE_PARTS = (
+    "conv1", "bn1", "conv2", "bn2", "layer1", "transition1", "stage2", "transition2", "stage3",
+)
+# of the last module, whose finest output alone is used here
+COARSE_OUTPUTS = re.compile(r"stage3\.3\.fuse_layers\.[12]\.")
 
 def load_backbone(
     model: PoseTransformer, # with an HRNet backbone
-    source,                 # path or state dict of HRNet in its released layout, whatever stands before the names
+    source,  # path or state dict of HRNet in its released layout, whatever stands before the names
 ) -> PoseTransformer:       # the same model, its backbone loaded
-    "Load weights of HRNet, as learned on ImageNet, into the backbone; strict about all that it needs, prints what it leaves out."
+    """Load weights of HRNet, as learned on ImageNet, into the backbone; strict about all that it
+    needs, prints what it leaves out."""
     config = model.config
     if not isinstance(model.backbone, HRNet):
-        raise ValueError(f"{config.name} has the backbone {config.backbone!r}, which is trained from scratch; ImageNet weights are for hrnet_w32 and hrnet_w48")
+        raise ValueError(
+            f"{config.name} has the backbone {config.backbone!r}, which is trained from "
+            "scratch; ImageNet weights are for hrnet_w32 and hrnet_w48"
+        )
     where, state = named_tensors(source)
     given, left_out = {}, Counter()
     for name, value in state.items():
@@ -663,17 +884,30 @@ def load_backbone(
     check_hrnet(config, given, where)
     fill(model.backbone, given, f"{where} does not fit the backbone of {config.name}")
     unused = ", ".join(f"{part} {count}" for part, count in left_out.items()) or "none"
-    print(f"{where}: {len(given)} tensors loaded into the backbone of {config.name}; left out, since it has no use for them: {unused}")
+    print(
+        f"{where}: {len(given)} tensors loaded into the backbone of {config.name}; "
+        f"left out, since it has no use for them: {unused}"
+    )
     return model
 
-def check_hrnet(config: PoseConfig, given: dict, where: str) -> None: # given: our name -> (its name there, tensor)
-    "Say it plainly where all shapes differ for one reason: another width of HRNet, or of its first stage."
-    first = [given.get(name) for name in ("transition1.0.0.weight", "layer1.0.conv1.weight")]    # their outputs tell the widths
+# given: our name -> (its name there, tensor)
+def check_hrnet(config: PoseConfig, given: dict, where: str) -> None:
+    """Say it plainly where all shapes differ for one reason: another width of HRNet, or of its
+    first stage."""
+    # their outputs tell the widths
+    first = [given.get(name) for name in ("transition1.0.0.weight", "layer1.0.conv1.weight")]
     if None in first: return
-    theirs, ours = [len(value) for _, value in first], [int(config.backbone.removeprefix("hrnet_w")), config.hrnet_bottleneck]
+    theirs, ours = (
+        [len(value) for _, value in first],
+        [int(config.backbone.removeprefix("hrnet_w")), config.hrnet_bottleneck],
+    )
     if theirs != ours:
-        raise ValueError(f"{where} is of HRNet-W{theirs[0]} with {theirs[1]} channels in stage 1, {config.name} has HRNet-W{ours[0]} with {ours[1]}; "
-                         "ImageNet weights fit backbone='hrnet_w32' or 'hrnet_w48' with hrnet_bottleneck=64")
+        raise ValueError(
+            f"{where} is of HRNet-W{theirs[0]} with {theirs[1]} channels in stage 1, "
+            f"{config.name} has HRNet-W{ours[0]} with {ours[1]}; "
+            "ImageNet weights fit backbone='hrnet_w32' or 'hrnet_w48' "
+            "with hrnet_bottleneck=64"
+        )
 
 # %% ../nbs/07_tokenpose.ipynb #e495f5a2
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -682,12 +916,16 @@ def _save_pretrained(
     self: PoseTransformer,
     save_directory: Path, # exists
 ) -> None:
-    "What the mixin's `save_pretrained` calls: write both files, each whole or not at all. The keep ratio is that in use."
+    """What the mixin's `save_pretrained` calls: write both files, each whole or not at all. The
+    keep ratio is that in use."""
     from safetensors.torch import save
     weights = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
     config = dataclasses.asdict(dataclasses.replace(self.config, keep_ratio=self.keep_ratio))
     write_whole(save_directory / WEIGHTS, save(weights, {"format": "pt"}))
-    write_whole(save_directory / CONFIG, (json.dumps({**self.about, "config": config}, indent=2) + "\n").encode())
+    write_whole(
+        save_directory / CONFIG,
+        (json.dumps({**self.about, "config": config}, indent=2) + "\n").encode(),
+    )
 
 PoseTransformer._save_pretrained = _save_pretrained
 
@@ -696,14 +934,28 @@ def read_config(
     path: Path, # of a config.json
 ) -> tuple[PoseConfig, dict]: # the configuration, and what else the file says
     "Read `config.json`, or say in one sentence what is wrong with it."
-    try: about = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError: raise FileNotFoundError(f"{path} is missing; name a folder that save_pretrained or a training wrote") from None
-    except ValueError as error: raise ValueError(f"{path} is not JSON ({error}); it is damaged, take another copy") from None
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path} is missing; name a folder that save_pretrained or a training wrote"
+        ) from None
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not JSON ({error}); it is damaged, take another copy"
+        ) from None
     fields = about.pop("config", None) if isinstance(about, dict) else None
-    if not isinstance(fields, dict): raise ValueError(f"{path} has no 'config' that builds a pose transformer; it is of another library, or of an older dppt-nb")
+    if not isinstance(fields, dict):
+        raise ValueError(
+            f"{path} has no 'config' that builds a pose transformer; it is of another "
+            "library, or of an older dppt-nb"
+        )
     known = [field.name for field in dataclasses.fields(PoseConfig)]
     for field in fields:
-        if field not in known: raise ValueError(f"{path} has an unknown field {field!r}; nearest names: {nearest(field, known)}")
+        if field not in known:
+            raise ValueError(
+                f"{path} has an unknown field {field!r}; nearest names: {nearest(field, known)}"
+            )
     try: return PoseConfig(**fields), about
     except ValueError as error: raise ValueError(f"{path} has a wrong field: {error}") from None
 
@@ -714,16 +966,22 @@ def network_files(
     "Where the two files of a network are: in the folder, or fetched from the Hub into its cache."
     if Path(name).is_dir(): return Path(name) / CONFIG, Path(name) / WEIGHTS
     if isinstance(name, Path) or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
-        raise FileNotFoundError(f"there is no folder {name}; name one that save_pretrained or a training wrote")
+        raise FileNotFoundError(
+            f"there is no folder {name}; name one that save_pretrained or a training wrote"
+        )
     try: return tuple(Path(hf_hub_download(name, file, **hub)) for file in (CONFIG, WEIGHTS))
     except Exception as error:
-        raise FileNotFoundError(f"there is no folder {name}, and the Hugging Face Hub gives no such network ({type(error).__name__}); "
-                                "check the name and the connection") from error
+        raise FileNotFoundError(
+            f"there is no folder {name}, and the Hugging Face Hub gives no such network "
+            f"({type(error).__name__}); "
+            "check the name and the connection"
+        ) from error
 
 # %% ../nbs/07_tokenpose.ipynb #d3717967
 def from_pretrained(
     cls,
-    pretrained_model_name_or_path: str | Path, # a folder that `save_pretrained` or a training wrote, or "owner/name" on the Hugging Face Hub
+    # a folder that `save_pretrained` or a training wrote, or "owner/name" on the Hugging Face Hub
+    pretrained_model_name_or_path: str | Path,
     *,
     map_location="cpu", # device of the network
     revision: str | None = None, # this and what follows is for the Hub, as huggingface_hub has it
@@ -733,11 +991,18 @@ def from_pretrained(
     force_download: bool = False,
 ) -> PoseTransformer: # in eval mode; `about` holds what config.json says beside the configuration
     "Build a saved network again, strictly; nothing is unpickled, and a folder needs no connection."
-    config, weights = network_files(pretrained_model_name_or_path, revision=revision, token=token, cache_dir=cache_dir,
-                                    local_files_only=local_files_only, force_download=force_download)
+    config, weights = network_files(
+        pretrained_model_name_or_path, revision=revision, token=token, cache_dir=cache_dir,
+        local_files_only=local_files_only, force_download=force_download,
+    )
     config, about = read_config(config)
-    with torch.random.fork_rng(devices=[]): model = cls(config)                     # first values that are replaced: the caller's draws stay as they are
-    fill(model, {name: (name, value) for name, value in read_checkpoint(weights).items()}, f"{weights} does not fit its {CONFIG}")
+    # first values that are replaced: the caller's draws stay as they are
+    with torch.random.fork_rng(devices=[]): model = cls(config)
+    fill(
+        model,
+        {name: (name, value) for name, value in read_checkpoint(weights).items()},
+        f"{weights} does not fit its {CONFIG}",
+    )
     model.about = about
     return model.to(map_location).eval()
 
@@ -755,13 +1020,17 @@ def parameters_count(
 class Macs:
     "Multiply-accumulates of one image. Papers print `conv_linear` and call it FLOPs."
     conv_linear: int # products with weights: convolutions and linear layers
-    attention: int # products of tokens with tokens: both of attention, and the dot head's with the pixels
+    # products of tokens with tokens: both of attention, and the dot head's with the pixels
+    attention: int
 
     @property
     def total(self) -> int: return self.conv_linear + self.attention
 
     def __str__(self):
-        return f"{self.conv_linear / 1e9:.3f} G + {self.attention / 1e9:.3f} G attention = {self.total / 1e9:.3f} G"
+        return (
+            f"{self.conv_linear / 1e9:.3f} G + {self.attention / 1e9:.3f} G attention = "
+            f"{self.total / 1e9:.3f} G"
+        )
 
 # %% ../nbs/07_tokenpose.ipynb #55c93a93
 def macs(

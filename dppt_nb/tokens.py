@@ -20,7 +20,7 @@ def split_patches(
 ) -> Tensor:                     # (B, patches, patch height * patch width * C), row by row
     "Cut a map into patches and lay each out as one vector, channels running fastest."
     (B, C, H, W), (h, w) = features.shape, patch_size
-    cells = features.reshape(B, C, H // h, h, W // w, w)                # (B, C, rows, h, columns, w)
+    cells = features.reshape(B, C, H // h, h, W // w, w)  # (B, C, rows, h, columns, w)
     return cells.permute(0, 2, 4, 3, 5, 1).reshape(B, -1, h * w * C)    # (B, rows*columns, h*w*C)
 
 # %% ../nbs/06_tokens.ipynb #0594931c
@@ -31,7 +31,8 @@ def join_patches(
 ) -> Tensor:                     # (B, C, H, W)
     "Lay patch vectors back into a map: the inverse of `split_patches`."
     (rows, columns), (h, w) = grid, patch_size
-    cells = patches.reshape(patches.shape[0], rows, columns, h, w, -1)                # (B, rows, columns, h, w, C)
+    # (B, rows, columns, h, w, C)
+    cells = patches.reshape(patches.shape[0], rows, columns, h, w, -1)
     return cells.permute(0, 5, 1, 3, 2, 4).reshape(patches.shape[0], -1, rows * h, columns * w)
 
 # %% ../nbs/06_tokens.ipynb #f330814b
@@ -39,7 +40,8 @@ def in_inference(
     module: nn.Module,
     x: Tensor, # what it is given
 ) -> bool:
-    "Whether a CPU works on `x` and nothing is trained: no statistics of the batch, nothing kept for gradients."
+    """Whether a CPU works on `x` and nothing is trained: no statistics of the batch, nothing kept
+    for gradients."""
     return x.device.type == "cpu" and not (module.training or torch.is_grad_enabled())
 
 def conv_norm(
@@ -49,50 +51,60 @@ def conv_norm(
 ) -> Tensor:              # (B, channels out, H/stride, W/stride)
     "A convolution and its norm, in inference as one; hooks on the two are not called then."
     if not in_inference(norm, x): return norm(conv(x))
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()                         # (channels out,)
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()  # (channels out,)
     shift = norm.bias - norm.running_mean * scale
     return F.conv2d(x, conv.weight * scale[:, None, None, None], shift, conv.stride, conv.padding)
 
 # %% ../nbs/06_tokens.ipynb #39f053aa
 class Bottleneck(nn.Module):
-    "Residual block: 1x1, 3x3 and 1x1 convolutions that work in a quarter of the output channels (ResNet, Sec. 4.1)."
+    """Residual block: 1x1, 3x3 and 1x1 convolutions that work in a quarter of the output channels
+    (ResNet, Sec. 4.1)."""
     def __init__(self,
         channels: int, # channels coming in
         inner: int,    # channels of the 3x3 convolution; four times as many come out
     ):
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(channels, inner, 1, bias=False), nn.BatchNorm2d(inner)
-        self.conv2, self.bn2 = nn.Conv2d(inner, inner, 3, padding=1, bias=False), nn.BatchNorm2d(inner)
+        self.conv2, self.bn2 = (
+            nn.Conv2d(inner, inner, 3, padding=1, bias=False),
+            nn.BatchNorm2d(inner),
+        )
         self.conv3, self.bn3 = nn.Conv2d(inner, 4 * inner, 1, bias=False), nn.BatchNorm2d(4 * inner)
         self.downsample = None if channels == 4 * inner else nn.Sequential(
             nn.Conv2d(channels, 4 * inner, 1, bias=False), nn.BatchNorm2d(4 * inner))
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else conv_norm(*self.downsample, x)       # (B, 4*inner, H, W)
-        x = F.relu(conv_norm(self.conv1, self.bn1, x), inplace=True)                      # (B, inner, H, W)
+        # (B, 4*inner, H, W)
+        shortcut = x if self.downsample is None else conv_norm(*self.downsample, x)
+        x = F.relu(conv_norm(self.conv1, self.bn1, x), inplace=True)  # (B, inner, H, W)
         x = F.relu(conv_norm(self.conv2, self.bn2, x), inplace=True)
-        return F.relu(conv_norm(self.conv3, self.bn3, x).add_(shortcut), inplace=True)    # (B, 4*inner, H, W)
+        # (B, 4*inner, H, W)
+        return F.relu(conv_norm(self.conv3, self.bn3, x).add_(shortcut), inplace=True)
 
 # %% ../nbs/06_tokens.ipynb #05a48ee3
 class Stem(nn.Module):
-    "Two 3x3 convolutions of stride 2, then bottlenecks: from pixels to a feature map at a quarter of the size."
+    """Two 3x3 convolutions of stride 2, then bottlenecks: from pixels to a feature map at a quarter
+    of the size."""
     def __init__(self,
         inner: int = 64, # channels of the convolutions
         blocks: int = 4, # bottlenecks
-        bottleneck: int | None = None, # channels inside the bottlenecks, `inner` unless given; four times as many come out
+        # channels inside the bottlenecks, `inner` unless given; four times as many come out
+        bottleneck: int | None = None,
     ):
         super().__init__()
         narrow = bottleneck or inner
         self.channels, self.strides = (4 * narrow,), (4,)
         self.conv1, self.bn1 = nn.Conv2d(3, inner, 3, 2, 1, bias=False), nn.BatchNorm2d(inner)
         self.conv2, self.bn2 = nn.Conv2d(inner, inner, 3, 2, 1, bias=False), nn.BatchNorm2d(inner)
-        self.layer1 = nn.Sequential(*(Bottleneck(4 * narrow if i else inner, narrow) for i in range(blocks)))
+        self.layer1 = nn.Sequential(
+            *(Bottleneck(4 * narrow if i else inner, narrow) for i in range(blocks))
+        )
 
     def forward(self, images: Tensor) -> list[Tensor]: # (B, 3, H, W) -> one map
         if in_inference(self, images): images = images.contiguous(memory_format=torch.channels_last)
         x = F.relu(conv_norm(self.conv1, self.bn1, images), inplace=True)    # (B, inner, H/2, W/2)
         x = F.relu(conv_norm(self.conv2, self.bn2, x), inplace=True)         # (B, inner, H/4, W/4)
-        return [self.layer1(x)]                                              # (B, 4*bottleneck, H/4, W/4)
+        return [self.layer1(x)]  # (B, 4*bottleneck, H/4, W/4)
 
 # %% ../nbs/06_tokens.ipynb #7b044dff
 class BasicBlock(nn.Module):
@@ -101,8 +113,14 @@ class BasicBlock(nn.Module):
         channels: int, # in and out
     ):
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
-        self.conv2, self.bn2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        self.conv1, self.bn1 = (
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        self.conv2, self.bn2 = (
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
 
     def forward(self, x: Tensor) -> Tensor: # (B, channels, H, W) -> same
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
@@ -120,7 +138,8 @@ def conv_step(
     return nn.Sequential(*layers, *([nn.ReLU(inplace=True)] if relu else []))
 
 def exchange(
-    source: int, # branch that gives; 0 is the finest, each next one half its size with twice the channels
+    # branch that gives; 0 is the finest, each next one half its size with twice the channels
+    source: int,
     target: int, # branch that receives
     width: int,  # channels of branch 0
 ) -> nn.Module:
@@ -129,58 +148,80 @@ def exchange(
     if steps == 0: return nn.Identity()
     if steps < 0:
         repeat = nn.Upsample(scale_factor=2 ** -steps)
-        return nn.Sequential(nn.Conv2d(given, wanted, 1, bias=False), nn.BatchNorm2d(wanted), repeat)
-    return nn.Sequential(*(conv_step(given, given) for _ in range(steps - 1)), conv_step(given, wanted, relu=False))
+        return nn.Sequential(
+            nn.Conv2d(given, wanted, 1, bias=False), nn.BatchNorm2d(wanted), repeat
+        )
+    return nn.Sequential(
+        *(conv_step(given, given) for _ in range(steps - 1)), conv_step(given, wanted, relu=False)
+    )
 
 # %% ../nbs/06_tokens.ipynb #c60bfd1f
 class HRModule(nn.Module):
-    "Parallel branches of four residual blocks, then an exchange in which every output receives from all (HRNet, Sec. 3.2)."
+    """Parallel branches of four residual blocks, then an exchange in which every output receives
+    from all (HRNet, Sec. 3.2)."""
     def __init__(self,
         width: int,    # channels of branch 0
         branches: int, # maps coming in
         outputs: int,  # maps going out, the finest first
     ):
         super().__init__()
-        self.branches = nn.ModuleList(nn.Sequential(*(BasicBlock(width << b) for _ in range(4))) for b in range(branches))
+        self.branches = nn.ModuleList(
+            nn.Sequential(*(BasicBlock(width << b) for _ in range(4))) for b in range(branches)
+        )
         self.fuse_layers = nn.ModuleList(
-            nn.ModuleList(exchange(source, target, width) for source in range(branches)) for target in range(outputs))
+            nn.ModuleList(exchange(source, target, width) for source in range(branches))
+            for target in range(outputs)
+        )
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]: # a map per branch -> a map per output
         maps = [branch(x) for branch, x in zip(self.branches, maps)]
-        return [F.relu(sum(bring(x) for bring, x in zip(row, maps)), inplace=True) for row in self.fuse_layers]
+        return [
+            F.relu(sum(bring(x) for bring, x in zip(row, maps)), inplace=True)
+            for row in self.fuse_layers
+        ]
 
 # %% ../nbs/06_tokens.ipynb #c5995861
 class HRNet(Stem):
     "HRNet up to stage 3, of which TokenPose-B and -L use the finest map (TokenPose, Sec. 4.1)."
     def __init__(self,
         width: int = 32, # channels of the finest branch: 32 in B, 48 in L
-        bottleneck: int = 64, # channels inside the bottlenecks of stage 1; 32 in the B models of the SDPose release
+        # channels inside the bottlenecks of stage 1; 32 in the B models of the SDPose release
+        bottleneck: int = 64,
     ):
         super().__init__(bottleneck=bottleneck)
         stem, self.channels = self.channels[0], (width,)
-        self.transition1 = nn.ModuleList((conv_step(stem, width, 1), nn.Sequential(conv_step(stem, 2 * width))))
+        self.transition1 = nn.ModuleList(
+            (conv_step(stem, width, 1), nn.Sequential(conv_step(stem, 2 * width)))
+        )
         self.stage2 = nn.Sequential(HRModule(width, 2, 2))
-        self.transition2 = nn.ModuleList((nn.Identity(), nn.Identity(), nn.Sequential(conv_step(2 * width, 4 * width))))
+        self.transition2 = nn.ModuleList(
+            (nn.Identity(), nn.Identity(), nn.Sequential(conv_step(2 * width, 4 * width)))
+        )
         self.stage3 = nn.Sequential(*(HRModule(width, 3, outputs) for outputs in (3, 3, 3, 1)))
 
     def forward(self, images: Tensor) -> list[Tensor]: # (B, 3, H, W) -> one map
-        x = super().forward(images)[0]                                    # (B, 4*bottleneck, H/4, W/4)
+        x = super().forward(images)[0]  # (B, 4*bottleneck, H/4, W/4)
         maps = self.stage2([step(x) for step in self.transition1])        # widths w, 2w at H/4, H/8
-        return self.stage3([*maps, self.transition2[2](maps[-1])])        # widths w, 2w, 4w; the finest goes out
+        # widths w, 2w, 4w; the finest goes out
+        return self.stage3([*maps, self.transition2[2](maps[-1])])
 
 # %% ../nbs/06_tokens.ipynb #081bbdad
 class Pyramid(nn.Module):
-    "Small convolutional backbone that gives maps at 1/4, 1/8 and 1/16 of the size; ours, for networks that learn on a CPU."
+    """Small convolutional backbone that gives maps at 1/4, 1/8 and 1/16 of the size; ours, for
+    networks that learn on a CPU."""
     def __init__(self,
         channels: tuple[int, ...] = (16, 32, 64, 128), # of the maps at 1/2, 1/4, 1/8, 1/16
         blocks: int = 2,                               # residual blocks at 1/8 and at 1/16
     ):
         super().__init__()
         self.channels, self.strides = tuple(channels[1:]), (4, 8, 16)
-        self.levels = nn.ModuleList(nn.Sequential(conv_step(before, after), *(BasicBlock(after) for _ in range(count)))
-                                    for before, after, count in zip((3, *channels), channels, (0, 0, blocks, blocks)))
+        self.levels = nn.ModuleList(
+            nn.Sequential(conv_step(before, after), *(BasicBlock(after) for _ in range(count)))
+            for before, after, count in zip((3, *channels), channels, (0, 0, blocks, blocks))
+        )
 
-    def forward(self, images: Tensor) -> list[Tensor]: # (B, 3, H, W) -> three maps, the finest first
+    # (B, 3, H, W) -> three maps, the finest first
+    def forward(self, images: Tensor) -> list[Tensor]:
         maps = [images]
         for level in self.levels: maps.append(level(maps[-1]))
         return maps[2:]
@@ -198,22 +239,28 @@ def sine_position_code(
     grid: tuple[int, int], # patches down and across
     width: int,            # channels of a token, a multiple of 4
 ) -> Tensor:               # (grid height * grid width, width) float32, row by row
-    "The fixed 2-D sine code: half of the channels tell the row, the other half the column (TokenPose, Sec. 3.2)."
-    if width % 4: raise ValueError(f"the 2-D sine code needs a token width that is a multiple of 4, not {width}")
+    """The fixed 2-D sine code: half of the channels tell the row, the other half the column
+    (TokenPose, Sec. 3.2)."""
+    if width % 4:
+        raise ValueError(
+            f"the 2-D sine code needs a token width that is a multiple of 4, not {width}"
+        )
     half = width // 2
-    slowness = 10000 ** (torch.arange(half // 2) * 2 / half)                          # (width/4,) one clock each
+    slowness = 10000 ** (torch.arange(half // 2) * 2 / half)  # (width/4,) one clock each
 
     def along(size):
-        turn = torch.arange(1, size + 1) / (size + 1e-6) * 2 * math.pi                # (size,) up to one full turn
-        angle = turn[:, None] / slowness                                              # (size, width/4)
-        return torch.stack((angle.sin(), angle.cos()), -1).flatten(1)                 # (size, width/2)
+        # (size,) up to one full turn
+        turn = torch.arange(1, size + 1) / (size + 1e-6) * 2 * math.pi
+        angle = turn[:, None] / slowness  # (size, width/4)
+        return torch.stack((angle.sin(), angle.cos()), -1).flatten(1)  # (size, width/2)
 
     rows, columns = along(grid[0])[:, None], along(grid[1])[None]
     return torch.cat((rows.expand(*grid, half), columns.expand(*grid, half)), -1).flatten(0, 1)
 
 # %% ../nbs/06_tokens.ipynb #3ab0f6dc
 class PoseTokens(nn.Module):
-    "From a feature map to one sequence: a learned token per keypoint, then a token per patch (TokenPose, Sec. 3.2)."
+    """From a feature map to one sequence: a learned token per keypoint, then a token per patch
+    (TokenPose, Sec. 3.2)."""
     def __init__(self,
         channels: int,               # channels of the feature map
         grid: tuple[int, int],       # patches down and across
@@ -226,9 +273,9 @@ class PoseTokens(nn.Module):
         self.keypoint_tokens = nn.Parameter(0.02 * torch.randn(1, num_keypoints, width))
         self.embed = nn.Linear(patch_size[0] * patch_size[1] * channels, width)
         code = torch.cat((torch.zeros(num_keypoints, width), sine_position_code(grid, width)))
-        self.register_buffer("code", code[None], persistent=False)             # (1, J + patches, width)
+        self.register_buffer("code", code[None], persistent=False)  # (1, J + patches, width)
 
     def forward(self, features: Tensor) -> Tensor:
         patches = self.embed(split_patches(features, self.patch_size))         # (B, patches, width)
         keypoints = self.keypoint_tokens.expand(features.shape[0], -1, -1)     # (B, J, width)
-        return torch.cat((keypoints, patches), 1) + self.code                  # (B, J + patches, width)
+        return torch.cat((keypoints, patches), 1) + self.code  # (B, J + patches, width)

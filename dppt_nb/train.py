@@ -22,53 +22,83 @@ from torch import Tensor
 
 from . import __version__
 from .crops import denormalize, prepare_store
-from .datasets import CropSet, format_counts, from_synthetic, read_dataset, read_store, split_of_file, store_header
+from dppt_nb.datasets import (
+    CropSet, format_counts, from_synthetic, read_dataset, read_store, split_of_file, store_header,
+)
 from .heatmaps import draw_heatmaps, heatmap_coordinates, rescale_joints
 from .keypoints import COCO17, DataError, draw_pose
-from .metrics import COCO_STATS, bootstrap_ap, match_coco, oks_nms, person_category, rescore, to_coco_results
+from dppt_nb.metrics import (
+    COCO_STATS, bootstrap_ap, match_coco, oks_nms, person_category, rescore, to_coco_results,
+)
 from .pruning import draw_kept
 from .synthetic import make_people
 from .tokenpose import create_model, list_models, load_released, macs
-from .training import (RECIPES, Recipe, Trainer, evaluate, get_recipe, load_network, make_batch, make_folder, pick_device,
-                              predict_joints, save_network, score_joints, write_json)
+from dppt_nb.training import (
+    RECIPES, Recipe, Trainer, evaluate, get_recipe, load_network, make_batch, make_folder,
+    pick_device, predict_joints, save_network, score_joints, write_json,
+)
 
 # %% ../nbs/14_train.ipynb #2772b7a2
-SYNTHETIC_PEOPLE = {"train": 8000, "val": 500, "test": 1000}    # how many, and by their order which seed
-STORE_MARGIN = 1.5                                             # crops are cut this much wider than the person
+# how many, and by their order which seed
+SYNTHETIC_PEOPLE = {"train": 8000, "val": 500, "test": 1000}
+STORE_MARGIN = 1.5  # crops are cut this much wider than the person
 AP_DATA = ("coco", "crowdpose")                                # data sets that are scored by AP
 
 
-def synthetic_people(split:str, image_size:tuple, people=None, device="cpu")->CropSet: # "train" | "val" | "test"
+# "train" | "val" | "test"
+def synthetic_people(split:str, image_size:tuple, people=None, device="cpu")->CropSet:
     "People made by program; each split has its own seed, so nobody is in two of them."
-    if split not in SYNTHETIC_PEOPLE: raise DataError(f"synthetic people have no split {split!r}; there are {', '.join(SYNTHETIC_PEOPLE)}")
+    if split not in SYNTHETIC_PEOPLE:
+        raise DataError(
+            f"synthetic people have no split {split!r}; there are {', '.join(SYNTHETIC_PEOPLE)}"
+        )
     seed = list(SYNTHETIC_PEOPLE).index(split)
-    made = make_people(people or SYNTHETIC_PEOPLE[split], COCO17, image_size, seed=seed, margin=STORE_MARGIN, device=device)
+    made = make_people(
+        people or SYNTHETIC_PEOPLE[split], COCO17, image_size, seed=seed, margin=STORE_MARGIN,
+        device=device,
+    )
     return from_synthetic(made, split=split)
 
 # %% ../nbs/14_train.ipynb #d2c452fc
 def is_store(root)->bool: # a path
-    "Whether the folder is a crop store, as `dppt data prepare` writes it; also one whose writing was cut short."
-    return root is not None and Path(root).is_dir() and any(found for p in ("manifest.json", "crops-*.parquet*") for found in Path(root).glob(p))
+    """Whether the folder is a crop store, as `dppt data prepare` writes it; also one whose writing
+    was cut short."""
+    return (
+        root is not None
+        and Path(root).is_dir()
+        and any(
+            found for p in ("manifest.json", "crops-*.parquet*") for found in Path(root).glob(p)
+        )
+    )
 
 
 def fingerprint(*places)->str: # files and folders
-    "Ten letters that change when a file in one of the places does: by names, sizes and times, without reading any."
+    """Ten letters that change when a file in one of the places does: by names, sizes and times,
+    without reading any."""
     digest = hashlib.sha256(repr((STORE_MARGIN, __version__)).encode())
     for place in (Path(p).resolve() for p in places if p):
         for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
-            if path.is_file(): digest.update(f"{path}|{path.stat().st_size}|{path.stat().st_mtime_ns}\n".encode())
+            if path.is_file():
+                digest.update(f"{path}|{path.stat().st_size}|{path.stat().st_mtime_ns}\n".encode())
     return digest.hexdigest()[:10]
 
 
-def cached_store(data:str, root, image_size:tuple, boxes=None)->Path: # where the crops of this data set are, or will be
-    "A folder in the cache (DPPT_CACHE, or ~/.cache/dppt_nb), named after the data set, the crop size and the data's fingerprint."
+# where the crops of this data set are, or will be
+def cached_store(data:str, root, image_size:tuple, boxes=None)->Path:
+    """A folder in the cache (DPPT_CACHE, or ~/.cache/dppt_nb), named after the data set, the crop
+    size and the data's fingerprint."""
     cache = Path(os.environ.get("DPPT_CACHE", Path.home() / ".cache" / "dppt_nb"))
     return cache / f"{data}-{image_size[0]}x{image_size[1]}-{fingerprint(root, boxes)}"
 
 # %% ../nbs/14_train.ipynb #77113a41
-def prepare(data:str, root, out, image_size:tuple, bars=True, boxes=None)->dict: # what was cut and what was left out
-    "Cut every person of a data set once, into a crop store; `boxes` are a detector's, where the data set takes them."
-    if boxes and data not in AP_DATA: raise DataError(f"--boxes goes with {' and '.join(AP_DATA)}; {data} has boxes of its own, leave it out")
+# what was cut and what was left out
+def prepare(data:str, root, out, image_size:tuple, bars=True, boxes=None)->dict:
+    """Cut every person of a data set once, into a crop store; `boxes` are a detector's, where the
+    data set takes them."""
+    if boxes and data not in AP_DATA:
+        raise DataError(
+            f"--boxes goes with {' and '.join(AP_DATA)}; {data} has boxes of its own, leave it out"
+        )
     table = read_dataset(data, root, **({"boxes": boxes} if boxes else {}))
     print(table.summary())
     return prepare_store(table, out, image_size=image_size, margin=STORE_MARGIN, progress=bars)
@@ -76,12 +106,17 @@ def prepare(data:str, root, out, image_size:tuple, bars=True, boxes=None)->dict:
 
 def find_store(data:str, root, image_size:tuple, bars=True, boxes=None)->Path: # of the crop store
     "The crops of a data set: `root` itself, or a folder of the cache, cut now if it is not there."
-    if root is None: raise DataError(f"data set {data!r} needs --root, the folder or zip it was downloaded to, or a crop store")
+    if root is None:
+        raise DataError(
+            f"data set {data!r} needs --root, the folder or zip it was downloaded to, "
+            "or a crop store"
+        )
     if is_store(root): return Path(root)
     store = cached_store(data, root, image_size, boxes)
     if not is_store(store):
         print(f"cutting crops into {store} (once)")
-        partial = store.with_name(f"{store.name}.{os.getpid()}")    # another run may be cutting the same people
+        # another run may be cutting the same people
+        partial = store.with_name(f"{store.name}.{os.getpid()}")
         prepare(data, root, partial, image_size, bars, boxes)
         try: partial.rename(store)
         except OSError: shutil.rmtree(partial)                      # the other one was first
@@ -99,18 +134,24 @@ def load_people(
 )->dict: # split -> CropSet, decoded
     "The people of a data set, ready to train on or to be judged on; who was left out is said."
     if data == "synthetic":
-        if "all" in splits: raise DataError("synthetic people are judged split by split; take train, val or test")
+        if "all" in splits:
+            raise DataError("synthetic people are judged split by split; take train, val or test")
         return {s: synthetic_people(s, image_size, people) for s in splits}
     store = find_store(data, root, image_size, bars, boxes)
     header = store_header(store)
-    if header.name != data: raise DataError(f"{store} holds crops of {header.name}, not of {data}; say --data {header.name} or name another --root")
+    if header.name != data:
+        raise DataError(
+            f"{store} holds crops of {header.name}, not of {data}; say --data "
+            f"{header.name} or name another --root"
+        )
     print(f"{data}: left out {format_counts(header.left_out)}")
     return {s: read_store(store, s, progress=bars) for s in splits}
 
 # %% ../nbs/14_train.ipynb #3a8a3fa8
 def mean_pose(crops:CropSet)->Tensor: # (J, 2) x, y in units of the person's box, its centre at 0
     "Where each joint is on average, over the people on whom it is labelled."
-    place = (crops.photo_joints - crops.centers[:, None]) / (200 * crops.scales[:, None])   # (N, J, 2)
+    # (N, J, 2)
+    place = (crops.photo_joints - crops.centers[:, None]) / (200 * crops.scales[:, None])
     labelled = crops.visible[..., None].float()
     return (place * labelled).sum(0) / labelled.sum(0).clamp(min=1)
 
@@ -123,23 +164,45 @@ def answer_mean_pose(pose:Tensor, crops:CropSet)->Tensor: # (N, J, 2) photograph
 def device_name(device)->str:
     "What the numbers were made on."
     if torch.device(device).type == "cuda": return torch.cuda.get_device_name(device)
-    model = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")] if os.path.exists("/proc/cpuinfo") else []
-    return f"{model[0] if model else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    model = (
+        [
+            line.split(":")[1].strip()
+            for line in open("/proc/cpuinfo")
+            if line.startswith("model name")
+        ]
+        if os.path.exists("/proc/cpuinfo")
+        else []
+    )
+    return (
+        f"{model[0] if model else platform.processor() or platform.machine()}, "
+        f"{os.cpu_count()} cores"
+    )
 
 
-def conditions(recipe:Recipe, data:str, split:str, crops:CropSet, device, seconds:float)->dict: # what the run took
+# what the run took
+def conditions(recipe:Recipe, data:str, split:str, crops:CropSet, device, seconds:float)->dict:
     "What a reader has to know to repeat or doubt a number."
-    return dict(model=recipe.model, data=data, split=split, people=len(crops), left_out=crops.left_out, image_size=recipe.image_size,
-                decode=recipe.decode, mirror=recipe.mirror, flip_shift=recipe.flip_shift, unbiased=recipe.unbiased, seed=recipe.seed, epochs=recipe.epochs, device=device_name(device),
-                threads=torch.get_num_threads(), seconds=round(seconds, 1), torch=torch.__version__, python=platform.python_version())
+    return dict(
+        model=recipe.model, data=data, split=split, people=len(crops), left_out=crops.left_out,
+        image_size=recipe.image_size, decode=recipe.decode, mirror=recipe.mirror,
+        flip_shift=recipe.flip_shift, unbiased=recipe.unbiased, seed=recipe.seed,
+        epochs=recipe.epochs, device=device_name(device), threads=torch.get_num_threads(),
+        seconds=round(seconds, 1), torch=torch.__version__, python=platform.python_version(),
+    )
 
 # %% ../nbs/14_train.ipynb #c4b57aef
 def format_scores(scores:dict)->str: # as `score_joints` gives them
     "A small table: every metric with its interval, then its parts."
     lines = []
     for name, row in scores.items():
-        span = "   95 % interval {:.1f} to {:.1f}".format(*row["interval"]) if "interval" in row else ""
-        without = f", {row['left_out']} left out: their size is not visible" if row["left_out"] else ""
+        span = (
+            "   95 % interval {:.1f} to {:.1f}".format(*row["interval"])
+            if "interval" in row
+            else ""
+        )
+        without = (
+            f", {row['left_out']} left out: their size is not visible" if row["left_out"] else ""
+        )
         lines += [f"{name:<16}{row['mean']:6.1f}{span}   ({row['people']} people{without})"]
         lines += [f"    {joint:<16}{value:6.1f}" for joint, value in row["joints"].items()]
     return "\n".join(lines)
@@ -148,15 +211,25 @@ def format_scores(scores:dict)->str: # as `score_joints` gives them
 DEMO_TEACHER = "tokenpose_nano"    # a network that ships with the package
 
 
-def load_teacher(recipe:Recipe, keypoints, device=None): # the network, or None where the recipe names none
+# the network, or None where the recipe names none
+def load_teacher(recipe:Recipe, keypoints, device=None):
     "The trained network that the recipe names; one that finds other keypoints is refused."
     if not recipe.teacher: return None
     if recipe.teacher_model:
-        network = create_model(recipe.teacher_model, num_keypoints=len(keypoints), image_size=recipe.image_size)
-        return load_released(network, recipe.teacher).to(pick_device(device), memory_format=torch.channels_last).eval()
+        network = create_model(
+            recipe.teacher_model, num_keypoints=len(keypoints), image_size=recipe.image_size
+        )
+        return (
+            load_released(network, recipe.teacher)
+            .to(pick_device(device), memory_format=torch.channels_last)
+            .eval()
+        )
     teacher, _, known = load_network(recipe.teacher, pick_device(device))
     if known.names != keypoints.names:
-        raise DataError(f"the teacher {recipe.teacher} finds {known.name} keypoints, but the data is labelled with {keypoints.name}; take a teacher of its kind")
+        raise DataError(
+            f"the teacher {recipe.teacher} finds {known.name} keypoints, but the data "
+            f"is labelled with {keypoints.name}; take a teacher of its kind"
+        )
     return teacher
 
 # %% ../nbs/14_train.ipynb #f9f6133a
@@ -175,37 +248,64 @@ def train_recipe(
     crops = load_people(data, root, ("train",), recipe.image_size, bars, people)["train"]
     try: judges = load_people(data, root, ("val",), recipe.image_size, bars, people)["val"]
     except DataError as error: judges = print(f"training without validation people: {error}")
-    trainer = Trainer(recipe, crops, judges, out, device, bars=bars, teacher=load_teacher(recipe, crops.keypoint_set, device))
+    trainer = Trainer(
+        recipe, crops, judges, out, device, bars=bars,
+        teacher=load_teacher(recipe, crops.keypoint_set, device),
+    )
     network = trainer.fit(resume)
     scores = evaluate(network, judges, recipe, bars=bars) if judges else {}
     took = sum(row["seconds"] for row in trainer.history)
-    results = dict(conditions=conditions(recipe, data, "val", judges or crops, trainer.device, took), scores=scores, history=trainer.history)
+    results = dict(
+        conditions=conditions(recipe, data, "val", judges or crops, trainer.device, took),
+        scores=scores,
+        history=trainer.history,
+    )
     write_json(out / "validation.json", results)
     return results
 
 # %% ../nbs/14_train.ipynb #6ced271f
-def coco_annotations(data:str, root, split:str): # a dictionary in COCO's format, or None where there is no AP
+# a dictionary in COCO's format, or None where there is no AP
+def coco_annotations(data:str, root, split:str):
     "The annotation file of one split, which holds also the people that nobody is asked to find."
     if data not in AP_DATA: return None
-    if is_store(root): return print("no AP: it needs the annotation file, but --root names a crop store; name the data set's folder for AP")
+    if is_store(root):
+        return print(
+            "no AP: it needs the annotation file, but --root names a crop store; name "
+            "the data set's folder for AP"
+        )
     table = read_dataset(data, root)
     files = [f for f in table.annotations if split in ("all", split_of_file(f))]
-    if len(files) != 1: raise DataError(f"AP is counted on one annotation file, and split {split!r} of {root} has {len(files)}; name another --split")
+    if len(files) != 1:
+        raise DataError(
+            f"AP is counted on one annotation file, and split {split!r} of {root} has "
+            f"{len(files)}; name another --split"
+        )
     return table.source.read_json(files[0])
 
 
-def score_coco(joints:Tensor, confidence:Tensor, crops:CropSet, truth:dict, folder:Path)->dict: # as `score_joints`' rows
-    "AP as the papers compute it: poses rescored by their keypoints, near copies dropped, matched by pycocotools."
+# as `score_joints`' rows
+def score_coco(joints:Tensor, confidence:Tensor, crops:CropSet, truth:dict, folder:Path)->dict:
+    """AP as the papers compute it: poses rescored by their keypoints, near copies dropped, matched
+    by pycocotools."""
     given = crops.box_scores if crops.box_scores is not None else torch.ones(len(crops))
     poses, areas = rescore(given, confidence), (200 * crops.scales).prod(1)
     kept = oks_nms(joints, poses, areas, crops.image_ids, crops.keypoint_set.sigmas)
-    rows = to_coco_results(joints[kept], crops.image_ids[kept], poses[kept], confidence[kept], person_category(truth))
+    rows = to_coco_results(
+        joints[kept], crops.image_ids[kept], poses[kept], confidence[kept], person_category(truth)
+    )
     write_json(folder / "keypoint-results.json", rows)
     photos = len(truth["images"]), len(set(crops.image_ids.tolist()))
-    if photos[0] != photos[1]: print(f"AP is counted on {photos[0]} photographs, of which {photos[1]} have a box to look into")
+    if photos[0] != photos[1]:
+        print(
+            f"AP is counted on {photos[0]} photographs, of which {photos[1]} have a box "
+            "to look into"
+        )
     matches = match_coco(truth, rows, sigmas=crops.keypoint_set.sigmas)
     stats = dict(zip(COCO_STATS, (100 * matches.stats).tolist()))
-    return {"mean": stats["AP"], "interval": [100 * v for v in bootstrap_ap(matches)], "joints": stats, "people": len(crops), "left_out": 0}
+    return {
+        "mean": stats["AP"], "interval": [100 * v for v in bootstrap_ap(matches)], "joints": stats,
+        "people": len(crops), "left_out": 0,
+    }
 
 # %% ../nbs/14_train.ipynb #62780984
 def evaluate_checkpoint(
@@ -220,31 +320,46 @@ def evaluate_checkpoint(
     boxes=None, # a detector's results file, in place of annotated boxes
     **changes, # fields of the recipe that decide how it is judged: mirror, flip_shift, decode
 )->dict: # what is written to results.json
-    "Judge a finished network on people of its keypoint set; COCO's data sets get AP and the file that pycocotools reads."
+    """Judge a finished network on people of its keypoint set; COCO's data sets get AP and the file
+    that pycocotools reads."""
     device = pick_device(device)
     network, recipe, keypoints = load_network(checkpoint, device)
-    folder = make_folder(out or (Path(checkpoint).parent if Path(checkpoint).suffix else checkpoint))
+    folder = make_folder(
+        out or (Path(checkpoint).parent if Path(checkpoint).suffix else checkpoint)
+    )
     recipe = recipe.change(**changes)
     crops = load_people(data, root, (split,), recipe.image_size, bars, people, boxes)[split]
     if crops.keypoint_set.names != keypoints.names:
-        raise DataError(f"{checkpoint} finds {keypoints.name} keypoints, but {data} is labelled with {crops.keypoint_set.name}; "
-                        "judge it on data of its own kind")
+        raise DataError(
+            f"{checkpoint} finds {keypoints.name} keypoints, but {data} is labelled "
+            f"with {crops.keypoint_set.name}; "
+            "judge it on data of its own kind"
+        )
     truth, start = coco_annotations(data, root, split), time.time()
     if data in AP_DATA and recipe.boxes == "detected" and not boxes:
-        print("judged in annotated boxes; this protocol's published AP is of a detector's, name its results file with --boxes")
+        print(
+            "judged in annotated boxes; this protocol's published AP is of a "
+            "detector's, name its results file with --boxes"
+        )
     joints, confidence = predict_joints(network, crops, recipe, bars=bars)
     scores = score_joints(joints, crops) if crops.visible.any() else {}
     if truth: scores = {"AP": score_coco(joints, confidence, crops, truth, folder)} | scores
-    known = dict(conditions(recipe, data, split, crops, device, time.time() - start), boxes=Path(boxes).name if boxes else "annotated")
+    known = dict(
+        conditions(recipe, data, split, crops, device, time.time() - start),
+        boxes=Path(boxes).name if boxes else "annotated",
+    )
     results = dict(conditions=known, scores=scores)
     write_json(folder / "results.json", results)
     return results
 
 # %% ../nbs/14_train.ipynb #88cae3f2
-def attention_overlay(image:Tensor, attention:Tensor, grid:tuple)->Tensor: # (H, W, 3) uint8, (patches,), (rows, columns) -> (H, W, 3)
+# (H, W, 3) uint8, (patches,), (rows, columns) -> (H, W, 3)
+def attention_overlay(image:Tensor, attention:Tensor, grid:tuple)->Tensor:
     "One keypoint token's attention to the patches, as light on the photograph."
     light = (attention - attention.min()).reshape(1, 1, *grid) / (attention.max() - attention.min())
-    light = torch.nn.functional.interpolate(light, image.shape[:2], mode="bilinear")[0, 0, ..., None]
+    light = torch.nn.functional.interpolate(light, image.shape[:2], mode="bilinear")[
+        0, 0, ..., None
+    ]
     return image / 255 * (0.3 + 0.7 * light.sqrt())
 
 # %% ../nbs/14_train.ipynb #9fee1ee1
@@ -257,19 +372,35 @@ def show_answers(
     "Photograph, truth, answer, heatmaps and attention of some people, as a matplotlib figure."
     from matplotlib.figure import Figure
     device = next(network.parameters()).device
-    batch = make_batch(crops, torch.arange(len(crops)), recipe, None, torch.Generator(device), network.heatmap_size)
+    batch = make_batch(
+        crops, torch.arange(len(crops)), recipe, None, torch.Generator(device), network.heatmap_size
+    )
     with torch.no_grad(): trace = network.trace(batch.images)
-    answers = rescale_joints(heatmap_coordinates(trace.heatmaps[0])[0], network.heatmap_size, recipe.image_size, recipe.unbiased).cpu()
+    answers = rescale_joints(
+        heatmap_coordinates(trace.heatmaps[0])[0], network.heatmap_size, recipe.image_size,
+        recipe.unbiased,
+    ).cpu()
     token, tokens = crops.keypoint_set.index(joint), len(crops.keypoint_set)
-    looks = trace.attention[0][-1][:, :, token, tokens:].mean(1).cpu()                         # (B, patches)
-    titles = ["photograph", "truth", "answer", "heatmaps", f"attention of the\n{joint.replace('_', ' ')} token"]
+    looks = trace.attention[0][-1][:, :, token, tokens:].mean(1).cpu()  # (B, patches)
+    titles = [
+        "photograph", "truth", "answer", "heatmaps",
+        f"attention of the\n{joint.replace('_', ' ')} token",
+    ]
     figure = Figure(figsize=(1.3 * len(crops) + 0.3, 1.75 * len(titles)))
     axes = figure.subplots(len(titles), len(crops), squeeze=False)
     for i, photo in enumerate(denormalize(batch.images).cpu().permute(0, 2, 3, 1)):
         shown = batch.visible[i].cpu().numpy()
-        truth, answer = (draw_pose(photo.numpy(), joints[i].cpu().numpy(), shown, crops.keypoint_set) for joints in (batch.joints, answers))
-        panels = [photo, truth, answer, draw_heatmaps(photo.numpy(), trace.heatmaps[0][i]), attention_overlay(photo, looks[i], network.config.grid)]
-        for ax, panel in zip(axes[:, i], panels): ax.imshow(panel); ax.set(xticks=[], yticks=[])
+        truth, answer = (
+            draw_pose(photo.numpy(), joints[i].cpu().numpy(), shown, crops.keypoint_set)
+            for joints in (batch.joints, answers)
+        )
+        panels = [
+            photo, truth, answer, draw_heatmaps(photo.numpy(), trace.heatmaps[0][i]),
+            attention_overlay(photo, looks[i], network.config.grid),
+        ]
+        for ax, panel in zip(axes[:, i], panels):
+            ax.imshow(panel)
+            ax.set(xticks=[], yticks=[])
     for ax, title in zip(axes[:, 0], titles): ax.set_ylabel(title)
     figure.tight_layout(pad=0.3)
     return figure
@@ -282,45 +413,71 @@ def show_networks(
 ):
     "Truth, and every network's answer on the patches that it kept, as a matplotlib figure."
     from matplotlib.figure import Figure
-    device, heatmap_size = next(next(iter(networks.values())).parameters()).device, next(iter(networks.values())).heatmap_size
-    batch = make_batch(crops, torch.arange(len(crops)), recipe, None, torch.Generator(device), heatmap_size)
+    device, heatmap_size = (
+        next(next(iter(networks.values())).parameters()).device,
+        next(iter(networks.values())).heatmap_size,
+    )
+    batch = make_batch(
+        crops, torch.arange(len(crops)), recipe, None, torch.Generator(device), heatmap_size
+    )
     photos = denormalize(batch.images).cpu().permute(0, 2, 3, 1).numpy()
     figure = Figure(figsize=(1.3 * len(crops) + 0.3, 1.75 * (1 + len(networks))))
     axes = figure.subplots(1 + len(networks), len(crops), squeeze=False)
-    draw = lambda ax, photo, joints, i: ax.imshow(draw_pose(photo, joints[i].cpu().numpy(), batch.visible[i].cpu().numpy(), crops.keypoint_set))
+    draw = lambda ax, photo, joints, i: ax.imshow(
+        draw_pose(
+            photo, joints[i].cpu().numpy(), batch.visible[i].cpu().numpy(), crops.keypoint_set
+        )
+    )
     for i, photo in enumerate(photos): draw(axes[0, i], photo, batch.joints, i)
     for row, network in zip(axes[1:], networks.values()):
         with torch.no_grad(): trace = network.trace(batch.images, 1)
-        answers = rescale_joints(heatmap_coordinates(trace.heatmaps[0])[0], heatmap_size, recipe.image_size, recipe.unbiased)
-        for i, photo in enumerate(photos): draw(row[i], draw_kept(photo, trace.kept[0][-1][i], network.config.grid, 0.5), answers, i)
+        answers = rescale_joints(
+            heatmap_coordinates(trace.heatmaps[0])[0], heatmap_size, recipe.image_size,
+            recipe.unbiased,
+        )
+        for i, photo in enumerate(photos):
+            draw(
+                row[i], draw_kept(photo, trace.kept[0][-1][i], network.config.grid, 0.5), answers, i
+            )
     for ax in axes.flat: ax.set(xticks=[], yticks=[])
     for ax, title in zip(axes[:, 0], ["truth", *networks]): ax.set_ylabel(title)
     figure.tight_layout(pad=0.3)
     return figure
 
 # %% ../nbs/14_train.ipynb #e115854f
-DEMO = ("tokenpose_nano", "ppt_nano", "dppt_nano", "sdpose_nano", "sd_dppt_nano")    # recipes that the demo trains
-DEMO_EPOCHS = 5                                       # enough to learn synthetic people, few enough for a coffee
+# recipes that the demo trains
+DEMO = ("tokenpose_nano", "ppt_nano", "dppt_nano", "sdpose_nano", "sd_dppt_nano")
+DEMO_EPOCHS = 5  # enough to learn synthetic people, few enough for a coffee
 
 
 def demo_row(name:str, scores:dict, network=None, seconds=None)->dict:
     "One row of the demo's table."
     row = scores["PCK@0.2 torso"]
-    return {"model": name, "parameters": sum(p.numel() for p in network.parameters()) if network else 0,
-            "MACs": macs(network).total if network else 0, "PCK@0.2": row["mean"], "interval": row["interval"], "seconds": seconds}
+    return {
+        "model": name, "parameters": sum(p.numel() for p in network.parameters()) if network else 0,
+        "MACs": macs(network).total if network else 0, "PCK@0.2": row["mean"],
+        "interval": row["interval"], "seconds": seconds,
+    }
 
 
 def format_table(rows:list)->str: # of `demo_row`
     "The rows, lined up."
-    lines = [f"{'model':<26}{'parameters':>12}{'GMACs':>9}{'PCK@0.2':>9}   {'95 % interval':<16}{'training, s':>12}"]
+    lines = [
+        f"{'model':<26}{'parameters':>12}{'GMACs':>9}{'PCK@0.2':>9}   "
+        f"{'95 % interval':<16}{'training, s':>12}"
+    ]
     for r in rows:
         seconds = "" if r["seconds"] is None else f"{r['seconds']:.0f}"
-        lines.append(f"{r['model']:<26}{r['parameters']:>12,}{r['MACs'] / 1e9:>9.3f}{r['PCK@0.2']:>9.1f}   "
-                     f"{r['interval'][0]:.1f} to {r['interval'][1]:.1f}{seconds:>15}")
+        lines.append(
+            f"{r['model']:<26}{r['parameters']:>12,}{r['MACs'] / 1e9:>9.3f}"
+            f"{r['PCK@0.2']:>9.1f}   "
+            f"{r['interval'][0]:.1f} to {r['interval'][1]:.1f}{seconds:>15}"
+        )
     return "\n".join(lines)
 
 # %% ../nbs/14_train.ipynb #4cbfb746
-def demo_network(name:str, recipe:Recipe, crops:dict, teacher, device=None)->tuple: # split -> CropSet; network or None -> network, row, Trainer
+# split -> CropSet; network or None -> network, row, Trainer
+def demo_network(name:str, recipe:Recipe, crops:dict, teacher, device=None)->tuple:
     "Train one network of the demo and judge it."
     print(f"\ntraining {name} for {recipe.epochs} epochs", flush=True)
     trainer = Trainer(recipe, crops["train"], crops["val"], device=device, teacher=teacher)
@@ -332,9 +489,13 @@ def demo_teacher(fresh:bool, crops:dict, device=None)->tuple: # network, its row
     "The teacher of the demo: the one that ships, or one that is trained now by the same recipe."
     network, recipe, _ = load_network(DEMO_TEACHER, pick_device(device))
     if fresh:
-        network, row, _ = demo_network(f"teacher, {recipe.epochs} epochs", recipe, crops, None, device)
+        network, row, _ = demo_network(
+            f"teacher, {recipe.epochs} epochs", recipe, crops, None, device
+        )
         return network, row
-    return network, demo_row(f"teacher, ships with it", evaluate(network, crops["test"], recipe), network)
+    return network, demo_row(
+        f"teacher, ships with it", evaluate(network, crops["test"], recipe), network
+    )
 
 
 def run_demo(
@@ -345,26 +506,50 @@ def run_demo(
     names=DEMO, # recipes
     fresh_teacher=False, # train the teacher too
 )->tuple: # name -> network, and the rows of the table
-    "Train nano networks on synthetic people, judge them on people never seen, print a table and draw pictures."
+    """Train nano networks on synthetic people, judge them on people never seen, print a table and
+    draw pictures."""
     out, device, first = make_folder(out), pick_device(device), get_recipe(names[0])
-    print(f"making synthetic people ({people or SYNTHETIC_PEOPLE['train']} to learn from, {SYNTHETIC_PEOPLE['test']} to be judged on), "
-          f"training on {device_name(device)}", flush=True)
-    crops = {s: synthetic_people(s, first.image_size, people if s == "train" else None) for s in SYNTHETIC_PEOPLE}
+    print(
+        f"making synthetic people ({people or SYNTHETIC_PEOPLE['train']} to learn "
+        f"from, {SYNTHETIC_PEOPLE['test']} to be judged on), "
+        f"training on {device_name(device)}",
+        flush=True,
+    )
+    crops = {
+        s: synthetic_people(s, first.image_size, people if s == "train" else None)
+        for s in SYNTHETIC_PEOPLE
+    }
     teacher, taught_by = demo_teacher(fresh_teacher, crops, device)
-    rows = [demo_row("mean pose", score_joints(answer_mean_pose(mean_pose(crops["train"]), crops["test"]), crops["test"])), taught_by]
+    rows = [
+        demo_row(
+            "mean pose",
+            score_joints(answer_mean_pose(mean_pose(crops["train"]), crops["test"]), crops["test"]),
+        ),
+        taught_by,
+    ]
     networks, start = {}, time.time()
     for name in names:
-        networks[name], row, trainer = demo_network(name, get_recipe(name, epochs=epochs), crops, teacher, device)
+        networks[name], row, trainer = demo_network(
+            name, get_recipe(name, epochs=epochs), crops, teacher, device
+        )
         save_network(make_folder(out / name), networks[name].state_dict(), trainer.info())
         rows.append(row)
-    known = conditions(trainer.recipe.change(model=", ".join(names)), "synthetic", "test", crops["test"], device, time.time() - start)
+    known = conditions(
+        trainer.recipe.change(model=", ".join(names)), "synthetic", "test", crops["test"], device,
+        time.time() - start,
+    )
     write_json(out / "results.json", dict(conditions=known, rows=rows))
     some = crops["test"].select(torch.arange(10))
     show_networks(networks, some, first).savefig(out / "demo.png", dpi=110)
     show_answers(networks[names[0]], some, first).savefig(out / "answers.png", dpi=110)
-    print(f"\n{format_table(rows)}\n\nScores: percentage of joints within 0.2 of the torso, on {len(crops['test'])} people never seen, mirrored test; one seed."
-          f"\nThe teacher taught dppt_nano and sd_dppt_nano; it learned for longer than the others, elsewhere unless --fresh-teacher."
-          f"\nPictures: {out / 'demo.png'}, {out / 'answers.png'}   Table: {out / 'results.json'}   Networks: folders in {out}")
+    print(
+        f"\n{format_table(rows)}\n\nScores: percentage of joints within 0.2 of the "
+        f"torso, on {len(crops['test'])} people never seen, mirrored test; one seed."
+        "\nThe teacher taught dppt_nano and sd_dppt_nano; it learned for longer "
+        "than the others, elsewhere unless --fresh-teacher."
+        f"\nPictures: {out / 'demo.png'}, {out / 'answers.png'}   Table: "
+        f"{out / 'results.json'}   Networks: folders in {out}"
+    )
     return networks, rows
 
 # %% ../nbs/14_train.ipynb #1f10642f
@@ -384,11 +569,19 @@ PUBLISHED = {    # AP on COCO val, 256 x 192, detector boxes
 
 def format_models()->str:
     "Name, parameters, multiply-accumulates of one image and published score of every network."
-    lines = [f"{'model':<18}{'input':>10}{'parameters':>13}{'GMACs':>8}{'with attention':>16}   published AP"]
+    lines = [
+        f"{'model':<18}{'input':>10}{'parameters':>13}{'GMACs':>8}"
+        f"{'with attention':>16}   published AP"
+    ]
     for name in list_models():
         size = RECIPES["tokenpose_nano"].image_size if name.endswith("_nano") else (256, 192)
-        with torch.device("meta"): network = create_model(name, image_size=size)    # shapes without numbers are enough to count
+        # shapes without numbers are enough to count
+        with torch.device("meta"): network = create_model(name, image_size=size)
         cost = macs(network)
-        lines.append(f"{name:<18}{size[0]:>5}x{size[1]:<4}{sum(p.numel() for p in network.parameters()):>13,}{cost.conv_linear / 1e9:>8.2f}"
-                     f"{cost.total / 1e9:>16.2f}   {PUBLISHED.get(name, '-')}")
+        lines.append(
+            f"{name:<18}{size[0]:>5}x{size[1]:<4}"
+            f"{sum(p.numel() for p in network.parameters()):>13,}"
+            f"{cost.conv_linear / 1e9:>8.2f}"
+            f"{cost.total / 1e9:>16.2f}   {PUBLISHED.get(name, '-')}"
+        )
     return "\n".join(lines)

@@ -28,9 +28,13 @@ from torch import Tensor, nn
 from .crops import Augmentation, augment_batch
 from .cycles import CycleObjective, RegressionObjective
 from .datasets import CropSet, watch, write_whole
-from .distillation import AttentionObjective, FeatureObjective, GuideObjective, OutputObjective, Teacher
-from .heatmaps import (average_flip, decode_argmax, decode_dark, decode_quarter, encode_heatmaps,
-                              heatmap_cross_entropy_loss, normalize_heatmaps, rescale_joints)
+from dppt_nb.distillation import (
+    AttentionObjective, FeatureObjective, GuideObjective, OutputObjective, Teacher,
+)
+from dppt_nb.heatmaps import (
+    average_flip, decode_argmax, decode_dark, decode_quarter, encode_heatmaps,
+    heatmap_cross_entropy_loss, normalize_heatmaps, rescale_joints,
+)
 from .keypoints import DataError, KeypointSet
 from .metrics import bootstrap_interval, pck, pckh
 from .pruning import keep_ratio_at
@@ -58,22 +62,58 @@ def one_of(*names)->tuple:
 
 
 RECIPE_FIELDS = {
-    "image_size": ("height and width, two whole numbers from 16 up", lambda v: len(v) == 2 and all(isinstance(s, int) and s >= 16 for s in v)),
+    "image_size": (
+        "height and width, two whole numbers from 16 up",
+        lambda v: len(v) == 2 and all(isinstance(s, int) and s >= 16 for s in v),
+    ),
     "overrides": ("a dictionary of create_model's arguments", lambda v: isinstance(v, dict)),
-    "sigma": between(0.1, 100), "loss": one_of("auto", "mse", "cross_entropy"), "epochs": whole(1), "batch_size": whole(1),
-    "optimizer": one_of("muon", "adamw", "adam"), "lr": between(0, 10), "matrix_lr": between(0, 10), "weight_decay": between(0, 10),
-    "betas": ("two numbers from 0 to below 1", lambda v: len(v) == 2 and all(0 <= b < 1 for b in v)),
-    "schedule": one_of("cosine", "steps"), "warmup_steps": whole(0), "milestones": ("epochs in rising order", lambda v: list(v) == sorted(v)),
-    "supervise": one_of("all", "last"), "output": between(0, 1e9), "features": between(0, 1e9), "attention": between(0, 1e9), "guide": between(0, 1e9),
-    "keypoint_cycles": between(0, 1e9), "patch_cycles": between(0, 1e9), "heatmap_cycles": between(0, 1e9), "one_way": ("true or false", lambda v: isinstance(v, bool)),
-    "match": one_of("stages", "even", "depth"), "attention_loss": one_of("kl", "mse"), "attention_heads": one_of("mean", "each"),
-    "temperature": between(0.01, 100), "backbone_weights": ("the path of a checkpoint", lambda v: isinstance(v, str)),
-    "teacher": ("the folder of a trained network", lambda v: isinstance(v, str)), "teacher_model": ("a name of `list_models()`", lambda v: isinstance(v, str)),
-    "anneal": ("empty, or two rising shares of the run from 0 to 1", lambda v: len(v) == 0 or len(v) == 2 and 0 <= v[0] < v[1] <= 1),
-    "loss_factor": between(1e-6, 1e6), "unbiased": ("true or false", lambda v: isinstance(v, bool)), "flip_shift": ("true or false", lambda v: isinstance(v, bool)),
-    "boxes": one_of("annotated", "detected"), "clip_norm": between(0, 1e9), "ema": ("a number from 0 to below 1", lambda v: 0 <= v < 1), "precision": one_of("auto", "fp32", "bf16", "fp16"),
-    "seed": whole(0), "decode": one_of("dark", "quarter", "argmax"), "kernel": ("an odd whole number from 3 up", lambda v: v >= 3 and v % 2 == 1),
-    "eval_every": whole(1)}
+    "sigma": between(0.1, 100),
+    "loss": one_of("auto", "mse", "cross_entropy"),
+    "epochs": whole(1),
+    "batch_size": whole(1),
+    "optimizer": one_of("muon", "adamw", "adam"),
+    "lr": between(0, 10),
+    "matrix_lr": between(0, 10),
+    "weight_decay": between(0, 10),
+    "betas": (
+        "two numbers from 0 to below 1",
+        lambda v: len(v) == 2 and all(0 <= b < 1 for b in v),
+    ),
+    "schedule": one_of("cosine", "steps"),
+    "warmup_steps": whole(0),
+    "milestones": ("epochs in rising order", lambda v: list(v) == sorted(v)),
+    "supervise": one_of("all", "last"),
+    "output": between(0, 1e9),
+    "features": between(0, 1e9),
+    "attention": between(0, 1e9),
+    "guide": between(0, 1e9),
+    "keypoint_cycles": between(0, 1e9),
+    "patch_cycles": between(0, 1e9),
+    "heatmap_cycles": between(0, 1e9),
+    "one_way": ("true or false", lambda v: isinstance(v, bool)),
+    "match": one_of("stages", "even", "depth"),
+    "attention_loss": one_of("kl", "mse"),
+    "attention_heads": one_of("mean", "each"),
+    "temperature": between(0.01, 100),
+    "backbone_weights": ("the path of a checkpoint", lambda v: isinstance(v, str)),
+    "teacher": ("the folder of a trained network", lambda v: isinstance(v, str)),
+    "teacher_model": ("a name of `list_models()`", lambda v: isinstance(v, str)),
+    "anneal": (
+        "empty, or two rising shares of the run from 0 to 1",
+        lambda v: len(v) == 0 or len(v) == 2 and 0 <= v[0] < v[1] <= 1,
+    ),
+    "loss_factor": between(1e-6, 1e6),
+    "unbiased": ("true or false", lambda v: isinstance(v, bool)),
+    "flip_shift": ("true or false", lambda v: isinstance(v, bool)),
+    "boxes": one_of("annotated", "detected"),
+    "clip_norm": between(0, 1e9),
+    "ema": ("a number from 0 to below 1", lambda v: 0 <= v < 1),
+    "precision": one_of("auto", "fp32", "bf16", "fp16"),
+    "seed": whole(0),
+    "decode": one_of("dark", "quarter", "argmax"),
+    "kernel": ("an odd whole number from 3 up", lambda v: v >= 3 and v % 2 == 1),
+    "eval_every": whole(1),
+}
 
 
 def check_recipe(recipe):
@@ -90,24 +130,25 @@ class Recipe:
     "One training run on one page: same recipe, same data, same network."
     # the network
     model: str = "tokenpose_nano"                     # a name from `list_models()`
-    image_size: tuple = (128, 96)                     # height and width of the network's input, pixels
+    image_size: tuple = (128, 96)  # height and width of the network's input, pixels
     overrides: dict = field(default_factory=dict)     # further arguments of `create_model`
-    backbone_weights: str = ""                        # HRNet's ImageNet weights to start from, as the papers' B and L do
+    backbone_weights: str = ""  # HRNet's ImageNet weights to start from, as the papers' B and L do
     # what it sees, and what it is told
     augmentation: Augmentation = field(default_factory=Augmentation)
     sigma: float = 1.0                                # width of the target Gaussian, heatmap pixels
-    loss: str = "auto"                                # "mse" | "cross_entropy" | "auto": what the head is made for
+    loss: str = "auto"  # "mse" | "cross_entropy" | "auto": what the head is made for
     loss_factor: float = 0.5                          # of the squared error
-    unbiased: bool = True                             # lengths from pixel centre to pixel centre; false: counts of pixels (03)
+    unbiased: bool = True  # lengths from pixel centre to pixel centre; false: counts of pixels (03)
     # what its own cycles teach (10), if it has several
-    supervise: str = "all"                            # cycles that are held to the truth: "all" or "last"
-    keypoint_cycles: float = 0.0                      # keypoint tokens of a cycle drawn to those of the next
+    supervise: str = "all"  # cycles that are held to the truth: "all" or "last"
+    keypoint_cycles: float = 0.0  # keypoint tokens of a cycle drawn to those of the next
     patch_cycles: float = 0.0                         # patch tokens likewise
     heatmap_cycles: float = 0.0                       # heatmaps likewise
-    one_way: bool = False                             # tokens of the later cycle only teach, and are not pulled
+    one_way: bool = False  # tokens of the later cycle only teach, and are not pulled
     # who teaches it besides (09): weights of the lessons, 0 leaves one out
-    teacher: str = ""                                 # folder of a trained network, or a released checkpoint
-    teacher_model: str = ""                           # of a released checkpoint: the name from `list_models()` that it belongs to
+    teacher: str = ""  # folder of a trained network, or a released checkpoint
+    # of a released checkpoint: the name from `list_models()` that it belongs to
+    teacher_model: str = ""
     output: float = 0.0                               # its heatmaps
     features: float = 0.0                             # its keypoint tokens
     attention: float = 0.0                            # where its keypoint tokens look
@@ -115,43 +156,54 @@ class Recipe:
     match: str = "stages"                             # layers compared: "stages" | "even" | "depth"
     attention_loss: str = "kl"                        # "kl" | "mse"
     attention_heads: str = "mean"                     # "mean" | "each"
-    temperature: float = 1.0                          # above 1 flattens the teacher's heatmaps and attention
+    temperature: float = 1.0  # above 1 flattens the teacher's heatmaps and attention
     # how patches are dropped: the network's `keep_ratio`, reached at once or slowly (08)
-    anneal: tuple = ()                                # share of the run at which dropping starts, and at which the ratio is reached
+    # share of the run at which dropping starts, and at which the ratio is reached
+    anneal: tuple = ()
     # how it learns
     epochs: int = 30
     batch_size: int = 64
-    optimizer: str = "muon"                           # "muon" with AdamW beside it, "adamw", or the papers' "adam"
+    optimizer: str = "muon"  # "muon" with AdamW beside it, "adamw", or the papers' "adam"
     lr: float = 2e-3                                  # the highest learning rate of Adam and AdamW
     matrix_lr: float = 0.02                           # the highest learning rate of Muon
     weight_decay: float = 0.05                        # AdamW, on matrices only
     betas: tuple = (0.9, 0.99)
-    schedule: str = "cosine"                          # "cosine" to zero, or "steps" as in the papers
+    schedule: str = "cosine"  # "cosine" to zero, or "steps" as in the papers
     warmup_steps: int = 70                            # linear, from zero
-    milestones: tuple = (200, 260)                    # epochs at which "steps" divides the rate by ten
+    milestones: tuple = (200, 260)  # epochs at which "steps" divides the rate by ten
     clip_norm: float = 1.0                            # longest gradient; 0 switches it off
-    ema: float = 0.998                                # decay of the averaged weights; 0 switches them off
-    precision: str = "auto"                           # "fp32" | "bf16" | "fp16" | "auto": the fastest that is safe here
+    ema: float = 0.998  # decay of the averaged weights; 0 switches them off
+    precision: str = "auto"  # "fp32" | "bf16" | "fp16" | "auto": the fastest that is safe here
     seed: int = 0
     # how it is judged
     decode: str = "dark"                              # "dark" | "quarter" | "argmax"
-    kernel: int = 5                                   # DARK's blur, heatmap pixels: 11 for sigma 2, 5 for sigma 1
-    mirror: bool = True                               # average with the mirrored picture when it is scored
-    flip_shift: bool = False                          # move the mirrored answer by one heatmap pixel, as biased pipelines do (04)
-    boxes: str = "annotated"                          # "annotated" | "detected": whose boxes the judged people are cut by
-    eval_every: int = 1                               # epochs between looks at the validation people
+    kernel: int = 5  # DARK's blur, heatmap pixels: 11 for sigma 2, 5 for sigma 1
+    mirror: bool = True  # average with the mirrored picture when it is scored
+    # move the mirrored answer by one heatmap pixel, as biased pipelines do (04)
+    flip_shift: bool = False
+    boxes: str = "annotated"  # "annotated" | "detected": whose boxes the judged people are cut by
+    eval_every: int = 1  # epochs between looks at the validation people
 
     def __post_init__(self): check_recipe(self)
 
     def change(self, protocol=None, **changes): # a name from `PROTOCOLS`
-        "A copy with other values, those of a protocol and those that are named; the augmentation's fields may be named directly."
+        """A copy with other values, those of a protocol and those that are named; the
+        augmentation's fields may be named directly."""
         if protocol is not None:
             named = self.change(**changes)
             return named.change(**protocol_changes(protocol, named, changes))
         inner = {k: changes.pop(k) for k in list(changes) if k in field_types(Augmentation)}
         unknown = [k for k in changes if k not in field_types(Recipe)]
-        if unknown: raise DataError(f"a recipe has no field {unknown[0]!r}; nearest names: {nearest(unknown[0], recipe_fields())}")
-        return replace(self, **changes, augmentation=replace(changes.get("augmentation", self.augmentation), **inner))
+        if unknown:
+            raise DataError(
+                f"a recipe has no field {unknown[0]!r}; nearest names: "
+                f"{nearest(unknown[0], recipe_fields())}"
+            )
+        return replace(
+            self,
+            **changes,
+            augmentation=replace(changes.get("augmentation", self.augmentation), **inner),
+        )
 
     def to_dict(self):
         "Plain values, ready for JSON."
@@ -160,32 +212,52 @@ class Recipe:
     @classmethod
     def from_dict(cls, values:dict): # what `to_dict` gave, read back from JSON
         "The recipe that a checkpoint was trained with."
-        if not isinstance(values, dict): raise DataError(f"a recipe is a dictionary of its fields, not {values!r}")
+        if not isinstance(values, dict):
+            raise DataError(f"a recipe is a dictionary of its fields, not {values!r}")
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**{**values, "augmentation": Augmentation(**values.get("augmentation", {}))})
 
 # %% ../nbs/11_training.ipynb #25e64c0c
 def recipe_fields()->list:
     "All names that `Recipe.change` understands, those of the augmentation included."
-    return [name for name in field_types(Recipe) if name != "augmentation"] + list(field_types(Augmentation))
+    return [name for name in field_types(Recipe) if name != "augmentation"] + list(
+        field_types(Augmentation)
+    )
 
 # %% ../nbs/11_training.ipynb #66d70adf
-_PAPER = Recipe(image_size=(256, 192), sigma=2.0, kernel=11, epochs=300, batch_size=128, optimizer="adam", lr=1e-3, weight_decay=0.0,
-                betas=(0.9, 0.999), schedule="steps", warmup_steps=0, clip_norm=0.0, ema=0.0, eval_every=10,
-                augmentation=Augmentation(rotation=45, scale=0.35, half_body=0.3))
+_PAPER = Recipe(
+    image_size=(256, 192), sigma=2.0, kernel=11, epochs=300, batch_size=128, optimizer="adam",
+    lr=1e-3, weight_decay=0.0, betas=(0.9, 0.999), schedule="steps", warmup_steps=0, clip_norm=0.0,
+    ema=0.0, eval_every=10, augmentation=Augmentation(rotation=45, scale=0.35, half_body=0.3),
+)
 _PAPER_MPII = _PAPER.change(image_size=(256, 256), rotation=30, scale=0.25, half_body=0.0)
 
-_NANO = Recipe(eval_every=3, augmentation=Augmentation(rotation=20, rotation_prob=1.0, scale=0.25, shift=0.08, shift_prob=1.0,
-                                                       half_body=0.0, colour=0.3))
+_NANO = Recipe(
+    eval_every=3,
+    augmentation=Augmentation(
+        rotation=20, rotation_prob=1.0, scale=0.25, shift=0.08, shift_prob=1.0, half_body=0.0,
+        colour=0.3,
+    ),
+)
 
-# PPT's released schedule: nothing is dropped for 10 of 300 epochs, the keep ratio is reached at epoch 100
+# PPT's released schedule: nothing is dropped for 10 of 300 epochs, the keep ratio is reached at
+# epoch 100
 _SLOWLY = dict(anneal=(10 / 300, 100 / 300))
-# DPPT's weights were not published. Beside a cross-entropy of some nats, and beside a squared error of some thousandths
-_LESSONS, _PAPER_LESSONS = dict(output=1.0, features=1.0, attention=0.5), dict(output=1.0, features=5e-4, attention=2.5e-4)
+# DPPT's weights were not published. Beside a cross-entropy of some nats, and beside a squared error
+# of some thousandths
+_LESSONS, _PAPER_LESSONS = (
+    dict(output=1.0, features=1.0, attention=0.5),
+    dict(output=1.0, features=5e-4, attention=2.5e-4),
+)
 
 # SDPose weighs its token losses by 5e-6, beside a squared error that is not halved (MMPose)
-_CYCLES, _PAPER_CYCLES = dict(keypoint_cycles=0.1, patch_cycles=0.1), dict(keypoint_cycles=5e-6, patch_cycles=5e-6)
-_SDPOSE = _PAPER.change(batch_size=512, warmup_steps=500, shift=0.16, shift_prob=0.3, loss_factor=1.0, **_PAPER_CYCLES)
+_CYCLES, _PAPER_CYCLES = (
+    dict(keypoint_cycles=0.1, patch_cycles=0.1),
+    dict(keypoint_cycles=5e-6, patch_cycles=5e-6),
+)
+_SDPOSE = _PAPER.change(
+    batch_size=512, warmup_steps=500, shift=0.16, shift_prob=0.3, loss_factor=1.0, **_PAPER_CYCLES
+)
 
 RECIPES = {
     "tokenpose_nano": _NANO,
@@ -193,25 +265,53 @@ RECIPES = {
     "dppt_nano": _NANO.change(model="dppt_nano", **_LESSONS),
     "sdpose_nano": _NANO.change(model="sdpose_nano", **_CYCLES),
     "sd_dppt_nano": _NANO.change(model="dppt_nano", overrides={"cycles": 2}, **_LESSONS, **_CYCLES),
-    **{f"sdpose_{size}_coco": _SDPOSE.change(model=f"sdpose_{size}") for size in ("t", "s_v1", "s_v2", "b", "reg")},
+    **{
+        f"sdpose_{size}_coco": _SDPOSE.change(model=f"sdpose_{size}")
+        for size in ("t", "s_v1", "s_v2", "b", "reg")
+    },
 }
 for data, base in (("coco", _PAPER), ("mpii", _PAPER_MPII)):
-    RECIPES |= {f"tokenpose_{size}_{data}": base.change(model=f"tokenpose_{size}") for size in ("s_v1", "s_v2", "b", "l_d6", "l_d24")}
-    RECIPES |= {f"ppt_{size}_{data}": base.change(model=f"ppt_{size}", **_SLOWLY) for size in ("s", "b", "l_d6")}
-    RECIPES |= {f"dppt_{size}_{data}": base.change(model=f"dppt_{size}", **_SLOWLY, **_PAPER_LESSONS) for size in ("s", "b", "l_d6")}
-    RECIPES[f"sd_dppt_s_{data}"] = base.change(model="dppt_s", overrides={"cycles": 2}, **_SLOWLY, **_PAPER_LESSONS,
-                                             keypoint_cycles=2.5e-6, patch_cycles=2.5e-6)    # beside a halved squared error
+    RECIPES |= {
+        f"tokenpose_{size}_{data}": base.change(model=f"tokenpose_{size}")
+        for size in ("s_v1", "s_v2", "b", "l_d6", "l_d24")
+    }
+    RECIPES |= {
+        f"ppt_{size}_{data}": base.change(model=f"ppt_{size}", **_SLOWLY)
+        for size in ("s", "b", "l_d6")
+    }
+    RECIPES |= {
+        f"dppt_{size}_{data}": base.change(model=f"dppt_{size}", **_SLOWLY, **_PAPER_LESSONS)
+        for size in ("s", "b", "l_d6")
+    }
+    RECIPES[f"sd_dppt_s_{data}"] = base.change(
+        model="dppt_s",
+        overrides={"cycles": 2},
+        **_SLOWLY,
+        **_PAPER_LESSONS,
+        # beside a halved squared error
+        keypoint_cycles=2.5e-6,
+        patch_cycles=2.5e-6,
+    )
 
 
 def get_recipe(name:str, **changes)->Recipe: # a name from `RECIPES`, and fields to change
     "The recipe of that name; an unknown name is answered with the nearest ones."
-    if name not in RECIPES: raise DataError(f"there is no recipe {name!r}; nearest names: {nearest(name, RECIPES)}")
+    if name not in RECIPES:
+        raise DataError(f"there is no recipe {name!r}; nearest names: {nearest(name, RECIPES)}")
     return RECIPES[name].change(**changes)
 
 # %% ../nbs/11_training.ipynb #c3f7c56a
-PROTOCOLS = {    # as the released code bases have it; two more switches depend on the network, see `protocol_changes`
-    "tokenpose": dict(unbiased=True, flip_shift=False, decode="dark", batch_size=128, loss_factor=0.5, boxes="annotated"),
-    "mmpose": dict(unbiased=False, flip_shift=True, decode="dark", batch_size=512, loss_factor=1.0, boxes="detected"),
+# as the released code bases have it; two more switches depend on the network, see
+# `protocol_changes`
+PROTOCOLS = {
+    "tokenpose": dict(
+        unbiased=True, flip_shift=False, decode="dark", batch_size=128, loss_factor=0.5,
+        boxes="annotated",
+    ),
+    "mmpose": dict(
+        unbiased=False, flip_shift=True, decode="dark", batch_size=512, loss_factor=1.0,
+        boxes="detected",
+    ),
 }
 
 
@@ -221,12 +321,20 @@ def protocol_changes(
     named:dict, # fields that stay as they are
 )->dict: # fields of a recipe
     "What has to change in a recipe for it to follow a released code base."
-    if name not in PROTOCOLS: raise DataError(f"there is no protocol {name!r}; there are {' and '.join(PROTOCOLS)}")
-    if recipe.model not in VARIANTS: raise DataError(f"there is no model {recipe.model!r}; nearest names: {nearest(recipe.model, VARIANTS)}")
+    if name not in PROTOCOLS:
+        raise DataError(f"there is no protocol {name!r}; there are {' and '.join(PROTOCOLS)}")
+    if recipe.model not in VARIANTS:
+        raise DataError(
+            f"there is no model {recipe.model!r}; nearest names: {nearest(recipe.model, VARIANTS)}"
+        )
     network, first = {**VARIANTS[recipe.model], **recipe.overrides}, name == "tokenpose"
     scale = "model" if first and network.get("backbone", "stem") == "stem" else "head"
-    switches = PROTOCOLS[name] | dict(anneal=_SLOWLY["anneal"] if first and network.get("prune_at") else ())
-    return {k: v for k, v in switches.items() if k not in named} | dict(overrides={**recipe.overrides, "attention_scale": scale} | named.get("overrides", {}))
+    switches = PROTOCOLS[name] | dict(
+        anneal=_SLOWLY["anneal"] if first and network.get("prune_at") else ()
+    )
+    return {k: v for k, v in switches.items() if k not in named} | dict(
+        overrides={**recipe.overrides, "attention_scale": scale} | named.get("overrides", {})
+    )
 
 # %% ../nbs/11_training.ipynb #46ea4f61
 def rate_share(
@@ -234,7 +342,8 @@ def rate_share(
     step:int, # optimiser steps taken so far
     steps_per_epoch:int,
 )->float: # 0 to 1
-    "Share of the highest learning rate for the next step: linear warm-up, then a cosine to zero, or the papers' divisions by ten."
+    """Share of the highest learning rate for the next step: linear warm-up, then a cosine to zero,
+    or the papers' divisions by ten."""
     warm = min(1.0, (step + 1) / recipe.warmup_steps) if recipe.warmup_steps else 1.0
     if recipe.schedule == "steps":
         passed = sum(step >= epoch * steps_per_epoch for epoch in recipe.milestones)
@@ -248,7 +357,8 @@ def even_out(
     matrix:Tensor, # (m, n)
     steps=5,
 )->Tensor: # (m, n) bfloat16
-    "The matrix with its singular values pushed to about 1, by Newton-Schulz steps (Muon; Jordan et al., 2024)."
+    """The matrix with its singular values pushed to about 1, by Newton-Schulz steps (Muon; Jordan
+    et al., 2024)."""
     x = matrix.bfloat16() / (matrix.norm() + 1e-7)       # no singular value above 1
     if tall := x.shape[0] > x.shape[1]: x = x.T
     for _ in range(steps):
@@ -258,7 +368,8 @@ def even_out(
 
 # %% ../nbs/11_training.ipynb #0986fa18
 class Muon(torch.optim.Optimizer):
-    "Steps of even size in all directions of a matrix; convolutions are flattened to (out, in * height * width)."
+    """Steps of even size in all directions of a matrix; convolutions are flattened to (out, in *
+    height * width)."""
     def __init__(self, params, lr=0.02, momentum=0.95):
         super().__init__(params, dict(lr=lr, momentum=momentum))
 
@@ -280,11 +391,19 @@ def is_matrix(parameter:Tensor)->bool:
     return parameter.ndim >= 2 and parameter.shape[0] > 1
 
 # %% ../nbs/11_training.ipynb #275b745a
-def make_optimizers(model:nn.Module, recipe:Recipe)->list: # their groups know by "peak" their highest rate
-    "Muon for matrices with AdamW for the rest, AdamW with decay on matrices only, or the papers' plain Adam."
+# their groups know by "peak" their highest rate
+def make_optimizers(model:nn.Module, recipe:Recipe)->list:
+    """Muon for matrices with AdamW for the rest, AdamW with decay on matrices only, or the papers'
+    plain Adam."""
     params = [p for p in model.parameters() if p.requires_grad]
-    settings = dict(lr=recipe.lr, betas=recipe.betas, fused=params[0].device.type in ("cpu", "cuda"))
-    even = [p for p in params if is_matrix(p) and min(p.flatten(1).shape) >= 16] if recipe.optimizer == "muon" else []
+    settings = dict(
+        lr=recipe.lr, betas=recipe.betas, fused=params[0].device.type in ("cpu", "cuda")
+    )
+    even = (
+        [p for p in params if is_matrix(p) and min(p.flatten(1).shape) >= 16]
+        if recipe.optimizer == "muon"
+        else []
+    )
     rest = [p for p in params if not any(p is q for q in even)]
     groups = [dict(params=[p for p in rest if is_matrix(p)], weight_decay=recipe.weight_decay),
               dict(params=[p for p in rest if not is_matrix(p)], weight_decay=0.0)]
@@ -297,7 +416,8 @@ def make_optimizers(model:nn.Module, recipe:Recipe)->list: # their groups know b
 # %% ../nbs/11_training.ipynb #dd071050
 class AveragedModel:
     "A copy of the model whose weights are the moving average of the ones being trained."
-    def __init__(self, model:nn.Module, decay:float): # decay near 1 averages over 1 / (1 - decay) steps
+    # decay near 1 averages over 1 / (1 - decay) steps
+    def __init__(self, model:nn.Module, decay:float):
         self.decay, self.steps = decay, 0
         self.weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
 
@@ -308,7 +428,9 @@ class AveragedModel:
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         live = model.state_dict()
         floats = [k for k, v in self.weights.items() if v.is_floating_point()]
-        torch._foreach_lerp_([self.weights[k] for k in floats], [live[k] for k in floats], 1 - decay)
+        torch._foreach_lerp_(
+            [self.weights[k] for k in floats], [live[k] for k in floats], 1 - decay
+        )
         for k in self.weights.keys() - set(floats): self.weights[k].copy_(live[k])
 
 # %% ../nbs/11_training.ipynb #d0e01fe1
@@ -335,12 +457,24 @@ class Progress:
         return self.step / max(1, self.total_steps)
 
 # %% ../nbs/11_training.ipynb #9dfbad40
-def take_people(crops:CropSet, index:Tensor, recipe:Recipe, augmentation, generator:torch.Generator)->tuple: # images, joints, visible
-    "Some people on the generator's device, as the network takes them; with None for the augmentation, as they are."
+# images, joints, visible
+def take_people(
+    crops: CropSet, index: Tensor, recipe: Recipe, augmentation, generator: torch.Generator
+) -> tuple:
+    """Some people on the generator's device, as the network takes them; with None for the
+    augmentation, as they are."""
     device, index = generator.device, index.to(crops.images.device)
-    images, joints, visible = (t[index].to(device, non_blocking=True) for t in (crops.images, crops.joints, crops.visible))
-    widths = None if recipe.unbiased else 200 * crops.scales[index.to(crops.scales.device), 0].to(device)    # in photograph pixels
-    return augment_batch(images, joints, visible, crops.keypoint_set, crops.margin, recipe.image_size, augmentation, generator, widths)
+    images, joints, visible = (
+        t[index].to(device, non_blocking=True) for t in (crops.images, crops.joints, crops.visible)
+    )
+    # in photograph pixels
+    widths = (
+        None if recipe.unbiased else 200 * crops.scales[index.to(crops.scales.device), 0].to(device)
+    )
+    return augment_batch(
+        images, joints, visible, crops.keypoint_set, crops.margin, recipe.image_size, augmentation,
+        generator, widths,
+    )
 
 
 def make_batch(
@@ -369,7 +503,8 @@ def heatmap_mse_loss(
 
 # %% ../nbs/11_training.ipynb #d3a36423
 class PoseObjective:
-    "The ground truth, as the kind of heatmap that the network's head is made for; of several cycles each gives its answer."
+    """The ground truth, as the kind of heatmap that the network's head is made for; of several
+    cycles each gives its answer."""
     losses = ("mse", "cross_entropy")
 
     def __init__(self,
@@ -379,8 +514,11 @@ class PoseObjective:
         factor=0.5, # of the squared error
     ):
         if kind == "auto": kind = "cross_entropy" if model.config.head == "dot" else "mse"
-        if kind not in self.losses: raise DataError(f"loss {kind!r} is unknown; take {' or '.join(self.losses)}, or auto")
-        self.kind, self.cycles, self.supervise, self.factor = kind, model.config.cycles, supervise, factor
+        if kind not in self.losses:
+            raise DataError(f"loss {kind!r} is unknown; take {' or '.join(self.losses)}, or auto")
+        self.kind, self.cycles, self.supervise, self.factor = (
+            kind, model.config.cycles, supervise, factor,
+        )
 
     def __call__(self, seen:Trace, batch:Batch, progress:Progress)->dict: # named losses
         "A loss for the cycle that is deployed, and one for the sum of the others."
@@ -390,17 +528,28 @@ class PoseObjective:
 
     def cost(self, logits:Tensor, batch:Batch)->Tensor: # (B, J, H/4, W/4) -> scalar
         "How far one answer is from the truth."
-        if self.kind == "mse": return heatmap_mse_loss(logits.float(), batch.targets, batch.weights, self.factor)
+        if self.kind == "mse":
+            return heatmap_mse_loss(logits.float(), batch.targets, batch.weights, self.factor)
         return heatmap_cross_entropy_loss(logits, normalize_heatmaps(batch.targets), batch.weights)
 
 # %% ../nbs/11_training.ipynb #eeaca8eb
-def pick_device(name=None)->torch.device: # "cpu", "cuda", "cuda:1", "mps"; None: the fastest there is
+# "cpu", "cuda", "cuda:1", "mps"; None: the fastest there is
+def pick_device(name=None)->torch.device:
     "The device to train on; one that is not there is refused."
     if name is None:
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
     try: torch.zeros(1, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise DataError(f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); leave it out or take 'cpu'") from None
+        raise DataError(
+            f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); leave "
+            "it out or take 'cpu'"
+        ) from None
     return torch.device(name)
 
 # %% ../nbs/11_training.ipynb #3ae70fe1
@@ -408,17 +557,22 @@ def compute_type(recipe:Recipe, device:torch.device)->torch.dtype:
     "The number format of the matrix products."
     named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if recipe.precision in named: return named[recipe.precision]
-    if device.type == "cpu":    # without these instructions half precision is emulated, and slower than float32
+    # without these instructions half precision is emulated, and slower than float32
+    if device.type == "cpu":
         able = getattr(torch.cpu, "get_capabilities", dict)()
         return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
     if device.type != "cuda": return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return (
+        torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    )
 
 
 def precision(recipe:Recipe, device:torch.device):
     "The context in which a forward pass runs."
     kind = compute_type(recipe, device)
-    return torch.autocast(device.type, dtype=kind if kind != torch.float32 else None, enabled=kind != torch.float32)
+    return torch.autocast(
+        device.type, dtype=kind if kind != torch.float32 else None, enabled=kind != torch.float32
+    )
 
 # %% ../nbs/11_training.ipynb #bd8a283d
 class LogLines:
@@ -438,14 +592,17 @@ def epoch_bar(epochs): # a range
     return bar
 
 # %% ../nbs/11_training.ipynb #cab3b0c5
-def decode(recipe:Recipe, heatmaps:Tensor, centers:Tensor, scales:Tensor)->tuple: # joints in the photograph, scores
+# joints in the photograph, scores
+def decode(recipe:Recipe, heatmaps:Tensor, centers:Tensor, scales:Tensor)->tuple:
     "Joints from heatmaps in the way the recipe names."
-    if recipe.decode == "dark": return decode_dark(heatmaps, centers, scales, recipe.kernel, recipe.unbiased)
+    if recipe.decode == "dark":
+        return decode_dark(heatmaps, centers, scales, recipe.kernel, recipe.unbiased)
     if recipe.decode == "quarter": return decode_quarter(heatmaps, centers, scales, recipe.unbiased)
     return decode_argmax(heatmaps, centers, scales, recipe.unbiased)
 
 # %% ../nbs/11_training.ipynb #7fa2d783
-def plain_images(crops:CropSet, index:Tensor, recipe:Recipe, device)->Tensor: # (B, 3, H, W) normalised
+# (B, 3, H, W) normalised
+def plain_images(crops:CropSet, index:Tensor, recipe:Recipe, device)->Tensor:
     "The people's nominal crops, neither turned nor mirrored."
     return take_people(crops, index, recipe, None, torch.Generator(device))[0]
 
@@ -464,7 +621,11 @@ def predict_joints(
     for index in watch(torch.arange(len(crops)).split(batch_size), show=bars):
         images = plain_images(crops, index, recipe, device)
         with precision(recipe, device):
-            heatmaps = average_flip(model, images, crops.keypoint_set, recipe.flip_shift) if recipe.mirror else model(images)
+            heatmaps = (
+                average_flip(model, images, crops.keypoint_set, recipe.flip_shift)
+                if recipe.mirror
+                else model(images)
+            )
         centers, scales = (t[index.to(t.device)].to(device) for t in (crops.centers, crops.scales))
         found.append([t.cpu() for t in decode(recipe, heatmaps.float(), centers, scales)])
     joints, scores = zip(*found)
@@ -472,26 +633,33 @@ def predict_joints(
 
 # %% ../nbs/11_training.ipynb #0f35a198
 def _pck_row(result):
-    return {"mean": result["mean"], "interval": list(bootstrap_interval(result["hits"], result["counts"])),
-            "joints": result["per_joint"], "people": result["n"], "left_out": result["left_out"]}
+    return {
+        "mean": result["mean"],
+        "interval": list(bootstrap_interval(result["hits"], result["counts"])),
+        "joints": result["per_joint"], "people": result["n"], "left_out": result["left_out"],
+    }
 
 
 def score_joints(
     joints:Tensor, # (N, J, 2) predicted, photograph pixels
     crops:CropSet, # the people, with their true joints
 )->dict: # metric name -> mean, interval, joints, people, left_out
-    "Every metric that the people's keypoint set has a measure for; PCKh where head boxes are known."
+    """Every metric that the people's keypoint set has a measure for; PCKh where head boxes are
+    known."""
     truth, kinds = crops.photo_joints, {"PCK@0.2 torso": "torso", "PCK@0.5 head": "head"}
     known = {"torso": crops.keypoint_set.torso, "head": crops.keypoint_set.head_segment}
     scores = {name: _pck_row(pck(joints, truth, crops.visible, crops.keypoint_set, normaliser=kind))
               for name, kind in kinds.items() if known[kind]}
     if crops.head_boxes is not None:
         groups = pckh(joints, truth, crops.head_boxes, crops.visible)
-        scores["PCKh"] = {"mean": groups["Mean"], "joints": groups, "people": len(crops), "left_out": 0}
+        scores["PCKh"] = {
+            "mean": groups["Mean"], "joints": groups, "people": len(crops), "left_out": 0,
+        }
     return scores
 
 # %% ../nbs/11_training.ipynb #55ed7af6
-def evaluate(model:nn.Module, crops:CropSet, recipe:Recipe, batch_size=128, bars=True)->dict: # as `score_joints`
+# as `score_joints`
+def evaluate(model:nn.Module, crops:CropSet, recipe:Recipe, batch_size=128, bars=True)->dict:
     "Predict and score everybody in `crops`."
     return score_joints(predict_joints(model, crops, recipe, batch_size, bars)[0], crops)
 
@@ -521,9 +689,14 @@ def write_tensors(path:Path, tensors:dict): # name -> tensor
 
 def read_json(path:Path)->dict:
     "Read JSON, or say in one sentence what is wrong with the file."
-    try: return json.loads(path.read_text())
-    except FileNotFoundError: raise DataError(f"{path} is missing; name the folder that `dppt train --out` wrote") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error: raise DataError(f"{path} is not JSON ({error})") from None
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DataError(
+            f"{path} is missing; name the folder that `dppt train --out` wrote"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not JSON ({error})") from None
 
 
 def make_folder(path)->Path:
@@ -531,9 +704,14 @@ def make_folder(path)->Path:
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".writable-{os.getpid()}"; probe.touch(); probe.unlink()    # several runs may share the folder
+        # several runs may share the folder
+        probe = path / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
     except OSError as error:
-        raise DataError(f"cannot write to the output folder {path} ({error.strerror}); name another with --out") from None
+        raise DataError(
+            f"cannot write to the output folder {path} ({error.strerror}); name another with --out"
+        ) from None
     return path
 
 # %% ../nbs/11_training.ipynb #5b7f5fa6
@@ -552,19 +730,33 @@ def save_network(folder:Path, weights:dict, info:dict): # a state dict, and what
 
 
 def load_network(
-    path, # the folder of a run, the model.safetensors in it, or the name of a network that ships with the package
+    # the folder of a run, the model.safetensors in it, or the name of a network that ships with the
+    # package
+    path,
     device="cpu",
 )->tuple: # network in eval mode, its Recipe, its KeypointSet
     "Build a trained network again from its folder."
     from safetensors.torch import load_file
     folder = find_network(path)
     info, weights = read_json(folder / "config.json"), folder / "model.safetensors"
-    try: recipe, keypoints = Recipe.from_dict(info["recipe"]), KeypointSet.from_dict(info["keypoint_set"])
-    except (KeyError, TypeError, AttributeError, ValueError) as error: raise DataError(f"{folder / 'config.json'} lacks or has a wrong field: {error}") from None
-    model = create_model(recipe.model, num_keypoints=len(keypoints), image_size=recipe.image_size, **recipe.overrides)
-    try: model.load_state_dict(load_file(weights))
-    except FileNotFoundError: raise DataError(f"{weights} is missing, though config.json is there") from None
-    except Exception as error: raise DataError(f"{weights} does not fit its config.json: {str(error).splitlines()[-1].strip()}") from None
+    try:
+        recipe, keypoints = (
+            Recipe.from_dict(info["recipe"]),
+            KeypointSet.from_dict(info["keypoint_set"]),
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DataError(f"{folder / 'config.json'} lacks or has a wrong field: {error}") from None
+    model = create_model(
+        recipe.model, num_keypoints=len(keypoints), image_size=recipe.image_size, **recipe.overrides
+    )
+    try:
+        model.load_state_dict(load_file(weights))
+    except FileNotFoundError:
+        raise DataError(f"{weights} is missing, though config.json is there") from None
+    except Exception as error:
+        raise DataError(
+            f"{weights} does not fit its config.json: {str(error).splitlines()[-1].strip()}"
+        ) from None
     return model.to(device, memory_format=torch.channels_last).eval(), recipe, keypoints
 
 # %% ../nbs/11_training.ipynb #dffb2854
@@ -583,8 +775,12 @@ def restore_optimizers(optimizers:list, tensors:dict):
             states[int(optimizer)].setdefault(int(parameter), {})[key] = tensor
     for optimizer, state in zip(optimizers, states):
         params = [p for group in optimizer.param_groups for p in group["params"]]
-        for i, moments in state.items():    # laid out in memory as the parameter is: fused steps walk through both side by side
-            state[i] = {k: torch.empty_like(params[i]).copy_(v) if v.shape == params[i].shape else v for k, v in moments.items()}
+        # laid out in memory as the parameter is: fused steps walk through both side by side
+        for i, moments in state.items():
+            state[i] = {
+                k: torch.empty_like(params[i]).copy_(v) if v.shape == params[i].shape else v
+                for k, v in moments.items()
+            }
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 # %% ../nbs/11_training.ipynb #60ce7c42
@@ -600,18 +796,36 @@ def make_objectives(
 )->list:
     "The ground truth, and the lessons to which the recipe gives weight."
     points, cycles = model.config.head == "regression", model.config.cycles
-    truth = RegressionObjective(cycles, recipe.unbiased) if points else PoseObjective(model, recipe.loss, recipe.supervise, recipe.loss_factor)
+    truth = (
+        RegressionObjective(cycles, recipe.unbiased)
+        if points
+        else PoseObjective(model, recipe.loss, recipe.supervise, recipe.loss_factor)
+    )
     objectives = [truth]
     if any((recipe.keypoint_cycles, recipe.patch_cycles, recipe.heatmap_cycles)):
-        objectives.append(CycleObjective(cycles, recipe.keypoint_cycles, recipe.patch_cycles, recipe.heatmap_cycles, recipe.one_way,
-                                         "mse" if points else truth.kind))
+        objectives.append(
+            CycleObjective(
+                cycles, recipe.keypoint_cycles, recipe.patch_cycles, recipe.heatmap_cycles,
+                recipe.one_way, "mse" if points else truth.kind,
+            )
+        )
     if not any((recipe.output, recipe.features, recipe.attention, recipe.guide)): return objectives
-    if teacher is None: raise DataError("this recipe learns from a teacher; name the folder of a trained network with --teacher")
+    if teacher is None:
+        raise DataError(
+            "this recipe learns from a teacher; name the folder of a trained network with --teacher"
+        )
     teacher = Teacher(teacher)
-    if recipe.output: objectives.append(OutputObjective(teacher, model, recipe.output, recipe.temperature))
-    if recipe.features: objectives.append(FeatureObjective(teacher, model, recipe.features, recipe.match))
-    if recipe.attention: objectives.append(AttentionObjective(teacher, model, recipe.attention, recipe.match, recipe.attention_loss,
-                                                              recipe.attention_heads, recipe.temperature))
+    if recipe.output:
+        objectives.append(OutputObjective(teacher, model, recipe.output, recipe.temperature))
+    if recipe.features:
+        objectives.append(FeatureObjective(teacher, model, recipe.features, recipe.match))
+    if recipe.attention:
+        objectives.append(
+            AttentionObjective(
+                teacher, model, recipe.attention, recipe.match, recipe.attention_loss,
+                recipe.attention_heads, recipe.temperature,
+            )
+        )
     if recipe.guide: objectives.append(GuideObjective(teacher, model, recipe.guide))
     return objectives
 
@@ -620,7 +834,8 @@ def weights_print(network:nn.Module)->str: # None for no network
     "Twelve letters that change when any weight does."
     if network is None: return None
     digest = hashlib.sha256()
-    for name, value in network.state_dict().items(): digest.update(name.encode() + value.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    for name, value in network.state_dict().items():
+        digest.update(name.encode() + value.detach().cpu().contiguous().view(-1).numpy().tobytes())
     return digest.hexdigest()[:12]
 
 # %% ../nbs/11_training.ipynb #2f7aaac5
@@ -633,13 +848,16 @@ class Trainer:
         val:CropSet=None, # people to look at between epochs
         out=None, # folder for checkpoints; None keeps nothing
         device=None, # None: the fastest there is
-        objectives=None, # list of callables (trace, batch, progress) -> named losses; None: those of the recipe
+        # list of callables (trace, batch, progress) -> named losses; None: those of the recipe
+        objectives=None,
         bars=True, # progress bars and live curves
         teacher:PoseTransformer=None, # a trained network, where the recipe learns from one
     ):
         self.recipe, self.device, self.bars = recipe, pick_device(device), bars
         self.out = make_folder(out) if out is not None else None
-        self.train_set, self.val_set = (c.to(self.device) if c and fits_on(c, self.device) else c for c in (train, val))
+        self.train_set, self.val_set = (
+            c.to(self.device) if c and fits_on(c, self.device) else c for c in (train, val)
+        )
         self.keypoint_set = train.keypoint_set
         if not len(train): raise DataError(f"{train.name} has no people to train on")
         self.model, self.teacher = self._build(), teacher
@@ -648,23 +866,35 @@ class Trainer:
             torch.manual_seed(recipe.seed)
             self.objectives = objectives or make_objectives(self.model, recipe, teacher)
         # what an objective learns itself is trained along and left behind when the network is used
-        self.beside = nn.ModuleList(o for o in self.objectives if isinstance(o, nn.Module)).to(self.device)
+        self.beside = nn.ModuleList(o for o in self.objectives if isinstance(o, nn.Module)).to(
+            self.device
+        )
         self.optimizers = make_optimizers(nn.ModuleList([self.model, self.beside]), recipe)
         self.average = AveragedModel(self.model, recipe.ema) if recipe.ema else None
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=compute_type(recipe, self.device) == torch.float16)
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=compute_type(recipe, self.device) == torch.float16
+        )
         self.history, self.step = [], 0
 
     def _build(self):
-        with torch.random.fork_rng():    # the draw of the weights is ours and leaves other code's randomness alone
+        # the draw of the weights is ours and leaves other code's randomness alone
+        with torch.random.fork_rng():
             torch.manual_seed(self.recipe.seed)
-            return create_model(self.recipe.model, num_keypoints=len(self.keypoint_set), image_size=self.recipe.image_size,
-                                **self.recipe.overrides).to(self.device, memory_format=torch.channels_last)    # convolutions like it
+            return create_model(
+                self.recipe.model, num_keypoints=len(self.keypoint_set),
+                image_size=self.recipe.image_size,
+                **self.recipe.overrides,
+            ).to(self.device, memory_format=torch.channels_last)  # convolutions like it
 
     def info(self)->dict:
         "What builds the network again, and where it comes from."
-        config = replace(self.model.config, keep_ratio=self.model.keep_ratio)    # for `PoseTransformer.from_pretrained`
-        return dict(config=asdict(config), recipe=self.recipe.to_dict(), keypoint_set=self.keypoint_set.to_dict(), epoch=self.epoch, data=self.train_set.name,
-                    taught_by=weights_print(self.teacher))
+        # for `PoseTransformer.from_pretrained`
+        config = replace(self.model.config, keep_ratio=self.model.keep_ratio)
+        return dict(
+            config=asdict(config), recipe=self.recipe.to_dict(),
+            keypoint_set=self.keypoint_set.to_dict(), epoch=self.epoch, data=self.train_set.name,
+            taught_by=weights_print(self.teacher),
+        )
 
     @property
     def epoch(self):
@@ -678,7 +908,9 @@ class Trainer:
 
     def generator(self, purpose:int)->torch.Generator: # a number for what it is drawn for
         "Randomness of this epoch, from the run's seed, the epoch's number and the purpose alone."
-        seed = np.random.SeedSequence([self.recipe.seed, self.epoch, purpose]).generate_state(1, np.uint64)[0]
+        seed = np.random.SeedSequence([self.recipe.seed, self.epoch, purpose]).generate_state(
+            1, np.uint64
+        )[0]
         return torch.Generator("cpu" if purpose == 0 else self.device).manual_seed(int(seed >> 1))
 
     def batches(self)->list: # of (B,) indices
@@ -688,9 +920,12 @@ class Trainer:
 
 # %% ../nbs/11_training.ipynb #09d32740
 def see(self:Trainer, batch:Batch)->Trace:
-    "One forward pass for all objectives: as many cycles, and those maps of attention, as one of them asks for."
+    """One forward pass for all objectives: as many cycles, and those maps of attention, as one of
+    them asks for."""
     look = {layer for o in self.objectives for layer in getattr(o, "look", ())}
-    return self.model.trace(batch.images, max(getattr(o, "cycles", 1) for o in self.objectives), tuple(sorted(look)))
+    return self.model.trace(
+        batch.images, max(getattr(o, "cycles", 1) for o in self.objectives), tuple(sorted(look))
+    )
 
 
 def train_step(self:Trainer, batch:Batch)->dict: # named losses, still on the device
@@ -698,16 +933,28 @@ def train_step(self:Trainer, batch:Batch)->dict: # named losses, still on the de
     recipe = self.recipe
     now = Progress(self.epoch, self.step, recipe.epochs * self.steps_per_epoch)
     share = rate_share(recipe, self.step, self.steps_per_epoch)
-    for group in (g for o in self.optimizers for g in o.param_groups): group["lr"] = share * group["peak"]
-    if recipe.anneal: self.model.keep_ratio = keep_ratio_at(now.fraction, self.model.config.keep_ratio, *recipe.anneal)
+    for group in (g for o in self.optimizers for g in o.param_groups):
+        group["lr"] = share * group["peak"]
+    if recipe.anneal:
+        self.model.keep_ratio = keep_ratio_at(
+            now.fraction, self.model.config.keep_ratio, *recipe.anneal
+        )
     with precision(recipe, self.device):
         seen = self.see(batch)
-        losses = {name: loss for objective in self.objectives for name, loss in objective(seen, batch, now).items()}
+        losses = {
+            name: loss
+            for objective in self.objectives
+            for name, loss in objective(seen, batch, now).items()
+        }
     self.scaler.scale(sum(losses.values())).backward()
     if recipe.clip_norm:
         for optimizer in self.optimizers: self.scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_([*self.model.parameters(), *self.beside.parameters()], recipe.clip_norm)
-    for optimizer in self.optimizers: self.scaler.step(optimizer); optimizer.zero_grad(set_to_none=True)
+        nn.utils.clip_grad_norm_(
+            [*self.model.parameters(), *self.beside.parameters()], recipe.clip_norm
+        )
+    for optimizer in self.optimizers:
+        self.scaler.step(optimizer)
+        optimizer.zero_grad(set_to_none=True)
     self.scaler.update()
     if self.average: self.average.update(self.model)
     self.step += 1
@@ -722,11 +969,17 @@ def train_epoch(self:Trainer, bar=None)->dict: # named losses, averaged over the
     self.model.train()
     generator, sums = self.generator(1), {}
     for index in watch(self.batches(), show=bar is not None, parent=bar):
-        batch = make_batch(self.train_set, index, self.recipe, self.recipe.augmentation, generator, self.model.heatmap_size)
+        batch = make_batch(
+            self.train_set, index, self.recipe, self.recipe.augmentation, generator,
+            self.model.heatmap_size,
+        )
         for name, loss in self.train_step(batch).items(): sums[name] = sums.get(name, 0) + loss
     means = {name: float(total) / self.steps_per_epoch for name, total in sums.items()}
     if not all(map(math.isfinite, means.values())):
-        raise DataError(f"the loss became {means} in epoch {self.epoch + 1}; the last checkpoint is good, go on from it with a lower --lr")
+        raise DataError(
+            f"the loss became {means} in epoch {self.epoch + 1}; the last checkpoint is "
+            "good, go on from it with a lower --lr"
+        )
     return means
 
 
@@ -743,17 +996,25 @@ def network(self:Trainer)->PoseTransformer:
 
 
 def save(self:Trainer):
-    "Write the network to use and the state to go on from; the state counts once training.json names it."
+    """Write the network to use and the state to go on from; the state counts once training.json
+    names it."""
     weights = self.average.weights if self.average else self.model.state_dict()
     info = self.info()
     save_network(self.out, weights, info)
-    state = {f"model.{k}": v for k, v in self.model.state_dict().items()} | flatten_optimizers(self.optimizers)
+    state = {f"model.{k}": v for k, v in self.model.state_dict().items()} | flatten_optimizers(
+        self.optimizers
+    )
     if self.average: state |= {f"average.{k}": v for k, v in self.average.weights.items()}
     state |= {f"beside.{k}": v for k, v in self.beside.state_dict().items()}
     name = f"state-{self.epoch:04d}.safetensors"
     write_tensors(self.out / name, state)
-    write_json(self.out / "training.json", dict(info, state=name, step=self.step, people=len(self.train_set), history=self.history,
-                                               scaler=self.scaler.state_dict() if self.scaler.is_enabled() else None))
+    write_json(
+        self.out / "training.json",
+        dict(
+            info, state=name, step=self.step, people=len(self.train_set), history=self.history,
+            scaler=self.scaler.state_dict() if self.scaler.is_enabled() else None,
+        ),
+    )
     for old in self.out.glob("state-*.safetensors"):
         if old.name != name: old.unlink()
 
@@ -762,7 +1023,8 @@ Trainer.network, Trainer.save = network, save
 
 # %% ../nbs/11_training.ipynb #06e210eb
 def resume(self:Trainer):
-    "Go on from the folder's last complete checkpoint; a folder of another recipe or other data is refused."
+    """Go on from the folder's last complete checkpoint; a folder of another recipe or other data is
+    refused."""
     from safetensors.torch import load_file
     saved = read_json(self.out / "training.json")
     try:
@@ -770,23 +1032,44 @@ def resume(self:Trainer):
         self.restore(saved, load_file(self.out / saved["state"]))
     except DataError: raise
     except Exception as error:    # whatever a damaged file may bring up
-        raise DataError(f"the run in {self.out} cannot go on, training.json or its state file is damaged or of another network "
-                        f"({type(error).__name__}: {str(error).splitlines()[0]}); start again in another --out") from None
+        raise DataError(
+            f"the run in {self.out} cannot go on, training.json or its state file is "
+            "damaged or of another network "
+            f"({type(error).__name__}: {str(error).splitlines()[0]}); start "
+            "again in another --out"
+        ) from None
 
 
 def check_same_run(self:Trainer, saved:dict): # the content of training.json
     "Refuse to go on with another recipe, other people or another teacher than the run began with."
-    mine = json.loads(json.dumps(dict(self.recipe.to_dict(), data=self.train_set.name, people=len(self.train_set), taught_by=weights_print(self.teacher))))
-    began = json.loads(json.dumps(Recipe.from_dict(saved["recipe"]).to_dict()))    # fields that are newer than the run have their defaults
-    theirs = dict(began, data=saved["data"], people=saved["people"], taught_by=saved.get("taught_by"))
+    mine = json.loads(
+        json.dumps(
+            dict(
+                self.recipe.to_dict(), data=self.train_set.name, people=len(self.train_set),
+                taught_by=weights_print(self.teacher),
+            )
+        )
+    )
+    # fields that are newer than the run have their defaults
+    began = json.loads(json.dumps(Recipe.from_dict(saved["recipe"]).to_dict()))
+    theirs = dict(
+        began, data=saved["data"], people=saved["people"], taught_by=saved.get("taught_by")
+    )
     other = [k for k in mine if mine[k] != theirs.get(k)]
-    if other: raise DataError(f"{self.out} holds a run with {other[0]} = {theirs.get(other[0])!r}, not {mine[other[0]]!r}; "
-                              "resume it with its own values or name another --out")
+    if other:
+        raise DataError(
+            f"{self.out} holds a run with {other[0]} = {theirs.get(other[0])!r}, not "
+            f"{mine[other[0]]!r}; "
+            "resume it with its own values or name another --out"
+        )
 
 
-def restore(self:Trainer, saved:dict, tensors:dict): # the content of training.json and of its state file
+# the content of training.json and of its state file
+def restore(self:Trainer, saved:dict, tensors:dict):
     "Put weights, averages, moments and counters back."
-    part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    part = lambda prefix: {
+        k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)
+    }
     self.model.load_state_dict(part("model."))
     self.beside.load_state_dict(part("beside."))
     restore_optimizers(self.optimizers, tensors)
@@ -804,23 +1087,38 @@ Trainer.resume = resume
 def report(self:Trainer, bar):
     "One line an epoch, and the curves so far where there is a page to draw on."
     row = self.history[-1]
-    text = [f"epoch {row['epoch']}/{self.recipe.epochs}"] + [f"{k} {v:.4g}" for k, v in row.items() if k not in ("epoch", "lr", "train_seconds")]
+    text = [f"epoch {row['epoch']}/{self.recipe.epochs}"] + [
+        f"{k} {v:.4g}" for k, v in row.items() if k not in ("epoch", "lr", "train_seconds")
+    ]
     bar.write("   ".join(text).replace("seconds ", "") + " s")
-    total = [sum(v for k, v in r.items() if k not in ("epoch", "lr", "train_seconds", "seconds", "score")) for r in self.history]
+    total = [
+        sum(
+            v for k, v in r.items() if k not in ("epoch", "lr", "train_seconds", "seconds", "score")
+        )
+        for r in self.history
+    ]
     seen = [(r["epoch"], r["score"]) for r in self.history if "score" in r]
-    curves = [[range(1, self.epoch + 1), [100 * t / total[0] for t in total]]] + ([list(zip(*seen))] if seen else [])
-    bar.update_graph(curves, [1, max(2, self.recipe.epochs)], [0, 130])    # above 100 there is room for the legend
+    curves = [[range(1, self.epoch + 1), [100 * t / total[0] for t in total]]] + (
+        [list(zip(*seen))] if seen else []
+    )
+    # above 100 there is room for the legend
+    bar.update_graph(curves, [1, max(2, self.recipe.epochs)], [0, 130])
 
 
 Trainer.report = report
 
 # %% ../nbs/11_training.ipynb #58ae2527
-def fit(self:Trainer, resume=False, epochs=None)->PoseTransformer: # go on in `out`; stop early after so many epochs in all
+# go on in `out`; stop early after so many epochs in all
+def fit(self:Trainer, resume=False, epochs=None)->PoseTransformer:
     "Train to the recipe's end and return the network to use."
     if self.out and (self.out / "training.json").exists():
-        if not resume: raise DataError(f"{self.out} already holds a run; go on with --resume, or name another --out")
+        if not resume:
+            raise DataError(
+                f"{self.out} already holds a run; go on with --resume, or name another --out"
+            )
         self.resume()
-        self.save()    # a network file that was lost comes back, also when there is nothing left to train
+        # a network file that was lost comes back, also when there is nothing left to train
+        self.save()
     left = range(self.epoch, epochs or self.recipe.epochs)
     bar = epoch_bar(left) if self.bars else left
     for _ in bar:
@@ -833,9 +1131,18 @@ def fit(self:Trainer, resume=False, epochs=None)->PoseTransformer: # go on in `o
 def epoch_row(self:Trainer, bar)->dict: # a row of the history
     "Train an epoch, look at the validation people if it is time, and note what happened."
     start, number = time.time(), self.epoch + 1
-    row = dict(epoch=number, **self.train_epoch(bar), lr=self.optimizers[0].param_groups[0]["lr"], train_seconds=round(time.time() - start, 2))
-    if self.val_set is not None and (number % self.recipe.eval_every == 0 or number == self.recipe.epochs):
-        scores = evaluate(self.network(), self.val_set, replace(self.recipe, mirror=False), bars=False)
+    row = dict(
+        epoch=number,
+        **self.train_epoch(bar),
+        lr=self.optimizers[0].param_groups[0]["lr"],
+        train_seconds=round(time.time() - start, 2),
+    )
+    if self.val_set is not None and (
+        number % self.recipe.eval_every == 0 or number == self.recipe.epochs
+    ):
+        scores = evaluate(
+            self.network(), self.val_set, replace(self.recipe, mirror=False), bars=False
+        )
         if scores: row["score"] = round(headline(scores), 2)
     return dict(row, seconds=round(time.time() - start, 2))
 

@@ -1,4 +1,5 @@
-"""The `dppt` command as a user runs it: in another process, with another folder as the present one."""
+"""The `dppt` command as a user runs it: in another process, with another folder as the present one.
+"""
 import json
 import subprocess
 import sys
@@ -7,15 +8,24 @@ import zipfile
 import numpy as np
 import pytest
 
-TINY = ["--image-size", "64x48", "--overrides", '{"width": 32, "depth": 2, "heads": 2}', "--batch-size", "32", "--warmup-steps", "5"]
+TINY = [
+    "--image-size", "64x48", "--overrides", '{"width": 32, "depth": 2, "heads": 2}', "--batch-size",
+    "32", "--warmup-steps", "5",
+]
 
 
 def dppt(*words, cwd):
     code = "from dppt_nb.cli import main; main(prog_name='dppt')"
     import os
     from pathlib import Path
-    home = dict(os.environ, PYTHONPATH=str(Path(__file__).resolve().parent.parent), DPPT_CACHE=str(cwd / "cache"))
-    return subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, cwd=cwd, env=home)
+    home = dict(
+        os.environ, PYTHONPATH=str(Path(__file__).resolve().parent.parent),
+        DPPT_CACHE=str(cwd / "cache"),
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, cwd=cwd,
+        env=home,
+    )
 
 
 def refused(done, *words):
@@ -34,9 +44,11 @@ def zipped(shared, tmp_path_factory):
     whole = zipfile.ZipFile(shared / "data" / "lspet_dataset.zip")
     with whole.open("joints.mat") as file: joints = scipy.io.loadmat(file)["joints"]
     with zipfile.ZipFile(out, "w") as small:
-        for number in range(1, 1101): small.writestr(f"images/im{number:05d}.jpg", whole.read(f"images/im{number:05d}.jpg"))
+        for number in range(1, 1101):
+            small.writestr(f"images/im{number:05d}.jpg", whole.read(f"images/im{number:05d}.jpg"))
         import io
-        buffer = io.BytesIO(); scipy.io.savemat(buffer, {"joints": joints[..., :1100]})
+        buffer = io.BytesIO()
+        scipy.io.savemat(buffer, {"joints": joints[..., :1100]})
         small.writestr("joints.mat", buffer.getvalue())
     return out
 
@@ -44,14 +56,27 @@ def zipped(shared, tmp_path_factory):
 @pytest.mark.slow
 def test_from_the_zip_to_a_score(zipped, tmp_path):
     store = tmp_path / "store"
-    done = dppt("data", "prepare", "lspet", "--root", zipped, "--out", store, "--image-size", "64x48", cwd=tmp_path)
+    done = dppt(
+        "data", "prepare", "lspet", "--root", zipped, "--out", store, "--image-size", "64x48",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     shards = sorted(store.glob("*.parquet"))
     assert shards and all(s.stat().st_size <= 60 * 2**20 for s in shards)
     common = ["--data", "lspet", "--root", store]
-    done = dppt("train", "tokenpose_nano", *common, "--out", "run", "--epochs", 1, "--device", "cpu", *TINY, cwd=tmp_path)
+    done = dppt(
+        "train",
+        "tokenpose_nano",
+        *common,
+        "--out", "run", "--epochs", 1, "--device", "cpu",
+        *TINY,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0 and "PCK@0.2" in done.stdout, done.stderr
-    done = dppt("eval", "run", "--data", "lspet", "--root", zipped, "--split", "test", "--device", "cpu", cwd=tmp_path)
+    done = dppt(
+        "eval", "run", "--data", "lspet", "--root", zipped, "--split", "test", "--device", "cpu",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     row = results["scores"]["PCK@0.2 torso"]
@@ -60,50 +85,121 @@ def test_from_the_zip_to_a_score(zipped, tmp_path):
 
 
 def test_synthetic_train_resume_eval(tmp_path):
-    words = ["train", "tokenpose_nano", "--out", "run", "--device", "cpu", "--epochs", 1, "--people", 96, *TINY]
+    words = [
+        "train", "tokenpose_nano", "--out", "run", "--device", "cpu", "--epochs", 1, "--people", 96,
+        *TINY,
+    ]
     first = dppt(*words, "--data", "synthetic", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     refused(dppt(*words, cwd=tmp_path), "--resume")
     refused(dppt(*words, "--resume", "--lr", "0.5", cwd=tmp_path), "lr")
-    done = dppt("eval", "run", "--people", 64, "--device", "cpu", "--no-mirror", "--decode", "argmax", cwd=tmp_path)
+    done = dppt(
+        "eval", "run", "--people", 64, "--device", "cpu", "--no-mirror", "--decode", "argmax",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0 and "95 % interval" in done.stdout, done.stderr
 
 
 @pytest.mark.slow
-def test_a_student_learns_from_a_run_from_the_shipped_network_and_from_a_released_checkpoint(tmp_path):
+def test_a_student_learns_from_a_run_from_the_shipped_network_and_from_a_released_checkpoint(
+    tmp_path,
+):
     import torch
 
     from dppt_nb import create_model
-    common = ["--device", "cpu", "--epochs", 1, "--people", 48, "--warmup-steps", 2, "--batch-size", 16]
-    small = ["--image-size", "64x48", "--overrides", '{"width": 32, "depth": 2, "heads": 2, "prune_at": [1]}']
+    common = [
+        "--device", "cpu", "--epochs", 1, "--people", 48, "--warmup-steps", 2, "--batch-size", 16,
+    ]
+    small = [
+        "--image-size", "64x48", "--overrides",
+        '{"width": 32, "depth": 2, "heads": 2, "prune_at": [1]}',
+    ]
     refused(dppt("train", "dppt_nano", *common, *small, cwd=tmp_path), "--teacher")
-    assert dppt("train", "tokenpose_nano", "--out", "wise", *common, *TINY[:4], cwd=tmp_path).returncode == 0
-    done = dppt("train", "dppt_nano", "--out", "taught", "--teacher", "wise", "--guide", 0.3, *common, *small, cwd=tmp_path)
-    assert done.returncode == 0 and all(word in done.stdout for word in ("output", "features", "attention", "guide")), done.stderr
-    refused(dppt("train", "dppt_nano", "--out", "other", "--teacher", "tokenpose_nano", *common, *small, cwd=tmp_path), "image_size", "(128, 96)")
-    refused(dppt("train", "dppt_nano", "--out", "other", "--teacher", "nowhere", *common, *small, cwd=tmp_path), "nowhere", "missing")
+    assert (
+        dppt(
+            "train", "tokenpose_nano", "--out", "wise", *common, *TINY[:4], cwd=tmp_path
+        ).returncode
+        == 0
+    )
+    done = dppt(
+        "train", "dppt_nano", "--out", "taught", "--teacher", "wise", "--guide", 0.3,
+        *common,
+        *small,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0 and all(
+        word in done.stdout for word in ("output", "features", "attention", "guide")
+    ), done.stderr
+    refused(
+        dppt(
+            "train", "dppt_nano", "--out", "other", "--teacher", "tokenpose_nano",
+            *common,
+            *small,
+            cwd=tmp_path,
+        ),
+        "image_size",
+        "(128, 96)",
+    )
+    refused(
+        dppt(
+            "train", "dppt_nano", "--out", "other", "--teacher", "nowhere",
+            *common,
+            *small,
+            cwd=tmp_path,
+        ),
+        "nowhere",
+        "missing",
+    )
     released = create_model("tokenpose_s_v1", image_size=(64, 48))
-    torch.save({"state_dict": {f"module.{k}": v for k, v in released.state_dict().items()}}, tmp_path / "s.pth")
-    refused(dppt("train", "dppt_nano", "--out", "other", "--teacher", "s.pth", "--teacher-model", "tokenpose_b", *common, *small, cwd=tmp_path), "s.pth", "does not fit")
-    done = dppt("train", "dppt_nano", "--out", "by-released", "--teacher", "s.pth", "--teacher-model", "tokenpose_s_v1", *common, *small, cwd=tmp_path)
+    torch.save(
+        {"state_dict": {f"module.{k}": v for k, v in released.state_dict().items()}},
+        tmp_path / "s.pth",
+    )
+    refused(
+        dppt(
+            "train", "dppt_nano", "--out", "other", "--teacher", "s.pth", "--teacher-model",
+            "tokenpose_b",
+            *common,
+            *small,
+            cwd=tmp_path,
+        ),
+        "s.pth",
+        "does not fit",
+    )
+    done = dppt(
+        "train", "dppt_nano", "--out", "by-released", "--teacher", "s.pth", "--teacher-model",
+        "tokenpose_s_v1",
+        *common,
+        *small,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0 and "features" in done.stdout, done.stderr
 
 
 @pytest.mark.slow
 def test_coco_gets_ap_and_the_file_that_pycocotools_reads(shared, tmp_path):
     from dppt_nb.metrics import evaluate_coco
-    words = ["train", "tokenpose_nano", "--out", "run", "--device", "cpu", "--epochs", 2, "--people", 256, *TINY]
+    words = [
+        "train", "tokenpose_nano", "--out", "run", "--device", "cpu", "--epochs", 2, "--people",
+        256,
+        *TINY,
+    ]
     assert dppt(*words, cwd=tmp_path).returncode == 0
     mini = shared / "data" / "coco_mini"
     for boxes in ([], ["--boxes", mini / "annotations" / "person_detections.json"]):
-        done = dppt("eval", "run", "--data", "coco", "--root", mini, "--split", "all", "--device", "cpu", *boxes, cwd=tmp_path)
+        done = dppt(
+            "eval", "run", "--data", "coco", "--root", mini, "--split", "all", "--device", "cpu",
+            *boxes,
+            cwd=tmp_path,
+        )
         assert done.returncode == 0, done.stderr
         scores = json.loads((tmp_path / "run" / "results.json").read_text())["scores"]
         rows = json.loads((tmp_path / "run" / "keypoint-results.json").read_text())
         assert len(rows[0]["keypoints"]) == 51
         direct = evaluate_coco(mini / "annotations" / "person_keypoints.json", rows)
         assert scores["AP"]["mean"] == pytest.approx(100 * direct["AP"], abs=1e-6)
-        assert ("PCK@0.2 torso" in scores) == (not boxes)    # detected boxes have no true joints to count
+        # detected boxes have no true joints to count
+        assert ("PCK@0.2 torso" in scores) == (not boxes)
 
 
 def test_models_lists_costs_and_published_scores(tmp_path):
@@ -116,10 +212,17 @@ def test_wrong_words_are_answered_with_one_sentence(tmp_path):
     train = ["train", "tokenpose_nano", "--device", "cpu"]
     refused(dppt("train", "tokenpose_nan", cwd=tmp_path), "tokenpose_nano")
     refused(dppt(*train, "--data", "lspetx", "--root", tmp_path, cwd=tmp_path), "lspet")
-    refused(dppt(*train, "--data", "lspet", "--root", tmp_path / "none.zip", cwd=tmp_path), "none.zip")
+    refused(
+        dppt(*train, "--data", "lspet", "--root", tmp_path / "none.zip", cwd=tmp_path), "none.zip"
+    )
     refused(dppt(*train, "--epochs", "many", cwd=tmp_path), "--epochs")
     refused(dppt(*train, "--out", "/proc/nowhere", cwd=tmp_path), "/proc/nowhere", "--out")
-    refused(dppt("data", "prepare", "lspet", "--root", tmp_path / "none.zip", "--out", "/proc/nowhere", cwd=tmp_path))
+    refused(
+        dppt(
+            "data", "prepare", "lspet", "--root", tmp_path / "none.zip", "--out", "/proc/nowhere",
+            cwd=tmp_path,
+        )
+    )
     refused(dppt("eval", tmp_path / "nothing", cwd=tmp_path), "nothing")
 
 
@@ -130,28 +233,76 @@ def test_a_store_is_what_it_says_and_is_cut_anew_when_the_data_change(tmp_path):
     from dppt_nb.keypoints import COCO17
     root, run = tmp_path / "coco", ["--device", "cpu", "--epochs", 1, *TINY]
     (root / "annotations").mkdir(parents=True)
-    person = dict(id=1, image_id=1, category_id=1, iscrowd=0, area=3000.0, bbox=[5, 5, 50, 80], keypoints=[30, 40, 2] * 17)
-    content = dict(images=[dict(id=1, file_name="1.jpg", width=64, height=96)], annotations=[person],
-                   categories=[dict(id=1, name="person", keypoints=list(COCO17.names), skeleton=[])])
-    for part in ("train", "val"): (root / "annotations" / f"person_keypoints_{part}2017.json").write_text(json.dumps(content))
-    jpeg = io.BytesIO(); Image.new("RGB", (64, 96), "grey").save(jpeg, "JPEG"); (root / "1.jpg").write_bytes(jpeg.getvalue())
-    done = dppt("train", "tokenpose_nano", "--data", "coco", "--root", root, "--out", "a", *run, cwd=tmp_path)
+    person = dict(
+        id=1, image_id=1, category_id=1, iscrowd=0, area=3000.0, bbox=[5, 5, 50, 80],
+        keypoints=[30, 40, 2] * 17,
+    )
+    content = dict(
+        images=[dict(id=1, file_name="1.jpg", width=64, height=96)],
+        annotations=[person],
+        categories=[dict(id=1, name="person", keypoints=list(COCO17.names), skeleton=[])],
+    )
+    for part in ("train", "val"):
+        (root / "annotations" / f"person_keypoints_{part}2017.json").write_text(json.dumps(content))
+    jpeg = io.BytesIO()
+    Image.new("RGB", (64, 96), "grey").save(jpeg, "JPEG")
+    (root / "1.jpg").write_bytes(jpeg.getvalue())
+    done = dppt(
+        "train", "tokenpose_nano", "--data", "coco", "--root", root, "--out", "a",
+        *run,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0 and "--split val" in done.stdout, done.stderr
     store = next((tmp_path / "cache").iterdir())
-    refused(dppt("train", "tokenpose_nano", "--data", "lspet", "--root", store, "--out", "b", *run, cwd=tmp_path), "coco", "lspet")
+    refused(
+        dppt(
+            "train", "tokenpose_nano", "--data", "lspet", "--root", store, "--out", "b",
+            *run,
+            cwd=tmp_path,
+        ),
+        "coco",
+        "lspet",
+    )
     done = dppt("eval", "a", "--data", "coco", "--root", store, "--device", "cpu", cwd=tmp_path)
     assert done.returncode == 0 and "no AP" in done.stdout, done.stderr
-    shutil.copytree(store, tmp_path / "half"); (tmp_path / "half" / "manifest.json").unlink()
-    refused(dppt("train", "tokenpose_nano", "--data", "coco", "--root", "half", "--out", "c", *run, cwd=tmp_path), "half")
+    shutil.copytree(store, tmp_path / "half")
+    (tmp_path / "half" / "manifest.json").unlink()
+    refused(
+        dppt(
+            "train", "tokenpose_nano", "--data", "coco", "--root", "half", "--out", "c",
+            *run,
+            cwd=tmp_path,
+        ),
+        "half",
+    )
     person["keypoints"] = [1, 2]
     (root / "annotations" / "person_keypoints_train2017.json").write_text(json.dumps(content))
-    refused(dppt("train", "tokenpose_nano", "--data", "coco", "--root", root, "--out", "d", *run, cwd=tmp_path), "person_keypoints_train2017.json")
+    refused(
+        dppt(
+            "train", "tokenpose_nano", "--data", "coco", "--root", root, "--out", "d",
+            *run,
+            cwd=tmp_path,
+        ),
+        "person_keypoints_train2017.json",
+    )
 
 
 def test_values_are_refused_before_anything_is_made(tmp_path):
-    for words in (["--batch-size", 0], ["--image-size", "128"], ["--betas", "0.9"], ["--overrides", "[1]"], ["--seed", -1], ["--decode", "foo"]):
-        refused(dppt("train", "tokenpose_nano", "--out", "run", *words, cwd=tmp_path), words[0].removeprefix("--").replace("-", "_"))
-    refused(dppt("data", "prepare", "lspet", "--root", tmp_path, "--out", "s", "--image-size", "0x0", cwd=tmp_path), "image_size")
+    for words in (
+        ["--batch-size", 0], ["--image-size", "128"], ["--betas", "0.9"], ["--overrides", "[1]"],
+        ["--seed", -1], ["--decode", "foo"],
+    ):
+        refused(
+            dppt("train", "tokenpose_nano", "--out", "run", *words, cwd=tmp_path),
+            words[0].removeprefix("--").replace("-", "_"),
+        )
+    refused(
+        dppt(
+            "data", "prepare", "lspet", "--root", tmp_path, "--out", "s", "--image-size", "0x0",
+            cwd=tmp_path,
+        ),
+        "image_size",
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -159,19 +310,29 @@ def test_bad_files_are_answered_with_one_sentence(tmp_path):
     import io
     import scipy.io
     from PIL import Image
-    jpeg = io.BytesIO(); Image.new("RGB", (64, 96), "grey").save(jpeg, "JPEG")
+    jpeg = io.BytesIO()
+    Image.new("RGB", (64, 96), "grey").save(jpeg, "JPEG")
 
     def lspet(name, joints, images=1, cut=None, mat=True):
         with zipfile.ZipFile(tmp_path / name, "w") as file:
-            for i in range(1, images + 1): file.writestr(f"images/im{i:05d}.jpg", jpeg.getvalue()[:cut])
-            buffer = io.BytesIO(); scipy.io.savemat(buffer, {"joints": joints})
+            for i in range(1, images + 1):
+                file.writestr(f"images/im{i:05d}.jpg", jpeg.getvalue()[:cut])
+            buffer = io.BytesIO()
+            scipy.io.savemat(buffer, {"joints": joints})
             if mat: file.writestr("joints.mat", buffer.getvalue())
-        return dppt("data", "prepare", "lspet", "--root", tmp_path / name, "--out", tmp_path / f"store-{name}", cwd=tmp_path)
+        return dppt(
+            "data", "prepare", "lspet", "--root", tmp_path / name, "--out",
+            tmp_path / f"store-{name}", cwd=tmp_path,
+        )
 
-    joints = np.zeros((14, 3, 1)); joints[:, 0, 0] = np.linspace(10, 50, 14); joints[:, 1, 0] = np.linspace(10, 80, 14); joints[:, 2] = 1
+    joints = np.zeros((14, 3, 1))
+    joints[:, 0, 0] = np.linspace(10, 50, 14)
+    joints[:, 1, 0] = np.linspace(10, 80, 14)
+    joints[:, 2] = 1
     refused(lspet("nomat.zip", joints, mat=False), "nomat.zip", "joints.mat")
     refused(lspet("cut.zip", joints, cut=200), "im00001.jpg")
     refused(lspet("short.zip", joints[:13]), "joints")
     refused(lspet("missing.zip", np.repeat(joints, 2, 2)), "im00002.jpg")
-    broken = joints.copy(); broken[3, 0] = np.nan
+    broken = joints.copy()
+    broken[3, 0] = np.nan
     refused(lspet("nan.zip", broken), "NaN")

@@ -1,4 +1,5 @@
-"""Costs: every published figure in the way of counting that is named beside it, and a benchmark that gives ratios."""
+"""Costs: every published figure in the way of counting that is named beside it, and a benchmark
+that gives ratios."""
 import importlib.util
 import itertools
 import json
@@ -8,8 +9,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from dppt_nb.costs import (COUNTERS, PUBLISHED_COSTS, agrees, benchmark_forward, compare, count_layers, format_benchmark, format_published,
-                           time_by_kind, time_by_operation, time_interleaved)
+from dppt_nb.costs import (
+    COUNTERS, PUBLISHED_COSTS, agrees, benchmark_forward, compare, count_layers, format_benchmark,
+    format_published, time_by_kind, time_by_operation, time_interleaved,
+)
 from dppt_nb.tokenpose import create_model, list_models, macs, parameters_count
 
 COMPARED = {row: compare(row) for row in PUBLISHED_COSTS}
@@ -19,28 +22,53 @@ COMPARED = {row: compare(row) for row in PUBLISHED_COSTS}
 def test_published_figures_to_the_last_digit(row):
     millions, billions = COMPARED[row]
     if row.parameters and "slip" not in row.note: assert agrees(millions, row.parameters)
-    if row.counter: assert agrees(billions[row.counter], row.giga)
-    elif row.giga: assert not any(agrees(value, row.giga) for value in billions.values()) and row.note    # unexplained, and said to be
-    assert not row.giga or not agrees(billions["with attention"], row.giga)       # nobody prints the products of tokens with tokens
+    if row.counter:
+        assert agrees(billions[row.counter], row.giga)
+    elif row.giga:
+        assert (
+            not any(agrees(value, row.giga) for value in billions.values()) and row.note
+        )  # unexplained, and said to be
+    # nobody prints the products of tokens with tokens
+    assert not row.giga or not agrees(billions["with attention"], row.giga)
 
 
-@pytest.mark.parametrize("name, printed", [("tokenpose_s_v1", "2.23"), ("tokenpose_s_v2", "11.6"), ("tokenpose_b", "5.7"), ("tokenpose_l_d24", "11.0")])
+@pytest.mark.parametrize(
+    "name, printed",
+    [
+        ("tokenpose_s_v1", "2.23"), ("tokenpose_s_v2", "11.6"), ("tokenpose_b", "5.7"),
+        ("tokenpose_l_d24", "11.0"),
+    ],
+)
 def test_tokenpose_counts_tokens_for_channels(name, printed):
-    "Worked out from the shapes, not from a pass: HRNet's tool takes the second dimension of a linear layer's input."
+    """Worked out from the shapes, not from a pass: HRNet's tool takes the second dimension of a
+    linear layer's input."""
     with torch.device("meta"): model = create_model(name)
     config, patches = model.config, math.prod(model.config.grid)
     tokens, width, hidden = patches + 17, config.width, int(config.width * config.mlp_ratio)
     layers = config.depth * tokens * tokens * (3 * width + width + hidden + width)
-    head = sum(17 * 17 * layer.out_features for layer in model.head if isinstance(layer, torch.nn.Linear))
-    assert agrees((count_layers(model).conv + layers + patches * patches * width + head) / 1024 ** 3, printed)
+    head = sum(
+        17 * 17 * layer.out_features for layer in model.head if isinstance(layer, torch.nn.Linear)
+    )
+    assert agrees(
+        (count_layers(model).conv + layers + patches * patches * width + head) / 1024**3, printed
+    )
 
 
-@pytest.mark.parametrize("name, changes", [(name, {}) for name in list_models() if not name.startswith("dppt")] +
-                         [(name, dict(head=head)) for name, head in itertools.product(("ppt_s", "sdpose_nano"), ("mlp", "dot", "regression"))])
+@pytest.mark.parametrize(
+    "name, changes",
+    [(name, {}) for name in list_models() if not name.startswith("dppt")]
+    + [
+        (name, dict(head=head))
+        for name, head in itertools.product(("ppt_s", "sdpose_nano"), ("mlp", "dot", "regression"))
+    ],
+)
 def test_two_counters_agree(name, changes):
     with torch.device("meta"): model = create_model(name, 5, (128, 96), **changes).train()
     counts, expected = count_layers(model), macs(model)
-    assert (counts.conv + counts.linear, counts.attention) == (expected.conv_linear, expected.attention)
+    assert (counts.conv + counts.linear, counts.attention) == (
+        expected.conv_linear,
+        expected.attention,
+    )
     assert model.training and not any(module._forward_hooks for module in model.modules())
 
 
@@ -52,25 +80,37 @@ def test_counting_leaves_the_network_alone():
     with pytest.raises(RuntimeError):
         model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("stopped")))
         count_layers(model)
-    assert model.training and not any(module._forward_hooks for module in model.modules())    # also after an error
+    # also after an error
+    assert model.training and not any(module._forward_hooks for module in model.modules())
 
 
 def test_the_dot_head_is_smaller_but_never_free():
     for name in ("tokenpose_s_v2", "tokenpose_l_d6", "ppt_s"):
-        with torch.device("meta"): paper, dot = create_model(name, head="mlp"), create_model(name, head="dot")
+        with torch.device("meta"):
+            paper, dot = create_model(name, head="mlp"), create_model(name, head="dot")
         assert parameters_count(dot) < parameters_count(paper) - 1_000_000
         assert 0 < macs(dot).total - macs(paper).total < 0.08e9
-    with pytest.raises(ValueError, match="head='dot' needs a map at a quarter"): create_model("tokenpose_t", head="dot")
+    with pytest.raises(ValueError, match="head='dot' needs a map at a quarter"):
+        create_model("tokenpose_t", head="dot")
 
 
-@pytest.mark.parametrize("value, printed, same", [(6.62, "6.6", True), (6.66, "6.6", False), (11.6, "12", True), (0.995, "1.0", True), (2.24, "2.23", False)])
-def test_last_digit(value, printed, same): assert agrees(value, printed) is same
+@pytest.mark.parametrize(
+    "value, printed, same",
+    [
+        (6.62, "6.6", True), (6.66, "6.6", False), (11.6, "12", True), (0.995, "1.0", True),
+        (2.24, "2.23", False),
+    ],
+)
+def test_last_digit(value, printed, same):
+    assert agrees(value, printed) is same
 
 
 def test_table_says_all():
     table = format_published(COMPARED).splitlines()
     notes = [line for line in table if line.startswith("(")]
-    assert len(table) == len(PUBLISHED_COSTS) + 1 + len(notes) and all(name in table[0] for name in COUNTERS)
+    assert len(table) == len(PUBLISHED_COSTS) + 1 + len(notes) and all(
+        name in table[0] for name in COUNTERS
+    )
     for row, line in zip(PUBLISHED_COSTS, table[1:]):
         assert line.startswith(row.model) and row.source in line
         if row.note: assert f"({line[-2]}) {row.note}" in notes
@@ -78,17 +118,28 @@ def test_table_says_all():
 
 def test_rounds_are_interleaved_and_warm():
     calls, ticks = [], itertools.count()
-    took = time_interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=3, clock=lambda: next(ticks))
+    took = time_interleaved(
+        {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=3,
+        clock=lambda: next(ticks),
+    )
     assert calls == ["a", "b"] * 4 and took == {"a": [1] * 3, "b": [1] * 3}
 
 
 def test_benchmark_ratios(monkeypatch):
     "With a clock that advances by known steps every ratio is known."
-    steps = itertools.cycle([0, 10, 0, 40, 0, 20])      # the product takes 10, the first network 40, the second 20
+    # the product takes 10, the first network 40, the second 20
+    steps = itertools.cycle([0, 10, 0, 40, 0, 20])
     now = itertools.accumulate(steps)
-    rows = benchmark_forward(("tokenpose_nano", "ppt_nano"), (2,), (64, 48), 2, clock=lambda: next(now), side=32)
-    first, second = (macs(create_model(name, image_size=(64, 48))).total for name in ("tokenpose_nano", "ppt_nano"))
-    assert [row["to_first"] for row in rows] == [1, 0.5] and rows[1]["counted_to_first"] == second / first
+    rows = benchmark_forward(
+        ("tokenpose_nano", "ppt_nano"), (2,), (64, 48), 2, clock=lambda: next(now), side=32
+    )
+    first, second = (
+        macs(create_model(name, image_size=(64, 48))).total
+        for name in ("tokenpose_nano", "ppt_nano")
+    )
+    assert [row["to_first"] for row in rows] == [1, 0.5] and rows[1][
+        "counted_to_first"
+    ] == second / first
     assert rows[0]["milliseconds"] == 20_000
     assert math.isclose(rows[1]["times_product"], (20 / 2 / second) / (10 / 32 ** 3))
     lines = format_benchmark(rows).splitlines()
@@ -98,16 +149,25 @@ def test_benchmark_ratios(monkeypatch):
 def test_operations_are_told_apart():
     layer, x = torch.nn.Linear(4, 4), torch.randn(3, 4)
     ticks = itertools.count()
-    seconds = time_by_operation(lambda: torch.nn.functional.gelu(layer(x)) + x, repeats=2, clock=lambda: next(ticks))
+    seconds = time_by_operation(
+        lambda: torch.nn.functional.gelu(layer(x)) + x, repeats=2, clock=lambda: next(ticks)
+    )
     assert seconds == {"linear": 1, "gelu": 1, "add": 1}
     kinds = time_by_kind(seconds | {"strange": 5})
-    assert (kinds["linear layers"], kinds["ReLU, GELU"], kinds["sums"], kinds["other"]) == (1, 1, 1, 5) and sum(kinds.values()) == 8
+    assert (kinds["linear layers"], kinds["ReLU, GELU"], kinds["sums"], kinds["other"]) == (
+        1, 1, 1, 5,
+    ) and sum(kinds.values()) == 8
 
 
 def test_every_operation_of_a_pass_has_a_kind():
     model = create_model("ppt_s", 5, (128, 96)).eval()
-    seconds = time_by_operation(lambda: model(torch.randn(1, 3, 128, 96)), 1, clock=itertools.count().__next__)     # every operation takes 1
-    assert time_by_kind(seconds)["linear layers"] == 12 * 4 + 1 + sum(isinstance(layer, torch.nn.Linear) for layer in model.head)
+    # every operation takes 1
+    seconds = time_by_operation(
+        lambda: model(torch.randn(1, 3, 128, 96)), 1, clock=itertools.count().__next__
+    )
+    assert time_by_kind(seconds)["linear layers"] == 12 * 4 + 1 + sum(
+        isinstance(layer, torch.nn.Linear) for layer in model.head
+    )
     assert time_by_kind(seconds)["convolutions"] == 15 and time_by_kind(seconds)["norms"] >= 24
 
 
@@ -116,11 +176,22 @@ def test_learning_curves_are_stored_with_their_conditions(root):
     assert results["people"]["train"] > 0
     for name, curve in results["curves"].items():
         recipe, said = curve["recipe"], curve["conditions"]
-        assert recipe["model"] == said["model"] and recipe["overrides"]["head"] in ("dot", "mlp") and ("dot" in name) == (recipe["overrides"]["head"] == "dot")
-        assert [row["epoch"] for row in curve["history"]] == list(range(1, recipe["epochs"] + 1)) and all("score" in row for row in curve["history"])
+        assert (
+            recipe["model"] == said["model"]
+            and recipe["overrides"]["head"] in ("dot", "mlp")
+            and ("dot" in name) == (recipe["overrides"]["head"] == "dot")
+        )
+        assert [row["epoch"] for row in curve["history"]] == list(
+            range(1, recipe["epochs"] + 1)
+        ) and all("score" in row for row in curve["history"])
         assert {"seed", "device", "seconds", "torch", "epochs", "data"} <= said.keys()
-    pairs = {(curve["recipe"]["model"], curve["recipe"]["overrides"]["head"]) for curve in results["curves"].values()}
-    assert pairs >= {(model, head) for model in ("tokenpose_s_v1", "ppt_s") for head in ("dot", "mlp")}
+    pairs = {
+        (curve["recipe"]["model"], curve["recipe"]["overrides"]["head"])
+        for curve in results["curves"].values()
+    }
+    assert pairs >= {
+        (model, head) for model in ("tokenpose_s_v1", "ppt_s") for head in ("dot", "mlp")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -132,16 +203,32 @@ def command(root):
 
 
 def test_command_prints_and_writes(command, tmp_path):
-    done = command("tokenpose_nano", "ppt_nano", "--batch", "2", "--image-size", "64x48", "--repeats", "1", "--out", str(tmp_path / "speed.json"))
+    done = command(
+        "tokenpose_nano", "ppt_nano", "--batch", "2", "--image-size", "64x48", "--repeats", "1",
+        "--out", str(tmp_path / "speed.json"),
+    )
     assert done.exit_code == 0 and "x product" in done.output, done.output
     written = json.loads((tmp_path / "speed.json").read_text())
-    assert [row["model"] for row in written["rows"]] == ["tokenpose_nano", "ppt_nano"] and written["conditions"]["threads"] == torch.get_num_threads()
+    assert [row["model"] for row in written["rows"]] == ["tokenpose_nano", "ppt_nano"] and written[
+        "conditions"
+    ]["threads"] == torch.get_num_threads()
 
 
-@pytest.mark.parametrize("words, sentence", [(("tokenpose_x",), "there is no model 'tokenpose_x'"), (("--image-size", "huge"), "must be like 256x192"),
-                                             (("--processor-time", "--threads", "2"), "give --threads 1"), (("--batch", "0"), "0 is not in the range")])
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        (("tokenpose_x",), "there is no model 'tokenpose_x'"),
+        (("--image-size", "huge"), "must be like 256x192"),
+        (("--processor-time", "--threads", "2"), "give --threads 1"),
+        (("--batch", "0"), "0 is not in the range"),
+    ],
+)
 def test_command_refuses_in_a_sentence(command, words, sentence):
     threads = torch.get_num_threads()
     done = command(*words)
     torch.set_num_threads(threads)
-    assert done.exit_code == 2 and sentence in " ".join(done.output.split()) and "Traceback" not in done.output
+    assert (
+        done.exit_code == 2
+        and sentence in " ".join(done.output.split())
+        and "Traceback" not in done.output
+    )

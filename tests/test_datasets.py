@@ -1,4 +1,5 @@
-"""Readers on tiny data sets in every public layout and on the real samples; the crop store and its accidents."""
+"""Readers on tiny data sets in every public layout and on the real samples; the crop store and its
+accidents."""
 import errno
 import json
 import os
@@ -15,15 +16,20 @@ from PIL import Image
 from scipy.io import savemat
 
 from dppt_nb import datasets
-from dppt_nb.datasets import (CropSet, ImageSource, StoreHeader, StoreWriter, crop_rows, encode_jpeg, joint_boxes, lspet_split, read_coco,
-                              read_crowdpose, read_dataset, read_lsp, read_lspet, read_manifest, read_mpii, read_store, store_header, write_store)
+from dppt_nb.datasets import (
+    CropSet, ImageSource, StoreHeader, StoreWriter, crop_rows, encode_jpeg, joint_boxes,
+    lspet_split, read_coco, read_crowdpose, read_dataset, read_lsp, read_lspet, read_manifest,
+    read_mpii, read_store, store_header, write_store,
+)
 from dppt_nb.keypoints import COCO17, LSP14, MPII16, DataError
 
 
 def picture(seed=0, size=(60, 80)):
     "A smooth colourful picture, so that JPEG keeps it."
     rng = np.random.default_rng(seed)
-    return Image.fromarray(rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)).resize(size[::-1], Image.BICUBIC)
+    return Image.fromarray(rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)).resize(
+        size[::-1], Image.BICUBIC
+    )
 
 
 def save_pictures(folder, names):
@@ -51,7 +57,8 @@ def one_sentence(error):
 
 @pytest.fixture
 def lspet(tmp_path):
-    "Five people of LSPET: one coordinate pair with the code for 'not visible', one person without any joint."
+    """Five people of LSPET: one coordinate pair with the code for 'not visible', one person without
+    any joint."""
     joints = np.random.default_rng(0).uniform(5, 55, (5, 14, 3))
     joints[..., 2] = 1
     joints[1, 3] = (0, -26, 0)
@@ -64,17 +71,33 @@ def lspet(tmp_path):
 
 def test_lspet_folder_and_zip_agree(lspet):
     folder, joints = lspet
-    tables = [read_lspet(folder), read_lspet(str(zipped(folder))), read_lspet(zipped(folder, "lspet_dataset/"))]
+    tables = [
+        read_lspet(folder), read_lspet(str(zipped(folder))),
+        read_lspet(zipped(folder, "lspet_dataset/")),
+    ]
     for table in tables:
-        assert len(table) == 4 and table.left_out == {"no visible joints": 1} and list(table.ids) == [1, 2, 4, 5]
+        assert (
+            len(table) == 4
+            and table.left_out == {"no visible joints": 1}
+            and list(table.ids) == [1, 2, 4, 5]
+        )
         assert table.joints.dtype == np.float32 and table.visible.dtype == np.uint8
-        assert np.allclose(table.joints[0], joints[0, :, :2]) and not table.joints[1, 3].any() and table.visible[1].sum() == 13
-        assert np.array_equal(np.asarray(table.source.read(table.files[2])), np.asarray(tables[0].source.read(tables[0].files[2])))
+        assert (
+            np.allclose(table.joints[0], joints[0, :, :2])
+            and not table.joints[1, 3].any()
+            and table.visible[1].sum() == 13
+        )
+        assert np.array_equal(
+            np.asarray(table.source.read(table.files[2])),
+            np.asarray(tables[0].source.read(tables[0].files[2])),
+        )
     assert tables[2].files[0] == "lspet_dataset/images/im00001.jpg"
 
 
 def test_lspet_split_by_blocks():
-    assert [lspet_split(i) for i in (1, 800, 801, 900, 901, 1000, 1001, 9500)] == ["train", "train", "val", "val", "test", "test", "train", "train"]
+    assert [lspet_split(i) for i in (1, 800, 801, 900, 901, 1000, 1001, 9500)] == [
+        "train", "train", "val", "val", "test", "test", "train", "train",
+    ]
     names, counts = np.unique(lspet_split(np.arange(1, 9501)), return_counts=True)
     assert dict(zip(names, counts)) == {"test": 900, "train": 7700, "val": 900}
 
@@ -96,18 +119,36 @@ def with_nan(joints, place):
     return spoilt.transpose(1, 2, 0)
 
 
-@pytest.mark.parametrize("spoil, words", [
-    (lambda f, j: (f / "joints.mat").unlink(), "has no joints.mat"),
-    (lambda f, j: (f / "joints.mat").write_bytes(b"not a mat file"), "no MATLAB file"),
-    (lambda f, j: savemat(f / "joints.mat", {"joints": j}), r"shape \(5, 14, 3\)"),
-    (lambda f, j: savemat(f / "joints.mat", {"points": j}), r"shape \(\)"),
-    (lambda f, j: savemat(f / "joints.mat", {"joints": np.where(j == j[3, 2, 0], np.nan, j).transpose(1, 2, 0)}), "person 4 is not a number"),
-    (lambda f, j: savemat(f / "joints.mat", {"joints": with_nan(j, (1, 3, 0))}), "person 2 is not a number"),     # a joint that is not visible
-    (lambda f, j: savemat(f / "joints.mat", {"joints": with_nan(j, (4, 0, 2))}), "flag in 'joints' of person 5"),
-    (lambda f, j: savemat(f / "joints.mat", {"joints": np.full((14, 3, 5), "a", object)}), "not a number"),
-    (lambda f, j: (f / "images/im00002.jpg").unlink(), "im00002.jpg"),
-    (lambda f, j: shutil.rmtree(f / "images"), "names 5 picture"),
-])
+@pytest.mark.parametrize(
+    "spoil, words",
+    [
+        (lambda f, j: (f / "joints.mat").unlink(), "has no joints.mat"),
+        (lambda f, j: (f / "joints.mat").write_bytes(b"not a mat file"), "no MATLAB file"),
+        (lambda f, j: savemat(f / "joints.mat", {"joints": j}), r"shape \(5, 14, 3\)"),
+        (lambda f, j: savemat(f / "joints.mat", {"points": j}), r"shape \(\)"),
+        (
+            lambda f, j: savemat(
+                f / "joints.mat",
+                {"joints": np.where(j == j[3, 2, 0], np.nan, j).transpose(1, 2, 0)},
+            ),
+            "person 4 is not a number",
+        ),
+        (
+            lambda f, j: savemat(f / "joints.mat", {"joints": with_nan(j, (1, 3, 0))}),
+            "person 2 is not a number",
+        ),  # a joint that is not visible
+        (
+            lambda f, j: savemat(f / "joints.mat", {"joints": with_nan(j, (4, 0, 2))}),
+            "flag in 'joints' of person 5",
+        ),
+        (
+            lambda f, j: savemat(f / "joints.mat", {"joints": np.full((14, 3, 5), "a", object)}),
+            "not a number",
+        ),
+        (lambda f, j: (f / "images/im00002.jpg").unlink(), "im00002.jpg"),
+        (lambda f, j: shutil.rmtree(f / "images"), "names 5 picture"),
+    ],
+)
 def test_spoilt_lspet_is_one_sentence(lspet, spoil, words):
     spoil(*lspet)
     for root in (lspet[0], zipped(lspet[0])):
@@ -120,7 +161,8 @@ def test_truncated_picture_is_named(lspet):
     path = folder / "images/im00004.jpg"
     path.write_bytes(path.read_bytes()[:-300])
     for table in (read_lspet(folder), read_lspet(zipped(folder))):
-        with pytest.raises(DataError, match="im00004.jpg") as error: table.source.read("images/im00004.jpg")
+        with pytest.raises(DataError, match="im00004.jpg") as error:
+            table.source.read("images/im00004.jpg")
         one_sentence(error)
 
 
@@ -131,7 +173,8 @@ def test_damaged_zip_member_is_named(lspet):
         f.seek(start)
         f.write(b"damage")
     table = read_lspet(path)
-    with pytest.raises(DataError, match="im00003.jpg") as error: table.source.read("images/im00003.jpg")
+    with pytest.raises(DataError, match="im00003.jpg") as error:
+        table.source.read("images/im00003.jpg")
     one_sentence(error)
 
 
@@ -141,7 +184,8 @@ def test_lsp_refuses_nan_everywhere(tmp_path):
         joints[place] = np.nan
         save_pictures(tmp_path / "lsp", [f"images/im{i:04d}.jpg" for i in range(1, 5)])
         savemat(tmp_path / "lsp/joints.mat", {"joints": joints})
-        with pytest.raises(DataError, match="person 2 is not a number") as error: read_lsp(tmp_path / "lsp")
+        with pytest.raises(DataError, match="person 2 is not a number") as error:
+            read_lsp(tmp_path / "lsp")
         assert "joints.mat" in one_sentence(error)
 
 
@@ -150,7 +194,7 @@ def test_zip_with_a_damaged_directory_is_one_sentence(lspet):
     good, rng, said = path.read_bytes(), np.random.default_rng(0), 0
     start = good.find(b"PK\x01\x02")
     spoilt = [good.replace(b"PK\x01\x02", b"XXXX")]
-    for _ in range(300):                                            # three random bytes of the directory at a time
+    for _ in range(300):  # three random bytes of the directory at a time
         content = bytearray(good)
         for place in rng.integers(start, len(good), 3): content[place] = rng.integers(256)
         spoilt.append(bytes(content))
@@ -168,24 +212,33 @@ def test_zip_with_a_damaged_directory_is_one_sentence(lspet):
     one_sentence(error)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n" + b"\0" * 40]
+)
 def test_what_is_no_picture_is_said_without_a_place_in_memory(lspet, content):
     (lspet[0] / "images/im00001.jpg").write_bytes(content)
     for source in (ImageSource(lspet[0]), ImageSource(zipped(lspet[0]))):
-        with pytest.raises(DataError, match="im00001.jpg cannot be read") as error: source.read("images/im00001.jpg")
+        with pytest.raises(DataError, match="im00001.jpg cannot be read") as error:
+            source.read("images/im00001.jpg")
         assert "0x" not in one_sentence(error)
 
 
 def test_roots_that_cannot_be(tmp_path):
     (tmp_path / "text.zip").write_text("no zip")
-    for root, words in ((tmp_path / "nowhere", "does not exist"), (tmp_path / "text.zip", "neither a folder nor a zip")):
+    for root, words in (
+        (tmp_path / "nowhere", "does not exist"),
+        (tmp_path / "text.zip", "neither a folder nor a zip"),
+    ):
         for name in datasets.DATASETS:
             with pytest.raises(DataError, match=words) as error: read_dataset(name, root)
             one_sentence(error)
 
 
 def test_unknown_name_gives_the_nearest():
-    for name, words in (("lspte", "lspet"), ("COCO", "coco"), ("crowd-pose", "crowdpose"), ("zzz", "known are lspet, lsp, coco, mpii, crowdpose")):
+    for name, words in (
+        ("lspte", "lspet"), ("COCO", "coco"), ("crowd-pose", "crowdpose"),
+        ("zzz", "known are lspet, lsp, coco, mpii, crowdpose"),
+    ):
         with pytest.raises(DataError, match=words) as error: read_dataset(name, "anywhere")
         one_sentence(error)
 
@@ -193,8 +246,10 @@ def test_unknown_name_gives_the_nearest():
 def test_zip_is_read_by_many_threads(lspet):
     source = ImageSource(zipped(lspet[0]))
     names = sorted(source.find("*.jpg")) * 20
-    with ThreadPoolExecutor(8) as pool: pictures = list(pool.map(lambda n: np.asarray(source.read(n)), names))
-    for name, got in zip(names, pictures): assert np.array_equal(got, np.asarray(Image.open(lspet[0] / name)))
+    with ThreadPoolExecutor(8) as pool:
+        pictures = list(pool.map(lambda n: np.asarray(source.read(n)), names))
+    for name, got in zip(names, pictures):
+        assert np.array_equal(got, np.asarray(Image.open(lspet[0] / name)))
 
 
 def test_joint_boxes_hold_all_visible_joints():
@@ -202,17 +257,33 @@ def test_joint_boxes_hold_all_visible_joints():
     joints, visible = rng.uniform(0, 99, (50, 14, 2)), rng.integers(0, 2, (50, 14))
     visible[:, 0] = 1
     x, y, w, h = joint_boxes(joints, visible).T[..., None]
-    inside = (joints[..., 0] >= x - 1e-3) & (joints[..., 0] <= x + w + 1e-3) & (joints[..., 1] >= y - 1e-3) & (joints[..., 1] <= y + h + 1e-3)
+    inside = (
+        (joints[..., 0] >= x - 1e-3)
+        & (joints[..., 0] <= x + w + 1e-3)
+        & (joints[..., 1] >= y - 1e-3)
+        & (joints[..., 1] <= y + h + 1e-3)
+    )
     assert inside[visible > 0].all()
 
 
 # COCO format
 
 def coco_content(num_people=4, **changes):
-    people = [dict(id=i + 10, image_id=i % 3 + 1, category_id=1, iscrowd=0, area=500., bbox=[5, 6, 40, 30], keypoints=[20, 15, 2, 30, 20, 1] + [0] * 45)
-              for i in range(num_people)]
-    return dict(images=[dict(id=i, file_name=f"{i}.jpg", width=80, height=60) for i in (1, 2, 3)],
-                categories=[dict(id=1, name="person", keypoints=list(COCO17.names), skeleton=[])], annotations=people) | changes
+    people = [
+        dict(
+            id=i + 10, image_id=i % 3 + 1, category_id=1, iscrowd=0, area=500.0,
+            bbox=[5, 6, 40, 30], keypoints=[20, 15, 2, 30, 20, 1] + [0] * 45,
+        )
+        for i in range(num_people)
+    ]
+    return (
+        dict(
+            images=[dict(id=i, file_name=f"{i}.jpg", width=80, height=60) for i in (1, 2, 3)],
+            categories=[dict(id=1, name="person", keypoints=list(COCO17.names), skeleton=[])],
+            annotations=people,
+        )
+        | changes
+    )
 
 
 def save_coco(folder, content, file="annotations/person_keypoints_val2017.json", images="val2017"):
@@ -224,14 +295,34 @@ def save_coco(folder, content, file="annotations/person_keypoints_val2017.json",
 
 def test_coco_rows_and_counts(tmp_path):
     people = coco_content()["annotations"]
-    odd = [dict(people[0], id=50, iscrowd=1), dict(people[0], id=51, bbox=[]), dict(people[0], id=52, bbox=[3, 3, 0, 9]), dict(people[0], id=53, bbox=[500, 3, 9, 9]),
-           dict(people[0], id=54, keypoints=[0] * 51), {k: v for k, v in people[0].items() if k != "keypoints"} | {"id": 55}, dict(people[0], id=56, category_id=7)]
+    odd = [
+        dict(people[0], id=50, iscrowd=1),
+        dict(people[0], id=51, bbox=[]),
+        dict(people[0], id=52, bbox=[3, 3, 0, 9]),
+        dict(people[0], id=53, bbox=[500, 3, 9, 9]),
+        dict(people[0], id=54, keypoints=[0] * 51),
+        {k: v for k, v in people[0].items() if k != "keypoints"} | {"id": 55},
+        dict(people[0], id=56, category_id=7),
+    ]
     table = read_coco(save_coco(tmp_path, coco_content(annotations=people + odd)))
-    assert len(table) == 4 and table.keypoint_set == COCO17 and set(table.split) == {"val"} and list(table.image_ids) == [1, 2, 3, 1]
-    assert table.left_out == {"crowd, not a person": 1, "no box": 1, "box of no size": 1, "no visible joints": 2, "another category": 1, "box outside the picture": 1}
-    assert table.visible[0, :3].tolist() == [1, 1, 0] and table.visibility[0, :3].tolist() == [2, 1, 0]
+    assert (
+        len(table) == 4
+        and table.keypoint_set == COCO17
+        and set(table.split) == {"val"}
+        and list(table.image_ids) == [1, 2, 3, 1]
+    )
+    assert table.left_out == {
+        "crowd, not a person": 1, "no box": 1, "box of no size": 1, "no visible joints": 2,
+        "another category": 1, "box outside the picture": 1,
+    }
+    assert table.visible[0, :3].tolist() == [1, 1, 0] and table.visibility[0, :3].tolist() == [
+        2, 1, 0,
+    ]
     assert table.boxes[0].tolist() == [5, 6, 39, 29] and table.areas[0] == 500
-    assert all(words in table.summary() for words in ("4 people in 3 photographs", "crowd, not a person 1", "no visible joints 2"))
+    assert all(
+        words in table.summary()
+        for words in ("4 people in 3 photographs", "crowd, not a person 1", "no visible joints 2")
+    )
 
 
 def test_coco_train_and_val_in_a_zip(tmp_path):
@@ -242,52 +333,110 @@ def test_coco_train_and_val_in_a_zip(tmp_path):
     for image in content["images"]: image["file_name"] = "v" + image["file_name"]
     (folder / "annotations/person_keypoints_val2017.json").write_text(json.dumps(content))
     table = read_coco(zipped(folder))
-    assert len(table.select("train")) == 3 and len(table.select("val")) == 2 and len(table.annotations) == 2
+    assert (
+        len(table.select("train")) == 3
+        and len(table.select("val")) == 2
+        and len(table.annotations) == 2
+    )
     assert table.select("val").files == ["val2017/v1.jpg", "val2017/v2.jpg"]
 
 
 def test_own_keypoints_from_elsewhere(tmp_path):
-    own = coco_content(categories=[dict(id=1, name="chair", keypoints=["back", "leg_l", "leg_r"], skeleton=[[1, 2], [1, 3]])])
+    own = coco_content(
+        categories=[
+            dict(
+                id=1, name="chair", keypoints=["back", "leg_l", "leg_r"], skeleton=[[1, 2], [1, 3]]
+            )
+        ]
+    )
     for a in own["annotations"]: a["keypoints"] = [10, 10, 2, 20, 20, 2, 30, 30, 0]
     save_coco(tmp_path / "data", own, "../labels.json", "photos")
     table = read_coco(tmp_path / "data", annotations=tmp_path / "labels.json", split="train")
-    assert table.keypoint_set.names == ("back", "leg_l", "leg_r") and table.keypoint_set.flip_pairs == ((1, 2),) and set(table.split) == {"train"}
+    assert (
+        table.keypoint_set.names == ("back", "leg_l", "leg_r")
+        and table.keypoint_set.flip_pairs == ((1, 2),)
+        and set(table.split) == {"train"}
+    )
     elsewhere = read_coco(tmp_path, annotations="labels.json", images="data")
-    assert np.array_equal(elsewhere.joints, table.joints) and elsewhere.source.root == tmp_path / "data"
+    assert (
+        np.array_equal(elsewhere.joints, table.joints)
+        and elsewhere.source.root == tmp_path / "data"
+    )
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(keypoints=[1, 2, 2]), "'keypoints' has 3 numbers; 17 keypoints need 51"), (dict(keypoints=[float("nan")] * 51), "NaN"),
-    (dict(bbox=[0, 0, float("inf"), 3]), "infinity"), (dict(bbox=[1, 2]), "'bbox' has 2 numbers"), (dict(image_id=9), "names image 9"),
-    (dict(keypoints=["left"] * 51), "not a number"), (dict(keypoints=[None] * 51), "'keypoints' holds something that is not a number"),
-    (dict(keypoints=7), "'keypoints' has shape"), (dict(keypoints={}), "'keypoints' holds"), (dict(keypoints=[[1, 2], 2] * 17), "lists of different lengths"),
-    (dict(keypoints="nose"), "'keypoints' holds"), (dict(bbox="5 6 40 30"), "'bbox' holds"), (dict(bbox=[1, 2, None, 4]), "'bbox' holds"),
-    (dict(area="large"), "'area' holds"), (dict(area=float("nan")), "'area' holds NaN"), (dict(area=[1, 2]), "'area' has 2 numbers"),
-    (dict(image_id=[1]), "names image .1."), (dict(image_id=None), "names image None"), (dict(image_id="1"), "names image 1")])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(keypoints=[1, 2, 2]), "'keypoints' has 3 numbers; 17 keypoints need 51"),
+        (dict(keypoints=[float("nan")] * 51), "NaN"),
+        (dict(bbox=[0, 0, float("inf"), 3]), "infinity"),
+        (dict(bbox=[1, 2]), "'bbox' has 2 numbers"),
+        (dict(image_id=9), "names image 9"),
+        (dict(keypoints=["left"] * 51), "not a number"),
+        (dict(keypoints=[None] * 51), "'keypoints' holds something that is not a number"),
+        (dict(keypoints=7), "'keypoints' has shape"),
+        (dict(keypoints={}), "'keypoints' holds"),
+        (dict(keypoints=[[1, 2], 2] * 17), "lists of different lengths"),
+        (dict(keypoints="nose"), "'keypoints' holds"),
+        (dict(bbox="5 6 40 30"), "'bbox' holds"),
+        (dict(bbox=[1, 2, None, 4]), "'bbox' holds"),
+        (dict(area="large"), "'area' holds"),
+        (dict(area=float("nan")), "'area' holds NaN"),
+        (dict(area=[1, 2]), "'area' has 2 numbers"),
+        (dict(image_id=[1]), "names image .1."),
+        (dict(image_id=None), "names image None"),
+        (dict(image_id="1"), "names image 1"),
+    ],
+)
 def test_bad_annotation_names_file_and_field(tmp_path, change, words):
     content = coco_content()
     content["annotations"][2] |= change
     with pytest.raises(DataError, match=words) as error: read_coco(save_coco(tmp_path, content))
-    assert "annotation 12" in one_sentence(error) and "person_keypoints_val2017.json" in str(error.value)
+    assert "annotation 12" in one_sentence(error) and "person_keypoints_val2017.json" in str(
+        error.value
+    )
 
 
-@pytest.mark.parametrize("content, words", [
-    (coco_content(images=[dict(id=i, file_name=f"lost{i}.jpg") for i in (1, 2, 3)]), "lost1.jpg, lost2.jpg, lost3.jpg"),
-    (coco_content(images=[dict(id=1)]), "needs 'id' and 'file_name'"), (coco_content(categories=[dict(id=1, name="person")]), "no category names keypoints"),
-    ([1, 2], "not in COCO format"), (dict(images=[]), "not in COCO format")])
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (
+            coco_content(images=[dict(id=i, file_name=f"lost{i}.jpg") for i in (1, 2, 3)]),
+            "lost1.jpg, lost2.jpg, lost3.jpg",
+        ),
+        (coco_content(images=[dict(id=1)]), "needs 'id' and 'file_name'"),
+        (coco_content(categories=[dict(id=1, name="person")]), "no category names keypoints"),
+        ([1, 2], "not in COCO format"),
+        (dict(images=[]), "not in COCO format"),
+    ],
+)
 def test_bad_coco_file_is_one_sentence(tmp_path, content, words):
     with pytest.raises(DataError, match=words) as error: read_coco(save_coco(tmp_path, content))
     assert "person_keypoints_val2017.json" in one_sentence(error)
 
 
-@pytest.mark.parametrize("change, words", [
-    (lambda c: c["annotations"].append("person"), "'person' in 'annotations'"), (lambda c: c["annotations"].append(None), "'None' in 'annotations'"),
-    (lambda c: c["images"].append("1.jpg"), "'1.jpg' in 'images'"), (lambda c: c["categories"].insert(0, "person"), "'person' in 'categories'"),
-    (lambda c: c["images"][1].update(width="80"), "'width' of image 2 is '80'"), (lambda c: c["images"][1].update(width=float("nan")), "'width' of image 2"),
-    (lambda c: c["images"][0].update(id=None), "'id' and 'file_name'"), (lambda c: c["images"][0].update(file_name=4), "'id' and 'file_name'"),
-    (lambda c: c["annotations"][0].update(id="a"), "annotation a: 'id' is missing or no whole number"), (lambda c: c["annotations"][0].update(id=float("nan")), "'id' is missing"),
-    (lambda c: c["categories"][0].update(keypoints=7), "no category names keypoints"), (lambda c: c["categories"][0].update(id=None), "no category names keypoints"),
-    (lambda c: c["categories"][0].update(keypoints=[1, 2]), "no list of keypoint names"), (lambda c: c["categories"][0].update(keypoints=["a", "b"], skeleton=[1]), "'skeleton'")])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda c: c["annotations"].append("person"), "'person' in 'annotations'"),
+        (lambda c: c["annotations"].append(None), "'None' in 'annotations'"),
+        (lambda c: c["images"].append("1.jpg"), "'1.jpg' in 'images'"),
+        (lambda c: c["categories"].insert(0, "person"), "'person' in 'categories'"),
+        (lambda c: c["images"][1].update(width="80"), "'width' of image 2 is '80'"),
+        (lambda c: c["images"][1].update(width=float("nan")), "'width' of image 2"),
+        (lambda c: c["images"][0].update(id=None), "'id' and 'file_name'"),
+        (lambda c: c["images"][0].update(file_name=4), "'id' and 'file_name'"),
+        (
+            lambda c: c["annotations"][0].update(id="a"),
+            "annotation a: 'id' is missing or no whole number",
+        ),
+        (lambda c: c["annotations"][0].update(id=float("nan")), "'id' is missing"),
+        (lambda c: c["categories"][0].update(keypoints=7), "no category names keypoints"),
+        (lambda c: c["categories"][0].update(id=None), "no category names keypoints"),
+        (lambda c: c["categories"][0].update(keypoints=[1, 2]), "no list of keypoint names"),
+        (lambda c: c["categories"][0].update(keypoints=["a", "b"], skeleton=[1]), "'skeleton'"),
+    ],
+)
 def test_wrong_kinds_in_a_coco_file_are_one_sentence(tmp_path, change, words):
     content = coco_content()
     change(content)
@@ -299,22 +448,44 @@ def test_nulls_in_a_coco_file_are_what_is_not_there(tmp_path):
     content = coco_content()
     good = read_coco(save_coco(tmp_path / "good", content))
     for image in content["images"]: image |= dict(width=None, height=None)
-    nothing = [dict(content["annotations"][0], id=60, keypoints=None), dict(content["annotations"][0], id=61, bbox=None)]
-    other = [dict(id=62, image_id=1, category_id=2, bbox=[1, 2, 3, 4], keypoints=[1, 2, 2])]                     # of something else: not looked at
+    nothing = [
+        dict(content["annotations"][0], id=60, keypoints=None),
+        dict(content["annotations"][0], id=61, bbox=None),
+    ]
+    # of something else: not looked at
+    other = [dict(id=62, image_id=1, category_id=2, bbox=[1, 2, 3, 4], keypoints=[1, 2, 2])]
     for a in content["annotations"]: a["area"] = None
     content["annotations"] += nothing + other
     content["categories"].append(dict(id=2, name="dog", keypoints=["nose"]))
     table = read_coco(save_coco(tmp_path / "null", content))
-    assert table.left_out == {"no visible joints": 1, "no box": 1, "another category": 1} and np.array_equal(table.joints, good.joints)
+    assert table.left_out == {
+        "no visible joints": 1, "no box": 1, "another category": 1,
+    } and np.array_equal(table.joints, good.joints)
     assert np.allclose(table.areas, .53 * table.boxes[:, 2] * table.boxes[:, 3])
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(bbox="box"), "'bbox' holds"), (dict(bbox=[1, 2, 3]), "'bbox' has 3 numbers"), (dict(bbox=[float("nan"), 2, 3, 4]), "NaN"),
-    (dict(score=None), "'score' holds"), (dict(score=float("inf")), "infinity"), (dict(image_id=[1]), "'image_id'"), (dict(image_id=None), "'image_id'")])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(bbox="box"), "'bbox' holds"),
+        (dict(bbox=[1, 2, 3]), "'bbox' has 3 numbers"),
+        (dict(bbox=[float("nan"), 2, 3, 4]), "NaN"),
+        (dict(score=None), "'score' holds"),
+        (dict(score=float("inf")), "infinity"),
+        (dict(image_id=[1]), "'image_id'"),
+        (dict(image_id=None), "'image_id'"),
+    ],
+)
 def test_bad_detections_are_one_sentence(tmp_path, change, words):
     save_coco(tmp_path, coco_content())
-    (tmp_path / "found.json").write_text(json.dumps([dict(image_id=1, bbox=[5, 6, 9, 30], score=.5), dict(image_id=2, bbox=[5, 6, 9, 30], score=.9) | change]))
+    (tmp_path / "found.json").write_text(
+        json.dumps(
+            [
+                dict(image_id=1, bbox=[5, 6, 9, 30], score=0.5),
+                dict(image_id=2, bbox=[5, 6, 9, 30], score=0.9) | change,
+            ]
+        )
+    )
     with pytest.raises(DataError, match=words) as error: read_coco(tmp_path, boxes="found.json")
     assert "found.json: detection 2" in one_sentence(error)
 
@@ -324,29 +495,47 @@ def test_text_that_is_not_json(tmp_path):
     (tmp_path / "annotations/person_keypoints_val2017.json").write_text("{")
     with pytest.raises(DataError, match="is not JSON") as error: read_coco(tmp_path)
     one_sentence(error)
-    with pytest.raises(DataError, match="does not exist"): read_coco(tmp_path, annotations="mine.json")
+    with pytest.raises(DataError, match="does not exist"):
+        read_coco(tmp_path, annotations="mine.json")
 
 
 def test_detections(tmp_path):
-    found = [dict(image_id=i, category_id=c, bbox=[5, 6, w, 30], score=s) for i, c, w, s in ((1, 1, 9, .9), (2, 1, 0, .9), (3, 1, 9, .1), (9, 1, 9, .9), (1, 3, 9, .9))]
+    found = [
+        dict(image_id=i, category_id=c, bbox=[5, 6, w, 30], score=s)
+        for i, c, w, s in (
+            (1, 1, 9, 0.9), (2, 1, 0, 0.9), (3, 1, 9, 0.1), (9, 1, 9, 0.9), (1, 3, 9, 0.9),
+        )
+    ]
     save_coco(tmp_path, coco_content())
     (tmp_path / "found.json").write_text(json.dumps(found))
     table = read_coco(tmp_path, boxes="found.json", min_score=.2)
-    assert len(table) == 1 and table.box_scores.tolist() == pytest.approx([.9]) and not table.visible.any() and table.boxes[0].tolist() == [5, 6, 9, 30]
+    assert (
+        len(table) == 1
+        and table.box_scores.tolist() == pytest.approx([0.9])
+        and not table.visible.any()
+        and table.boxes[0].tolist() == [5, 6, 9, 30]
+    )
     assert sum(table.left_out.values()) == 4 and len(table.left_out) == 4
     (tmp_path / "found.json").write_text(json.dumps(dict(a=1)))
-    with pytest.raises(DataError, match="not a list of detections") as error: read_coco(tmp_path, boxes="found.json")
+    with pytest.raises(DataError, match="not a list of detections") as error:
+        read_coco(tmp_path, boxes="found.json")
     one_sentence(error)
 
 
 def test_crowdpose_keeps_its_own_points(tmp_path):
     names = [n for n in LSP14.names if n not in ("neck", "head_top")] + ["head", "neck"]
-    content = coco_content(categories=[dict(id=1, name="person", keypoints=names, skeleton=[[13, 14]])])
-    for a in content["annotations"]: a["keypoints"] = [10, 10, 1] * 14; del a["area"]
+    content = coco_content(
+        categories=[dict(id=1, name="person", keypoints=names, skeleton=[[13, 14]])]
+    )
+    for a in content["annotations"]:
+        a["keypoints"] = [10, 10, 1] * 14
+        del a["area"]
     save_coco(tmp_path, content, "json/crowdpose_train.json", "images")
     save_coco(tmp_path, content, "json/crowdpose_trainval.json", "images")
     table = read_crowdpose(tmp_path)
-    assert table.keypoint_set.name == "crowdpose" and len(table) == 4 and set(table.split) == {"train"}, "trainval would count people twice"
+    assert (
+        table.keypoint_set.name == "crowdpose" and len(table) == 4 and set(table.split) == {"train"}
+    ), "trainval would count people twice"
     assert np.allclose(table.areas, .53 * table.boxes[:, 2] * table.boxes[:, 3])
 
 
@@ -360,7 +549,13 @@ def save_mpii(folder, entries, file="valid.json"):
 
 
 def mpii_entry(i, **changes):
-    return dict(image=f"{i}.jpg", center=[40., 30.], scale=.2, joints=[[10. + j, 20.] for j in range(16)], joints_vis=[1] * 15 + [0]) | changes
+    return (
+        dict(
+            image=f"{i}.jpg", center=[40.0, 30.0], scale=0.2,
+            joints=[[10.0 + j, 20.0] for j in range(16)], joints_vis=[1] * 15 + [0],
+        )
+        | changes
+    )
 
 
 def test_mpii_conversion_is_that_of_the_public_code(tmp_path):
@@ -369,17 +564,40 @@ def test_mpii_conversion_is_that_of_the_public_code(tmp_path):
     corners = np.random.default_rng(0).uniform(0, 9, (2, 2, 2))
     savemat(tmp_path / "annot/gt_valid.mat", {"headboxes_src": corners})
     table = read_mpii(tmp_path)
-    assert list(table.split) == ["train", "val"] and table.left_out == {"no visible joints or no centre": 1} and table.keypoint_set == MPII16
+    assert (
+        list(table.split) == ["train", "val"]
+        and table.left_out == {"no visible joints or no centre": 1}
+        and table.keypoint_set == MPII16
+    )
     assert table.joints[1, 0].tolist() == [9, 19] and not table.joints[1, 15].any()
-    assert table.centers[1].tolist() == [39, 32] and np.allclose(table.scales[1], .25) and np.allclose(table.boxes[1], [19, 12, 40, 40])
-    assert np.isnan(table.head_boxes[0]).all() and np.allclose(table.head_boxes[1], corners[..., 0] - 1)
+    assert (
+        table.centers[1].tolist() == [39, 32]
+        and np.allclose(table.scales[1], 0.25)
+        and np.allclose(table.boxes[1], [19, 12, 40, 40])
+    )
+    assert np.isnan(table.head_boxes[0]).all() and np.allclose(
+        table.head_boxes[1], corners[..., 0] - 1
+    )
 
 
-@pytest.mark.parametrize("entry, words", [
-    (dict(image="1.jpg"), "has no 'joints'"), (mpii_entry(1, joints=[[1, 2]] * 14), r"\(14, 2\)"), (mpii_entry(1, scale=float("nan")), "not a number"),
-    (mpii_entry(1, scale=None), "'scale' holds"), (mpii_entry(1, scale=[1, 2]), "'scale' has 2 numbers"), (mpii_entry(1, center=None), "'center' holds"),
-    (mpii_entry(1, joints=[[1., None]] + [[1., 2.]] * 15), "'joints' holds"), (mpii_entry(1, joints=[[1.]] + [[1., 2.]] * 15), "'joints' holds lists of different lengths"),
-    (mpii_entry(1, joints_vis=["yes"] * 16), "'joints_vis' holds"), (mpii_entry(1) | dict(image=3), "'image' must be the name")])
+@pytest.mark.parametrize(
+    "entry, words",
+    [
+        (dict(image="1.jpg"), "has no 'joints'"),
+        (mpii_entry(1, joints=[[1, 2]] * 14), r"\(14, 2\)"),
+        (mpii_entry(1, scale=float("nan")), "not a number"),
+        (mpii_entry(1, scale=None), "'scale' holds"),
+        (mpii_entry(1, scale=[1, 2]), "'scale' has 2 numbers"),
+        (mpii_entry(1, center=None), "'center' holds"),
+        (mpii_entry(1, joints=[[1.0, None]] + [[1.0, 2.0]] * 15), "'joints' holds"),
+        (
+            mpii_entry(1, joints=[[1.0]] + [[1.0, 2.0]] * 15),
+            "'joints' holds lists of different lengths",
+        ),
+        (mpii_entry(1, joints_vis=["yes"] * 16), "'joints_vis' holds"),
+        (mpii_entry(1) | dict(image=3), "'image' must be the name"),
+    ],
+)
 def test_bad_mpii_entry(tmp_path, entry, words):
     save_mpii(tmp_path, [mpii_entry(2)])
     (tmp_path / "annot/valid.json").write_text(json.dumps([mpii_entry(2), entry]))
@@ -389,7 +607,10 @@ def test_bad_mpii_entry(tmp_path, entry, words):
 
 def test_mpii_entries_and_head_boxes_of_another_kind(tmp_path):
     save_mpii(tmp_path, [mpii_entry(1)])
-    for head_boxes, words in (({"other": 1}, r"shape \(\)"), ({"headboxes_src": np.ones((2, 2, 5))}, "take both files from one release")):
+    for head_boxes, words in (
+        ({"other": 1}, r"shape \(\)"),
+        ({"headboxes_src": np.ones((2, 2, 5))}, "take both files from one release"),
+    ):
         savemat(tmp_path / "annot/gt_valid.mat", head_boxes)
         with pytest.raises(DataError, match=words) as error: read_mpii(tmp_path)
         assert "gt_valid.mat" in one_sentence(error)
@@ -403,13 +624,23 @@ def test_mpii_entries_and_head_boxes_of_another_kind(tmp_path):
 
 def test_real_lspet(shared):
     table = read_lspet(shared / "data/lspet_dataset.zip")
-    assert len(table) == 9500 and [(table.split == s).sum() for s in ("train", "val", "test")] == [7700, 900, 900]
-    assert table.visible.sum() == 116_967 and (table.boxes[:, 2:] > 0).all() and table.source.read(table.files[0]).mode == "RGB"
+    assert len(table) == 9500 and [(table.split == s).sum() for s in ("train", "val", "test")] == [
+        7700, 900, 900,
+    ]
+    assert (
+        table.visible.sum() == 116_967
+        and (table.boxes[:, 2:] > 0).all()
+        and table.source.read(table.files[0]).mode == "RGB"
+    )
 
 
 def test_real_coco(shared):
     table = read_coco(shared / "data/coco_mini")
-    assert len(table) == 227 and table.left_out == {"no visible joints": 108, "crowd, not a person": 9} and len(set(table.files)) <= 70
+    assert (
+        len(table) == 227
+        and table.left_out == {"no visible joints": 108, "crowd, not a person": 9}
+        and len(set(table.files)) <= 70
+    )
     detected = read_coco(shared / "data/coco_mini", boxes="annotations/person_detections.json")
     assert len(set(detected.files)) == 29 and (detected.box_scores <= 1).all()
     for f in set(table.files): assert table.source.read(f).mode == "RGB"
@@ -418,37 +649,69 @@ def test_real_coco(shared):
 def test_real_mpii(shared):
     table = read_mpii(shared / "data/mpii_mini")
     assert len(table) == 5 and table.joints[0, 0].tolist() == [803, 710]
-    assert np.allclose(table.centers[0], [965, 339 + 15 * 4.718488]) and np.allclose(table.scales[0], 4.718488 * 1.25)
+    assert np.allclose(table.centers[0], [965, 339 + 15 * 4.718488]) and np.allclose(
+        table.scales[0], 4.718488 * 1.25
+    )
 
 
 # crops and their store
 
 def crop_set(n=12, size=(48, 36), **changes):
     rng = torch.Generator().manual_seed(0)
-    images = torch.stack([torch.from_numpy(np.array(picture(i, size))).permute(2, 0, 1) for i in range(n)])
+    images = torch.stack(
+        [torch.from_numpy(np.array(picture(i, size))).permute(2, 0, 1) for i in range(n)]
+    )
     affine = torch.randn(n, 2, 3, generator=rng) + 2 * torch.eye(2, 3)
-    fields = dict(images=images, joints=torch.rand(n, 14, 2, generator=rng) * 40, visible=torch.randint(0, 2, (n, 14), generator=rng, dtype=torch.uint8), affine=affine,
-                  centers=torch.rand(n, 2, generator=rng), scales=torch.rand(n, 2, generator=rng) + .1, keypoint_set=LSP14, margin=1.5, name="tiny",
-                  ids=torch.arange(n) + 2**40, image_ids=torch.arange(n) // 2, split=["train" if i % 4 else "test" for i in range(n)])
+    fields = dict(
+        images=images, joints=torch.rand(n, 14, 2, generator=rng) * 40,
+        visible=torch.randint(0, 2, (n, 14), generator=rng, dtype=torch.uint8), affine=affine,
+        centers=torch.rand(n, 2, generator=rng), scales=torch.rand(n, 2, generator=rng) + 0.1,
+        keypoint_set=LSP14, margin=1.5, name="tiny", ids=torch.arange(n) + 2**40,
+        image_ids=torch.arange(n) // 2, split=["train" if i % 4 else "test" for i in range(n)],
+    )
     return CropSet(**fields | changes)
 
 
 def header_of(crops, **changes):
-    return StoreHeader(**dict(name=crops.name, keypoint_set=crops.keypoint_set, crop_size=tuple(crops.images.shape[2:]), margin=crops.margin, left_out={"no box": 3}) | changes)
+    return StoreHeader(
+        **dict(
+            name=crops.name, keypoint_set=crops.keypoint_set,
+            crop_size=tuple(crops.images.shape[2:]), margin=crops.margin, left_out={"no box": 3},
+        )
+        | changes
+    )
 
 
 @pytest.mark.parametrize("optional", [False, True])
 def test_store_round_trip(tmp_path, optional):
-    extra = dict(head_boxes=torch.rand(12, 2, 2), areas=torch.rand(12), box_scores=torch.rand(12)) if optional else {}
+    extra = (
+        dict(head_boxes=torch.rand(12, 2, 2), areas=torch.rand(12), box_scores=torch.rand(12))
+        if optional
+        else {}
+    )
     crops = crop_set(**extra)
     report = write_store(tmp_path / "a/b", header_of(crops), crop_rows(crops), quality=95)
     assert report == dict(people=12, shards=1, bytes=report["bytes"], left_out={"no box": 3})
     back = read_store(tmp_path / "a/b", progress=False)
-    for name in ("joints", "visible", "affine", "centers", "scales", "ids", "image_ids", "head_boxes", "areas", "box_scores"):
+    for name in (
+        "joints", "visible", "affine", "centers", "scales", "ids", "image_ids", "head_boxes",
+        "areas", "box_scores",
+    ):
         ours, theirs = getattr(crops, name), getattr(back, name)
-        assert (ours is None and theirs is None) or (torch.equal(ours, theirs) and ours.dtype == theirs.dtype), name
-    assert back.split == crops.split and back.keypoint_set == LSP14 and back.margin == 1.5 and back.left_out == {"no box": 3}
-    assert back.images.dtype == torch.uint8 and back.images.is_contiguous() and (back.images.float() - crops.images.float()).abs().mean() < 4
+        assert (ours is None and theirs is None) or (
+            torch.equal(ours, theirs) and ours.dtype == theirs.dtype
+        ), name
+    assert (
+        back.split == crops.split
+        and back.keypoint_set == LSP14
+        and back.margin == 1.5
+        and back.left_out == {"no box": 3}
+    )
+    assert (
+        back.images.dtype == torch.uint8
+        and back.images.is_contiguous()
+        and (back.images.float() - crops.images.float()).abs().mean() < 4
+    )
 
 
 def test_store_is_the_same_for_any_number_of_threads_and_shards(tmp_path):
@@ -458,13 +721,22 @@ def test_store_is_the_same_for_any_number_of_threads_and_shards(tmp_path):
     write_store(tmp_path / "one", header_of(crops), rows)
     report = write_store(tmp_path / "many", header_of(crops), rows, shard_mb=(2**16 + 4000) / 2**20)
     assert report["shards"] >= 3
-    results = [read_store(tmp_path / name, progress=False, workers=w) for name, w in (("one", 1), ("one", 7), ("many", 3))]
-    assert all(torch.equal(r.images, results[0].images) and torch.equal(r.joints, results[0].joints) for r in results)
+    results = [
+        read_store(tmp_path / name, progress=False, workers=w)
+        for name, w in (("one", 1), ("one", 7), ("many", 3))
+    ]
+    assert all(
+        torch.equal(r.images, results[0].images) and torch.equal(r.joints, results[0].joints)
+        for r in results
+    )
 
 
 def test_shards_stay_below_their_limit(tmp_path):
     crops = crop_set(60)
-    noise = [row | {"image": np.random.default_rng(i).integers(0, 255, (48, 36, 3), dtype=np.uint8)} for i, row in enumerate(crop_rows(crops))]
+    noise = [
+        row | {"image": np.random.default_rng(i).integers(0, 255, (48, 36, 3), dtype=np.uint8)}
+        for i, row in enumerate(crop_rows(crops))
+    ]
     report = write_store(tmp_path, header_of(crops), noise, shard_mb=.1, quality=95)
     sizes = [f.stat().st_size for f in tmp_path.glob("*.parquet")]
     assert len(sizes) == report["shards"] > 3 and max(sizes) <= .1 * 2**20
@@ -474,8 +746,14 @@ def test_one_split_only(tmp_path):
     crops = crop_set()
     write_store(tmp_path, header_of(crops), crop_rows(crops), shard_mb=(2**16 + 4000) / 2**20)
     test = read_store(tmp_path, "test", progress=False)
-    assert test.ids.tolist() == crops.select("test").ids.tolist() and len(read_store(tmp_path, "all", progress=False)) == 12
-    with pytest.raises(DataError, match="nobody in split 'val'; it has test 3, train 9|it has train 9, test 3") as error: read_store(tmp_path, "val")
+    assert (
+        test.ids.tolist() == crops.select("test").ids.tolist()
+        and len(read_store(tmp_path, "all", progress=False)) == 12
+    )
+    with pytest.raises(
+        DataError, match="nobody in split 'val'; it has test 3, train 9|it has train 9, test 3"
+    ) as error:
+        read_store(tmp_path, "val")
     one_sentence(error)
 
 
@@ -491,7 +769,8 @@ with StoreWriter({str(tmp_path / 's')!r}, header_of(crops), shard_mb=.08) as w:
 """
     assert subprocess.run([sys.executable, "-c", program]).returncode == 9
     assert list((tmp_path / "s").glob("*.parquet")), "the test needs a shard on the disk"
-    with pytest.raises(DataError, match="unfinished crop store") as error: read_store(tmp_path / "s")
+    with pytest.raises(DataError, match="unfinished crop store") as error:
+        read_store(tmp_path / "s")
     one_sentence(error)
     crops = crop_set()
     write_store(tmp_path / "s", header_of(crops), crop_rows(crops))
@@ -514,22 +793,43 @@ def test_damaged_stores(tmp_path):
     write_store(tmp_path / "s", header_of(crops), crop_rows(crops))
     shard = tmp_path / "s/crops-00000.parquet"
     content = shard.read_bytes()
-    for name, damage, words in (("short", content[:-9], "not complete"), ("tail", content[:-9] + b"x" * 9, "damaged"),
-                                ("jpeg", content.replace(b"\xff\xd8\xff", b"zzz", 3), "cannot be decoded"),
-                                ("end", content[:-60] + b"\x15" * 52 + content[-8:], "damaged")):
+    for name, damage, words in (
+        ("short", content[:-9], "not complete"),
+        ("tail", content[:-9] + b"x" * 9, "damaged"),
+        ("jpeg", content.replace(b"\xff\xd8\xff", b"zzz", 3), "cannot be decoded"),
+        ("end", content[:-60] + b"\x15" * 52 + content[-8:], "damaged"),
+    ):
         shard.write_bytes(damage)
-        with pytest.raises(DataError, match=words) as error: read_store(tmp_path / "s", progress=False)
+        with pytest.raises(DataError, match=words) as error:
+            read_store(tmp_path / "s", progress=False)
         assert "crops-00000.parquet" in one_sentence(error), name
     shard.unlink()
     with pytest.raises(DataError, match="missing or not complete"): read_store(tmp_path / "s")
 
 
-@pytest.mark.parametrize("change", [
-    lambda m: [], lambda m: {}, lambda m: 5, lambda m: m | {"header": None}, lambda m: m | {"header": []}, lambda m: {k: v for k, v in m.items() if k != "header"},
-    lambda m: m | {"header": {k: v for k, v in m["header"].items() if k != "crop_size"}}, lambda m: m | {"header": m["header"] | {"colour": 1}},
-    lambda m: m | {"shards": None}, lambda m: m | {"shards": []}, lambda m: m | {"shards": [7]}, lambda m: m | {"shards": [m["shards"][0] | {"rows": None}]},
-    lambda m: m | {"shards": [m["shards"][0] | {"file": 3}]}, lambda m: m | {"splits": None}, lambda m: m | {"splits": []}, lambda m: m | {"splits": {}},
-    lambda m: m | {"splits": {"train": 9, "test": 4}}, lambda m: m | {"splits": {"train": "9", "test": 3}}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: [],
+        lambda m: {},
+        lambda m: 5,
+        lambda m: m | {"header": None},
+        lambda m: m | {"header": []},
+        lambda m: {k: v for k, v in m.items() if k != "header"},
+        lambda m: m | {"header": {k: v for k, v in m["header"].items() if k != "crop_size"}},
+        lambda m: m | {"header": m["header"] | {"colour": 1}},
+        lambda m: m | {"shards": None},
+        lambda m: m | {"shards": []},
+        lambda m: m | {"shards": [7]},
+        lambda m: m | {"shards": [m["shards"][0] | {"rows": None}]},
+        lambda m: m | {"shards": [m["shards"][0] | {"file": 3}]},
+        lambda m: m | {"splits": None},
+        lambda m: m | {"splits": []},
+        lambda m: m | {"splits": {}},
+        lambda m: m | {"splits": {"train": 9, "test": 4}},
+        lambda m: m | {"splits": {"train": "9", "test": 3}},
+    ],
+)
 def test_damaged_manifest_is_one_sentence(tmp_path, change):
     crops = crop_set()
     write_store(tmp_path, header_of(crops), crop_rows(crops))
@@ -546,7 +846,8 @@ def test_splits_that_are_not_those_of_the_shards(tmp_path, splits):
     write_store(tmp_path, header_of(crops), crop_rows(crops))
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"splits": splits}))
-    with pytest.raises(DataError, match="holds other people than its manifest.json says") as error: read_store(tmp_path, list(splits)[0], progress=False)
+    with pytest.raises(DataError, match="holds other people than its manifest.json says") as error:
+        read_store(tmp_path, list(splits)[0], progress=False)
     one_sentence(error)
     assert len(read_store(tmp_path, progress=False)) == 12          # all of them are there
 
@@ -557,33 +858,49 @@ def test_rows_that_are_not_those_of_the_manifest(tmp_path):
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     for rows in (11, 13):
         splits = {"train": rows - 3, "test": 3}
-        (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"splits": splits, "shards": [manifest["shards"][0] | {"rows": rows}]}))
-        with pytest.raises(DataError, match=f"12 where it has {rows}"): read_store(tmp_path, progress=False)
+        (tmp_path / "manifest.json").write_text(
+            json.dumps(
+                manifest | {"splits": splits, "shards": [manifest["shards"][0] | {"rows": rows}]}
+            )
+        )
+        with pytest.raises(DataError, match=f"12 where it has {rows}"):
+            read_store(tmp_path, progress=False)
 
 
 def test_store_refuses(tmp_path):
     crops = crop_set()
     rows = list(crop_rows(crops))
     write_store(tmp_path / "s", header_of(crops), rows)
-    with pytest.raises(DataError, match="holds a complete crop store already"): write_store(tmp_path / "s", header_of(crops), rows)
+    with pytest.raises(DataError, match="holds a complete crop store already"):
+        write_store(tmp_path / "s", header_of(crops), rows)
     assert write_store(tmp_path / "s", header_of(crops), rows[:5], overwrite=True)["people"] == 5
     assert len(read_store(tmp_path / "s", progress=False)) == 5
-    for change, words in ((dict(joints=np.zeros((13, 2))), "'joints' has 26 numbers; it needs 28"), (dict(affine=np.full((2, 3), np.nan)), "NaN"),
-                          (dict(image=np.zeros((9, 9, 3), np.uint8)), "has shape")):
-        with pytest.raises(DataError, match=words) as error: write_store(tmp_path / "t", header_of(crops), [rows[0] | change])
+    for change, words in (
+        (dict(joints=np.zeros((13, 2))), "'joints' has 26 numbers; it needs 28"),
+        (dict(affine=np.full((2, 3), np.nan)), "NaN"),
+        (dict(image=np.zeros((9, 9, 3), np.uint8)), "has shape"),
+    ):
+        with pytest.raises(DataError, match=words) as error:
+            write_store(tmp_path / "t", header_of(crops), [rows[0] | change])
         one_sentence(error)
-    with pytest.raises(DataError, match="nobody was given"): write_store(tmp_path / "u", header_of(crops), [])
+    with pytest.raises(DataError, match="nobody was given"):
+        write_store(tmp_path / "u", header_of(crops), [])
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot make the folder"): StoreWriter(tmp_path / "file/store", header_of(crops))
+    with pytest.raises(DataError, match="cannot make the folder"):
+        StoreWriter(tmp_path / "file/store", header_of(crops))
     with pytest.raises(DataError, match="is no folder"): read_store(tmp_path / "nowhere")
     with pytest.raises(DataError, match="holds no crop store"): read_store(tmp_path)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere"
+)
 def test_folder_without_permission(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(DataError, match="Permission denied"): StoreWriter(tmp_path / "s", header_of(crop_set()))
-    with pytest.raises(DataError, match="Permission denied"): StoreWriter(tmp_path, header_of(crop_set()))
+    with pytest.raises(DataError, match="Permission denied"):
+        StoreWriter(tmp_path / "s", header_of(crop_set()))
+    with pytest.raises(DataError, match="Permission denied"):
+        StoreWriter(tmp_path, header_of(crop_set()))
 
 
 def test_a_newer_store_is_refused(tmp_path):
@@ -599,9 +916,16 @@ def test_a_newer_store_is_refused(tmp_path):
 
 def test_crop_set_selects_and_finds_the_way_back():
     crops = crop_set(areas=torch.rand(12))
-    for which, ids in (("test", [0, 4, 8]), ([3, 1], [3, 1]), (torch.tensor([5]), [5]), (np.arange(12) > 9, [10, 11]), (slice(2, 4), [2, 3]), (torch.arange(12) < 1, [0])):
+    for which, ids in (
+        ("test", [0, 4, 8]), ([3, 1], [3, 1]), (torch.tensor([5]), [5]),
+        (np.arange(12) > 9, [10, 11]), (slice(2, 4), [2, 3]), (torch.arange(12) < 1, [0]),
+    ):
         part = crops.select(which)
-        assert (part.ids - 2**40).tolist() == ids and len(part.split) == len(ids) == len(part) and torch.equal(part.areas, crops.areas[ids])
+        assert (
+            (part.ids - 2**40).tolist() == ids
+            and len(part.split) == len(ids) == len(part)
+            and torch.equal(part.areas, crops.areas[ids])
+        )
     photo = torch.rand(12, 14, 2) * 500
     there = photo @ crops.affine[:, :, :2].mT + crops.affine[:, None, :, 2]
     assert torch.allclose(crop_set(joints=there).photo_joints, photo, atol=.05)
@@ -611,11 +935,29 @@ def test_crop_set_selects_and_finds_the_way_back():
 def test_synthetic_people_become_crops():
     from dppt_nb.datasets import from_synthetic
     from dppt_nb.synthetic import make_people
-    crops = from_synthetic(make_people(3, COCO17, (64, 48), seed=1, margin=1.5), margin=1.5, keypoint_set=COCO17, split="val")
-    assert crops.images.shape == (3, 3, 96, 72) and crops.split == ["val"] * 3 and torch.equal(crops.photo_joints, crops.joints)
-    assert torch.allclose(crops.scales * 200, torch.tensor([48., 64.])) and torch.allclose(crops.centers, torch.tensor([35.5, 47.5]))
+    crops = from_synthetic(
+        make_people(3, COCO17, (64, 48), seed=1, margin=1.5), margin=1.5, keypoint_set=COCO17,
+        split="val",
+    )
+    assert (
+        crops.images.shape == (3, 3, 96, 72)
+        and crops.split == ["val"] * 3
+        and torch.equal(crops.photo_joints, crops.joints)
+    )
+    assert torch.allclose(crops.scales * 200, torch.tensor([48.0, 64.0])) and torch.allclose(
+        crops.centers, torch.tensor([35.5, 47.5])
+    )
 
 
 def test_importing_stays_light():
-    program = "import sys, dppt_nb.datasets; print([m for m in ('pyarrow', 'scipy', 'matplotlib', 'fastprogress', 'pycocotools', 'IPython', 'fastcore') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip() == "[]"
+    program = (
+        "import sys, dppt_nb.datasets; print([m for m in ('pyarrow', 'scipy', "
+        "'matplotlib', 'fastprogress', 'pycocotools', 'IPython', 'fastcore') if m "
+        "in sys.modules])"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True
+        ).stdout.strip()
+        == "[]"
+    )

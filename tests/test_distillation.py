@@ -1,12 +1,15 @@
-"""Distillation: alignment of pruned with whole maps, zero loss for equals, teachers that do not fit."""
+"""Distillation: alignment of pruned with whole maps, zero loss for equals, teachers that do not
+fit."""
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 import dppt_nb.distillation as distillation
-from dppt_nb.distillation import (AttentionObjective, FeatureObjective, GuideObjective, OutputObjective, Teacher, align_attention,
-                                  attention_loss, divergence, feature_loss, match_layers, output_loss)
+from dppt_nb.distillation import (
+    AttentionObjective, FeatureObjective, GuideObjective, OutputObjective, Teacher, align_attention,
+    attention_loss, divergence, feature_loss, match_layers, output_loss,
+)
 from dppt_nb.keypoints import DataError
 from dppt_nb.tokenpose import create_model
 
@@ -25,8 +28,12 @@ def batch():
 
 
 def lessons(teacher, student, **attention):
-    return [OutputObjective(teacher, student), FeatureObjective(teacher, student), AttentionObjective(teacher, student, **attention),
-            *([GuideObjective(teacher, student)] if student.config.prune_at else [])]
+    return [
+        OutputObjective(teacher, student),
+        FeatureObjective(teacher, student),
+        AttentionObjective(teacher, student, **attention),
+        *([GuideObjective(teacher, student)] if student.config.prune_at else []),
+    ]
 
 
 def losses(objectives, student, batch):
@@ -41,15 +48,22 @@ def test_a_student_that_is_the_teacher_has_nothing_to_learn(batch):
     for kind in ("kl", "mse"):
         for heads in ("mean", "each"):
             student.keep_ratio = 1.0
-            same = losses(lessons(Teacher(wise), student, kind=kind, heads=heads, match="even"), student, batch)
+            same = losses(
+                lessons(Teacher(wise), student, kind=kind, heads=heads, match="even"), student,
+                batch,
+            )
             assert all(abs(same[name]) < 1e-5 for name in ("output", "features", "attention"))
             student.keep_ratio = 0.5
-            pruned = losses(lessons(Teacher(wise), student, kind=kind, heads=heads, match="even"), student, batch)
+            pruned = losses(
+                lessons(Teacher(wise), student, kind=kind, heads=heads, match="even"), student,
+                batch,
+            )
             assert all(pruned[name] > 1e-6 for name in ("output", "features", "attention"))
 
 
 def test_attention_of_a_pruned_copy_is_the_aligned_teachers_where_the_tokens_are_the_same(batch):
-    "In the pruning layer itself, and in the next one if the tokens there are what the teacher would have with only these."
+    """In the pruning layer itself, and in the next one if the tokens there are what the teacher
+    would have with only these."""
     wise, student = network(), network("dppt_nano", prune_at=(1,), keep_ratio=0.5)
     student.load_state_dict(wise.state_dict())
     with torch.no_grad(): told, ours = wise.trace(batch.images), student.trace(batch.images)
@@ -76,7 +90,9 @@ def test_alignment_composes_over_two_prunings():
     first, second = torch.tensor([[1, 3, 4, 8, 9]]), torch.tensor([[0, 2, 4]])
     at_once = align_attention(scores.softmax(-1), first.gather(1, second))
     in_steps = align_attention(align_attention(scores.softmax(-1), first), second)
-    assert torch.allclose(at_once, in_steps, atol=1e-6) and torch.allclose(at_once.sum(-1), torch.ones(1, 2, 3))
+    assert torch.allclose(at_once, in_steps, atol=1e-6) and torch.allclose(
+        at_once.sum(-1), torch.ones(1, 2, 3)
+    )
     assert first.gather(1, second).tolist() == [[1, 4, 9]]
 
 
@@ -85,7 +101,9 @@ def test_divergence_equals_the_formula_and_squared_error_its():
     assert torch.allclose(divergence(q, p), (p * (p / q).log()).sum(-1), atol=1e-6)
     assert torch.allclose(divergence(q, p, "mse"), (p - q).square().sum(-1))
     flat = lambda r: (r.log() / 3).softmax(-1)
-    assert torch.allclose(divergence(q, p, "kl", 3.0), 9 * (flat(p) * (flat(p) / flat(q)).log()).sum(-1), atol=1e-5)
+    assert torch.allclose(
+        divergence(q, p, "kl", 3.0), 9 * (flat(p) * (flat(p) / flat(q)).log()).sum(-1), atol=1e-5
+    )
     assert (divergence(q, p) >= 0).all() and divergence(q, torch.eye(7)[:4]).isfinite().all()
 
 
@@ -107,11 +125,17 @@ def test_each_lesson_alone_teaches():
     batch = SimpleNamespace(images=torch.randn(4, 3, *SIZE), weights=torch.ones(4, 17))
     for make in (OutputObjective, FeatureObjective, AttentionObjective, GuideObjective):
         student = network("dppt_nano", seed=1).train()
-        objective, optimizer = make(Teacher(wise), student), torch.optim.AdamW(student.parameters(), 2e-3)
+        objective, optimizer = (
+            make(Teacher(wise), student),
+            torch.optim.AdamW(student.parameters(), 2e-3),
+        )
         costs = []
         for _ in range(12):
             loss = sum(losses([objective], student, batch).values())
-            optimizer.zero_grad(); loss.backward(); optimizer.step(); costs.append(loss.item())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            costs.append(loss.item())
         assert costs[-1] < 0.8 * costs[0], make.__name__
 
 
@@ -120,13 +144,18 @@ def test_heads_of_all_kinds_teach_each_other(batch, heads):
     student, wise = (network(n, head=h) for n, h in zip(("dppt_nano", "tokenpose_nano"), heads))
     loss = losses([OutputObjective(Teacher(wise), student)], student, batch)["output"]
     loss.backward()
-    assert loss > 0 and loss.isfinite() and student.encoder.blocks[0].attention.qkv.weight.grad.abs().sum() > 0
+    assert (
+        loss > 0
+        and loss.isfinite()
+        and student.encoder.blocks[0].attention.qkv.weight.grad.abs().sum() > 0
+    )
 
 
 def test_joints_without_label_take_no_part(batch):
     wise, student = network(), network("dppt_nano", seed=1)
     with torch.no_grad(): told, ours = wise.trace(batch.images), student.trace(batch.images)
-    weights = torch.ones(3, 17); weights[:, 5] = 0
+    weights = torch.ones(3, 17)
+    weights[:, 5] = 0
     before = output_loss(ours, told, weights)
     told.logits[0][:, 5] += torch.randn(3, 32, 24)
     assert torch.equal(before, output_loss(ours, told, weights))
@@ -136,8 +165,14 @@ def test_joints_without_label_take_no_part(batch):
 def test_teachers_of_another_depth_and_width(batch):
     wise, student = network(depth=6, width=48), network("dppt_nano", seed=1)
     features = FeatureObjective(Teacher(wise), student, match="even")
-    assert features.layers == [(0, 1), (1, 2), (2, 4), (3, 5)] and features.project[0].weight.shape == (48, 32)
-    total = sum(losses([features, AttentionObjective(features.teacher, student, match="even")], student, batch).values())
+    assert features.layers == [(0, 1), (1, 2), (2, 4), (3, 5)] and features.project[
+        0
+    ].weight.shape == (48, 32)
+    total = sum(
+        losses(
+            [features, AttentionObjective(features.teacher, student, match="even")], student, batch
+        ).values()
+    )
     total.backward()
     assert all(p.grad is not None for p in features.parameters())
 
@@ -145,26 +180,45 @@ def test_teachers_of_another_depth_and_width(batch):
 def test_layers_are_matched_by_name():
     assert match_layers(12, 12, "stages", (3, 6, 9)) == [(2, 2), (5, 5), (8, 8), (11, 11)]
     assert match_layers(12, 24, "stages", (3, 6, 9)) == [(2, 5), (5, 11), (8, 17), (11, 23)]
-    assert match_layers(4, 4, "stages", ()) == [(3, 3)] and match_layers(4, 2, "even") == [(0, 0), (1, 0), (2, 1), (3, 1)]
+    assert match_layers(4, 4, "stages", ()) == [(3, 3)] and match_layers(4, 2, "even") == [
+        (0, 0), (1, 0), (2, 1), (3, 1),
+    ]
     with pytest.raises(ValueError, match="even"): match_layers(6, 12, "depth")
     with pytest.raises(ValueError, match="stages"): match_layers(6, 12, "last")
 
 
-@pytest.mark.parametrize("other, lesson, words", [
-    (dict(num_keypoints=14), OutputObjective, "keypoints 14"), (dict(image_size=(64, 48)), FeatureObjective, "image_size"),
-    (dict(patch_size=(2, 2)), AttentionObjective, "equal grids"), (dict(prune_at=(1,)), GuideObjective, "drops patches itself"),
-])
+@pytest.mark.parametrize(
+    "other, lesson, words",
+    [
+        (dict(num_keypoints=14), OutputObjective, "keypoints 14"),
+        (dict(image_size=(64, 48)), FeatureObjective, "image_size"),
+        (dict(patch_size=(2, 2)), AttentionObjective, "equal grids"),
+        (dict(prune_at=(1,)), GuideObjective, "drops patches itself"),
+    ],
+)
 def test_a_teacher_that_does_not_fit_is_refused(other, lesson, words):
-    wise = create_model("tokenpose_nano", **{**dict(num_keypoints=17, image_size=SIZE, width=32, heads=2), **other})
+    wise = create_model(
+        "tokenpose_nano", **{**dict(num_keypoints=17, image_size=SIZE, width=32, heads=2), **other}
+    )
     with pytest.raises(DataError, match=words): lesson(Teacher(wise), network("dppt_nano"))
 
 
 def test_lessons_that_cannot_be_given_are_refused():
-    with pytest.raises(DataError, match="attention heads"): AttentionObjective(Teacher(network()), network("dppt_nano", heads=4), heads="each")
-    with pytest.raises(DataError, match="drops no patches"): GuideObjective(Teacher(network()), network())
+    with pytest.raises(DataError, match="attention heads"):
+        AttentionObjective(Teacher(network()), network("dppt_nano", heads=4), heads="each")
+    with pytest.raises(DataError, match="drops no patches"):
+        GuideObjective(Teacher(network()), network())
 
 
 def test_length_of_tokens_does_not_count():
     tokens = torch.randn(2, 17, 32)
-    assert feature_loss(5 * tokens + 2, tokens) < 1e-6 < feature_loss(torch.randn(2, 17, 32), tokens)
-    assert attention_loss(torch.rand(2, 4, 17, 30).softmax(-1).flip(1), torch.rand(2, 4, 17, 30).softmax(-1), heads="mean").ndim == 0
+    assert (
+        feature_loss(5 * tokens + 2, tokens) < 1e-6 < feature_loss(torch.randn(2, 17, 32), tokens)
+    )
+    assert (
+        attention_loss(
+            torch.rand(2, 4, 17, 30).softmax(-1).flip(1), torch.rand(2, 4, 17, 30).softmax(-1),
+            heads="mean",
+        ).ndim
+        == 0
+    )

@@ -3,13 +3,18 @@ import numpy as np
 import pytest
 import torch
 
-from dppt_nb.heatmaps import (average_flip, dark_offset, decode_argmax, decode_dark, decode_quarter, encode_heatmaps, find_peaks,
-                              flip_back, heatmap_coordinates, heatmap_cross_entropy_loss, normalize_heatmaps, rescale_joints)
+from dppt_nb.heatmaps import (
+    average_flip, dark_offset, decode_argmax, decode_dark, decode_quarter, encode_heatmaps,
+    find_peaks, flip_back, heatmap_coordinates, heatmap_cross_entropy_loss, normalize_heatmaps,
+    rescale_joints,
+)
 from dppt_nb.keypoints import COCO17
 
 
 def load(shared, name):
-    return {k: torch.from_numpy(v) for k, v in np.load(shared / "reference" / f"{name}.npz").items()}
+    return {
+        k: torch.from_numpy(v) for k, v in np.load(shared / "reference" / f"{name}.npz").items()
+    }
 
 
 def test_targets_agree_with_the_release(shared):
@@ -23,15 +28,21 @@ def test_targets_agree_with_the_release(shared):
 def test_dark_agrees_with_the_release(shared):
     r = load(shared, "decode_dark")
     keypoints, scores = decode_dark(r["heatmaps"], r["center"], r["scale"], kernel=11)
-    assert (keypoints - r["keypoints"]).abs().max() < 1e-3      # asked for: 0.05 px; float32 gives 1e-4
+    assert (keypoints - r["keypoints"]).abs().max() < 1e-3  # asked for: 0.05 px; float32 gives 1e-4
     torch.testing.assert_close(scores, r["scores"][..., 0])
     plain, _ = decode_argmax(r["heatmaps"], r["center"], r["scale"])
     assert (plain - r["keypoints"]).abs().max() > 1             # the test can fail
 
 
-@pytest.mark.parametrize("center, scale, words", [
-    (torch.zeros(3, 2), torch.ones(3), r"scale has shape \(3,\); 3 people need \(3, 2\)"), (torch.zeros(2), torch.ones(3, 2), r"center has shape \(2,\)"),
-    (np.zeros((3, 2)), np.ones((2, 2)), r"scale has shape \(2, 2\)"), (torch.zeros(3, 2), 1.0, r"scale has shape \(\)")])
+@pytest.mark.parametrize(
+    "center, scale, words",
+    [
+        (torch.zeros(3, 2), torch.ones(3), r"scale has shape \(3,\); 3 people need \(3, 2\)"),
+        (torch.zeros(2), torch.ones(3, 2), r"center has shape \(2,\)"),
+        (np.zeros((3, 2)), np.ones((2, 2)), r"scale has shape \(2, 2\)"),
+        (torch.zeros(3, 2), 1.0, r"scale has shape \(\)"),
+    ],
+)
 def test_windows_that_do_not_fit_are_one_sentence(center, scale, words):
     for decode in (decode_argmax, decode_quarter, decode_dark):
         with pytest.raises(ValueError, match=words): decode(torch.rand(3, 5, 16, 12), center, scale)
@@ -40,18 +51,24 @@ def test_windows_that_do_not_fit_are_one_sentence(center, scale, words):
 def test_one_window_serves_a_batch():
     heatmaps = torch.rand(3, 5, 16, 12)
     center, scale = torch.tensor([[90., 70.]]), torch.tensor([[.6, .8]])
-    assert torch.equal(decode_dark(heatmaps, center, scale)[0], decode_dark(heatmaps, center.expand(3, 2), scale.expand(3, 2))[0])
+    assert torch.equal(
+        decode_dark(heatmaps, center, scale)[0],
+        decode_dark(heatmaps, center.expand(3, 2), scale.expand(3, 2))[0],
+    )
     assert decode_dark(heatmaps[:0], center[:0], scale[:0])[0].shape == (0, 5, 2)
 
 
 def test_flip_back_agrees_with_the_release(shared):
     r = load(shared, "flip_back")
     assert torch.equal(flip_back(r["heatmaps_flipped_input"], COCO17), r["heatmaps_flipped_back"])
-    assert torch.equal(flip_back(r["heatmaps_flipped_input"], COCO17.flip_pairs), r["heatmaps_flipped_back"])
+    assert torch.equal(
+        flip_back(r["heatmaps_flipped_input"], COCO17.flip_pairs), r["heatmaps_flipped_back"]
+    )
 
 
 def slow_dark(heatmap, kernel=11):
-    "The release, for one map, step by step: blur of the whole map, old height, logarithm, Taylor step."
+    """The release, for one map, step by step: blur of the whole map, old height, logarithm, Taylor
+    step."""
     sigma = 0.3 * ((kernel - 1) * 0.5 - 1) + 0.8
     g = np.exp(-(np.arange(kernel) - kernel // 2) ** 2 / (2 * sigma ** 2))
     g /= g.sum()
@@ -85,10 +102,16 @@ def test_dark_finds_clean_peaks_exactly():
     generator = torch.Generator().manual_seed(0)
     joints = 8 + torch.rand(50, 17, 2, generator=generator) * torch.tensor([31.0, 47.0])
     maps, _ = encode_heatmaps(joints, torch.ones(50, 17))
-    error = {m: (heatmap_coordinates(maps, m)[0] - joints).norm(dim=-1).mean().item() for m in ("argmax", "quarter", "dark")}
+    error = {
+        m: (heatmap_coordinates(maps, m)[0] - joints).norm(dim=-1).mean().item()
+        for m in ("argmax", "quarter", "dark")
+    }
     assert error["dark"] < 0.02 < error["quarter"] < error["argmax"] < 0.45
     for scale in (1e-4, 30.0):      # the height of the bump does not matter
-        torch.testing.assert_close(heatmap_coordinates(maps * scale, "dark")[0], heatmap_coordinates(maps, "dark")[0], atol=1e-2, rtol=0)
+        torch.testing.assert_close(
+            heatmap_coordinates(maps * scale, "dark")[0], heatmap_coordinates(maps, "dark")[0],
+            atol=1e-2, rtol=0,
+        )
 
 
 @pytest.mark.parametrize("method", ["argmax", "quarter", "dark"])
@@ -96,11 +119,22 @@ def test_dark_finds_clean_peaks_exactly():
 def test_odd_maps_give_finite_answers(method, dtype):
     corner, border, ridge, tiny = (torch.zeros(64, 48) for _ in range(4))
     corner[0, 0], border[63, 20], ridge[30], tiny[10, 10] = 1, 1, 1, 6e-8
-    odd = torch.stack([torch.zeros(64, 48), torch.full((64, 48), 0.5), torch.full((64, 48), -1.0), corner, corner.flip(0, 1),
-                       border, ridge, ridge * -1 + 2, tiny, torch.randn(64, 48, generator=torch.Generator().manual_seed(0))])[None]
+    odd = torch.stack(
+        [
+            torch.zeros(64, 48), torch.full((64, 48), 0.5), torch.full((64, 48), -1.0), corner,
+            corner.flip(0, 1), border, ridge, ridge * -1 + 2, tiny,
+            torch.randn(64, 48, generator=torch.Generator().manual_seed(0)),
+        ]
+    )[None]
     joints, scores = heatmap_coordinates(odd.to(dtype), method)
-    assert joints.dtype == scores.dtype == torch.float32 and torch.isfinite(joints).all() and torch.isfinite(scores).all()
-    assert torch.equal(joints[0, [0, 2]], torch.zeros(2, 2)) and torch.equal(joints[0, 4], torch.tensor([47.0, 63.0]))
+    assert (
+        joints.dtype == scores.dtype == torch.float32
+        and torch.isfinite(joints).all()
+        and torch.isfinite(scores).all()
+    )
+    assert torch.equal(joints[0, [0, 2]], torch.zeros(2, 2)) and torch.equal(
+        joints[0, 4], torch.tensor([47.0, 63.0])
+    )
     assert (joints >= -5).all() and (joints[..., 0] <= 52).all() and (joints[..., 1] <= 68).all()
 
 
@@ -119,7 +153,9 @@ def test_bfloat16_maps_decode_like_their_values():
 @pytest.mark.parametrize("size", [(3, 3), (4, 4), (5, 5), (1, 7), (96, 72)])
 def test_any_map_size(size):
     for method in ("argmax", "quarter", "dark"):
-        joints, scores = heatmap_coordinates(torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)), method)
+        joints, scores = heatmap_coordinates(
+            torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)), method
+        )
         assert joints.shape == (2, 3, 2) and torch.isfinite(joints).all()
 
 
@@ -130,7 +166,14 @@ def test_empty_batch():
 
 
 def test_targets_of_missing_joints():
-    joints = torch.tensor([[[10.0, 10.0], [float("nan"), 3.0], [float("inf"), 3.0], [-7.9, 3.0], [-8.1, 3.0], [10.0, 70.5]]])
+    joints = torch.tensor(
+        [
+            [
+                [10.0, 10.0], [float("nan"), 3.0], [float("inf"), 3.0], [-7.9, 3.0], [-8.1, 3.0],
+                [10.0, 70.5],
+            ]
+        ]
+    )
     visible = torch.tensor([[1, 0, 1, 1, 1, 1]], dtype=torch.uint8)
     targets, weights = encode_heatmaps(joints, visible)
     assert torch.isfinite(targets).all() and weights.tolist() == [[1, 0, 0, 1, 0, 0]]
@@ -144,19 +187,27 @@ def test_distributions_and_their_loss():
     distribution = normalize_heatmaps(targets)
     torch.testing.assert_close(distribution.sum((2, 3)), weights)
     best = heatmap_cross_entropy_loss(targets.clamp(min=1e-30).log(), distribution, weights)
-    entropy = -(distribution * distribution.clamp(min=1e-30).log()).sum((2, 3)).sum() / weights.sum()
+    entropy = (
+        -(distribution * distribution.clamp(min=1e-30).log()).sum((2, 3)).sum() / weights.sum()
+    )
     torch.testing.assert_close(best, entropy, rtol=1e-4, atol=1e-4)
     logits = torch.zeros(4, 17, 64, 48, requires_grad=True)
     flat = heatmap_cross_entropy_loss(logits, distribution, weights)
     torch.testing.assert_close(flat, torch.tensor(64 * 48.0).log())
     flat.backward()
-    assert torch.isfinite(logits.grad).all() and (logits.grad.abs().sum((2, 3)) > 0).eq(weights > 0).all()
+    assert (
+        torch.isfinite(logits.grad).all()
+        and (logits.grad.abs().sum((2, 3)) > 0).eq(weights > 0).all()
+    )
     assert heatmap_cross_entropy_loss(logits, distribution, weights * 0) == 0
 
 
 def test_decoding_inverts_encoding_through_the_photograph():
     from dppt_nb.crops import apply_affine, batched_affine
-    center, scale = torch.tensor([[120.0, 90.0], [300.0, 250.0]]), torch.tensor([[0.9, 1.2], [1.5, 2.0]])
+    center, scale = (
+        torch.tensor([[120.0, 90.0], [300.0, 250.0]]),
+        torch.tensor([[0.9, 1.2], [1.5, 2.0]]),
+    )
     generator = torch.Generator().manual_seed(0)
     photo = center[:, None] + (torch.rand(2, 17, 2, generator=generator) - 0.5) * 120
     in_input = apply_affine(photo, batched_affine(center, scale, 0.0, (256, 192)))
@@ -167,7 +218,8 @@ def test_decoding_inverts_encoding_through_the_photograph():
 
 
 def test_mirrored_test_of_a_mirror_symmetric_model():
-    "A model that sees only brightness answers a mirrored picture with mirrored maps; the mean changes nothing."
+    """A model that sees only brightness answers a mirrored picture with mirrored maps; the mean
+    changes nothing."""
     images = torch.rand(2, 3, 16, 12, generator=torch.Generator().manual_seed(0))
     model = lambda x: x.mean(1, keepdim=True).expand(-1, 17, -1, -1)
     torch.testing.assert_close(average_flip(model, images, COCO17), model(images))

@@ -1,17 +1,26 @@
-"""Keypoint sets, their mapping and drawing: properties over all sets, and agreement with COCO's published constants."""
+"""Keypoint sets, their mapping and drawing: properties over all sets, and agreement with COCO's
+published constants."""
 import json
 
 import numpy as np
 import pytest
 import torch
 
-from dppt_nb.keypoints import (COCO17, KEYPOINT_SETS, LSP14, MPII16, DataError, KeypointSet, canonical_name, draw_pose, keypoint_set_of,
-                               map_keypoints, show_poses, sigma_of)
+from dppt_nb.keypoints import (
+    COCO17, KEYPOINT_SETS, LSP14, MPII16, DataError, KeypointSet, canonical_name, draw_pose,
+    keypoint_set_of, map_keypoints, show_poses, sigma_of,
+)
 
 SETS = list(KEYPOINT_SETS.values())
-CROWDPOSE = {"name": "person", "keypoints": ["left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip",
-                                             "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle", "head", "neck"],
-             "skeleton": [[16 - 2, 13], [14, 1], [14, 2], [1, 3], [3, 5], [2, 4], [4, 6]]}
+CROWDPOSE = {
+    "name": "person",
+    "keypoints": [
+        "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
+        "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle", "head",
+        "neck",
+    ],
+    "skeleton": [[16 - 2, 13], [14, 1], [14, 2], [1, 3], [3, 5], [2, 4], [4, 6]],
+}
 
 
 def body(s, seed=0):
@@ -27,7 +36,9 @@ def test_set_is_consistent(s):
         assert s.names[left].replace("left", "right") == s.names[right]
         assert s.sigmas[left] == s.sigmas[right]
         assert (left in s.upper_body) == (right in s.upper_body)
-    assert {i for limb in s.limbs for i in limb} == set(range(len(s))), "a joint that no limb reaches would float in drawings"
+    assert {i for limb in s.limbs for i in limb} == set(range(len(s))), (
+        "a joint that no limb reaches would float in drawings"
+    )
     assert s.names[s.torso[0]] == "left_shoulder" and s.names[s.torso[1]] == "right_hip"
 
 
@@ -42,10 +53,16 @@ def test_sigmas_and_limbs_are_those_of_pycocotools():
 
 
 def test_coco_file_gives_coco17(shared):
-    category = json.loads((shared / "data/coco_mini/annotations/person_keypoints.json").read_text())["categories"][0]
+    category = json.loads(
+        (shared / "data/coco_mini/annotations/person_keypoints.json").read_text()
+    )["categories"][0]
     assert keypoint_set_of(category) == COCO17
     renamed = keypoint_set_of(category | {"keypoints": [n.upper() for n in category["keypoints"]]})
-    assert renamed.limbs == COCO17.limbs and renamed.sigmas == COCO17.sigmas and renamed.flip_pairs == COCO17.flip_pairs
+    assert (
+        renamed.limbs == COCO17.limbs
+        and renamed.sigmas == COCO17.sigmas
+        and renamed.flip_pairs == COCO17.flip_pairs
+    )
 
 
 def test_upper_body_is_that_of_the_public_code():
@@ -56,13 +73,26 @@ def test_upper_body_is_that_of_the_public_code():
 
 def test_crowdpose_category():
     s = keypoint_set_of(CROWDPOSE)
-    assert len(s) == 14 and len(s.flip_pairs) == 6 and s.torso == (0, 7) and s.sigmas[12:] == (.079, .079)
+    assert (
+        len(s) == 14
+        and len(s.flip_pairs) == 6
+        and s.torso == (0, 7)
+        and s.sigmas[12:] == (0.079, 0.079)
+    )
     joints, visible = map_keypoints(body(LSP14), np.ones(14, int), LSP14, s)
-    assert visible.all() and np.array_equal(joints[s.index("head")], body(LSP14)[LSP14.index("head_top")])
+    assert visible.all() and np.array_equal(
+        joints[s.index("head")], body(LSP14)[LSP14.index("head_top")]
+    )
 
 
-@pytest.mark.parametrize("name, canonical", [("RAnkle", "right_ankle"), ("ankle.R", "right_ankle"), ("r ankle", "right_ankle"), ("leftFoot2", "left_foot_2"),
-                                             ("LSHOULDER", "lshoulder"), ("nose", "nose"), ("lower_lip", "lower_lip"), ("eyelid", "eyelid")])
+@pytest.mark.parametrize(
+    "name, canonical",
+    [
+        ("RAnkle", "right_ankle"), ("ankle.R", "right_ankle"), ("r ankle", "right_ankle"),
+        ("leftFoot2", "left_foot_2"), ("LSHOULDER", "lshoulder"), ("nose", "nose"),
+        ("lower_lip", "lower_lip"), ("eyelid", "eyelid"),
+    ],
+)
 def test_canonical_name(name, canonical):
     assert canonical_name(name) == canonical
 
@@ -71,11 +101,17 @@ def test_sigma_of_unknown_point_is_the_median_of_coco():
     assert sigma_of("antenna") == np.median(COCO17.sigmas)
 
 
-@pytest.mark.parametrize("category, words", [
-    ({"name": "x"}, "no list of keypoint names"), ({"name": "x", "keypoints": ["a", 3]}, "no list of keypoint names"),
-    ({"name": "x", "keypoints": ["a", "a"]}, "twice"), ({"name": "x", "keypoints": ["a", "b"], "skeleton": [[1, 3]]}, "from 1 to 2"),
-    ({"name": "x", "keypoints": ["a", "b"], "skeleton": [[1, 2, 2]]}, "two numbers"),
-    ({"name": "x", "keypoints": ["a", "b"], "sigmas": [.1]}, "one sigma a keypoint")])
+@pytest.mark.parametrize(
+    "category, words",
+    [
+        ({"name": "x"}, "no list of keypoint names"),
+        ({"name": "x", "keypoints": ["a", 3]}, "no list of keypoint names"),
+        ({"name": "x", "keypoints": ["a", "a"]}, "twice"),
+        ({"name": "x", "keypoints": ["a", "b"], "skeleton": [[1, 3]]}, "from 1 to 2"),
+        ({"name": "x", "keypoints": ["a", "b"], "skeleton": [[1, 2, 2]]}, "two numbers"),
+        ({"name": "x", "keypoints": ["a", "b"], "sigmas": [0.1]}, "one sigma a keypoint"),
+    ],
+)
 def test_bad_category_is_one_sentence(category, words):
     with pytest.raises(DataError, match=words) as error: keypoint_set_of(category)
     assert "\n" not in str(error.value) and "'x'" in str(error.value)
@@ -84,9 +120,16 @@ def test_bad_category_is_one_sentence(category, words):
 @pytest.mark.parametrize("source", SETS, ids=lambda s: s.name)
 @pytest.mark.parametrize("target", SETS, ids=lambda s: s.name)
 def test_mapping_keeps_namesakes_and_batches(source, target):
-    joints, known = np.stack([body(source, i) for i in range(3)]), np.random.default_rng(1).integers(0, 2, (3, len(source))).astype(np.uint8)
+    joints, known = (
+        np.stack([body(source, i) for i in range(3)]),
+        np.random.default_rng(1).integers(0, 2, (3, len(source))).astype(np.uint8),
+    )
     mapped, seen = map_keypoints(joints, known, source, target)
-    assert mapped.shape == (3, len(target), 2) and seen.shape == (3, len(target)) and mapped.dtype == np.float32
+    assert (
+        mapped.shape == (3, len(target), 2)
+        and seen.shape == (3, len(target))
+        and mapped.dtype == np.float32
+    )
     for name in set(source.names) & set(target.names):
         i, j = source.index(name), target.index(name)
         assert np.array_equal(seen[:, j], known[:, i])
@@ -108,7 +151,10 @@ def test_drawing_commutes_with_mirroring():
     joints = np.round(joints)
     plain = draw_pose(image, joints, keypoint_set=MPII16, width=3, radius=4)
     swapped = (joints * [-1, 1] + [200, 0])
-    left, right = np.array(plain, int)[:, ::-1], np.array(draw_pose(image, swapped, keypoint_set=MPII16, width=3, radius=4), int)
+    left, right = (
+        np.array(plain, int)[:, ::-1],
+        np.array(draw_pose(image, swapped, keypoint_set=MPII16, width=3, radius=4), int),
+    )
     assert np.abs(left - right).max() <= 1, "a drawing mirrored is the drawing of mirrored joints"
 
 
@@ -131,5 +177,8 @@ def test_drawing_leaves_out_and_clips():
 def test_show_poses_takes_tensors():
     import matplotlib
     matplotlib.use("agg")
-    figure = show_poses(torch.zeros(5, 3, 40, 30, dtype=torch.uint8), np.stack([body(LSP14) / 6] * 5), None, LSP14, list("abcde"), columns=3)
+    figure = show_poses(
+        torch.zeros(5, 3, 40, 30, dtype=torch.uint8), np.stack([body(LSP14) / 6] * 5), None, LSP14,
+        list("abcde"), columns=3,
+    )
     assert len(figure.axes) == 6 and figure.axes[4].get_title() == "e"

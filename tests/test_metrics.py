@@ -6,18 +6,25 @@ import pytest
 import torch
 
 from dppt_nb.keypoints import COCO17, LSP14, MPII16, DataError
-from dppt_nb.metrics import (bootstrap_ap, bootstrap_interval, evaluate_coco, match_coco, mean_rate, oks, oks_nms, pck, pckh, pckh_hits,
-                             person_category, pooled_rate, ranked_matches, rescore, to_coco_results, weighted_ap)
+from dppt_nb.metrics import (
+    bootstrap_ap, bootstrap_interval, evaluate_coco, match_coco, mean_rate, oks, oks_nms, pck, pckh,
+    pckh_hits, person_category, pooled_rate, ranked_matches, rescore, to_coco_results, weighted_ap,
+)
 
 
 def people(n, num_joints, seed=0, size=100.):
     "Random people: true joints, predictions about a tenth of a person off, who is labelled."
     generator = np.random.default_rng(seed)
     joints = generator.uniform(0, size, (n, num_joints, 2))
-    return joints + generator.normal(0, size / 10, joints.shape), joints, (generator.random((n, num_joints)) > 0.2).astype(np.uint8)
+    return (
+        joints + generator.normal(0, size / 10, joints.shape),
+        joints,
+        (generator.random((n, num_joints)) > 0.2).astype(np.uint8),
+    )
 
 
-# PCK and PCKh -------------------------------------------------------------------------------------------------------
+# PCK and PCKh -------------------------------------------------------------------------------------
+# ------------------
 
 def test_pck_equals_a_loop_over_people():
     preds, joints, visible = people(50, 14)
@@ -42,26 +49,33 @@ def test_pck_equals_a_loop_over_people():
 def test_pck_takes_tensors_and_any_similar_frame():
     preds, joints, visible = people(40, 14)
     expected = pck(preds, joints, visible, LSP14)["mean"]
-    tensors = (torch.from_numpy(preds).requires_grad_(), torch.from_numpy(joints), torch.from_numpy(visible))
+    tensors = (
+        torch.from_numpy(preds).requires_grad_(), torch.from_numpy(joints),
+        torch.from_numpy(visible),
+    )
     assert pck(*tensors, LSP14)["mean"] == expected
     half = torch.from_numpy(joints).bfloat16()                  # NumPy has no such type
     assert pck(half, half, tensors[2], LSP14)["mean"] == 100
     turn = 3 * np.array([[0., -1.], [1., 0.]])
-    assert pck(preds @ turn + 7, joints @ turn + 7, visible, LSP14)["mean"] == pytest.approx(expected)
+    assert pck(preds @ turn + 7, joints @ turn + 7, visible, LSP14)["mean"] == pytest.approx(
+        expected
+    )
 
 
 def test_pck_head_needs_a_head_segment():
     preds, joints, visible = people(40, 14)
     assert pck(preds, joints, visible, LSP14, normaliser="head")["threshold"] == 0.5
     preds, joints, visible = people(5, 17)
-    with pytest.raises(ValueError, match="has no head"): pck(preds, joints, visible, COCO17, normaliser="head")
+    with pytest.raises(ValueError, match="has no head"):
+        pck(preds, joints, visible, COCO17, normaliser="head")
 
 
 def test_pck_refuses_what_does_not_fit():
     preds, joints, visible = people(5, 14)
     with pytest.raises(ValueError, match="must both be"): pck(preds[:4], joints, visible, LSP14)
     with pytest.raises(ValueError, match="has 16"): pck(preds, joints, visible, MPII16)
-    with pytest.raises(ValueError, match="NaN"): pck(preds, np.full_like(joints, np.nan), np.ones_like(visible), LSP14)
+    with pytest.raises(ValueError, match="NaN"):
+        pck(preds, np.full_like(joints, np.nan), np.ones_like(visible), LSP14)
     lost = np.full_like(preds, np.nan)
     assert pck(lost, joints, np.ones_like(visible), LSP14)["mean"] == 0
 
@@ -75,19 +89,32 @@ def test_joint_nobody_has_is_no_zero():
 
 
 def test_pckh_equals_the_released_scoring(shared):
-    data, released = np.load(shared / "reference" / "pckh.npz"), json.loads((shared / "reference" / "pckh.json").read_text())
+    data, released = (
+        np.load(shared / "reference" / "pckh.npz"),
+        json.loads((shared / "reference" / "pckh.json").read_text()),
+    )
     visible = 1 - data["missing"]
-    for preds, joints in ((data["preds_zero_based"] + 1, data["gt"]), (data["preds_zero_based"], data["gt"] - 1)):
+    for preds, joints in (
+        (data["preds_zero_based"] + 1, data["gt"]),
+        (data["preds_zero_based"], data["gt"] - 1),
+    ):
         ours = pckh(preds, joints, data["headboxes"], visible)
-        assert list(ours) == ["Head", "Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle", "Mean", "Mean@0.10", "Mean@0.11"]
+        assert list(ours) == [
+            "Head", "Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle", "Mean", "Mean@0.10",
+            "Mean@0.11",
+        ]
         for name, value in released.items():
-            assert ours["Mean@0.11" if name == "Mean@0.1" else name] == pytest.approx(value, abs=1e-9)
+            assert ours["Mean@0.11" if name == "Mean@0.1" else name] == pytest.approx(
+                value, abs=1e-9
+            )
     assert ours["Mean@0.10"] < ours["Mean@0.11"]
-    wrong = pckh(data["preds_zero_based"], data["gt"], data["headboxes"], visible)      # frames mixed: one pixel off
+    # frames mixed: one pixel off
+    wrong = pckh(data["preds_zero_based"], data["gt"], data["headboxes"], visible)
     assert abs(wrong["Mean"] - released["Mean"]) > 0.01
 
 
-# OKS and AP ---------------------------------------------------------------------------------------------------------
+# OKS and AP ---------------------------------------------------------------------------------------
+# ------------------
 
 def direct(ground_truth, rows, image_ids=None):
     "The ten numbers of pycocotools called as its own demo does."
@@ -127,8 +154,11 @@ def jittered(coco_people, share, seed=0):
 def test_truth_as_prediction_is_perfect(coco_file, coco_people):
     truth, image_ids, keypoints, _ = coco_people
     rows = to_coco_results(keypoints[..., :2], image_ids)
-    for given in (coco_file, str(coco_file), truth): assert evaluate_coco(given, rows)["AP"] == pytest.approx(1.0, abs=1e-9)
-    assert evaluate_coco(truth, keypoints[..., :2], ids=image_ids)["AR"] == pytest.approx(1.0, abs=1e-9)
+    for given in (coco_file, str(coco_file), truth):
+        assert evaluate_coco(given, rows)["AP"] == pytest.approx(1.0, abs=1e-9)
+    assert evaluate_coco(truth, keypoints[..., :2], ids=image_ids)["AR"] == pytest.approx(
+        1.0, abs=1e-9
+    )
 
 
 def test_jitter_lowers_ap_step_by_step(coco_file, coco_people):
@@ -145,8 +175,12 @@ def test_numbers_equal_a_direct_pycocotools_call(coco_file, coco_people, share, 
     assert capfd.readouterr().out == "" and rows == before
     np.testing.assert_array_equal(list(ours.values()), direct(coco_file, rows))
     some = sorted({row["image_id"] for row in rows})[::3]
-    np.testing.assert_array_equal(list(evaluate_coco(coco_file, rows, image_ids=some).values()), direct(coco_file, rows, some))
-    np.testing.assert_array_equal(match_coco(coco_file, rows, some).stats, direct(coco_file, rows, some))
+    np.testing.assert_array_equal(
+        list(evaluate_coco(coco_file, rows, image_ids=some).values()), direct(coco_file, rows, some)
+    )
+    np.testing.assert_array_equal(
+        match_coco(coco_file, rows, some).stats, direct(coco_file, rows, some)
+    )
 
 
 def test_pycocotools_object_is_left_unchanged(coco_file, coco_people):
@@ -165,8 +199,13 @@ def test_oks_equals_pycocotools(coco_file, coco_people):
         truths, found = evaluation._gts[image_id, category], evaluation._dts[image_id, category]
         found = sorted(found, key=lambda row: -row["score"])[:20]
         if not len(theirs): continue
-        true, pred = (np.array([a["keypoints"] for a in rows]).reshape(-1, 17, 3) for rows in (truths, found))
-        ours = oks(pred[:, None, :, :2], true[None, ..., :2], true[None, ..., 2], np.array([a["area"] for a in truths])[None], COCO17.sigmas)
+        true, pred = (
+            np.array([a["keypoints"] for a in rows]).reshape(-1, 17, 3) for rows in (truths, found)
+        )
+        ours = oks(
+            pred[:, None, :, :2], true[None, ..., :2], true[None, ..., 2],
+            np.array([a["area"] for a in truths])[None], COCO17.sigmas,
+        )
         labelled = ~np.isnan(ours)
         np.testing.assert_allclose(ours[labelled], theirs[labelled], atol=1e-9)
         compared += labelled.sum()
@@ -175,26 +214,43 @@ def test_oks_equals_pycocotools(coco_file, coco_people):
 
 def custom_truth(keypoints, image_ids, first_id=0):
     "The least a custom COCO file holds: no area, no counts, no crowd flag."
-    rows = [{"id": i + first_id, "image_id": int(image), "category_id": 3, "keypoints": k.ravel().tolist()}
-            for i, (k, image) in enumerate(zip(keypoints, image_ids))]
-    return {"images": [{"id": int(i)} for i in np.unique(image_ids)], "annotations": rows, "categories": [{"id": 3, "name": "hand"}]}
+    rows = [
+        {
+            "id": i + first_id, "image_id": int(image), "category_id": 3,
+            "keypoints": k.ravel().tolist(),
+        }
+        for i, (k, image) in enumerate(zip(keypoints, image_ids))
+    ]
+    return {
+        "images": [{"id": int(i)} for i in np.unique(image_ids)],
+        "annotations": rows,
+        "categories": [{"id": 3, "name": "hand"}],
+    }
 
 
 def test_custom_keypoints_with_their_own_sigmas():
     generator = np.random.default_rng(1)
-    keypoints = np.concatenate([generator.uniform(0, 200, (6, 5, 2)), np.full((6, 5, 1), 2)], axis=-1)
+    keypoints = np.concatenate(
+        [generator.uniform(0, 200, (6, 5, 2)), np.full((6, 5, 1), 2)], axis=-1
+    )
     ids, sigmas = np.arange(6) // 2, np.full(5, 0.05)
-    truth = custom_truth(keypoints, ids)                        # ids from 0, which pycocotools alone reads as "no match"
+    truth = custom_truth(keypoints, ids)  # ids from 0, which pycocotools alone reads as "no match"
     rows = to_coco_results(keypoints[..., :2], ids, category_id=3)
     assert evaluate_coco(truth, rows, sigmas=sigmas)["AP"] == pytest.approx(1.0)
     moved = to_coco_results(keypoints[..., :2] + 8, ids, category_id=3)
-    assert evaluate_coco(truth, moved, sigmas=sigmas)["AP"] < evaluate_coco(truth, moved, sigmas=4 * sigmas)["AP"]
+    assert (
+        evaluate_coco(truth, moved, sigmas=sigmas)["AP"]
+        < evaluate_coco(truth, moved, sigmas=4 * sigmas)["AP"]
+    )
 
 
 def custom_people(n=6):
     "Keypoints (n, 5, 3) all labelled, photo ids, sigmas."
     places = np.random.default_rng(1).uniform(0, 200, (n, 5, 2))
-    return np.concatenate([places, np.full((n, 5, 1), 2)], axis=-1), np.arange(n) // 2, np.full(5, 0.05)
+    return (
+        np.concatenate([places, np.full((n, 5, 1), 2)], axis=-1), np.arange(n) // 2,
+        np.full(5, 0.05),
+    )
 
 
 def test_an_array_takes_the_category_of_the_ground_truth(tmp_path):
@@ -203,48 +259,97 @@ def test_an_array_takes_the_category_of_the_ground_truth(tmp_path):
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     for given in (truth, tmp_path / "truth.json", str(tmp_path / "truth.json")):
         assert person_category(given) == 3
-        assert evaluate_coco(given, keypoints[..., :2], ids=ids, sigmas=sigmas)["AP"] == pytest.approx(1.0)
-    assert evaluate_coco(truth, torch.from_numpy(keypoints[..., :2]), ids=torch.from_numpy(ids), sigmas=sigmas)["AP"] == pytest.approx(1.0)
-    with pytest.raises(ValueError, match="ids: "): evaluate_coco(truth, keypoints[..., :2], sigmas=sigmas)
+        assert evaluate_coco(given, keypoints[..., :2], ids=ids, sigmas=sigmas)[
+            "AP"
+        ] == pytest.approx(1.0)
+    assert evaluate_coco(
+        truth, torch.from_numpy(keypoints[..., :2]), ids=torch.from_numpy(ids), sigmas=sigmas
+    )["AP"] == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="ids: "):
+        evaluate_coco(truth, keypoints[..., :2], sigmas=sigmas)
 
 
 def test_a_second_category_without_keypoints_changes_nothing():
     keypoints, ids, sigmas = custom_people()
     alone = custom_truth(keypoints, ids)
-    boards = [{"id": 90 + i, "image_id": int(i), "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0} for i in np.unique(ids)]
-    both = {**alone, "categories": [{"id": 1, "name": "skateboard"}, {**alone["categories"][0], "keypoints": list("abcde")}],
-            "annotations": boards + alone["annotations"]}
+    boards = [
+        {
+            "id": 90 + i, "image_id": int(i), "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81,
+            "iscrowd": 0,
+        }
+        for i in np.unique(ids)
+    ]
+    both = {
+        **alone,
+        "categories": [
+            {"id": 1, "name": "skateboard"},
+            {**alone["categories"][0], "keypoints": list("abcde")},
+        ],
+        "annotations": boards + alone["annotations"],
+    }
     moved = np.random.default_rng(2).normal(keypoints[..., :2], 12)
-    match = match_coco(both, to_coco_results(moved, ids, category_id=person_category(both)), sigmas=sigmas)
+    match = match_coco(
+        both, to_coco_results(moved, ids, category_id=person_category(both)), sigmas=sigmas
+    )
     assert 0 < match.stats[0] < 1
-    np.testing.assert_array_equal(match.stats, list(evaluate_coco(alone, moved, ids=ids, sigmas=sigmas).values()))
-    assert bootstrap_ap(match, n=20)[0] <= match.stats[0]           # one category: an interval can be drawn
-    unnamed = {**both, "categories": [{"id": 1}, {"id": 3}]}        # nobody names keypoints: the category whose annotations have some
+    np.testing.assert_array_equal(
+        match.stats, list(evaluate_coco(alone, moved, ids=ids, sigmas=sigmas).values())
+    )
+    assert bootstrap_ap(match, n=20)[0] <= match.stats[0]  # one category: an interval can be drawn
+    # nobody names keypoints: the category whose annotations have some
+    unnamed = {**both, "categories": [{"id": 1}, {"id": 3}]}
     assert person_category(unnamed) == 3
-    several = {**alone, "categories": [{"id": 1, "name": "dog", "keypoints": ["nose"]}, {"id": 2, "name": "person", "keypoints": ["nose"]}]}
+    several = {
+        **alone,
+        "categories": [
+            {"id": 1, "name": "dog", "keypoints": ["nose"]},
+            {"id": 2, "name": "person", "keypoints": ["nose"]},
+        ],
+    }
     assert person_category(several) == 2
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(category_id=1), "prediction 1: category 1 is not that of the ground truth's people, 3"), (dict(category_id=None), "category None"),
-    (dict(image_id=[1]), "image .1. is not in"), (dict(keypoints=None), "'keypoints' holds something that is not a number"),
-    (dict(keypoints=[float("nan")] * 15), "NaN"), (dict(score=None), "'score' holds something"), (dict(score=float("nan")), "NaN")])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (
+            dict(category_id=1),
+            "prediction 1: category 1 is not that of the ground truth's people, 3",
+        ),
+        (dict(category_id=None), "category None"),
+        (dict(image_id=[1]), "image .1. is not in"),
+        (dict(keypoints=None), "'keypoints' holds something that is not a number"),
+        (dict(keypoints=[float("nan")] * 15), "NaN"),
+        (dict(score=None), "'score' holds something"),
+        (dict(score=float("nan")), "NaN"),
+    ],
+)
 def test_bad_result_rows_are_one_sentence(change, words):
     keypoints, ids, sigmas = custom_people()
     rows = to_coco_results(keypoints[..., :2], ids, category_id=3)
     rows[1] |= change
-    with pytest.raises(ValueError, match=words) as error: evaluate_coco(custom_truth(keypoints, ids), rows, sigmas=sigmas)
+    with pytest.raises(ValueError, match=words) as error:
+        evaluate_coco(custom_truth(keypoints, ids), rows, sigmas=sigmas)
     assert "prediction 1" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_results_and_truths_that_are_something_else(tmp_path):
     keypoints, ids, sigmas = custom_people()
     truth = custom_truth(keypoints, ids)
-    for content, words in (({"a": 1}, "list of rows"), (5, "list of rows"), (["row"], "prediction 0: has no 'image_id'")):
+    for content, words in (
+        ({"a": 1}, "list of rows"), (5, "list of rows"),
+        (["row"], "prediction 0: has no 'image_id'"),
+    ):
         (tmp_path / "rows.json").write_text(json.dumps(content))
-        with pytest.raises(ValueError, match=words): evaluate_coco(truth, tmp_path / "rows.json", sigmas=sigmas)
-    for change, words in ((dict(categories=[]), "'categories' is empty"), (dict(categories=["hand"]), "has no 'categories'"), (dict(images=[{}]), "'images' has no 'id'"),
-                          (dict(annotations=[{"id": 1}]), "'annotations' has no 'image_id'"), (dict(annotations=None), "has no 'annotations'")):
+        with pytest.raises(ValueError, match=words):
+            evaluate_coco(truth, tmp_path / "rows.json", sigmas=sigmas)
+    for change, words in (
+        (dict(categories=[]), "'categories' is empty"),
+        (dict(categories=["hand"]), "has no 'categories'"),
+        (dict(images=[{}]), "'images' has no 'id'"),
+        (dict(annotations=[{"id": 1}]), "'annotations' has no 'image_id'"),
+        (dict(annotations=None), "has no 'annotations'"),
+    ):
         with pytest.raises(DataError, match=words): evaluate_coco(truth | change, [], sigmas=sigmas)
     with pytest.raises(DataError, match="has no 'images'"): evaluate_coco([1, 2], [], sigmas=sigmas)
 
@@ -253,10 +358,22 @@ def test_nulls_in_the_ground_truth_are_missing_fields():
     keypoints, ids, sigmas = custom_people()
     truth = custom_truth(keypoints, ids)
     for a in truth["annotations"]: a |= dict(area=None, bbox=[], iscrowd=None, num_keypoints=None)
-    truth["annotations"] += [{"id": 70, "image_id": 0, "keypoints": None}, {"id": 71, "image_id": 0, "category_id": 3}]      # people without keypoints
-    assert evaluate_coco(truth, keypoints[..., :2], ids=ids, sigmas=sigmas)["AP"] == pytest.approx(1.0)
-    for change, words in ((dict(area=float("nan")), "'area' holds NaN"), (dict(bbox=[1, 2]), "'bbox' has 2 numbers"), (dict(keypoints=["x"] * 15), "'keypoints' holds something")):
-        with pytest.raises(DataError, match=words) as error: evaluate_coco(truth | dict(annotations=[truth["annotations"][0] | change]), [], sigmas=sigmas)
+    truth["annotations"] += [
+        {"id": 70, "image_id": 0, "keypoints": None},
+        {"id": 71, "image_id": 0, "category_id": 3},
+    ]  # people without keypoints
+    assert evaluate_coco(truth, keypoints[..., :2], ids=ids, sigmas=sigmas)["AP"] == pytest.approx(
+        1.0
+    )
+    for change, words in (
+        (dict(area=float("nan")), "'area' holds NaN"),
+        (dict(bbox=[1, 2]), "'bbox' has 2 numbers"),
+        (dict(keypoints=["x"] * 15), "'keypoints' holds something"),
+    ):
+        with pytest.raises(DataError, match=words) as error:
+            evaluate_coco(
+                truth | dict(annotations=[truth["annotations"][0] | change]), [], sigmas=sigmas
+            )
         assert "annotation 0" in str(error.value)
 
 
@@ -267,23 +384,37 @@ def test_no_predictions_score_nothing(coco_file):
 
 def test_bad_coco_input_is_one_sentence(tmp_path):
     keypoints = np.full((2, 17, 3), 2.)
-    truth, rows = custom_truth(keypoints, [1, 2]), to_coco_results(keypoints[..., :2], [1, 2], category_id=3)
-    with pytest.raises(FileNotFoundError, match="no such file"): evaluate_coco(tmp_path / "none.json", rows)
+    truth, rows = (
+        custom_truth(keypoints, [1, 2]),
+        to_coco_results(keypoints[..., :2], [1, 2], category_id=3),
+    )
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        evaluate_coco(tmp_path / "none.json", rows)
     (tmp_path / "broken.json").write_text("{")
-    with pytest.raises(DataError, match="broken.json: is not JSON"): evaluate_coco(tmp_path / "broken.json", rows)
+    with pytest.raises(DataError, match="broken.json: is not JSON"):
+        evaluate_coco(tmp_path / "broken.json", rows)
     with pytest.raises(DataError, match="has no 'annotations'"): evaluate_coco({"images": []}, rows)
     short = copy.deepcopy(truth)
     short["annotations"][1]["keypoints"].pop()
-    with pytest.raises(DataError, match="ground truth: annotation 1: 'keypoints' has 50 numbers; 17 keypoints need 51: mend it"): evaluate_coco(short, rows)
+    with pytest.raises(
+        DataError,
+        match="ground truth: annotation 1: 'keypoints' has 50 numbers; 17 keypoints need "
+        "51: mend it",
+    ):
+        evaluate_coco(short, rows)
     with pytest.raises(ValueError, match="prediction 0: 'keypoints' has 51"): evaluate_coco(
         custom_truth(keypoints[:, :5], [1, 2]), rows, sigmas=np.full(5, 0.1))
-    with pytest.raises(ValueError, match="image 9 is not in"): evaluate_coco(truth, [{**rows[0], "image_id": 9}])
-    with pytest.raises(ValueError, match="has no 'score'"): evaluate_coco(truth, [{k: v for k, v in rows[0].items() if k != "score"}])
-    with pytest.raises(ValueError, match="image_ids: 7"): evaluate_coco(truth, rows, image_ids=[1, 7])
+    with pytest.raises(ValueError, match="image 9 is not in"):
+        evaluate_coco(truth, [{**rows[0], "image_id": 9}])
+    with pytest.raises(ValueError, match="has no 'score'"):
+        evaluate_coco(truth, [{k: v for k, v in rows[0].items() if k != "score"}])
+    with pytest.raises(ValueError, match="image_ids: 7"):
+        evaluate_coco(truth, rows, image_ids=[1, 7])
     with pytest.raises(ValueError, match="NaN"): to_coco_results(np.full((1, 17, 2), np.nan), [1])
 
 
-# from detections to results -----------------------------------------------------------------------------------------
+# from detections to results
+# -----------------------------------------------------------------------------------------
 
 def test_rescore_equals_a_loop():
     generator = np.random.default_rng(2)
@@ -301,7 +432,9 @@ def greedy_nms(keypoints, scores, areas, threshold):
         best, rest = order[0], order[1:]
         kept.append(best)
         squared = ((keypoints[rest] - keypoints[best]) ** 2).sum(-1)
-        alike = np.exp(-squared / variances / ((areas[rest] + areas[best]) / 2)[:, None] / 2).mean(-1)
+        alike = np.exp(-squared / variances / ((areas[rest] + areas[best]) / 2)[:, None] / 2).mean(
+            -1
+        )
         order = rest[alike <= threshold]
     return sorted(kept)
 
@@ -310,18 +443,27 @@ def test_oks_nms_equals_the_greedy_loop_photo_by_photo():
     generator = np.random.default_rng(3)
     base = generator.uniform(0, 200, (40, 1, 17, 2))
     keypoints = (base + generator.normal(0, 4, (40, 6, 17, 2))).reshape(-1, 17, 2)
-    image_ids, scores, areas = np.repeat(np.arange(40) // 3, 6), generator.random(240), generator.uniform(5e3, 2e4, 240)
+    image_ids, scores, areas = (
+        np.repeat(np.arange(40) // 3, 6), generator.random(240), generator.uniform(5e3, 2e4, 240),
+    )
     shuffled = generator.permutation(240)
-    keypoints, image_ids, scores, areas = keypoints[shuffled], image_ids[shuffled], scores[shuffled], areas[shuffled]
+    keypoints, image_ids, scores, areas = (
+        keypoints[shuffled], image_ids[shuffled], scores[shuffled], areas[shuffled],
+    )
     for threshold in (0.5, 0.9):
-        expected = sorted(i for image in np.unique(image_ids) for rows in [np.flatnonzero(image_ids == image)]
-                          for i in rows[greedy_nms(keypoints[rows], scores[rows], areas[rows], threshold)])
+        expected = sorted(
+            i
+            for image in np.unique(image_ids)
+            for rows in [np.flatnonzero(image_ids == image)]
+            for i in rows[greedy_nms(keypoints[rows], scores[rows], areas[rows], threshold)]
+        )
         kept = oks_nms(keypoints, scores, areas, image_ids, COCO17.sigmas, threshold)
         assert kept.tolist() == expected and len(np.unique(image_ids)) < len(kept) < 240
     assert len(oks_nms(np.zeros((0, 17, 2)), [], [], [], COCO17.sigmas)) == 0
 
 
-# intervals ----------------------------------------------------------------------------------------------------------
+# intervals ----------------------------------------------------------------------------------------
+# ------------------
 
 def test_interval_equals_resampling_by_hand():
     preds, joints, visible = people(60, 14)
@@ -339,7 +481,9 @@ def test_interval_of_a_plain_mean_is_the_textbook_one():
     values = np.random.default_rng(0).normal(3, 2, 2_000)
     low, high = bootstrap_interval(values, n=4_000)
     half = 1.96 * values.std() / np.sqrt(len(values))
-    np.testing.assert_allclose([low, high], [values.mean() - half, values.mean() + half], atol=0.1 * half)
+    np.testing.assert_allclose(
+        [low, high], [values.mean() - half, values.mean() + half], atol=0.1 * half
+    )
 
 
 def test_large_samples_are_drawn_in_parts(monkeypatch):
@@ -376,7 +520,8 @@ def test_weighted_ap_equals_pycocotools_accumulation(coco_file, coco_people):
     samples = [np.arange(photos), *generator.integers(photos, size=(5, photos))]
     for rows in samples:
         evaluation.evalImgs = [original[block * photos + i] for block in range(3) for i in rows]
-        with contextlib.redirect_stdout(io.StringIO()): evaluation.accumulate(), evaluation.summarize()
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation.accumulate(), evaluation.summarize()
         ours = weighted_ap(np.bincount(rows, minlength=photos), matches, recalls)
         assert ours == pytest.approx(evaluation.stats[0], abs=1e-9)
 
@@ -387,4 +532,7 @@ def test_ap_interval(coco_file, coco_people):
     assert low < good.stats[0] < high
     assert bootstrap_ap(good, bad)[0] > 0 and bootstrap_ap(good, good) == (0, 0)
     with pytest.raises(ValueError, match="not on the same photos"):
-        bootstrap_ap(good, match_coco(coco_file, jittered(coco_people, 0.1), image_ids=good.params.imgIds[:9]))
+        bootstrap_ap(
+            good,
+            match_coco(coco_file, jittered(coco_people, 0.1), image_ids=good.params.imgIds[:9]),
+        )

@@ -14,6 +14,6 @@ def test_notebook_runs(path, monkeypatch):
     from nbdev.test import test_nb
     monkeypatch.setenv("IN_TEST", "1")
     monkeypatch.setenv("MPLBACKEND", "agg")
-    with torch.enable_grad():                      # a page that switches gradients off does so for itself only
+    with torch.enable_grad():  # a page that switches gradients off does so for itself only
         passed, seconds = test_nb(path, skip_flags=get_config().tst_flags.split())
     assert passed, f"{path.name} failed after {seconds:.0f} s; its error is printed above"

@@ -1,4 +1,5 @@
-"""Two code bases, two protocols: every switch does what it says, and each protocol is free of error within itself."""
+"""Two code bases, two protocols: every switch does what it says, and each protocol is free of error
+within itself."""
 import json
 
 import pytest
@@ -11,7 +12,9 @@ from dppt_nb.datasets import from_synthetic
 from dppt_nb.keypoints import COCO17, DataError
 from dppt_nb.study import STUDIES, find_rows, row_recipe, run_study
 from dppt_nb.synthetic import make_people
-from dppt_nb.training import PROTOCOLS, RECIPES, Recipe, decode, get_recipe, make_batch, predict_joints
+from dppt_nb.training import (
+    PROTOCOLS, RECIPES, Recipe, decode, get_recipe, make_batch, predict_joints,
+)
 
 SIZE, HEAT = (128, 96), (32, 24)
 
@@ -21,9 +24,12 @@ def people(): return from_synthetic(make_people(24, COCO17, SIZE, seed=5, margin
 
 
 def answer(people, recipe):
-    "What a network without fault would say about the plain crops, as the recipe draws targets and reads heatmaps."
+    """What a network without fault would say about the plain crops, as the recipe draws targets and
+    reads heatmaps."""
     batch = make_batch(people, torch.arange(len(people)), recipe, None, torch.Generator(), HEAT)
-    inner = ((batch.joints > 12) & (batch.joints < torch.tensor([SIZE[1] - 12, SIZE[0] - 12]))).all(-1) & (batch.visible > 0)
+    inner = ((batch.joints > 12) & (batch.joints < torch.tensor([SIZE[1] - 12, SIZE[0] - 12]))).all(
+        -1
+    ) & (batch.visible > 0)
     return decode(recipe, batch.targets, people.centers, people.scales)[0], inner
 
 
@@ -32,9 +38,9 @@ def test_each_protocol_finds_what_it_drew(people, protocol):
     recipe = Recipe().change(protocol=protocol, sigma=1.0, kernel=5)
     found, inner = answer(people, recipe)
     assert inner.sum() > 100
-    heat_pixel = 200 * people.scales[:, :1] / HEAT[1]                                        # photograph pixels
+    heat_pixel = 200 * people.scales[:, :1] / HEAT[1]  # photograph pixels
     assert ((found - people.photo_joints).norm(dim=-1) / heat_pixel)[inner].max() < 0.1
-    other = recipe.change(unbiased=not recipe.unbiased)                                      # drawn in one way, read in the other
+    other = recipe.change(unbiased=not recipe.unbiased)  # drawn in one way, read in the other
     batch = make_batch(people, torch.arange(len(people)), recipe, None, torch.Generator(), HEAT)
     wrong = decode(other, batch.targets, people.centers, people.scales)[0]
     assert ((wrong - people.photo_joints).norm(dim=-1) / heat_pixel)[inner].mean() > 0.3
@@ -43,25 +49,36 @@ def test_each_protocol_finds_what_it_drew(people, protocol):
 def test_counted_crops_from_a_store_are_those_from_the_photograph(people):
     "Store and photograph lead to one place, also where lengths are counts of pixels."
     widths = 200 * people.scales[:, 0]
-    _, through, _ = augment_batch(people.images, people.joints, people.visible, COCO17, people.margin, SIZE, photo_widths=widths)
-    direct = apply_affine(people.photo_joints, batched_affine(people.centers, people.scales, 0.0, SIZE, unbiased=False))
+    _, through, _ = augment_batch(
+        people.images, people.joints, people.visible, COCO17, people.margin, SIZE,
+        photo_widths=widths,
+    )
+    direct = apply_affine(
+        people.photo_joints,
+        batched_affine(people.centers, people.scales, 0.0, SIZE, unbiased=False),
+    )
     torch.testing.assert_close(through, direct, atol=2e-2, rtol=0)
-    _, plain, _ = augment_batch(people.images, people.joints, people.visible, COCO17, people.margin, SIZE)
-    assert 0.3 < (plain - through).abs().mean() < 1.0                                        # half a pixel and a little zoom
+    _, plain, _ = augment_batch(
+        people.images, people.joints, people.visible, COCO17, people.margin, SIZE
+    )
+    assert 0.3 < (plain - through).abs().mean() < 1.0  # half a pixel and a little zoom
 
 
 def test_the_mirror_of_counted_crops_is_one_pixel_off(people):
     from dppt_nb.crops import Augmentation
     still = Augmentation(flip=1.0, rotation_prob=0, scale=0, half_body=0)
-    run = lambda augmentation, widths: augment_batch(people.images, people.joints, people.visible, COCO17, people.margin, SIZE, augmentation,
-                                                     torch.Generator().manual_seed(0), widths)[1][:, COCO17.flip_index if augmentation else slice(None)]
+    run = lambda augmentation, widths: augment_batch(
+        people.images, people.joints, people.visible, COCO17, people.margin, SIZE, augmentation,
+        torch.Generator().manual_seed(0), widths,
+    )[1][:, COCO17.flip_index if augmentation else slice(None)]
     for widths, length in ((None, SIZE[1] - 1), (200 * people.scales[:, 0], SIZE[1])):
         straight, mirrored = run(None, widths), run(still, widths)
         torch.testing.assert_close(mirrored[..., 0], length - straight[..., 0], atol=1e-2, rtol=0)
 
 
 class MirroredAlone(torch.nn.Module):
-    "Puts every joint into one column of the mirrored picture, and says nothing to the picture itself."
+    """Puts every joint into one column of the mirrored picture, and says nothing to the picture
+    itself."""
     def __init__(self):
         super().__init__()
         self.weight, self.calls = torch.nn.Parameter(torch.ones(1)), 0
@@ -74,43 +91,96 @@ class MirroredAlone(torch.nn.Module):
 
 
 def test_the_mirrored_answer_is_moved(people):
-    found = {moved: predict_joints(MirroredAlone(), people, Recipe(decode="argmax", flip_shift=moved), bars=False)[0][:, 0, 0] for moved in (False, True)}
-    heat_pixel = (200 * people.scales[:, 0] - 1) / (HEAT[1] - 1)                             # in photograph pixels
+    found = {
+        moved: predict_joints(
+            MirroredAlone(), people, Recipe(decode="argmax", flip_shift=moved), bars=False
+        )[0][:, 0, 0]
+        for moved in (False, True)
+    }
+    heat_pixel = (200 * people.scales[:, 0] - 1) / (HEAT[1] - 1)  # in photograph pixels
     torch.testing.assert_close(found[True] - found[False], heat_pixel, atol=1e-2, rtol=0)
 
 
 def test_presets_are_those_of_the_releases():
-    small, base, pruned = (get_recipe(f"{name}_coco", protocol="tokenpose") for name in ("tokenpose_s_v1", "tokenpose_b", "ppt_s"))
-    assert small.overrides["attention_scale"] == pruned.overrides["attention_scale"] == "model" and base.overrides["attention_scale"] == "head"
+    small, base, pruned = (
+        get_recipe(f"{name}_coco", protocol="tokenpose")
+        for name in ("tokenpose_s_v1", "tokenpose_b", "ppt_s")
+    )
+    assert (
+        small.overrides["attention_scale"] == pruned.overrides["attention_scale"] == "model"
+        and base.overrides["attention_scale"] == "head"
+    )
     assert (small.anneal, pruned.anneal) == ((), (10 / 300, 100 / 300))
-    assert small.unbiased and not small.flip_shift and small.loss_factor == 0.5 and small.batch_size == 128 and small.boxes == "annotated"
+    assert (
+        small.unbiased
+        and not small.flip_shift
+        and small.loss_factor == 0.5
+        and small.batch_size == 128
+        and small.boxes == "annotated"
+    )
     theirs = get_recipe("sdpose_s_v1_coco", protocol="mmpose")
-    assert not theirs.unbiased and theirs.flip_shift and theirs.loss_factor == 1 and theirs.batch_size == 512 and theirs.boxes == "detected"
-    assert theirs.keypoint_cycles == theirs.patch_cycles == 5e-6 and theirs.decode == "dark" and theirs.warmup_steps == 500
+    assert (
+        not theirs.unbiased
+        and theirs.flip_shift
+        and theirs.loss_factor == 1
+        and theirs.batch_size == 512
+        and theirs.boxes == "detected"
+    )
+    assert (
+        theirs.keypoint_cycles == theirs.patch_cycles == 5e-6
+        and theirs.decode == "dark"
+        and theirs.warmup_steps == 500
+    )
     assert get_recipe("ppt_s_coco", protocol="mmpose").anneal == ()
 
 
 def test_what_is_named_wins_and_the_rest_of_the_network_stays():
-    recipe = get_recipe("sd_dppt_nano", protocol="mmpose", batch_size=32, overrides={"cycles": 3, "attention_scale": "model"})
-    assert recipe.batch_size == 32 and recipe.overrides == {"cycles": 3, "attention_scale": "model"} and recipe.output == RECIPES["sd_dppt_nano"].output
-    assert get_recipe("sd_dppt_nano", protocol="mmpose").overrides == {"cycles": 2, "attention_scale": "head"}
-    with pytest.raises(DataError, match="no protocol 'mmdet'; there are tokenpose and mmpose"): get_recipe("ppt_nano", protocol="mmdet")
-    again = get_recipe("ppt_s_coco", protocol="mmpose").change(protocol="tokenpose")         # there and back
+    recipe = get_recipe(
+        "sd_dppt_nano", protocol="mmpose", batch_size=32,
+        overrides={"cycles": 3, "attention_scale": "model"},
+    )
+    assert (
+        recipe.batch_size == 32
+        and recipe.overrides == {"cycles": 3, "attention_scale": "model"}
+        and recipe.output == RECIPES["sd_dppt_nano"].output
+    )
+    assert get_recipe("sd_dppt_nano", protocol="mmpose").overrides == {
+        "cycles": 2,
+        "attention_scale": "head",
+    }
+    with pytest.raises(DataError, match="no protocol 'mmdet'; there are tokenpose and mmpose"):
+        get_recipe("ppt_nano", protocol="mmdet")
+    # there and back
+    again = get_recipe("ppt_s_coco", protocol="mmpose").change(protocol="tokenpose")
     assert again == get_recipe("ppt_s_coco", protocol="tokenpose")
 
 
-TOY = get_recipe("tokenpose_nano", image_size=(64, 48), overrides=dict(width=32, heads=2), epochs=1, batch_size=16, warmup_steps=2)
+TOY = get_recipe(
+    "tokenpose_nano", image_size=(64, 48), overrides=dict(width=32, heads=2), epochs=1,
+    batch_size=16, warmup_steps=2,
+)
 
 
 def test_rows_that_are_only_judged_are_not_trained(tmp_path, monkeypatch):
     names = ("tokenpose", "argmax", "one_look", "biased", "biased_unmoved")
     settings = dict(data="synthetic", base=TOY, seeds=(0,), device="cpu", people=32, out=tmp_path)
-    with pytest.raises(DataError, match="row 'argmax' judges the networks of row 'tokenpose'"): run_study("protocol", names=("argmax",), **settings)
+    with pytest.raises(DataError, match="row 'argmax' judges the networks of row 'tokenpose'"):
+        run_study("protocol", names=("argmax",), **settings)
     runs = {run["row"]: run for run in run_study("protocol", names=names, **settings)}
     assert sorted(runs) == sorted(names) and len(list(tmp_path.glob("*/model.safetensors"))) == 2
-    assert runs["argmax"]["conditions"]["decode"] == "argmax" and not runs["one_look"]["conditions"]["mirror"]
-    assert not runs["biased"]["conditions"]["unbiased"] and runs["biased"]["recipe"]["flip_shift"] and not runs["biased_unmoved"]["recipe"]["flip_shift"]
-    assert runs["argmax"]["hits"] != runs["tokenpose"]["hits"] or runs["argmax"]["score"] == runs["tokenpose"]["score"]
+    assert (
+        runs["argmax"]["conditions"]["decode"] == "argmax"
+        and not runs["one_look"]["conditions"]["mirror"]
+    )
+    assert (
+        not runs["biased"]["conditions"]["unbiased"]
+        and runs["biased"]["recipe"]["flip_shift"]
+        and not runs["biased_unmoved"]["recipe"]["flip_shift"]
+    )
+    assert (
+        runs["argmax"]["hits"] != runs["tokenpose"]["hits"]
+        or runs["argmax"]["score"] == runs["tokenpose"]["score"]
+    )
 
 
 def test_every_row_of_a_study_can_follow_a_protocol():
@@ -119,18 +189,39 @@ def test_every_row_of_a_study_can_follow_a_protocol():
             recipe = row_recipe(row, "tokenpose_nano", 0, 12, "t", "mmpose")
             assert not recipe.unbiased and recipe.overrides["attention_scale"] == "head"
             assert row.changes.get("overrides", {}).items() <= recipe.overrides.items()
-            assert recipe.anneal == (row.changes.get("anneal") or ())    # how slowly patches go is the row's own affair
-    assert row_recipe(find_rows("dppt", ["ppt"])[0], "tokenpose_nano", 0, protocol="tokenpose").anneal == ()    # as its row says
+            # how slowly patches go is the row's own affair
+            assert recipe.anneal == (row.changes.get("anneal") or ())
+    # as its row says
+    assert (
+        row_recipe(find_rows("dppt", ["ppt"])[0], "tokenpose_nano", 0, protocol="tokenpose").anneal
+        == ()
+    )
 
 
 def test_the_command_takes_a_protocol(tmp_path):
-    words = ["train", "tokenpose_nano", "--people", "16", "--epochs", "1", "--image-size", "64x48", "--overrides", '{"width": 32, "heads": 2}', "--device", "cpu"]
-    done = CliRunner().invoke(main, [*words, "--protocol", "mmpose", "--batch-size", "8", "--out", str(tmp_path / "run")])
+    words = [
+        "train", "tokenpose_nano", "--people", "16", "--epochs", "1", "--image-size", "64x48",
+        "--overrides", '{"width": 32, "heads": 2}', "--device", "cpu",
+    ]
+    done = CliRunner().invoke(
+        main, [*words, "--protocol", "mmpose", "--batch-size", "8", "--out", str(tmp_path / "run")]
+    )
     assert done.exit_code == 0, done.output
     recipe = json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]
-    assert recipe["unbiased"] is False and recipe["batch_size"] == 8 and recipe["overrides"]["attention_scale"] == "head"
-    judged = CliRunner().invoke(main, ["eval", str(tmp_path / "run"), "--people", "8", "--no-flip-shift", "--device", "cpu"])
+    assert (
+        recipe["unbiased"] is False
+        and recipe["batch_size"] == 8
+        and recipe["overrides"]["attention_scale"] == "head"
+    )
+    judged = CliRunner().invoke(
+        main, ["eval", str(tmp_path / "run"), "--people", "8", "--no-flip-shift", "--device", "cpu"]
+    )
     assert judged.exit_code == 0, judged.output
     known = json.loads((tmp_path / "run" / "results.json").read_text())["conditions"]
     assert (known["flip_shift"], known["unbiased"], known["boxes"]) == (False, False, "annotated")
-    assert "there are tokenpose and mmpose" in CliRunner().invoke(main, [*words, "--protocol", "mmdet", "--out", str(tmp_path / "x")]).output
+    assert (
+        "there are tokenpose and mmpose"
+        in CliRunner()
+        .invoke(main, [*words, "--protocol", "mmdet", "--out", str(tmp_path / "x")])
+        .output
+    )

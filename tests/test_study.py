@@ -10,13 +10,18 @@ from click.testing import CliRunner
 from dppt_nb.cli import main
 from dppt_nb.keypoints import DataError
 from dppt_nb.metrics import mean_rate
-from dppt_nb.study import (CLAIMS, STUDIES, collect, combine, difference, find_rows, format_claims, format_study, mean_hits, pack_bits, row_recipe,
-                           row_score, run_study, show_study, unpack_bits, verdict)
+from dppt_nb.study import (
+    CLAIMS, STUDIES, collect, combine, difference, find_rows, format_claims, format_study,
+    mean_hits, pack_bits, row_recipe, row_score, run_study, show_study, unpack_bits, verdict,
+)
 from dppt_nb.tokenpose import create_model
 from dppt_nb.train import train_recipe
 from dppt_nb.training import get_recipe
 
-TOY = get_recipe("tokenpose_nano", image_size=(64, 48), overrides=dict(width=32, heads=2), epochs=2, batch_size=16, warmup_steps=2)
+TOY = get_recipe(
+    "tokenpose_nano", image_size=(64, 48), overrides=dict(width=32, heads=2), epochs=2,
+    batch_size=16, warmup_steps=2,
+)
 
 
 def made_up(scores, rows=("a", "b"), people=200, joints=6, seed=0):
@@ -26,8 +31,13 @@ def made_up(scores, rows=("a", "b"), people=200, joints=6, seed=0):
         for s, rate in enumerate(rates):
             hits = rng.random((people, joints)) < rate
             counts = np.ones_like(hits)
-            runs.append(dict(row=row, seed=s, score=float(mean_rate(hits.sum(0), counts.sum(0))), hits=pack_bits(hits), counts=pack_bits(counts),
-                             shape=list(hits.shape), macs=10 ** 8))
+            runs.append(
+                dict(
+                    row=row, seed=s, score=float(mean_rate(hits.sum(0), counts.sum(0))),
+                    hits=pack_bits(hits), counts=pack_bits(counts), shape=list(hits.shape),
+                    macs=10**8,
+                )
+            )
     return runs
 
 
@@ -39,18 +49,28 @@ def test_marks_survive_packing(shape):
 
 def test_a_study_is_stopped_and_goes_on_as_if_nothing_had_been(tmp_path):
     train_recipe(TOY, out=tmp_path / "teacher", device="cpu", bars=False, people=32)
-    settings = dict(data="synthetic", base=TOY, seeds=(0, 1), device="cpu", people=32, teacher=tmp_path / "teacher", names=("ppt", "dppt"))
+    settings = dict(
+        data="synthetic", base=TOY, seeds=(0, 1), device="cpu", people=32,
+        teacher=tmp_path / "teacher", names=("ppt", "dppt"),
+    )
     whole = run_study("dppt", out=tmp_path / "whole", **settings)
     run_study("dppt", out=tmp_path / "parts", **{**settings, "seeds": (1,), "names": ("dppt",)})
     parts = run_study("dppt", out=tmp_path / "parts", **settings)
     key = lambda run: (run["row"], run["seed"])
     for one, two in zip(sorted(whole, key=key), sorted(parts, key=key)):
         assert key(one) == key(two) and one["hits"] == two["hits"] and one["score"] == two["score"]
-    assert len(whole) == 4 and json.loads((tmp_path / "parts" / "runs.json").read_text()) == parts == collect(tmp_path / "parts")
+    assert len(whole) == 4 and json.loads(
+        (tmp_path / "parts" / "runs.json").read_text()
+    ) == parts == collect(tmp_path / "parts")
     judged = whole[0]
-    assert judged["conditions"]["split"] == "test" and judged["recipe"]["epochs"] == 2 and judged["train_seconds"] > 0
+    assert (
+        judged["conditions"]["split"] == "test"
+        and judged["recipe"]["epochs"] == 2
+        and judged["train_seconds"] > 0
+    )
     hits, counts = (unpack_bits(judged[k], judged["shape"]) for k in ("hits", "counts"))
-    assert abs(mean_rate(hits.sum(0), counts.sum(0)) - judged["score"]) < 1e-9    # the score follows from the marks alone
+    # the score follows from the marks alone
+    assert abs(mean_rate(hits.sum(0), counts.sum(0)) - judged["score"]) < 1e-9
 
 
 def test_equal_rows_are_not_told_apart_and_different_ones_are():
@@ -68,7 +88,11 @@ def test_luck_of_the_seeds_widens_the_interval():
 
 
 def test_only_shared_seeds_are_compared():
-    runs = [run for run in made_up([(.6, .6, .9), (.5, .5, .5)]) if (run["row"], run["seed"]) != ("b", 2)]
+    runs = [
+        run
+        for run in made_up([(0.6, 0.6, 0.9), (0.5, 0.5, 0.5)])
+        if (run["row"], run["seed"]) != ("b", 2)
+    ]
     assert difference(runs, "a", "b")["seeds"] == 2 and difference(runs, "a", "b")["mean"] < 15
 
 
@@ -78,7 +102,10 @@ def test_one_seed_has_no_interval_and_says_so():
     table = format_study(runs, [row for row in find_rows("dppt")])
     assert table.count("not run") == len(STUDIES["dppt"])
     both = combine([50.0, 52.0, 54.0], (-1, 1))
-    assert both["mean"] == 52 and abs(both["interval"][1] - 52 - math.hypot(4.3027 * 2 / math.sqrt(3), 1)) < 1e-3
+    assert (
+        both["mean"] == 52
+        and abs(both["interval"][1] - 52 - math.hypot(4.3027 * 2 / math.sqrt(3), 1)) < 1e-3
+    )
 
 
 def test_mean_hits_average_over_seeds():
@@ -89,13 +116,27 @@ def test_mean_hits_average_over_seeds():
 def test_rows_and_teachers_are_named_or_refused():
     with pytest.raises(DataError, match="no study 'dpt'"): find_rows("dpt")
     with pytest.raises(DataError, match="no row 'pptt'"): find_rows("dppt", ["pptt"])
-    with pytest.raises(DataError, match="--teacher"): row_recipe(find_rows("dppt", ["dppt"])[0], "tokenpose_nano", 0)
-    recipes = [row_recipe(row, "tokenpose_nano", 1, 12, "t") for study, rows in STUDIES.items() if study != "protocol" for row in rows]
+    with pytest.raises(DataError, match="--teacher"):
+        row_recipe(find_rows("dppt", ["dppt"])[0], "tokenpose_nano", 0)
+    recipes = [
+        row_recipe(row, "tokenpose_nano", 1, 12, "t")
+        for study, rows in STUDIES.items()
+        if study != "protocol"
+        for row in rows
+    ]
     for rows in STUDIES.values():    # no two rows of a study are the same run
-        assert len({(row.of, json.dumps(row_recipe(row, "tokenpose_nano", 1, 12, "t").to_dict())) for row in rows}) == len(rows)
-    shared = {row.name: row.changes for rows in STUDIES.values() for row in rows}    # and a name means one thing in all of them
+        assert len(
+            {
+                (row.of, json.dumps(row_recipe(row, "tokenpose_nano", 1, 12, "t").to_dict()))
+                for row in rows
+            }
+        ) == len(rows)
+    # and a name means one thing in all of them
+    shared = {row.name: row.changes for rows in STUDIES.values() for row in rows}
     assert all(shared[row.name] == row.changes for rows in STUDIES.values() for row in rows)
-    assert {(r.seed, r.epochs, r.batch_size, r.augmentation) for r in recipes} == {(1, 12, 64, recipes[0].augmentation)}
+    assert {(r.seed, r.epochs, r.batch_size, r.augmentation) for r in recipes} == {
+        (1, 12, 64, recipes[0].augmentation)
+    }
 
 
 @pytest.mark.parametrize("base", ["tokenpose_s_v1_coco", "tokenpose_b_mpii", "tokenpose_l_d6_coco"])
@@ -106,46 +147,79 @@ def test_every_row_is_there_at_the_papers_sizes(base):
             recipe = row_recipe(row, base, 0, 12, "t")
             key = recipe.model, str(recipe.overrides)
             if key not in built:
-                with torch.device("meta"): built[key] = create_model(recipe.model, 14, recipe.image_size, **recipe.overrides)
+                with torch.device("meta"):
+                    built[key] = create_model(
+                        recipe.model, 14, recipe.image_size, **recipe.overrides
+                    )
             model = built[key]
             pruned = row.changes.get("model", "").startswith(("ppt", "dppt"))
-            assert bool(model.config.prune_at) == pruned and (recipe.sigma, recipe.batch_size if row.name != "large_batch" else 128) == (own.sigma, 128)
-            assert model.config.cycles == (row.changes.get("overrides", {}).get("cycles") or (2 if row.changes.get("model") == "sdpose_nano" else 1))
-            assert not row.changes.get("features") or recipe.features == 5e-4    # beside a squared error
+            assert bool(model.config.prune_at) == pruned and (
+                recipe.sigma,
+                recipe.batch_size if row.name != "large_batch" else 128,
+            ) == (own.sigma, 128)
+            assert model.config.cycles == (
+                row.changes.get("overrides", {}).get("cycles")
+                or (2 if row.changes.get("model") == "sdpose_nano" else 1)
+            )
+            # beside a squared error
+            assert not row.changes.get("features") or recipe.features == 5e-4
             assert recipe.one_way == row.changes.get("one_way", False)
     with torch.device("meta"): whole = create_model(own.model, 14, own.image_size)
     assert model.config.attention_scale == whole.config.attention_scale
 
 
 def test_a_study_runs_with_the_papers_head(tmp_path):
-    base = get_recipe("tokenpose_s_v1_coco", image_size=(64, 48), epochs=1, batch_size=16, milestones=(), kernel=5, sigma=1.0)
+    base = get_recipe(
+        "tokenpose_s_v1_coco", image_size=(64, 48), epochs=1, batch_size=16, milestones=(),
+        kernel=5, sigma=1.0,
+    )
     train_recipe(base, out=tmp_path / "teacher", device="cpu", bars=False, people=16)
-    runs = run_study("sdpose", data="synthetic", base=base, seeds=(0,), device="cpu", people=16, teacher=tmp_path / "teacher",
-                     names=("sdpose", "sd_dppt"), out=tmp_path / "study")
-    assert [run["recipe"]["model"] for run in sorted(runs, key=lambda run: run["row"])] == ["ppt_s", "tokenpose_s_v1"]
+    runs = run_study(
+        "sdpose", data="synthetic", base=base, seeds=(0,), device="cpu", people=16,
+        teacher=tmp_path / "teacher", names=("sdpose", "sd_dppt"), out=tmp_path / "study",
+    )
+    assert [run["recipe"]["model"] for run in sorted(runs, key=lambda run: run["row"])] == [
+        "ppt_s",
+        "tokenpose_s_v1",
+    ]
 
 
 def test_weights_go_with_the_loss_and_steps_with_the_epochs():
     sdpose, dppt = (find_rows("sdpose", [name])[0] for name in ("sdpose", "dppt"))
     at = lambda row, base, **more: row_recipe(row, base, 0, teacher="t", **more)
-    assert at(sdpose, "tokenpose_s_v1_coco").keypoint_cycles == 2.5e-6 and at(sdpose, "tokenpose_s_v1_coco", protocol="mmpose").keypoint_cycles == 5e-6
+    assert (
+        at(sdpose, "tokenpose_s_v1_coco").keypoint_cycles == 2.5e-6
+        and at(sdpose, "tokenpose_s_v1_coco", protocol="mmpose").keypoint_cycles == 5e-6
+    )
     assert at(dppt, get_recipe("tokenpose_nano", overrides={"head": "mlp"})).features == 5e-4
     assert at(dppt, get_recipe("tokenpose_s_v1_coco", loss="cross_entropy")).features == 1.0
-    assert at(sdpose, "tokenpose_s_v1_coco", epochs=30).milestones == (20, 26) and at(sdpose, "tokenpose_nano", epochs=12).milestones == (200, 260)
+    assert at(sdpose, "tokenpose_s_v1_coco", epochs=30).milestones == (20, 26) and at(
+        sdpose, "tokenpose_nano", epochs=12
+    ).milestones == (200, 260)
     both = get_recipe("tokenpose_s_v1_coco", protocol="tokenpose")
     assert at(sdpose, both, protocol="mmpose").overrides["attention_scale"] == "head"
 
 
 def test_another_study_in_the_same_folder_is_refused(tmp_path):
-    settings = dict(data="synthetic", base=TOY, seeds=(0,), device="cpu", people=16, names=("tokenpose", "argmax"), out=tmp_path)
+    settings = dict(
+        data="synthetic", base=TOY, seeds=(0,), device="cpu", people=16,
+        names=("tokenpose", "argmax"), out=tmp_path,
+    )
     assert run_study("protocol", **settings) == run_study("protocol", **settings)
-    with pytest.raises(DataError, match="holds a run with epochs = 2, not 3; name another --out"): run_study("protocol", epochs=3, **settings)
-    with pytest.raises(DataError, match="holds a run with overrides = .*attention_scale"): run_study("protocol", protocol="mmpose", **settings)
-    with pytest.raises(DataError, match="holds a run with split = 'test', not 'val'"): run_study("protocol", split="val", **settings)
+    with pytest.raises(DataError, match="holds a run with epochs = 2, not 3; name another --out"):
+        run_study("protocol", epochs=3, **settings)
+    with pytest.raises(DataError, match="holds a run with overrides = .*attention_scale"):
+        run_study("protocol", protocol="mmpose", **settings)
+    with pytest.raises(DataError, match="holds a run with split = 'test', not 'val'"):
+        run_study("protocol", split="val", **settings)
 
 
 def test_a_teacher_that_is_missing_is_missed_before_anything_is_trained(tmp_path):
-    with pytest.raises(DataError, match="--teacher"): run_study("sdpose", data="synthetic", base=TOY, seeds=(0,), names=("tokenpose", "dppt"), out=tmp_path)
+    with pytest.raises(DataError, match="--teacher"):
+        run_study(
+            "sdpose", data="synthetic", base=TOY, seeds=(0,), names=("tokenpose", "dppt"),
+            out=tmp_path,
+        )
     assert not list(tmp_path.glob("*-seed0"))
 
 
@@ -154,7 +228,13 @@ def test_what_the_base_overrides_stays():
     assert recipe.overrides == {"width": 32, "heads": 2, "cycles": 2}
 
 
-@pytest.mark.parametrize("interval, words", [((.1, 2.), "holds"), ((-2., -.1), "does not hold"), ((-1., 1.), "cannot be told"), ((math.nan, math.nan), "cannot be told")])
+@pytest.mark.parametrize(
+    "interval, words",
+    [
+        ((0.1, 2.0), "holds"), ((-2.0, -0.1), "does not hold"), ((-1.0, 1.0), "cannot be told"),
+        ((math.nan, math.nan), "cannot be told"),
+    ],
+)
 def test_verdicts(interval, words):
     assert verdict(dict(interval=interval)).startswith(words) and verdict(None) == "not run"
 
@@ -163,13 +243,20 @@ def test_claims_are_about_rows_that_exist_and_have_a_source():
     rows = {row.name for rows in STUDIES.values() for row in rows}
     for claim in CLAIMS: assert {claim.row, claim.other} <= rows and claim.source
     table = format_claims(made_up([(.7, .7, .7), (.5, .5, .5)], rows=("dppt", "ppt"))).splitlines()
-    assert len(table) == len(CLAIMS) + 1 and sum("not run" in line for line in table) == len(CLAIMS) - 1 and any(" holds " in line for line in table)
+    assert (
+        len(table) == len(CLAIMS) + 1
+        and sum("not run" in line for line in table) == len(CLAIMS) - 1
+        and any(" holds " in line for line in table)
+    )
 
 
 def test_the_figure_shows_every_row_that_was_run():
     rows = find_rows("dppt", ["tokenpose", "ppt", "output"])
     ax = show_study(made_up([(.6, .6), (.5, .5)], rows=("tokenpose", "ppt")), rows)
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == [rows[0].words, rows[1].words]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        rows[0].words,
+        rows[1].words,
+    ]
 
 
 def test_command_refuses_with_a_sentence(tmp_path):

@@ -1,4 +1,5 @@
-"""PoseTransformer: the released networks number for number, and every row of the table put to work."""
+"""PoseTransformer: the released networks number for number, and every row of the table put to work.
+"""
 import copy
 import dataclasses
 import json
@@ -15,12 +16,18 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dppt_nb.heatmaps import decode_dark, encode_heatmaps
-from dppt_nb.tokenpose import (VARIANTS, Attention, PoseConfig, PoseTransformer, create_model, keep_top, list_models, load_backbone,
-                               load_released, macs, parameters_count, patch_scores, read_checkpoint, take_patches)
+from dppt_nb.tokenpose import (
+    VARIANTS, Attention, PoseConfig, PoseTransformer, create_model, keep_top, list_models,
+    load_backbone, load_released, macs, parameters_count, patch_scores, read_checkpoint,
+    take_patches,
+)
 from dppt_nb.tokens import Bottleneck, HRModule, HRNet, conv_step
 
-COUNTS = {"tokenpose_s_v1": (6_620_736, 2.726), "tokenpose_b": (13_465_216, 6.276), "tokenpose_l_d24": (27_482_400, 12.193),
-          "ppt_s": (6_620_736, 2.186), "sdpose_t": (4_398_528, 3.544), "sdpose_s_v2": (6_227_520, 13.821)}   # every cycle counted
+COUNTS = {
+    "tokenpose_s_v1": (6_620_736, 2.726), "tokenpose_b": (13_465_216, 6.276),
+    "tokenpose_l_d24": (27_482_400, 12.193), "ppt_s": (6_620_736, 2.186),
+    "sdpose_t": (4_398_528, 3.544), "sdpose_s_v2": (6_227_520, 13.821),
+}  # every cycle counted
 
 
 def drawn_value(name, shape):
@@ -35,16 +42,22 @@ def drawn_value(name, shape):
 def drawn_checkpoint(folder, name):
     keys = json.loads((folder / f"{name}.keys.json").read_text())
     fixed = ("pos_embedding", "num_batches_tracked")
-    return {key: torch.from_numpy(drawn_value(key, shape)) for key, shape in keys.items() if not key.endswith(fixed)}
+    return {
+        key: torch.from_numpy(drawn_value(key, shape))
+        for key, shape in keys.items()
+        if not key.endswith(fixed)
+    }
 
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_released_networks_number_for_number(shared, name):
     folder = shared / "reference"
     model = load_released(create_model(name), drawn_checkpoint(folder, name)).eval()
-    images = torch.from_numpy(np.random.default_rng(7).standard_normal((2, 3, 256, 192)).astype(np.float32))
+    images = torch.from_numpy(
+        np.random.default_rng(7).standard_normal((2, 3, 256, 192)).astype(np.float32)
+    )
     stored = np.load(folder / f"{name}.npz")
-    wanted = [torch.from_numpy(stored[key]) for key in sorted(stored.files)]                 # one for each cycle
+    wanted = [torch.from_numpy(stored[key]) for key in sorted(stored.files)]  # one for each cycle
     with torch.no_grad(): answer, traced = model(images), model.trace(images).heatmaps
     assert len(traced) == len(wanted) == model.config.cycles
     for one, other in zip(traced, wanted): assert (one - other).abs().max() < 1e-4
@@ -60,33 +73,60 @@ def test_counts_equal_the_released_networks(name):
     assert round(macs(model, model.config.cycles).total / 1e9, 3) == billions
 
 
-@pytest.mark.parametrize("name, keypoints, size, parameters, linear, total", [   # counted on the released code at MPII's and the large size
-    ("tokenpose_t", 17, (256, 192), 5.82, 1.26, 1.60), ("tokenpose_s_v2", 17, (256, 192), 6.23, 4.65, 7.49),
-    ("tokenpose_l_d6", 17, (256, 192), 20.82, 9.69, 9.87), ("tokenpose_s_v1", 16, (256, 256), 7.76, 2.78, 3.12),
-    ("tokenpose_b", 16, (256, 256), 14.43, 7.51, 7.85), ("tokenpose_l_d6", 16, (256, 256), 21.44, 12.72, 12.89),
-    ("tokenpose_l_d24", 17, (384, 288), 29.81, 23.15, 24.01), ("ppt_b", 17, (256, 192), 13.47, 5.54, 5.74),
-    ("ppt_l_d6", 17, (256, 192), 20.30, 9.61, 9.76), ("ppt_s", 16, (256, 256), 7.76, 2.39, 2.58),
-    ("ppt_b", 16, (256, 256), 14.43, 7.12, 7.31), ("ppt_l_d6", 16, (256, 256), 21.28, 12.65, 12.79)])
+# counted on the released code at MPII's and the large size
+@pytest.mark.parametrize(
+    "name, keypoints, size, parameters, linear, total",
+    [
+        ("tokenpose_t", 17, (256, 192), 5.82, 1.26, 1.60),
+        ("tokenpose_s_v2", 17, (256, 192), 6.23, 4.65, 7.49),
+        ("tokenpose_l_d6", 17, (256, 192), 20.82, 9.69, 9.87),
+        ("tokenpose_s_v1", 16, (256, 256), 7.76, 2.78, 3.12),
+        ("tokenpose_b", 16, (256, 256), 14.43, 7.51, 7.85),
+        ("tokenpose_l_d6", 16, (256, 256), 21.44, 12.72, 12.89),
+        ("tokenpose_l_d24", 17, (384, 288), 29.81, 23.15, 24.01),
+        ("ppt_b", 17, (256, 192), 13.47, 5.54, 5.74),
+        ("ppt_l_d6", 17, (256, 192), 20.30, 9.61, 9.76),
+        ("ppt_s", 16, (256, 256), 7.76, 2.39, 2.58),
+        ("ppt_b", 16, (256, 256), 14.43, 7.12, 7.31),
+        ("ppt_l_d6", 16, (256, 256), 21.28, 12.65, 12.79),
+    ],
+)
 def test_counts_of_other_sizes(name, keypoints, size, parameters, linear, total):
     with torch.device("meta"): model = create_model(name, keypoints, size)
     count = macs(model)
     assert round(parameters_count(model) / 1e6, 2) == parameters
-    assert abs(count.conv_linear / 1e9 - linear) <= 0.0051 and abs(count.total / 1e9 - total) <= 0.0051
+    assert (
+        abs(count.conv_linear / 1e9 - linear) <= 0.0051 and abs(count.total / 1e9 - total) <= 0.0051
+    )
 
 
-@pytest.mark.parametrize("ratio, linear, total", [   # counted on the released PPT-S
-    (1.0, 2.38, 2.73), (0.9, 2.24, 2.51), (0.8, 2.11, 2.33), (0.7, 1.99, 2.19), (0.6, 1.90, 2.06), (0.5, 1.81, 1.96)])
+@pytest.mark.parametrize(
+    "ratio, linear, total",
+    [  # counted on the released PPT-S
+        (1.0, 2.38, 2.73), (0.9, 2.24, 2.51), (0.8, 2.11, 2.33), (0.7, 1.99, 2.19),
+        (0.6, 1.90, 2.06), (0.5, 1.81, 1.96),
+    ],
+)
 def test_counts_fall_with_the_keep_ratio(ratio, linear, total):
-    with torch.device("meta"): model, annealed = create_model("ppt_s", keep_ratio=ratio), create_model("ppt_s")
+    with torch.device("meta"):
+        model, annealed = create_model("ppt_s", keep_ratio=ratio), create_model("ppt_s")
     annealed.keep_ratio = ratio
     count = macs(model)
-    assert abs(count.conv_linear / 1e9 - linear) <= 0.0051 and abs(count.total / 1e9 - total) <= 0.0051
+    assert (
+        abs(count.conv_linear / 1e9 - linear) <= 0.0051 and abs(count.total / 1e9 - total) <= 0.0051
+    )
     assert macs(annealed) == count
 
 
-@pytest.mark.parametrize("name, cycles, linear", [   # counted on the released code, which runs all cycles
-    ("sdpose_s_v1", 1, 2.38), ("sdpose_s_v1", 2, 3.61), ("sdpose_t", 1, 1.78), ("sdpose_t", 3, 3.03), ("sdpose_s_v2", 1, 4.65),
-    ("sdpose_s_v2", 2, 8.14), ("sdpose_b", 1, 5.13)])
+# counted on the released code, which runs all cycles
+@pytest.mark.parametrize(
+    "name, cycles, linear",
+    [
+        ("sdpose_s_v1", 1, 2.38), ("sdpose_s_v1", 2, 3.61), ("sdpose_t", 1, 1.78),
+        ("sdpose_t", 3, 3.03), ("sdpose_s_v2", 1, 4.65), ("sdpose_s_v2", 2, 8.14),
+        ("sdpose_b", 1, 5.13),
+    ],
+)
 def test_counts_of_cycles(name, cycles, linear):
     with torch.device("meta"): model = create_model(name)
     assert abs(macs(model, cycles).conv_linear / 1e9 - linear) <= 0.0051
@@ -99,7 +139,11 @@ def test_sdpose_b_has_the_narrow_first_stage():
 
 def test_sdpose_reg_has_the_published_size():
     with torch.device("meta"): model = create_model("sdpose_reg")
-    assert round(parameters_count(model) / 1e6, 1) == 5.4 and round(macs(model).conv_linear / 1e9, 1) == 2.4     # SDPose, Table 3
+    # SDPose, Table 3
+    assert (
+        round(parameters_count(model) / 1e6, 1) == 5.4
+        and round(macs(model).conv_linear / 1e9, 1) == 2.4
+    )
 
 
 @pytest.mark.parametrize("name, keypoints, size", [
@@ -110,11 +154,15 @@ def test_other_sizes_of_the_papers(name, keypoints, size):
     with torch.device("meta"), torch.no_grad():
         model = create_model(name, keypoints, size).eval()
         assert model(torch.empty(2, 3, *size)).shape == (2, keypoints, size[0] // 4, size[1] // 4)
-    wanted = {"tokenpose_s_v2": (32, 32), "sdpose_s_v2": (32, 32)}.get(name, (16, 16) if size == (256, 256) else (16, 18))
+    wanted = {"tokenpose_s_v2": (32, 32), "sdpose_s_v2": (32, 32)}.get(
+        name, (16, 16) if size == (256, 256) else (16, 18)
+    )
     assert model.config.grid == wanted
 
 
-@pytest.mark.parametrize("name, keypoints, size", [("tokenpose_l_d24", 17, (384, 288)), ("ppt_s", 16, (256, 256))])
+@pytest.mark.parametrize(
+    "name, keypoints, size", [("tokenpose_l_d24", 17, (384, 288)), ("ppt_s", 16, (256, 256))]
+)
 def test_large_pictures_and_mpii(name, keypoints, size):
     torch.manual_seed(0)
     model = create_model(name, keypoints, size, init="residual").eval()
@@ -127,14 +175,17 @@ def test_large_pictures_and_mpii(name, keypoints, size):
 SIZE, HEATMAP = (64, 48), (16, 12)    # small pictures: 4 x 3 patches, 8 x 6 where they are small
 
 
-@pytest.fixture(scope="module", params=[name for name in list_models() if not name.startswith("dppt")])    # whose rows are PPT's, see below
+@pytest.fixture(
+    scope="module", params=[name for name in list_models() if not name.startswith("dppt")]
+)  # whose rows are PPT's, see below
 def network(request):
     "Every row of the table, with start values that let attention differ from patch to patch."
     torch.manual_seed(0)
     return create_model(request.param, 5, SIZE, init="residual").eval()
 
 
-def images_for(model, batch=2): return torch.randn(batch, 3, *model.image_size, generator=torch.Generator().manual_seed(batch))
+def images_for(model, batch=2):
+    return torch.randn(batch, 3, *model.image_size, generator=torch.Generator().manual_seed(batch))
 
 
 @pytest.mark.parametrize("batch", [1, 5])
@@ -145,99 +196,151 @@ def test_fast_path_equals_traced_path(network, batch):
     assert answer.shape == (batch, 5, *HEATMAP) and answer.isfinite().all()
     assert (answer - trace.heatmaps[0]).abs().max() < 1e-4 * scale
     assert (network(images) - answer).abs().max() < 1e-4 * scale
-    assert all(torch.equal(network.head.heatmaps(raw), drawn) for raw, drawn in zip(trace.logits, trace.heatmaps))
+    assert all(
+        torch.equal(network.head.heatmaps(raw), drawn)
+        for raw, drawn in zip(trace.logits, trace.heatmaps)
+    )
     config, patches = network.config, math.prod(network.config.grid)
     assert len(trace.heatmaps) == config.cycles
     for cycle in range(config.cycles):
         for layer in range(config.depth):
-            assert trace.attention[cycle][layer].shape == (batch, config.heads, 5 + patches, 5 + patches)
+            assert trace.attention[cycle][layer].shape == (
+                batch, config.heads, 5 + patches, 5 + patches,
+            )
             assert torch.allclose(trace.attention[cycle][layer].sum(-1), torch.ones(()), atol=1e-5)
             assert trace.seen[cycle][layer].shape == (batch, patches)
-            if layer in config.prune_at and cycle == 0: patches = math.ceil(patches * config.keep_ratio)
+            if layer in config.prune_at and cycle == 0:
+                patches = math.ceil(patches * config.keep_ratio)
             assert trace.keypoint_tokens[cycle][layer].shape == (batch, 5, config.width)
             assert trace.patch_tokens[cycle][layer].shape == (batch, patches, config.width)
             assert trace.kept[cycle][layer].shape == (batch, patches)
 
 
-@pytest.mark.parametrize("name, overrides", [("ppt_s", {}), ("ppt_s", dict(head="dot")), ("sdpose_reg", {}), ("tokenpose_b", dict(head="dot")), ("tokenpose_t", {}),
-                                             ("ppt_nano", {})])
+@pytest.mark.parametrize(
+    "name, overrides",
+    [
+        ("ppt_s", {}), ("ppt_s", dict(head="dot")), ("sdpose_reg", {}),
+        ("tokenpose_b", dict(head="dot")), ("tokenpose_t", {}), ("ppt_nano", {}),
+    ],
+)
 def test_pieces_of_a_batch_give_the_same(name, overrides, monkeypatch):
-    "A CPU takes a few images at a time through the backbone; with gradients, traced and one by one the answer is the same."
+    """A CPU takes a few images at a time through the backbone; with gradients, traced and one by
+    one the answer is the same."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     model, pieces = random_network(name, (256, 192), **overrides), []
     images = images_for(model, 3)
     model.backbone.register_forward_hook(lambda module, given, made: pieces.append(len(given[0])))
-    with torch.no_grad(): answer, traced = model(images), model.trace(images, 1, look=()).heatmaps[0]
+    with torch.no_grad():
+        answer, traced = model(images), model.trace(images, 1, look=()).heatmaps[0]
     assert pieces == [2, 1, 3]
     with torch.inference_mode(): alone = torch.cat([model(image[None]) for image in images])
-    for other in (traced, alone, model(images)): assert torch.allclose(answer, other, rtol=1e-3, atol=1e-4 * answer.abs().max().item())
+    for other in (traced, alone, model(images)):
+        assert torch.allclose(answer, other, rtol=1e-3, atol=1e-4 * answer.abs().max().item())
 
 
 @pytest.mark.parametrize("cycles", [1, 2])
 def test_a_look_sees_what_the_full_trace_sees(network, cycles):
     images, depth = images_for(network), network.config.depth
     layers = (0, depth // 2, depth - 1)
-    with torch.no_grad(): whole, glance, blind = (network.trace(images, cycles, look) for look in (None, layers, ()))
+    with torch.no_grad():
+        whole, glance, blind = (network.trace(images, cycles, look) for look in (None, layers, ()))
     for field in ("heatmaps", "logits"):
         for trace in (glance, blind):
-            assert all(torch.allclose(one, other, atol=1e-4, rtol=1e-3) for one, other in zip(getattr(whole, field), getattr(trace, field)))
+            assert all(
+                torch.allclose(one, other, atol=1e-4, rtol=1e-3)
+                for one, other in zip(getattr(whole, field), getattr(trace, field))
+            )
     for cycle in range(cycles):
-        assert [rows is not None for rows in glance.attention[cycle]] == [layer in layers for layer in range(depth)]
+        assert [rows is not None for rows in glance.attention[cycle]] == [
+            layer in layers for layer in range(depth)
+        ]
         assert blind.attention[cycle] == [None] * depth
-        for layer in layers: assert torch.allclose(glance.attention[cycle][layer], whole.attention[cycle][layer][:, :, :5], atol=1e-5)
+        for layer in layers:
+            assert torch.allclose(
+                glance.attention[cycle][layer], whole.attention[cycle][layer][:, :, :5], atol=1e-5
+            )
         for layer in range(depth):
-            assert torch.equal(glance.seen[cycle][layer], whole.seen[cycle][layer]) and torch.equal(blind.kept[cycle][layer], whole.kept[cycle][layer])
-            assert torch.allclose(glance.patch_tokens[cycle][layer], whole.patch_tokens[cycle][layer], atol=1e-4, rtol=1e-3)
+            assert torch.equal(glance.seen[cycle][layer], whole.seen[cycle][layer]) and torch.equal(
+                blind.kept[cycle][layer], whole.kept[cycle][layer]
+            )
+            assert torch.allclose(
+                glance.patch_tokens[cycle][layer], whole.patch_tokens[cycle][layer], atol=1e-4,
+                rtol=1e-3,
+            )
 
 
 def test_a_trace_that_cannot_be_made_is_refused(network):
     for look in ((network.config.depth,), (0, -1)):
-        with pytest.raises(ValueError, match="look names layer"): network.trace(images_for(network), look=look)
-    with pytest.raises(ValueError, match="cycles is 0"): network.trace(images_for(network), cycles=0)
+        with pytest.raises(ValueError, match="look names layer"):
+            network.trace(images_for(network), look=look)
+    with pytest.raises(ValueError, match="cycles is 0"):
+        network.trace(images_for(network), cycles=0)
 
 
 def test_one_person_does_not_depend_on_the_others(network):
     images = images_for(network, 5)
-    with torch.no_grad(): assert torch.allclose(network(images)[2:3], network(images[2:3]), atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        assert torch.allclose(network(images)[2:3], network(images[2:3]), atol=1e-4, rtol=1e-4)
 
 
 def test_every_parameter_learns(network):
     model = copy.deepcopy(network).train()
     trace = model.trace(images_for(model), look=(1,))
-    (sum(raw.square().mean() for raw in trace.logits) + trace.attention[0][1].square().sum()).backward()
+    (
+        sum(raw.square().mean() for raw in trace.logits) + trace.attention[0][1].square().sum()
+    ).backward()
     gradients = {name: p.grad for name, p in model.named_parameters()}
-    assert not [name for name, gradient in gradients.items() if gradient is None or not gradient.isfinite().all()]
+    assert not [
+        name
+        for name, gradient in gradients.items()
+        if gradient is None or not gradient.isfinite().all()
+    ]
     first = next(model.backbone.parameters(), model.tokens.embed.weight)
     assert first.grad.any() and gradients["tokens.keypoint_tokens"].any()
 
 
 def test_saved_and_found_again(network, tmp_path, monkeypatch):
-    "A folder, without a connection: the same configuration, the same numbers, and nobody's random draws disturbed."
+    """A folder, without a connection: the same configuration, the same numbers, and nobody's random
+    draws disturbed."""
     def no_network(*_, **__): raise AssertionError("a folder needs no connection")
     for name in ("connect", "connect_ex"): monkeypatch.setattr(socket.socket, name, no_network)
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
     network.save_pretrained(tmp_path)
-    torch.manual_seed(3); wanted = torch.rand(2)
-    torch.manual_seed(3); restored = PoseTransformer.from_pretrained(tmp_path)
+    torch.manual_seed(3)
+    wanted = torch.rand(2)
+    torch.manual_seed(3)
+    restored = PoseTransformer.from_pretrained(tmp_path)
     assert torch.equal(torch.rand(2), wanted)
-    assert restored.config == network.config and not restored.training and isinstance(restored, PyTorchModelHubMixin)
+    assert (
+        restored.config == network.config
+        and not restored.training
+        and isinstance(restored, PyTorchModelHubMixin)
+    )
     images = images_for(network)
     with torch.no_grad(): assert torch.equal(restored(images), network(images))
-    assert {file.name for file in tmp_path.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "config.json", "model.safetensors", "README.md",
+    }
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(network, dtype):
     images, half = images_for(network, 1), copy.deepcopy(network).to(dtype)
     with torch.no_grad():
-        full, answer, traced = network(images), half(images.to(dtype)).float(), half.trace(images.to(dtype)).heatmaps[0].float()
-    assert (answer - full).abs().max() < 0.15 * full.abs().max() and (traced - full).abs().max() < 0.15 * full.abs().max()
+        full, answer, traced = (
+            network(images), half(images.to(dtype)).float(),
+            half.trace(images.to(dtype)).heatmaps[0].float(),
+        )
+    assert (answer - full).abs().max() < 0.15 * full.abs().max() and (
+        traced - full
+    ).abs().max() < 0.15 * full.abs().max()
 
 
 def test_autocast_keeps_attention_rows_whole(network):
     images = images_for(network)
     with torch.no_grad(): full = network(images)
-    with torch.autocast("cpu", torch.bfloat16), torch.no_grad(): trace, answer = network.trace(images), network(images)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        trace, answer = network.trace(images), network(images)
     assert trace.attention[0][0].dtype == torch.float32
     assert torch.allclose(trace.attention[0][0].sum(-1), torch.ones(()), atol=1e-5)
     assert (answer.float() - full).abs().max() < 0.15 * full.abs().max()
@@ -246,24 +349,39 @@ def test_autocast_keeps_attention_rows_whole(network):
 @pytest.mark.parametrize("shape", [(1, 1, *SIZE), (1, 3, 48, 64), (1, 3, 256, 192), (3, *SIZE)])
 def test_wrong_images_are_refused(network, shape):
     for run in (network, network.trace):
-        with pytest.raises(ValueError, match=r"takes images \(batch, 3, 64, 48\), not") as error: run(torch.zeros(shape))
+        with pytest.raises(ValueError, match=r"takes images \(batch, 3, 64, 48\), not") as error:
+            run(torch.zeros(shape))
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name, overrides", [    # a row of each family; a few layers show what twelve would
-    ("tokenpose_t", dict(depth=2)), ("tokenpose_l_d6", dict(depth=3)), ("tokenpose_nano", dict(depth=2)),
-    ("ppt_s", dict(depth=3, prune_at=(0, 2))), ("ppt_nano", {}), ("sdpose_reg", dict(depth=2))])
+# a row of each family; a few layers show what twelve would
+@pytest.mark.parametrize(
+    "name, overrides",
+    [
+        ("tokenpose_t", dict(depth=2)), ("tokenpose_l_d6", dict(depth=3)),
+        ("tokenpose_nano", dict(depth=2)), ("ppt_s", dict(depth=3, prune_at=(0, 2))),
+        ("ppt_nano", {}), ("sdpose_reg", dict(depth=2)),
+    ],
+)
 def test_compiled_and_exported_networks_give_the_same(name, overrides):
-    "Without a break in the graph, pruning included: token counts are fixed by the keep ratio. The batch stays free."
+    """Without a break in the graph, pruning included: token counts are fixed by the keep ratio. The
+    batch stays free."""
     model = random_network(name, SIZE, **overrides)
     images, dim = images_for(model), torch.export.Dim("batch", min=1, max=64)
     torch._dynamo.reset()
     with torch.no_grad():
         wanted = model(images)
-        assert torch.allclose(torch.compile(model, backend="eager", fullgraph=True)(images), wanted, atol=1e-5)
-        exported = torch.export.export(model, (images,), dynamic_shapes=({0: dim},), strict=False).module()
+        assert torch.allclose(
+            torch.compile(model, backend="eager", fullgraph=True)(images), wanted, atol=1e-5
+        )
+        exported = torch.export.export(
+            model, (images,), dynamic_shapes=({0: dim},), strict=False
+        ).module()
         assert torch.allclose(exported(images), wanted, atol=1e-5)
-        for batch in (1, 5): assert torch.allclose(exported(images_for(model, batch)), model(images_for(model, batch)), atol=1e-5)
+        for batch in (1, 5):
+            assert torch.allclose(
+                exported(images_for(model, batch)), model(images_for(model, batch)), atol=1e-5
+            )
 
 
 def test_a_compiled_trace_teaches_as_the_plain_one():
@@ -273,9 +391,13 @@ def test_a_compiled_trace_teaches_as_the_plain_one():
     for trace in (model.trace, torch.compile(model.trace, backend="aot_eager", fullgraph=True)):
         model.zero_grad()
         seen = trace(images, None, (0, 2))
-        (sum(raw.square().mean() for raw in seen.logits) + seen.attention[0][2].square().sum()).backward()
+        (
+            sum(raw.square().mean() for raw in seen.logits) + seen.attention[0][2].square().sum()
+        ).backward()
         gradients.append(model.tokens.embed.weight.grad.clone())
-    assert gradients[0].any() and torch.allclose(*gradients, atol=1e-5 * gradients[0].abs().max().item())
+    assert gradients[0].any() and torch.allclose(
+        *gradients, atol=1e-5 * gradients[0].abs().max().item()
+    )
 
 
 def random_network(name, size=(128, 96), **overrides):
@@ -312,15 +434,21 @@ def test_trace_equals_forward_where_patches_leave(cycles):
         images = images_for(model, 5)
         with torch.no_grad(): answer, trace = model(images), model.trace(images)
         assert (answer - trace.heatmaps[0]).abs().max() < 1e-4 * answer.abs().max(), name
-        assert len({tuple(row.tolist()) for row in trace.kept[0][-1]}) > 1, f"{name} keeps the same patches for everybody"
+        assert len({tuple(row.tolist()) for row in trace.kept[0][-1]}) > 1, (
+            f"{name} keeps the same patches for everybody"
+        )
 
 
 def test_survivors_by_hand():
-    "The indices are composed, scores are those of the layer, and every survivor carries its own code."
+    """The indices are composed, scores are those of the layer, and every survivor carries its own
+    code."""
     model = random_network("ppt_nano")
     encoder, images = model.encoder, images_for(model)
     with torch.no_grad():
-        trace, x, code = model.trace(images), model.tokens(model.backbone(images)[-1]), model.tokens.code.expand(2, -1, -1)
+        trace, x, code = (
+            model.trace(images), model.tokens(model.backbone(images)[-1]),
+            model.tokens.code.expand(2, -1, -1),
+        )
         kept = [list(range(48)), list(range(48))]
         for i, block in enumerate(encoder.blocks):
             if i: x = x + code
@@ -350,11 +478,12 @@ def test_later_cycles_run_on_the_survivors():
 
 def test_no_code_at_the_start_of_a_later_cycle():
     model = random_network("sdpose_nano")
-    for block in model.encoder.blocks: block.attend, block.think = (lambda x, rows=0: (x, x[:, None])), lambda x: x
+    for block in model.encoder.blocks:
+        block.attend, block.think = (lambda x, rows=0: (x, x[:, None])), lambda x: x
     with torch.no_grad():
         images = images_for(model)
         x, trace = model.tokens(model.backbone(images)[-1]), model.trace(images)
-    for cycle, times in enumerate((3, 6)):                       # 4 layers, the first of each cycle gets none
+    for cycle, times in enumerate((3, 6)):  # 4 layers, the first of each cycle gets none
         wanted = x + times * model.tokens.code
         assert torch.allclose(trace.patch_tokens[cycle][-1], wanted[:, 5:], atol=1e-4)
 
@@ -370,7 +499,8 @@ def test_choice_of_patches():
         assert row[best].min() >= row[left_out].max()
     x = torch.randn(3, 25, 2)
     assert torch.equal(take_patches(x, kept, 5)[1], torch.cat((x[1, :5], x[1, 5 + kept[1]])))
-    assert torch.equal(take_patches(x[:1], kept, 5)[2, 5:], x[0, 5 + kept[2]])      # one position code for all
+    # one position code for all
+    assert torch.equal(take_patches(x[:1], kept, 5)[2, 5:], x[0, 5 + kept[2]])
 
 
 @pytest.mark.parametrize("ratio", [0, -0.5, 1.5])
@@ -390,13 +520,19 @@ def test_gradients_pass_pruned_networks():
             model.zero_grad()
             answer.square().mean().backward()
             gradients.append(model.tokens.embed.weight.grad.clone())
-        assert torch.allclose(*gradients, rtol=1e-3, atol=1e-3 * gradients[0].abs().max()) and gradients[0].any()
+        assert (
+            torch.allclose(*gradients, rtol=1e-3, atol=1e-3 * gradients[0].abs().max())
+            and gradients[0].any()
+        )
 
 
 def test_silent_patches_of_the_dot_head():
     "A dropped patch is a zero on the coarse map, wherever it stood."
     head = create_model("ppt_nano", 5, (128, 96)).head.eval()
-    tokens, maps = torch.randn(2, 3, 128), [torch.zeros(2, 32, 32, 24), torch.zeros(2, 64, 16, 12), torch.randn(2, 128, 8, 6)]
+    tokens, maps = (
+        torch.randn(2, 3, 128),
+        [torch.zeros(2, 32, 32, 24), torch.zeros(2, 64, 16, 12), torch.randn(2, 128, 8, 6)],
+    )
     kept, seen = torch.tensor([[0, 7, 47], [3, 4, 40]]), []
     hook = head.from_patches.register_forward_hook(lambda module, args, out: seen.append(out))
     with torch.no_grad(): sparse = head.pixels(tokens, maps, kept)
@@ -432,14 +568,20 @@ def test_dot_head_for_every_backbone_that_has_maps():
 def test_ideal_answer_of_the_dot_head_looks_like_its_target():
     for sigma in (1.0, 2.0):
         model = create_model("tokenpose_nano", 3, (128, 96), head_sigma=sigma)
-        targets, _ = encode_heatmaps(torch.tensor([[[11.0, 15.0], [7.3, 20.2], [12.5, 9.9]]]), torch.ones(1, 3), (32, 24), sigma)
+        targets, _ = encode_heatmaps(
+            torch.tensor([[[11.0, 15.0], [7.3, 20.2], [12.5, 9.9]]]), torch.ones(1, 3), (32, 24),
+            sigma,
+        )
         answer = model.head.heatmaps((targets + 1e-20).log())
         assert (answer - targets).abs().max() < 0.01
         assert abs(answer[0, 0].max().item() - 1) < 0.01
 
 
 def test_pyramid_depth_is_a_setting():
-    counts = [parameters_count(create_model("tokenpose_nano", 14, (128, 96), pyramid_blocks=blocks)) for blocks in (1, 2, 3)]
+    counts = [
+        parameters_count(create_model("tokenpose_nano", 14, (128, 96), pyramid_blocks=blocks))
+        for blocks in (1, 2, 3)
+    ]
     assert counts[0] < counts[1] < counts[2] and counts[1] - counts[0] == counts[2] - counts[1]
 
 
@@ -470,23 +612,45 @@ def test_same_seed_same_network():
     assert all(torch.equal(a, b) for a, b in zip(*(m.state_dict().values() for m in models)))
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (dict(name="tokenpose_nanno"), "there is no model 'tokenpose_nanno'; nearest names: tokenpose_nano"),
-    (dict(name="tokenpose_nano", dept=3), "no setting 'dept'; nearest names: depth"),
-    (dict(name="tokenpose_nano", depth=0), "depth is 0; it must be positive"),
-    (dict(name="tokenpose_nano", heads=7), "does not divide into 7 heads"),
-    (dict(name="tokenpose_nano", head="dott"), "head is 'dott'; it must be one of mlp, dot, regression"),
-    (dict(name="tokenpose_nano", width="wide"), "width is 'wide'; it must be a whole number"),
-    (dict(name="tokenpose_nano", image_size=(130, 96)), "does not divide into patches of 16 x 16 pixels"),
-    (dict(name="tokenpose_nano", image_size=128), "image_size is 128; it must be two numbers"),
-    (dict(name="tokenpose_nano", image_size=("tall", 96)), "image_size is ('tall', 96); it must be two numbers"),
-    (dict(name="tokenpose_nano", mlp_ratio=math.inf), "mlp_ratio is inf; it must be a number"),
-    (dict(name="tokenpose_l_d6", depth=4), "4 layers do not divide into 3 stages"),
-    (dict(name="tokenpose_t", head="dot"), "choose backbone='stem'"),
-    (dict(name="ppt_s", depth=9), "prune_at names layer 9, but the 9 layers are counted from 0"),
-    (dict(name="ppt_s", prune_at=(1.5,)), "prune_at is (1.5,); it must be a list of layers"),
-    (dict(name="tokenpose_s_v1", keep_ratio=0.5), "tokenpose_s_v1 drops no patches"),
-    (dict(name="ppt_nano", keep_ratio=1.2), "keep_ratio is 1.2; it must be above 0 and at most 1")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            dict(name="tokenpose_nanno"),
+            "there is no model 'tokenpose_nanno'; nearest names: tokenpose_nano",
+        ),
+        (dict(name="tokenpose_nano", dept=3), "no setting 'dept'; nearest names: depth"),
+        (dict(name="tokenpose_nano", depth=0), "depth is 0; it must be positive"),
+        (dict(name="tokenpose_nano", heads=7), "does not divide into 7 heads"),
+        (
+            dict(name="tokenpose_nano", head="dott"),
+            "head is 'dott'; it must be one of mlp, dot, regression",
+        ),
+        (dict(name="tokenpose_nano", width="wide"), "width is 'wide'; it must be a whole number"),
+        (
+            dict(name="tokenpose_nano", image_size=(130, 96)),
+            "does not divide into patches of 16 x 16 pixels",
+        ),
+        (dict(name="tokenpose_nano", image_size=128), "image_size is 128; it must be two numbers"),
+        (
+            dict(name="tokenpose_nano", image_size=("tall", 96)),
+            "image_size is ('tall', 96); it must be two numbers",
+        ),
+        (dict(name="tokenpose_nano", mlp_ratio=math.inf), "mlp_ratio is inf; it must be a number"),
+        (dict(name="tokenpose_l_d6", depth=4), "4 layers do not divide into 3 stages"),
+        (dict(name="tokenpose_t", head="dot"), "choose backbone='stem'"),
+        (
+            dict(name="ppt_s", depth=9),
+            "prune_at names layer 9, but the 9 layers are counted from 0",
+        ),
+        (dict(name="ppt_s", prune_at=(1.5,)), "prune_at is (1.5,); it must be a list of layers"),
+        (dict(name="tokenpose_s_v1", keep_ratio=0.5), "tokenpose_s_v1 drops no patches"),
+        (
+            dict(name="ppt_nano", keep_ratio=1.2),
+            "keep_ratio is 1.2; it must be above 0 and at most 1",
+        ),
+    ],
+)
 def test_wrong_settings_are_refused_with_a_sentence(arguments, message):
     with pytest.raises(ValueError) as error: create_model(**arguments)
     assert message in str(error.value) and "\n" not in str(error.value)
@@ -497,7 +661,13 @@ def released_layout(keys_file):
     return {name: torch.zeros(shape) for name, shape in json.loads(keys_file.read_text()).items()}
 
 
-@pytest.mark.parametrize("prefix, wrapped, suffix", [("", False, ".safetensors"), ("module.", False, ".safetensors"), ("module.", True, ".pth"), ("", True, ".pt"), ("", False, ".pth")])
+@pytest.mark.parametrize(
+    "prefix, wrapped, suffix",
+    [
+        ("", False, ".safetensors"), ("module.", False, ".safetensors"), ("module.", True, ".pth"),
+        ("", True, ".pt"), ("", False, ".pth"),
+    ],
+)
 def test_released_files_are_read(shared, tmp_path, prefix, wrapped, suffix):
     keys = shared / "reference" / "tokenpose_s_v1.keys.json"
     model = create_model("tokenpose_s_v1")
@@ -511,26 +681,44 @@ def test_released_files_are_read(shared, tmp_path, prefix, wrapped, suffix):
     assert all((p == 0).all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["tokenpose_b", "tokenpose_l_d24", "ppt_s", "sdpose_t", "sdpose_s_v2"])
+@pytest.mark.parametrize(
+    "name", ["tokenpose_b", "tokenpose_l_d24", "ppt_s", "sdpose_t", "sdpose_s_v2"]
+)
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_every_released_layout_is_read(shared, name, prefix):
     state = released_layout(shared / "reference" / f"{name}.keys.json")
     model = create_model(name)
     for key in state:
         if key.endswith("pos_embedding"): state[key] = model.tokens.code[:, 17:]
-    load_released(model, {"state_dict": {prefix + key: value for key, value in state.items()}, "meta": {}})
+    load_released(
+        model, {"state_dict": {prefix + key: value for key, value in state.items()}, "meta": {}}
+    )
     assert all((p == 0).all() for p in model.parameters())
 
 
 def test_what_does_not_fit_is_named(shared):
     keys = shared / "reference" / "tokenpose_s_v1.keys.json"
-    state = {name: value for name, value in released_layout(keys).items() if not name.endswith("pos_embedding")}
+    state = {
+        name: value
+        for name, value in released_layout(keys).items()
+        if not name.endswith("pos_embedding")
+    }
     for change, message in (
-            (lambda s: s.pop("features.mlp_head.3.bias"), "head.3.bias is missing"),
-            (lambda s: s.update({"features.extra": torch.zeros(1)}), "features.extra is unknown"),
-            (lambda s: s.update({"features.conv1.weight": torch.zeros(64, 1, 3, 3)}), "features.conv1.weight has shape (64, 1, 3, 3) instead of (64, 3, 3, 3)"),
-            (lambda s: s.update({"features.pos_embedding": torch.zeros(1, 256, 192)}), "not the fixed 2-D sine code"),
-            (lambda s: s.update({"features.pos_embedding": torch.zeros(1, 99, 192)}), "position code of shape (1, 99, 192)")):
+        (lambda s: s.pop("features.mlp_head.3.bias"), "head.3.bias is missing"),
+        (lambda s: s.update({"features.extra": torch.zeros(1)}), "features.extra is unknown"),
+        (
+            lambda s: s.update({"features.conv1.weight": torch.zeros(64, 1, 3, 3)}),
+            "features.conv1.weight has shape (64, 1, 3, 3) instead of (64, 3, 3, 3)",
+        ),
+        (
+            lambda s: s.update({"features.pos_embedding": torch.zeros(1, 256, 192)}),
+            "not the fixed 2-D sine code",
+        ),
+        (
+            lambda s: s.update({"features.pos_embedding": torch.zeros(1, 99, 192)}),
+            "position code of shape (1, 99, 192)",
+        ),
+    ):
         model, broken = create_model("tokenpose_s_v1"), dict(state)
         before = model.head[3].bias.clone()
         change(broken)
@@ -541,27 +729,33 @@ def test_what_does_not_fit_is_named(shared):
 
 def test_bad_checkpoint_files(tmp_path):
     model = create_model("tokenpose_nano", image_size=(64, 48))
-    with pytest.raises(FileNotFoundError, match="there is no checkpoint"): load_released(model, tmp_path / "none.pth")
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
+        load_released(model, tmp_path / "none.pth")
     for name in ("text.pth", "text.safetensors"):
         (tmp_path / name).write_text("not a checkpoint")
-        with pytest.raises(ValueError, match=f"{name} is not a checkpoint"): load_released(model, tmp_path / name)
+        with pytest.raises(ValueError, match=f"{name} is not a checkpoint"):
+            load_released(model, tmp_path / name)
     with open(tmp_path / "code.pth", "wb") as file: pickle.dump({"state_dict": print}, file)
-    with pytest.raises(ValueError, match="cannot be read|can be read safely"): load_released(model, tmp_path / "code.pth")
+    with pytest.raises(ValueError, match="cannot be read|can be read safely"):
+        load_released(model, tmp_path / "code.pth")
     torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(ValueError, match="holds no parameters"): load_released(model, tmp_path / "list.pth")
+    with pytest.raises(ValueError, match="holds no parameters"):
+        load_released(model, tmp_path / "list.pth")
 
 
 def test_macs_of_a_half_precision_network_and_its_modes():
     model = create_model("tokenpose_nano", image_size=(64, 48))
     counted = macs(model)
-    model.train(); model.backbone.eval()
+    model.train()
+    model.backbone.eval()
     assert macs(model.bfloat16()) == counted
     assert model.training and not model.backbone.training
 
 
 def test_pictures_that_were_not_normalised_are_refused():
     model = create_model("tokenpose_nano", image_size=(64, 48))
-    with pytest.raises(ValueError, match="normalize"): model(torch.zeros(1, 3, 64, 48, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="normalize"):
+        model(torch.zeros(1, 3, 64, 48, dtype=torch.uint8))
 
 
 def test_checkpoints_of_training_code(tmp_path):
@@ -569,10 +763,12 @@ def test_checkpoints_of_training_code(tmp_path):
     released = {"features.conv1.weight": torch.zeros(1)}
     with pytest.raises(ValueError, match="does not fit"): load_released(model, released)
     ours = {k: v for k, v in other.state_dict().items()}
-    torch.save({"state_dict": ours, "perf": np.float64(72.5)}, tmp_path / "checkpoint.pth")    # a score beside the weights
+    # a score beside the weights
+    torch.save({"state_dict": ours, "perf": np.float64(72.5)}, tmp_path / "checkpoint.pth")
     assert read_checkpoint(tmp_path / "checkpoint.pth")["perf"] == 72.5
     for wrong in ({"state_dict": [1, 2]}, {"epoch": 7}):
-        with pytest.raises(ValueError, match="save the state_dict alone"): load_released(model, wrong)
+        with pytest.raises(ValueError, match="save the state_dict alone"):
+            load_released(model, wrong)
 
 
 def test_a_head_that_points():
@@ -580,78 +776,145 @@ def test_a_head_that_points():
     model = create_model("sdpose_reg", 2, SIZE)
     with torch.no_grad():
         raw = model(images_for(model), logits=True)
-        assert raw.shape == (2, 2, 4) and (raw[..., :2] - 0.5).abs().max() < 0.3              # a fresh head points at the middle
+        # a fresh head points at the middle
+        assert raw.shape == (2, 2, 4) and (raw[..., :2] - 0.5).abs().max() < 0.3
         told = torch.tensor([[[0.52, 0.41, -4.0, -4.0], [0.3, 0.6, 0.0, 0.0]]])
         heatmaps = model.head.heatmaps(told)
-    joints, scores = decode_dark(heatmaps, torch.tensor([[23.5, 31.5]]), torch.tensor([[48 / 200, 64 / 200]]), kernel=3)
+    joints, scores = decode_dark(
+        heatmaps, torch.tensor([[23.5, 31.5]]), torch.tensor([[48 / 200, 64 / 200]]), kernel=3
+    )
     assert (joints[0] - (told[0, :, :2] * torch.tensor([48.0, 64.0]) - 0.5)).abs().max() < 0.75
     assert scores[0, 0] > 0.9 and 0.4 < scores[0, 1] <= 0.5
 
 
 def hrnet_classifier(width):
-    "The layout of HRNet's ImageNet release: to the fourth stage, then the classifier. Numbers only where the backbone has a place."
+    """The layout of HRNet's ImageNet release: to the fourth stage, then the classifier. Numbers
+    only where the backbone has a place."""
     with torch.device("meta"):
-        layout = nn.ModuleDict({
-            "transition3": nn.ModuleList([nn.Identity()] * 3 + [nn.Sequential(conv_step(4 * width, 8 * width))]),
-            "stage4": nn.Sequential(*(HRModule(width, 4, 4) for _ in range(3))),
-            "incre_modules": nn.ModuleList(nn.Sequential(Bottleneck(width << b, 32 << b)) for b in range(4)),
-            "downsamp_modules": nn.ModuleList(nn.Sequential(nn.Conv2d(128 << b, 256 << b, 3, 2, 1), nn.BatchNorm2d(256 << b)) for b in range(3)),
-            "final_layer": nn.Sequential(nn.Conv2d(1024, 2048, 1), nn.BatchNorm2d(2048)),
-            "classifier": nn.Linear(2048, 1000)}).state_dict()
+        layout = nn.ModuleDict(
+            {
+                "transition3": nn.ModuleList(
+                    [nn.Identity()] * 3 + [nn.Sequential(conv_step(4 * width, 8 * width))]
+                ),
+                "stage4": nn.Sequential(*(HRModule(width, 4, 4) for _ in range(3))),
+                "incre_modules": nn.ModuleList(
+                    nn.Sequential(Bottleneck(width << b, 32 << b)) for b in range(4)
+                ),
+                "downsamp_modules": nn.ModuleList(
+                    nn.Sequential(nn.Conv2d(128 << b, 256 << b, 3, 2, 1), nn.BatchNorm2d(256 << b))
+                    for b in range(3)
+                ),
+                "final_layer": nn.Sequential(nn.Conv2d(1024, 2048, 1), nn.BatchNorm2d(2048)),
+                "classifier": nn.Linear(2048, 1000),
+            }
+        ).state_dict()
         whole, backbone = HRModule(width, 3, 3).state_dict(), HRNet(width).state_dict()
-    layout |= {f"stage3.3.{name}": value for name, value in whole.items() if name.startswith("fuse_layers")}
+    layout |= {
+        f"stage3.3.{name}": value for name, value in whole.items() if name.startswith("fuse_layers")
+    }
     generator = torch.Generator().manual_seed(width)
     state = {name: torch.zeros(()).expand(value.shape) for name, value in layout.items()}
-    return state | {name: torch.rand(value.shape, generator=generator) if value.is_floating_point() else torch.tensor(7) for name, value in backbone.items()}
+    return state | {
+        name: torch.rand(value.shape, generator=generator)
+        if value.is_floating_point()
+        else torch.tensor(7)
+        for name, value in backbone.items()
+    }
 
 
 @pytest.fixture(scope="module")
 def imagenet(): return {width: hrnet_classifier(width) for width in (32, 48)}
 
 
-@pytest.mark.parametrize("name, width, prefix, wrapped, file", [
-    ("tokenpose_b", 32, "", False, True), ("ppt_b", 32, "module.", True, True), ("ppt_l_d6", 48, "backbone.", True, False), ("tokenpose_l_d6", 48, "module.backbone.", False, False)])
+@pytest.mark.parametrize(
+    "name, width, prefix, wrapped, file",
+    [
+        ("tokenpose_b", 32, "", False, True),
+        ("ppt_b", 32, "module.", True, True),
+        ("ppt_l_d6", 48, "backbone.", True, False),
+        ("tokenpose_l_d6", 48, "module.backbone.", False, False),
+    ],
+)
 def test_imagenet_weights_of_hrnet(imagenet, tmp_path, capsys, name, width, prefix, wrapped, file):
     state, model = imagenet[width], create_model(name, image_size=SIZE)
-    rest = copy.deepcopy({k: v for k, v in model.state_dict().items() if not k.startswith("backbone.")})
+    rest = copy.deepcopy(
+        {k: v for k, v in model.state_dict().items() if not k.startswith("backbone.")}
+    )
     source = {prefix + k: v for k, v in state.items()}
     source = {"state_dict": source, "meta": {"epoch": 100}} if wrapped else source
-    if file: torch.save(source, tmp_path / "hrnet.pth"); source = tmp_path / "hrnet.pth"
+    if file:
+        torch.save(source, tmp_path / "hrnet.pth")
+        source = tmp_path / "hrnet.pth"
     assert load_backbone(model, source) is model
     own = model.backbone.state_dict()
     assert all(torch.equal(value, state[k]) for k, value in own.items())
     assert all(torch.equal(model.state_dict()[k], v) for k, v in rest.items())
     told = capsys.readouterr().out
-    assert told.count("\n") == 1 and f"{len(own)} tensors loaded into the backbone of {name}" in told
+    assert (
+        told.count("\n") == 1 and f"{len(own)} tensors loaded into the backbone of {name}" in told
+    )
     counts = dict(pair.split() for pair in told.split("for them: ")[1].strip().split(", "))
     assert sum(map(int, counts.values())) == len(state) - len(own) and counts["classifier"] == "2"
-    assert counts.keys() == {"transition3", "stage4", "incre_modules", "downsamp_modules", "final_layer", "classifier", "stage3"}
+    assert counts.keys() == {
+        "transition3", "stage4", "incre_modules", "downsamp_modules", "final_layer", "classifier",
+        "stage3",
+    }
 
 
-@pytest.mark.parametrize("name, change, message", [
-    ("tokenpose_s_v1", None, "tokenpose_s_v1 has the backbone 'stem', which is trained from scratch"),
-    ("tokenpose_nano", None, "which is trained from scratch"),
-    ("sdpose_b", None, "of HRNet-W32 with 64 channels in stage 1, sdpose_b has HRNet-W32 with 32"),
-    ("tokenpose_l_d6", None, "of HRNet-W32 with 64 channels in stage 1, tokenpose_l_d6 has HRNet-W48 with 64"),
-    ("tokenpose_b", lambda s: s.pop("stage3.2.branches.1.0.conv1.weight"), "(1 parameters): stage3.2.branches.1.0.conv1.weight is missing"),
-    ("tokenpose_b", lambda s: s.update({"bn1.weight": torch.zeros(3)}), "bn1.weight has shape (3,) instead of (64,)"),
-    ("tokenpose_b", lambda s: s.update({"layer1.4.conv1.weight": torch.zeros(3)}), "layer1.4.conv1.weight is unknown"),
-    ("tokenpose_b", lambda s: s.clear(), "conv1.weight is missing; "),
-    ("tokenpose_b", lambda s: s.update(epoch=3), "holds a int where a tensor should be")])
+@pytest.mark.parametrize(
+    "name, change, message",
+    [
+        (
+            "tokenpose_s_v1", None,
+            "tokenpose_s_v1 has the backbone 'stem', which is trained from scratch",
+        ),
+        ("tokenpose_nano", None, "which is trained from scratch"),
+        (
+            "sdpose_b", None,
+            "of HRNet-W32 with 64 channels in stage 1, sdpose_b has HRNet-W32 with 32",
+        ),
+        (
+            "tokenpose_l_d6", None,
+            "of HRNet-W32 with 64 channels in stage 1, tokenpose_l_d6 has HRNet-W48 with 64",
+        ),
+        (
+            "tokenpose_b",
+            lambda s: s.pop("stage3.2.branches.1.0.conv1.weight"),
+            "(1 parameters): stage3.2.branches.1.0.conv1.weight is missing",
+        ),
+        (
+            "tokenpose_b",
+            lambda s: s.update({"bn1.weight": torch.zeros(3)}),
+            "bn1.weight has shape (3,) instead of (64,)",
+        ),
+        (
+            "tokenpose_b",
+            lambda s: s.update({"layer1.4.conv1.weight": torch.zeros(3)}),
+            "layer1.4.conv1.weight is unknown",
+        ),
+        ("tokenpose_b", lambda s: s.clear(), "conv1.weight is missing; "),
+        ("tokenpose_b", lambda s: s.update(epoch=3), "holds a int where a tensor should be"),
+    ],
+)
 def test_imagenet_weights_that_do_not_fit(imagenet, name, change, message):
     state, model = dict(imagenet[32]), create_model(name, image_size=SIZE)
     before = copy.deepcopy(model.state_dict())
     if change: change(state)
     with pytest.raises(ValueError) as error: load_backbone(model, state)
     assert message in str(error.value) and "\n" not in str(error.value)
-    assert all(torch.equal(value, before[k]) for k, value in model.state_dict().items())      # nothing half loaded
+    # nothing half loaded
+    assert all(torch.equal(value, before[k]) for k, value in model.state_dict().items())
 
 
 def test_narrow_weights_fit_the_narrow_stage():
     "A backbone of SDPose's own B models, whose stage 1 works in 32 channels, fits them."
     model, other = (create_model("sdpose_b", image_size=SIZE) for _ in range(2))
-    load_backbone(model, {f"backbone.{name}": value for name, value in other.backbone.state_dict().items()})
-    assert all(torch.equal(a, b) for a, b in zip(model.backbone.parameters(), other.backbone.parameters()))
+    load_backbone(
+        model, {f"backbone.{name}": value for name, value in other.backbone.state_dict().items()}
+    )
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.backbone.parameters(), other.backbone.parameters())
+    )
 
 
 @pytest.fixture
@@ -670,7 +933,10 @@ def test_a_folder_keeps_the_ratio_in_use_and_what_stands_beside(folder):
     again = PoseTransformer.from_pretrained(folder / "deep" / "down")
     assert again.keep_ratio == again.config.keep_ratio == 0.5 and again.about == model.about
     assert dataclasses.replace(again.config, keep_ratio=0.7) == model.config
-    assert load_file(folder / "deep" / "down" / "model.safetensors")["tokens.embed.weight"].dtype == torch.bfloat16
+    assert (
+        load_file(folder / "deep" / "down" / "model.safetensors")["tokens.embed.weight"].dtype
+        == torch.bfloat16
+    )
     assert all(torch.equal(a, b.float()) for a, b in zip(again.parameters(), model.parameters()))
 
 
@@ -679,12 +945,17 @@ def test_a_network_in_the_cache_of_the_hub(folder, tmp_path):
     cache = tmp_path / "cache"
     home = cache / "models--owner--net"
     snapshot = home / "snapshots" / ("a" * 40)
-    snapshot.mkdir(parents=True); (home / "refs").mkdir()
+    snapshot.mkdir(parents=True)
+    (home / "refs").mkdir()
     (home / "refs" / "main").write_text("a" * 40)
-    for name in ("config.json", "model.safetensors"): (snapshot / name).write_bytes((folder / name).read_bytes())
+    for name in ("config.json", "model.safetensors"):
+        (snapshot / name).write_bytes((folder / name).read_bytes())
     model = PoseTransformer.from_pretrained("owner/net", cache_dir=cache, local_files_only=True)
     assert model.config.name == "ppt_nano"
-    with pytest.raises(FileNotFoundError, match="there is no folder owner/other, and the Hugging Face Hub gives no such network"):
+    with pytest.raises(
+        FileNotFoundError,
+        match="there is no folder owner/other, and the Hugging Face Hub gives no such network",
+    ):
         PoseTransformer.from_pretrained("owner/other", cache_dir=cache, local_files_only=True)
 
 
@@ -695,24 +966,74 @@ def rewrite(folder, **changes):
     (folder / "config.json").write_text(json.dumps(values))
 
 
-@pytest.mark.parametrize("damage, kind, message", [
-    (lambda f: (f / "config.json").unlink(), FileNotFoundError, "config.json is missing"),
-    (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), FileNotFoundError, "there is no checkpoint"),
-    (lambda f: (f / "config.json").write_text("{"), ValueError, "config.json is not JSON"),
-    (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), ValueError, "config.json is not JSON"),
-    (lambda f: (f / "config.json").write_text("[1]"), ValueError, "config.json has no 'config' that builds a pose transformer"),
-    (lambda f: (f / "config.json").write_text('{"architectures": ["BertModel"]}'), ValueError, "it is of another library"),
-    (lambda f: rewrite(f, dept=3), ValueError, "config.json has an unknown field 'dept'; nearest names: depth"),
-    (lambda f: rewrite(f, depth="deep"), ValueError, "config.json has a wrong field: depth is 'deep'; it must be a whole number"),
-    (lambda f: rewrite(f, heads=7), ValueError, "config.json has a wrong field: a width of 32 does not divide into 7 heads"),
-    (lambda f: rewrite(f, depth=5), ValueError, "model.safetensors does not fit its config.json"),
-    (lambda f: rewrite(f, depth=3, prune_at=(1,)), ValueError, "encoder.blocks.3.attention.out.bias is unknown"),
-    (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-9]), ValueError, "model.safetensors is not a checkpoint that can be read safely"),
-    (lambda f: (f / "model.safetensors").write_bytes(pickle.dumps(print)), ValueError, "model.safetensors is not a checkpoint that can be read safely")])
+@pytest.mark.parametrize(
+    "damage, kind, message",
+    [
+        (lambda f: (f / "config.json").unlink(), FileNotFoundError, "config.json is missing"),
+        (
+            lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
+            FileNotFoundError,
+            "there is no checkpoint",
+        ),
+        (lambda f: (f / "config.json").write_text("{"), ValueError, "config.json is not JSON"),
+        (
+            lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), ValueError,
+            "config.json is not JSON",
+        ),
+        (
+            lambda f: (f / "config.json").write_text("[1]"),
+            ValueError,
+            "config.json has no 'config' that builds a pose transformer",
+        ),
+        (
+            lambda f: (f / "config.json").write_text('{"architectures": ["BertModel"]}'),
+            ValueError,
+            "it is of another library",
+        ),
+        (
+            lambda f: rewrite(f, dept=3), ValueError,
+            "config.json has an unknown field 'dept'; nearest names: depth",
+        ),
+        (
+            lambda f: rewrite(f, depth="deep"),
+            ValueError,
+            "config.json has a wrong field: depth is 'deep'; it must be a whole number",
+        ),
+        (
+            lambda f: rewrite(f, heads=7),
+            ValueError,
+            "config.json has a wrong field: a width of 32 does not divide into 7 heads",
+        ),
+        (
+            lambda f: rewrite(f, depth=5), ValueError,
+            "model.safetensors does not fit its config.json",
+        ),
+        (
+            lambda f: rewrite(f, depth=3, prune_at=(1,)), ValueError,
+            "encoder.blocks.3.attention.out.bias is unknown",
+        ),
+        (
+            lambda f: (f / "model.safetensors").write_bytes(
+                (f / "model.safetensors").read_bytes()[:-9]
+            ),
+            ValueError,
+            "model.safetensors is not a checkpoint that can be read safely",
+        ),
+        (
+            lambda f: (f / "model.safetensors").write_bytes(pickle.dumps(print)),
+            ValueError,
+            "model.safetensors is not a checkpoint that can be read safely",
+        ),
+    ],
+)
 def test_folders_that_cannot_be_read(folder, damage, kind, message):
     damage(folder)
     with pytest.raises(kind) as error: PoseTransformer.from_pretrained(folder)
-    assert message in str(error.value) and str(folder) in str(error.value) and "\n" not in str(error.value)
+    assert (
+        message in str(error.value)
+        and str(folder) in str(error.value)
+        and "\n" not in str(error.value)
+    )
 
 
 def test_a_field_that_is_newer_than_the_file_has_its_default(folder):
@@ -722,4 +1043,5 @@ def test_a_field_that_is_newer_than_the_file_has_its_default(folder):
 
 @pytest.mark.parametrize("name", ["nothing", "./not/there", "/not/there/at/all"])
 def test_folders_that_are_not_there(name):
-    with pytest.raises(FileNotFoundError, match="there is no folder"): PoseTransformer.from_pretrained(name)
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        PoseTransformer.from_pretrained(name)

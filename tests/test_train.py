@@ -12,13 +12,27 @@ def test_the_demo_trains_judges_draws_and_keeps_its_networks(tmp_path, monkeypat
     monkeypatch.setattr(train, "SYNTHETIC_PEOPLE", {"train": 32, "val": 16, "test": 24})
     taught = []
     real = train.Trainer
-    monkeypatch.setattr(train, "Trainer", lambda recipe, *args, **more: taught.append((recipe.model, more["teacher"])) or real(recipe.change(epochs=1), *args, bars=False, **more))
+    monkeypatch.setattr(
+        train,
+        "Trainer",
+        lambda recipe, *args, **more: (
+            taught.append((recipe.model, more["teacher"]))
+            or real(recipe.change(epochs=1), *args, bars=False, **more)
+        ),
+    )
     networks, rows = train.run_demo(tmp_path, "cpu", epochs=1, fresh_teacher=fresh)
     assert list(networks) == list(train.DEMO) and len(rows) == 2 + len(train.DEMO)
-    assert [name for name, _ in taught[fresh:]] == [RECIPES[name].model for name in train.DEMO] and all(teacher is not None for _, teacher in taught[fresh:])
-    assert all((tmp_path / name).is_file() and (tmp_path / name).stat().st_size > 10_000 for name in ("demo.png", "answers.png"))
+    assert [name for name, _ in taught[fresh:]] == [
+        RECIPES[name].model for name in train.DEMO
+    ] and all(teacher is not None for _, teacher in taught[fresh:])
+    assert all(
+        (tmp_path / name).is_file() and (tmp_path / name).stat().st_size > 10_000
+        for name in ("demo.png", "answers.png")
+    )
     written = json.loads((tmp_path / "results.json").read_text())
-    assert [row["model"] for row in written["rows"]][2:] == list(train.DEMO) and written["conditions"]["split"] == "test"
+    assert [row["model"] for row in written["rows"]][2:] == list(train.DEMO) and written[
+        "conditions"
+    ]["split"] == "test"
     for name in train.DEMO:
         recipe = load_network(tmp_path / name)[1]
         assert recipe.model == RECIPES[name].model and recipe.overrides == RECIPES[name].overrides
@@ -27,5 +41,7 @@ def test_the_demo_trains_judges_draws_and_keeps_its_networks(tmp_path, monkeypat
 
 
 def test_the_shipped_teacher_is_better_than_what_it_teaches_can_be_by_chance():
-    network, row = train.demo_teacher(False, {"test": train.synthetic_people("test", (128, 96), 100)}, "cpu")
+    network, row = train.demo_teacher(
+        False, {"test": train.synthetic_people("test", (128, 96), 100)}, "cpu"
+    )
     assert row["PCK@0.2"] > 70 and network.config.name == "tokenpose_nano"

@@ -10,11 +10,16 @@ from dppt_nb.datasets import from_synthetic
 from dppt_nb.keypoints import COCO17, DataError
 from dppt_nb.synthetic import make_people
 from dppt_nb.tokenpose import PoseTransformer, create_model
-from dppt_nb.training import (AveragedModel, PoseObjective, Recipe, RECIPES, Trainer, evaluate, get_recipe, rate_share,
-                              load_network, make_batch, make_objectives, make_optimizers)
+from dppt_nb.training import (
+    AveragedModel, PoseObjective, Recipe, RECIPES, Trainer, evaluate, get_recipe, rate_share,
+    load_network, make_batch, make_objectives, make_optimizers,
+)
 
 SIZE = (64, 48)
-TINY = dict(model="tokenpose_nano", image_size=SIZE, overrides=dict(width=32, depth=2, heads=2), epochs=3, batch_size=16, warmup_steps=3)
+TINY = dict(
+    model="tokenpose_nano", image_size=SIZE, overrides=dict(width=32, depth=2, heads=2), epochs=3,
+    batch_size=16, warmup_steps=3,
+)
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +31,14 @@ def trainer(people, out=None, **changes):
     return Trainer(Recipe(**TINY).change(**changes), people, people, out, "cpu", bars=False)
 
 
-@pytest.mark.parametrize("changes", [dict(), dict(optimizer="adam", ema=0.0, schedule="steps", milestones=(1, 2)), dict(optimizer="adamw"), dict(precision="bf16"), dict(precision="fp32"),
-                                     dict(unbiased=False, flip_shift=True)])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(), dict(optimizer="adam", ema=0.0, schedule="steps", milestones=(1, 2)),
+        dict(optimizer="adamw"), dict(precision="bf16"), dict(precision="fp32"),
+        dict(unbiased=False, flip_shift=True),
+    ],
+)
 def test_killed_and_resumed_is_the_same_to_the_bit(people, tmp_path, changes):
     through = trainer(people, **changes).fit()
     trainer(people, tmp_path / "run", **changes).fit(epochs=1)
@@ -59,15 +70,18 @@ def test_another_seed_is_another_run(people):
 
 
 def test_training_leaves_global_randomness_alone(people):
-    torch.manual_seed(5); expected = torch.rand(3)
-    torch.manual_seed(5); trainer(people).fit(epochs=1)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    trainer(people).fit(epochs=1)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_it_learns(people):
     run = trainer(people, epochs=12, lr=3e-3)
     run.fit()
-    floor = math.log(2 * math.pi * math.e)    # nats in a Gaussian of sigma 1: knowing the place cannot cost less
+    # nats in a Gaussian of sigma 1: knowing the place cannot cost less
+    floor = math.log(2 * math.pi * math.e)
     assert run.history[-1]["pose"] - floor < 0.75 * (run.history[0]["pose"] - floor)
 
 
@@ -87,10 +101,13 @@ def test_a_loss_that_is_not_a_number_stops_with_a_sentence(people, tmp_path):
     assert not (tmp_path / "training.json").exists()
 
 
-@pytest.mark.parametrize("field, value, words", [("seed", 4, "seed = 0"), ("rotation", 3.0, "augmentation")])
+@pytest.mark.parametrize(
+    "field, value, words", [("seed", 4, "seed = 0"), ("rotation", 3.0, "augmentation")]
+)
 def test_a_run_of_another_recipe_is_refused(people, tmp_path, field, value, words):
     trainer(people, tmp_path).fit(epochs=1)
-    with pytest.raises(DataError, match=words): trainer(people, tmp_path, **{field: value}).fit(resume=True)
+    with pytest.raises(DataError, match=words):
+        trainer(people, tmp_path, **{field: value}).fit(resume=True)
     with pytest.raises(DataError, match="--resume"): trainer(people, tmp_path).fit()
 
 
@@ -114,7 +131,9 @@ def test_results_carry_intervals_and_counts(people):
 
 def test_papers_recipe_is_the_papers():
     recipe = RECIPES["tokenpose_s_v1_coco"]
-    assert (recipe.optimizer, recipe.lr, recipe.epochs, recipe.batch_size, recipe.milestones) == ("adam", 1e-3, 300, 128, (200, 260))
+    assert (recipe.optimizer, recipe.lr, recipe.epochs, recipe.batch_size, recipe.milestones) == (
+        "adam", 1e-3, 300, 128, (200, 260),
+    )
     assert [round(rate_share(recipe, e * 100, 100), 9) for e in (0, 250, 299)] == [1, 0.1, 0.01]
 
 
@@ -122,9 +141,15 @@ def test_every_recipe_builds_its_network_and_its_lessons():
     for name, recipe in RECIPES.items():
         with torch.device("meta"):    # shapes without numbers are enough
             student = create_model(recipe.model, image_size=recipe.image_size, **recipe.overrides)
-            teacher = create_model("tokenpose_nano" if "nano" in name else "tokenpose_s_v1", image_size=recipe.image_size)
+            teacher = create_model(
+                "tokenpose_nano" if "nano" in name else "tokenpose_s_v1",
+                image_size=recipe.image_size,
+            )
         objectives = make_objectives(student, recipe, teacher)
-        lessons = (recipe.output, recipe.features, recipe.attention, recipe.guide, max(recipe.keypoint_cycles, recipe.patch_cycles))
+        lessons = (
+            recipe.output, recipe.features, recipe.attention, recipe.guide,
+            max(recipe.keypoint_cycles, recipe.patch_cycles),
+        )
         assert len(objectives) == 1 + sum(weight > 0 for weight in lessons)
         assert make_optimizers(student, recipe)[0].param_groups and get_recipe(name) == recipe
 
@@ -134,36 +159,55 @@ TAUGHT = dict(model="dppt_nano", output=1.0, features=1.0, attention=0.5, guide=
 
 @pytest.fixture(scope="module")
 def teacher(people):
-    torch.manual_seed(3)    # wider than the student, so that the feature lesson has weights of its own
+    # wider than the student, so that the feature lesson has weights of its own
+    torch.manual_seed(3)
     return create_model("tokenpose_nano", image_size=SIZE, width=48, depth=2, heads=2).eval()
 
 
 def taught(people, teacher, out=None, **changes):
-    return Trainer(Recipe(**TINY).change(**{**TAUGHT, **changes}), people, people, out, "cpu", bars=False, teacher=teacher)
+    return Trainer(
+        Recipe(**TINY).change(**{**TAUGHT, **changes}), people, people, out, "cpu", bars=False,
+        teacher=teacher,
+    )
 
 
-def test_a_taught_run_resumes_to_the_bit_with_what_its_objectives_learned(people, teacher, tmp_path):
+def test_a_taught_run_resumes_to_the_bit_with_what_its_objectives_learned(
+    people, teacher, tmp_path
+):
     changes = dict(overrides=dict(TINY["overrides"], prune_at=(1,)), anneal=(0.0, 0.9))
-    through = taught(people, teacher, **changes); network = through.fit()
+    through = taught(people, teacher, **changes)
+    network = through.fit()
     taught(people, teacher, tmp_path, **changes).fit(epochs=1)
-    resumed = taught(people, teacher, tmp_path, **changes); again = resumed.fit(resume=True)
+    resumed = taught(people, teacher, tmp_path, **changes)
+    again = resumed.fit(resume=True)
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in network.state_dict().items())
     assert len(list(through.beside.parameters())) > 0
-    assert all(torch.equal(a, b) for a, b in zip(through.beside.parameters(), resumed.beside.parameters()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(through.beside.parameters(), resumed.beside.parameters())
+    )
     assert set(through.history[-1]) >= {"pose", "output", "features", "attention", "guide"}
     assert load_network(tmp_path)[0].keep_ratio == again.config.keep_ratio
 
 
 def test_both_papers_together_are_a_recipe(people, teacher, tmp_path):
-    changes = dict(overrides=dict(TINY["overrides"], prune_at=(1,), cycles=2), keypoint_cycles=0.1, patch_cycles=0.1, heatmap_cycles=0.5)
+    changes = dict(
+        overrides=dict(TINY["overrides"], prune_at=(1,), cycles=2), keypoint_cycles=0.1,
+        patch_cycles=0.1, heatmap_cycles=0.5,
+    )
     through = taught(people, teacher, **changes).fit()
     taught(people, teacher, tmp_path, **changes).fit(epochs=2)
-    run = taught(people, teacher, tmp_path, **changes); again = run.fit(resume=True)
+    run = taught(people, teacher, tmp_path, **changes)
+    again = run.fit(resume=True)
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in through.state_dict().items())
-    assert set(run.history[-1]) >= {"pose", "pose_later", "output", "features", "attention", "keypoint_cycles", "patch_cycles", "heatmap_cycles"}
+    assert set(run.history[-1]) >= {
+        "pose", "pose_later", "output", "features", "attention", "keypoint_cycles", "patch_cycles",
+        "heatmap_cycles",
+    }
     deployed, _, _ = load_network(tmp_path)
     images = torch.randn(2, 3, *SIZE)
-    with torch.no_grad(): assert torch.allclose(deployed(images), deployed.trace(images).heatmaps[0], atol=1e-5)    # one pass is what is used
+    # one pass is what is used
+    with torch.no_grad():
+        assert torch.allclose(deployed(images), deployed.trace(images).heatmaps[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("supervise, names", [("all", {"pose", "pose_later"}), ("last", {"pose"})])
@@ -174,18 +218,27 @@ def test_cycles_that_are_held_to_the_truth(people, supervise, names):
 
 
 def test_half_precision_gives_the_same_losses_with_cycles_and_a_teacher(people, teacher):
-    changes = dict(overrides=dict(TINY["overrides"], prune_at=(1,), cycles=2, keep_ratio=1.0), keypoint_cycles=0.1, patch_cycles=0.1)
+    changes = dict(
+        overrides=dict(TINY["overrides"], prune_at=(1,), cycles=2, keep_ratio=1.0),
+        keypoint_cycles=0.1,
+        patch_cycles=0.1,
+    )
     both = []
     for kind in ("fp32", "bf16"):
         run = taught(people, teacher, precision=kind, **changes)
-        batch = make_batch(people, torch.arange(16), run.recipe, None, run.generator(1), run.model.heatmap_size)
+        batch = make_batch(
+            people, torch.arange(16), run.recipe, None, run.generator(1), run.model.heatmap_size
+        )
         both.append(run.train_step(batch))
     assert set(both[0]) == set(both[1])
-    for name in both[0]: assert abs(both[0][name] - both[1][name]) <= 1e-2 * max(abs(both[0][name]), 1e-2), name
+    for name in both[0]:
+        assert abs(both[0][name] - both[1][name]) <= 1e-2 * max(abs(both[0][name]), 1e-2), name
 
 
 def test_the_regression_head_learns_by_residual_log_likelihood(people, tmp_path):
-    run = trainer(people, tmp_path, overrides=dict(TINY["overrides"], head="regression", cycles=2), epochs=4)
+    run = trainer(
+        people, tmp_path, overrides=dict(TINY["overrides"], head="regression", cycles=2), epochs=4
+    )
     run.fit()
     assert run.history[-1]["rle"] < run.history[0]["rle"] and len(list(run.beside.parameters())) > 0
     load_network(tmp_path)    # the flow is not in the file
@@ -202,7 +255,9 @@ def test_what_an_objective_learns_is_trained_and_left_behind(people, teacher, tm
 def test_the_teacher_is_not_touched(people, teacher):
     before = {k: v.clone() for k, v in teacher.state_dict().items()}
     taught(people, teacher, overrides=dict(TINY["overrides"], prune_at=(1,))).fit(epochs=1)
-    assert not teacher.training and all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
+    assert not teacher.training and all(
+        torch.equal(v, before[k]) for k, v in teacher.state_dict().items()
+    )
 
 
 def test_another_teacher_is_refused(people, teacher, tmp_path):
@@ -210,17 +265,23 @@ def test_another_teacher_is_refused(people, teacher, tmp_path):
     taught(people, teacher, tmp_path, **changes).fit(epochs=1)
     torch.manual_seed(4)
     other = create_model("tokenpose_nano", image_size=SIZE, width=48, depth=2, heads=2)
-    with pytest.raises(DataError, match="taught_by"): taught(people, other, tmp_path, **changes).fit(resume=True)
+    with pytest.raises(DataError, match="taught_by"):
+        taught(people, other, tmp_path, **changes).fit(resume=True)
     with pytest.raises(DataError, match="--teacher"): taught(people, None, **changes)
 
 
 def test_the_keep_ratio_falls_along_its_schedule(people):
-    run = trainer(people, model="ppt_nano", anneal=(0.0, 1.0), overrides=dict(TINY["overrides"], prune_at=(1,), keep_ratio=0.5))
+    run = trainer(
+        people, model="ppt_nano", anneal=(0.0, 1.0),
+        overrides=dict(TINY["overrides"], prune_at=(1,), keep_ratio=0.5),
+    )
     ratios = []
     for _ in range(3):
-        run.history.append(run.epoch_row(None)); ratios.append(run.model.keep_ratio)
+        run.history.append(run.epoch_row(None))
+        ratios.append(run.model.keep_ratio)
     assert ratios == sorted(ratios, reverse=True) and ratios[0] > ratios[-1] >= 0.5
-    assert run.network().keep_ratio == run.model.keep_ratio    # validation sees what training has reached
+    # validation sees what training has reached
+    assert run.network().keep_ratio == run.model.keep_ratio
 
 
 def test_a_run_from_before_a_field_existed_goes_on(people, tmp_path):
@@ -240,9 +301,16 @@ def test_average_follows():
     assert torch.allclose(average.weights["weight"], torch.ones(1, 3), atol=1e-4)
 
 
-@pytest.mark.parametrize("name, value", [("batch_size", 0), ("batch_size", -3), ("epochs", 0), ("eval_every", 0), ("image_size", (128,)), ("betas", (0.9,)),
-                                         ("overrides", [1]), ("decode", "foo"), ("kernel", 4), ("sigma", -1.0), ("ema", 2.0), ("warmup_steps", -5),
-                                         ("lr", 1e30), ("seed", -1), ("optimizer", "sgd"), ("schedule", "linear"), ("precision", "fp8"), ("lr", "fast")])
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("batch_size", 0), ("batch_size", -3), ("epochs", 0), ("eval_every", 0),
+        ("image_size", (128,)), ("betas", (0.9,)), ("overrides", [1]), ("decode", "foo"),
+        ("kernel", 4), ("sigma", -1.0), ("ema", 2.0), ("warmup_steps", -5), ("lr", 1e30),
+        ("seed", -1), ("optimizer", "sgd"), ("schedule", "linear"), ("precision", "fp8"),
+        ("lr", "fast"),
+    ],
+)
 def test_values_that_no_run_can_have_are_refused_at_once(name, value):
     with pytest.raises(DataError, match=f"{name} is "): Recipe().change(**{name: value})
 
@@ -252,7 +320,10 @@ def test_a_lost_network_comes_back_with_resume(people, tmp_path):
     (tmp_path / "model.safetensors").unlink()
     (tmp_path / "config.json").write_text("{")
     trainer(people, tmp_path).fit(resume=True)
-    assert all(torch.equal(v, load_network(tmp_path)[0].state_dict()[k]) for k, v in network.state_dict().items())
+    assert all(
+        torch.equal(v, load_network(tmp_path)[0].state_dict()[k])
+        for k, v in network.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "no state", "a list"])
@@ -261,9 +332,13 @@ def test_a_damaged_state_is_one_sentence(people, tmp_path, damage):
     state, training = tmp_path / "state-0001.safetensors", tmp_path / "training.json"
     if damage == "cut": state.write_bytes(state.read_bytes()[:1000])
     if damage == "gone": state.unlink()
-    if damage == "no state": training.write_text(json.dumps({k: v for k, v in json.loads(training.read_text()).items() if k != "state"}))
+    if damage == "no state":
+        training.write_text(
+            json.dumps({k: v for k, v in json.loads(training.read_text()).items() if k != "state"})
+        )
     if damage == "a list": training.write_text("[]")
-    with pytest.raises(DataError, match="cannot go on") as caught: trainer(people, tmp_path).fit(resume=True)
+    with pytest.raises(DataError, match="cannot go on") as caught:
+        trainer(people, tmp_path).fit(resume=True)
     assert "\n" not in str(caught.value)
 
 
@@ -274,9 +349,16 @@ def test_what_is_not_a_number_is_null_in_json(tmp_path):
 
 
 def test_a_run_folder_is_one_that_from_pretrained_reads(people, tmp_path):
-    trainer(people, tmp_path, model="ppt_nano", overrides=dict(TINY["overrides"], prune_at=(1,), keep_ratio=0.5)).fit(epochs=1)
+    trainer(
+        people, tmp_path, model="ppt_nano",
+        overrides=dict(TINY["overrides"], prune_at=(1,), keep_ratio=0.5),
+    ).fit(epochs=1)
     ours, theirs = load_network(tmp_path)[0], PoseTransformer.from_pretrained(tmp_path)
-    assert theirs.about["recipe"]["model"] == "ppt_nano" and theirs.about["keypoint_set"]["names"] and theirs.keep_ratio == 0.5
+    assert (
+        theirs.about["recipe"]["model"] == "ppt_nano"
+        and theirs.about["keypoint_set"]["names"]
+        and theirs.keep_ratio == 0.5
+    )
     images = torch.randn(2, 3, *SIZE)
     with torch.no_grad(): assert torch.allclose(ours(images), theirs(images), atol=1e-6)
 
@@ -286,20 +368,36 @@ def test_imagenet_weights_start_the_backbone(tmp_path):
     from dppt_nb.crops import Augmentation
     small = from_synthetic(make_people(4, COCO17, (64, 64), seed=1, margin=1.5))
     donor = create_model("tokenpose_b", image_size=(64, 64)).backbone
-    state = {k: torch.full_like(v, 0.25) if v.is_floating_point() else v for k, v in donor.state_dict().items()}
-    save_file({f"backbone.{k}": v.contiguous() for k, v in state.items()}, tmp_path / "hrnet.safetensors")
-    recipe = Recipe(model="tokenpose_b", image_size=(64, 64), backbone_weights=str(tmp_path / "hrnet.safetensors"), augmentation=Augmentation())
+    state = {
+        k: torch.full_like(v, 0.25) if v.is_floating_point() else v
+        for k, v in donor.state_dict().items()
+    }
+    save_file(
+        {f"backbone.{k}": v.contiguous() for k, v in state.items()}, tmp_path / "hrnet.safetensors"
+    )
+    recipe = Recipe(
+        model="tokenpose_b", image_size=(64, 64),
+        backbone_weights=str(tmp_path / "hrnet.safetensors"), augmentation=Augmentation(),
+    )
     run = Trainer(recipe, small, device="cpu", bars=False)
     assert all((p == 0.25).all() for p in run.model.backbone.parameters())
-    with pytest.raises((DataError, ValueError, OSError), match="nowhere"): Trainer(replace(recipe, backbone_weights="nowhere.pth"), small, device="cpu", bars=False)
-    with pytest.raises(ValueError, match="stem|backbone"): Trainer(replace(recipe, model="tokenpose_s_v1"), small, device="cpu", bars=False)
+    with pytest.raises((DataError, ValueError, OSError), match="nowhere"):
+        Trainer(replace(recipe, backbone_weights="nowhere.pth"), small, device="cpu", bars=False)
+    with pytest.raises(ValueError, match="stem|backbone"):
+        Trainer(replace(recipe, model="tokenpose_s_v1"), small, device="cpu", bars=False)
 
 
 def test_runs_may_share_an_output_folder(tmp_path):
     "Two processes that try the folder at once do not take each other's trial file for a failure."
     import subprocess, sys
-    code = f"from dppt_nb.training import make_folder\nfor _ in range(1000): make_folder({str(tmp_path)!r})"
-    both = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    code = (
+        "from dppt_nb.training import make_folder\nfor _ in range(1000): "
+        f"make_folder({str(tmp_path)!r})"
+    )
+    both = [
+        subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     said = [process.communicate()[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert not list(tmp_path.iterdir())

@@ -1,14 +1,25 @@
-"""Write requirements.lock: the versions installed now, without build tags, so that one file serves CPU and GPU machines."""
+"""Write requirements.lock: the versions installed now, without build tags, so that one file serves
+CPU and GPU machines."""
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-HEAD = """# Versions that are tested together, used as constraints: pip install -c requirements.lock -e .
-# Written by `make lock`. torch comes as the CUDA build on Linux; its nvidia packages follow from it and are not listed.
+HEAD = """\
+# Versions that are tested together, used as constraints: pip install -c requirements.lock -e .
+# Written by `make lock`. torch comes as the CUDA build on Linux; its nvidia packages follow from it
+# and are not listed.
 """
-lines = subprocess.run([sys.executable, "-m", "pip", "freeze", "--exclude-editable", "--exclude", "dppt-nb"],
-                       check=True, capture_output=True, text=True).stdout.splitlines()
-named = [re.sub(r" @ .*/([\w.]+)-([\w.]+).*", r"==\2", line) for line in lines if not line.startswith(("-e", "#"))]
+lines = subprocess.run(
+    [sys.executable, "-m", "pip", "freeze", "--exclude-editable", "--exclude", "dppt-nb"],
+    check=True, capture_output=True, text=True,
+).stdout.splitlines()
+named = [
+    re.sub(r" @ .*/([\w.]+)-([\w.]+).*", r"==\2", line)
+    for line in lines
+    if not line.startswith(("-e", "#"))
+]
 pins = [re.sub(r"\+\w+$", "", line) for line in named]
-Path(__file__).resolve().parent.parent.joinpath("requirements.lock").write_text(HEAD + "\n".join(pins) + "\n")
+Path(__file__).resolve().parent.parent.joinpath("requirements.lock").write_text(
+    HEAD + "\n".join(pins) + "\n"
+)

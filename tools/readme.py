@@ -1,4 +1,5 @@
-"""Write README.md from nbs/index.ipynb: what a reader of the index page sees, with picture links that work at the top folder."""
+"""Write README.md from nbs/index.ipynb: what a reader of the index page sees, with picture links
+that work at the top folder."""
 import re
 from pathlib import Path
 
@@ -19,7 +20,11 @@ def readme(path):
     text = re.sub(r"\]\((?!https?://|#)(?!\.\./)", "](nbs/", text)
     text = re.sub(r'(src|href)="(?!https?://|#|\.\./)', r'\1="nbs/', text)
     text = text.replace("](../", "](").replace('="../', '="')
-    return "<!-- Written from nbs/index.ipynb by `make readme`: edit it there. -->\n" + re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    return (
+        "<!-- Written from nbs/index.ipynb by `make readme`: edit it there. -->\n"
+        + re.sub(r"\n{3,}", "\n\n", text).strip()
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

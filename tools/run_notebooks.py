@@ -1,4 +1,5 @@
-"""Run notebooks top to bottom and store their outputs, skipping the cells that say they are not to be run."""
+"""Run notebooks top to bottom and store their outputs, skipping the cells that say they are not to
+be run."""
 import os, re, sys, time
 from pathlib import Path
 
@@ -17,8 +18,10 @@ def run(path):
         if cell.cell_type == "code" and SKIP.search(cell.source):
             cell.metadata["tags"] = ["skip-execution"]
     start = time.time()
-    NotebookClient(notebook, timeout=1200, kernel_name="python3", skip_cells_with_tag="skip-execution",
-                   resources={"metadata": {"path": str(NBS)}}).execute()
+    NotebookClient(
+        notebook, timeout=1200, kernel_name="python3", skip_cells_with_tag="skip-execution",
+        resources={"metadata": {"path": str(NBS)}},
+    ).execute()
     clean_nb(notebook)
     temporary = path.with_suffix(".tmp")
     nbformat.write(notebook, temporary)
@@ -27,6 +30,8 @@ def run(path):
 
 
 if __name__ == "__main__":
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(NBS.parent), os.environ.get("PYTHONPATH")]))
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [str(NBS.parent), os.environ.get("PYTHONPATH")])
+    )
     for name in sys.argv[1:] or sorted(map(str, NBS.glob("*.ipynb"))):
         run(Path(name))

@@ -1,7 +1,8 @@
-"""Pack the folder of a finished run into dppt_nb/weights, so that it travels with the package: weights rounded to half
-precision, and beside them how they came about and how well the rounded network finds people that it never saw.
+"""Pack the folder of a finished run into dppt_nb/weights, so that it travels with the package:
+weights rounded to half precision, and beside them how they came about and how well the rounded
+network finds people that it never saw.
 
-    python tools/ship.py runs/tokenpose_nano-synthetic tokenpose_nano "dppt train tokenpose_nano --epochs 24"
+    python tools/ship.py runs/nano-synthetic tokenpose_nano "dppt train tokenpose_nano --epochs 24"
 """
 import json
 import shlex
@@ -13,7 +14,9 @@ from pathlib import Path
 from dppt_nb.cli import main, read_changes
 from dppt_nb.datasets import write_whole
 from dppt_nb.train import conditions, synthetic_people
-from dppt_nb.training import evaluate, get_recipe, load_network, pick_device, read_json, recipe_fields, write_json
+from dppt_nb.training import (
+    evaluate, get_recipe, load_network, pick_device, read_json, recipe_fields, write_json,
+)
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "dppt_nb" / "weights"
 
@@ -43,32 +46,47 @@ def write_halves(folder, network, info):
 
 
 def judge(folder, people=None):
-    "Score of the network in `folder` on synthetic test people, as `dppt eval` gives it, and what has to be known about it."
+    """Score of the network in `folder` on synthetic test people, as `dppt eval` gives it, and what
+    has to be known about it."""
     network, recipe, _ = load_network(folder, pick_device("cpu"))
     crops = synthetic_people("test", recipe.image_size, people)
     said = conditions(recipe, "synthetic", "test", crops, "cpu", 0)
-    return {k: said[k] for k in ("data", "split", "people", "mirror", "decode")} | {"scores": evaluate(network, crops, recipe, bars=False)}
+    return {k: said[k] for k in ("data", "split", "people", "mirror", "decode")} | {
+        "scores": evaluate(network, crops, recipe, bars=False)
+    }
 
 
 def ship(run, name, command):
-    "Pack `run` as `name`; nothing is left of a packing that was cut short but a folder that ends in .tmp."
+    """Pack `run` as `name`; nothing is left of a packing that was cut short but a folder that ends
+    in .tmp."""
     run, target, partial = Path(run), WEIGHTS / name, WEIGHTS / f"{name}.tmp"
     if target.exists(): sys.exit(f"{target} is there already; remove it first")
     network, recipe, keypoints = load_network(run)
-    if recipe != recipe_of(command): sys.exit(f"{command!r} does not lead to the recipe in {run / 'config.json'}")
+    if recipe != recipe_of(command):
+        sys.exit(f"{command!r} does not lead to the recipe in {run / 'config.json'}")
     state, said = read_json(run / "training.json"), read_json(run / "validation.json")["conditions"]
-    if state["epoch"] != recipe.epochs: sys.exit(f"{run} is not finished: {state['epoch']} of {recipe.epochs} epochs")
-    trained = dict(command=command, people=state["people"], epochs=recipe.epochs, seed=recipe.seed) | {
-        k: said[k] for k in ("device", "threads", "seconds", "torch", "python")}
+    if state["epoch"] != recipe.epochs:
+        sys.exit(f"{run} is not finished: {state['epoch']} of {recipe.epochs} epochs")
+    trained = dict(
+        command=command, people=state["people"], epochs=recipe.epochs, seed=recipe.seed
+    ) | {k: said[k] for k in ("device", "threads", "seconds", "torch", "python")}
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    info = dict(recipe=recipe.to_dict(), keypoint_set=keypoints.to_dict(), config=asdict(network.config), epoch=state["epoch"],
-                data=state["data"], trained=trained)
+    info = dict(
+        recipe=recipe.to_dict(), keypoint_set=keypoints.to_dict(), config=asdict(network.config),
+        epoch=state["epoch"], data=state["data"], trained=trained,
+    )
     write_halves(partial, network, info)
-    write_json(partial / "config.json", info | {"judged": judge(partial), "check": judge(partial, 200)})    # the second is soon repeated
+    # the second is soon repeated
+    write_json(
+        partial / "config.json", info | {"judged": judge(partial), "check": judge(partial, 200)}
+    )
     partial.rename(target)
     scores = read_json(target / "config.json")["judged"]["scores"]
-    print(f"{target}: {sum(f.stat().st_size for f in target.iterdir()) / 1e6:.2f} MB, " + json.dumps({k: v["mean"] for k, v in scores.items()}))
+    print(
+        f"{target}: {sum(f.stat().st_size for f in target.iterdir()) / 1e6:.2f} MB, "
+        + json.dumps({k: v["mean"] for k, v in scores.items()})
+    )
 
 
 if __name__ == "__main__":
