@@ -5,8 +5,11 @@ from importlib import import_module
 
 # Names that the package offers at its top, by the module that holds them. They are fetched on
 # first use, so that `import dppt_nb` costs nothing.
-_NAMES = "create_model list_models load_backbone load_released macs PoseTransformer"
-_HOMES = dict.fromkeys(_NAMES.split(), "tokenpose")
+_HOMES = {
+    "create_model": "models", "list_models": "models", "macs": "models",
+    "load_backbone": "checkpoints", "load_network": "checkpoints", "load_released": "checkpoints",
+    "PoseTransformer": "tokenpose",
+}
 __all__ = [*_HOMES, "__version__"]
 
 

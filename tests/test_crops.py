@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from dppt_nb.crops import (
-    AUGMENTATIONS, PIXEL_STD, Augmentation, apply_affine, augment_batch, batched_affine,
+    AUGMENTATIONS, Augmentation, PIXEL_STD, apply_affine, augment_batch, batched_affine,
     box_to_center_scale, central_affine, crop_affine, crop_image, half_body_window, inside,
     invert_affine, normalize, uncrop_points, warp_batch,
 )
@@ -335,7 +335,8 @@ def test_half_precision_surroundings_do_not_move_pixels():
 @pytest.fixture
 def photographs(tmp_path):
     "Three photographs with two coloured boxes each, as a table of six people."
-    from dppt_nb.datasets import ImageSource, PoseTable
+    from dppt_nb.datasets import PoseTable
+    from dppt_nb.files import ImageSource
     rng, files, boxes = np.random.default_rng(0), [], []
     for number in range(3):
         photo = rng.integers(0, 60, (120, 200, 3), dtype=np.uint8)
@@ -356,8 +357,8 @@ def photographs(tmp_path):
 
 
 def test_store_holds_every_person_in_place(photographs, tmp_path, capsys):
-    from dppt_nb.crops import prepare_store
-    from dppt_nb.datasets import read_store
+    from dppt_nb.store import prepare_store
+    from dppt_nb.store import read_store
     opened, read = [], photographs.source.read
     photographs.source.read = lambda name: opened.append(name) or read(name)
     report = prepare_store(
@@ -387,7 +388,7 @@ def test_store_holds_every_person_in_place(photographs, tmp_path, capsys):
 
 
 def test_store_is_the_same_with_any_number_of_threads(photographs, tmp_path):
-    from dppt_nb.crops import prepare_store
+    from dppt_nb.store import prepare_store
     for workers in (1, 4):
         prepare_store(photographs, tmp_path / str(workers), progress=False, workers=workers)
     one, four = (sorted((tmp_path / name).iterdir()) for name in ("1", "4"))
@@ -396,15 +397,15 @@ def test_store_is_the_same_with_any_number_of_threads(photographs, tmp_path):
 
 
 def test_people_without_a_box_are_counted(photographs, tmp_path):
-    from dppt_nb.crops import prepare_store
+    from dppt_nb.store import prepare_store
     photographs.boxes[1, 2], photographs.boxes[4, 0] = 0, np.nan
     report = prepare_store(photographs, tmp_path / "store", progress=False)
     assert report["people"] == 4 and report["left_out"] == {"no usable box": 2}
 
 
 def test_nobody_is_a_sentence_that_says_why(photographs, tmp_path):
-    from dppt_nb.crops import prepare_store
-    from dppt_nb.keypoints import DataError
+    from dppt_nb.store import prepare_store
+    from dppt_nb.files import DataError
     photographs.boxes[:] = 0
     for table, words in (
         (photographs, "nobody to cut crops of; left out: no usable box 6."),
@@ -416,9 +417,9 @@ def test_nobody_is_a_sentence_that_says_why(photographs, tmp_path):
 
 
 def test_bad_photographs_and_folders_are_named(photographs, tmp_path):
-    from dppt_nb.crops import prepare_store
-    from dppt_nb.datasets import read_store
-    from dppt_nb.keypoints import DataError
+    from dppt_nb.store import prepare_store
+    from dppt_nb.store import read_store
+    from dppt_nb.files import DataError
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(DataError, match="file"):
         prepare_store(photographs, tmp_path / "file" / "store", progress=False)
@@ -434,7 +435,7 @@ def test_bad_photographs_and_folders_are_named(photographs, tmp_path):
 
 def test_windows_by_centre_and_scale_as_mpii_gives_them(photographs):
     from dataclasses import replace
-    from dppt_nb.crops import table_windows
+    from dppt_nb.store import table_windows
     table = replace(
         photographs, centers=np.full((6, 2), 50, np.float32),
         scales=np.full((6, 2), 0.5, np.float32),
@@ -446,8 +447,9 @@ def test_windows_by_centre_and_scale_as_mpii_gives_them(photographs):
 
 
 def test_store_of_coco_people(shared, tmp_path):
-    from dppt_nb.crops import prepare_store
-    from dppt_nb.datasets import read_coco, read_store
+    from dppt_nb.store import prepare_store
+    from dppt_nb.datasets import read_coco
+    from dppt_nb.store import read_store
     table = read_coco(shared / "data" / "coco_mini").select(np.arange(40))
     prepare_store(table, tmp_path / "store", image_size=(128, 96), progress=False)
     crops = read_store(tmp_path / "store", progress=False)

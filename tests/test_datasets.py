@@ -17,11 +17,16 @@ from scipy.io import savemat
 
 from dppt_nb import datasets
 from dppt_nb.datasets import (
-    CropSet, ImageSource, StoreHeader, StoreWriter, crop_rows, encode_jpeg, joint_boxes,
-    lspet_split, read_coco, read_crowdpose, read_dataset, read_lsp, read_lspet, read_manifest,
-    read_mpii, read_store, store_header, write_store,
+    joint_boxes, lspet_split, read_coco, read_crowdpose, read_dataset, read_lsp, read_lspet,
+    read_mpii,
 )
-from dppt_nb.keypoints import COCO17, LSP14, MPII16, DataError
+from dppt_nb.files import ImageSource
+from dppt_nb.store import (
+    CropSet, StoreHeader, StoreWriter, crop_rows, encode_jpeg, read_manifest, read_store,
+    store_header, write_store,
+)
+from dppt_nb.files import DataError
+from dppt_nb.keypoints import COCO17, LSP14, MPII16
 
 
 def picture(seed=0, size=(60, 80)):
@@ -933,7 +938,7 @@ def test_crop_set_selects_and_finds_the_way_back():
 
 
 def test_synthetic_people_become_crops():
-    from dppt_nb.datasets import from_synthetic
+    from dppt_nb.store import from_synthetic
     from dppt_nb.synthetic import make_people
     crops = from_synthetic(
         make_people(3, COCO17, (64, 48), seed=1, margin=1.5), margin=1.5, keypoint_set=COCO17,

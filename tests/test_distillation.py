@@ -7,11 +7,11 @@ import torch
 
 import dppt_nb.distillation as distillation
 from dppt_nb.distillation import (
-    AttentionObjective, FeatureObjective, GuideObjective, OutputObjective, Teacher, align_attention,
-    attention_loss, divergence, feature_loss, match_layers, output_loss,
+    AttentionObjective, FeatureObjective, GuideObjective, OutputObjective, Teacher,
+    align_attention, attention_loss, divergence, feature_loss, match_layers, output_loss,
 )
-from dppt_nb.keypoints import DataError
-from dppt_nb.tokenpose import create_model
+from dppt_nb.files import DataError
+from dppt_nb.models import create_model
 
 SIZE = (128, 96)
 

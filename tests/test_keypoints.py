@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from dppt_nb.files import DataError
 from dppt_nb.keypoints import (
-    COCO17, KEYPOINT_SETS, LSP14, MPII16, DataError, KeypointSet, canonical_name, draw_pose,
+    COCO17, KEYPOINT_SETS, KeypointSet, LSP14, MPII16, canonical_name, draw_pose,
     keypoint_set_of, map_keypoints, show_poses, sigma_of,
 )
 

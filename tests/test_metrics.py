@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from dppt_nb.keypoints import COCO17, LSP14, MPII16, DataError
+from dppt_nb.files import DataError
+from dppt_nb.keypoints import COCO17, LSP14, MPII16
 from dppt_nb.metrics import (
-    bootstrap_ap, bootstrap_interval, evaluate_coco, match_coco, mean_rate, oks, oks_nms, pck, pckh,
-    pckh_hits, person_category, pooled_rate, ranked_matches, rescore, to_coco_results, weighted_ap,
+    bootstrap_ap, bootstrap_interval, evaluate_coco, match_coco, mean_rate, oks, oks_nms, pck,
+    pckh, pckh_hits, person_category, pooled_rate, ranked_matches, rescore, to_coco_results,
+    weighted_ap,
 )
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 NBS = Path(__file__).resolve().parent.parent / "nbs"
-NOTEBOOKS = sorted(NBS.glob("*.ipynb")) + sorted(NBS.glob("solutions/*.ipynb"))
+PAGES = ("*.ipynb", "machinery/*.ipynb", "solutions/*.ipynb")
+NOTEBOOKS = [path for pattern in PAGES for path in sorted(NBS.glob(pattern))]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: str(path.relative_to(NBS)))

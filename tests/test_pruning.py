@@ -16,8 +16,11 @@ from dppt_nb.pruning import (
     often_kept, patch_scores, patches_left,
 )
 from dppt_nb.synthetic import make_people
-from dppt_nb.tokenpose import PoseTransformer, create_model, load_released
-from dppt_nb.training import Recipe, load_network
+from dppt_nb.checkpoints import load_released
+from dppt_nb.models import create_model
+from dppt_nb.tokenpose import PoseTransformer
+from dppt_nb.checkpoints import load_network
+from dppt_nb.recipes import Recipe
 
 SHIPPED = ("tokenpose_nano", "ppt_nano_d12")
 

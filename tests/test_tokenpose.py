@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dppt_nb.heatmaps import decode_dark, encode_heatmaps
-from dppt_nb.tokenpose import (
-    VARIANTS, Attention, PoseConfig, PoseTransformer, create_model, keep_top, list_models,
-    load_backbone, load_released, macs, parameters_count, patch_scores, read_checkpoint,
-    take_patches,
-)
-from dppt_nb.tokens import Bottleneck, HRModule, HRNet, conv_step
+from dppt_nb.checkpoints import load_backbone, load_released, read_checkpoint
+from dppt_nb.models import VARIANTS, create_model, list_models, macs, parameters_count
+from dppt_nb.pruning import keep_top, patch_scores, take_patches
+from dppt_nb.tokenpose import Attention, PoseConfig, PoseTransformer
+from dppt_nb.hrnet import HRModule, HRNet
+from dppt_nb.tokens import Bottleneck, conv_step
 
 COUNTS = {
     "tokenpose_s_v1": (6_620_736, 2.726), "tokenpose_b": (13_465_216, 6.276),

@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.utils.checkpoint
 
+from dppt_nb.hrnet import HRNet
 from dppt_nb.tokens import (
-    Bottleneck, HRNet, Pixels, PoseTokens, Pyramid, Stem, join_patches, sine_position_code,
+    Bottleneck, Pixels, PoseTokens, Pyramid, Stem, join_patches, sine_position_code,
     split_patches,
 )
 

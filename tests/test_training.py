@@ -6,14 +6,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dppt_nb.datasets import from_synthetic
-from dppt_nb.keypoints import COCO17, DataError
+from dppt_nb.store import from_synthetic
+from dppt_nb.files import DataError
+from dppt_nb.keypoints import COCO17
 from dppt_nb.synthetic import make_people
-from dppt_nb.tokenpose import PoseTransformer, create_model
-from dppt_nb.training import (
-    AveragedModel, PoseObjective, Recipe, RECIPES, Trainer, evaluate, get_recipe, rate_share,
-    load_network, make_batch, make_objectives, make_optimizers,
-)
+from dppt_nb.models import create_model
+from dppt_nb.tokenpose import PoseTransformer
+from dppt_nb.checkpoints import load_network
+from dppt_nb.evaluation import evaluate
+from dppt_nb.optim import AveragedModel, make_optimizers, rate_share
+from dppt_nb.recipes import RECIPES, Recipe, get_recipe
+from dppt_nb.training import PoseObjective, Trainer, make_batch, make_objectives
 
 SIZE = (64, 48)
 TINY = dict(
@@ -343,7 +346,7 @@ def test_a_damaged_state_is_one_sentence(people, tmp_path, damage):
 
 
 def test_what_is_not_a_number_is_null_in_json(tmp_path):
-    from dppt_nb.training import write_json
+    from dppt_nb.files import write_json
     write_json(tmp_path / "a.json", {"score": math.nan, "rows": [(1.0, math.inf)]})
     assert json.loads((tmp_path / "a.json").read_text()) == {"score": None, "rows": [[1.0, None]]}
 

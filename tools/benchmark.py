@@ -9,7 +9,7 @@ import click
 import torch
 
 from dppt_nb.costs import benchmark_forward, format_benchmark
-from dppt_nb.training import write_json
+from dppt_nb.files import write_json
 
 
 @click.command()
