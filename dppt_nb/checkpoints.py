@@ -11,19 +11,21 @@ __all__ = ['RELEASED', 'RELEASED_LAYER', 'number', 'PLAIN_NUMBERS', 'BACKBONE_PA
 # %% ../nbs/machinery/checkpoints.ipynb #c58317ba
 import dataclasses
 import json
-import numpy as np
 import re
-import torch
 from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+from huggingface_hub import hf_hub_download
+from torch import Tensor, nn
+
 from .files import DataError, read_json, write_json, write_tensors, write_whole
 from .hrnet import HRNet
 from .keypoints import KeypointSet
 from .models import create_model, nearest
 from .recipes import Recipe
 from .tokenpose import PoseConfig, PoseTransformer
-from huggingface_hub import hf_hub_download
-from pathlib import Path
-from torch import Tensor, nn
 
 # %% ../nbs/machinery/checkpoints.ipynb #267b6e46
 # what a released name becomes here, rule after rule

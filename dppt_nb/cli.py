@@ -8,14 +8,16 @@ __all__ = ['data_option', 'root_option', 'people_option', 'device_option', 'prot
            'evaluate_command', 'study', 'models', 'data', 'prepare', 'demo']
 
 # %% ../nbs/machinery/cli.ipynb #b0dfd766
-import click
 import inspect
 import json
 import os
 import re
 from dataclasses import fields
-from .files import DataError
 from functools import cache
+
+import click
+
+from .files import DataError
 
 # %% ../nbs/machinery/cli.ipynb #6d8243a4
 def read_value(text:str, kind:type): # what was typed, and the field's type
@@ -141,8 +143,8 @@ def judged_split(data:str)->str: # a data set's name
 def train(recipe, data, root, out, people, device, resume, protocol, **given):
     "Train RECIPE on people of a data set. Every field of the recipe is an option."
     from dppt_nb.evaluation import format_scores
-    from dppt_nb.training import train_recipe
     from dppt_nb.recipes import get_recipe
+    from dppt_nb.training import train_recipe
     out = out or f"runs/{recipe}-{data}"
     results = train_recipe(
         get_recipe(recipe, protocol=protocol, **read_changes(given)), data, root, out, device,
@@ -271,8 +273,8 @@ def data():
 )
 def prepare(name, root, out, image_size):
     "Cut every person of data set NAME once, into Parquet shards that travel."
-    from dppt_nb.store import prepare
     from dppt_nb.recipes import Recipe
+    from dppt_nb.store import prepare
     report = prepare(
         name, root, out,
         Recipe(image_size=read_changes({"image_size": image_size})["image_size"]).image_size,

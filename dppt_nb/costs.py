@@ -8,18 +8,20 @@ __all__ = ['COUNTERS', 'NARROW', 'PUBLISHED_COSTS', 'KINDS', 'Counts', 'SeenFunc
            'benchmark_forward', 'format_benchmark']
 
 # %% ../nbs/machinery/costs.ipynb #bbcbbddb
+import copy
 import time
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from statistics import median
+
 import torch
 import torch.nn.functional as F
-from copy import copy
-from dataclasses import dataclass
-from decimal import Decimal, ROUND_HALF_UP
-from .models import create_model, macs, parameters_count
-from .tokenpose import PoseTransformer
-from statistics import median
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from .models import create_model, macs, parameters_count
+from .tokenpose import PoseTransformer
 
 # %% ../nbs/machinery/costs.ipynb #86fba39c
 @dataclass

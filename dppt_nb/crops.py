@@ -10,11 +10,12 @@ __all__ = ['PIXEL_STD', 'IMAGENET_MEAN', 'IMAGENET_STD', 'AUGMENTATIONS', 'UPPER
 
 # %% ../nbs/02_crops.ipynb #3c498c20
 import math
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from dataclasses import dataclass
 
 # %% ../nbs/02_crops.ipynb #b18d0e06
 PIXEL_STD = 200.0  # pixels in one unit of scale (MPII's habit)

@@ -8,12 +8,14 @@ __all__ = ['token_loss', 'heatmap_cycle_loss', 'CycleObjective', 'check_cycles',
 
 # %% ../nbs/09_cycles.ipynb #445b8a35
 import math
+
 import torch
 import torch.nn.functional as F
-from .files import DataError
-from .heatmaps import rescale_joints
-from .tokenpose import Trace
 from torch import Tensor, nn
+
+from .files import DataError
+from .heatmaps import divergence, heatmap_mse_loss, masked_mean, rescale_joints
+from .tokenpose import Trace
 
 # %% ../nbs/09_cycles.ipynb #094c4397
 def token_loss(
@@ -31,15 +33,12 @@ def heatmap_cycle_loss(
     later: Tensor,   # (B, J, h, w) those of the next cycle, which teach and do not learn
     weights: Tensor, # (B, J) 0 takes a joint out
     kind: str = "mse", # what the head is trained by: "mse" or "cross_entropy"
+    factor: float = 0.5, # of the squared error, as in `heatmap_mse_loss`
 ) -> Tensor:         # scalar
     "How far a cycle's answer is from the next one's (the caption of SDPose's Fig. 3)."
     ours, later = ours.float(), later.detach().float()
-    # squared: a weight multiplies both maps (TokenPose)
-    if kind == "mse":
-        return 0.5 * ((ours - later).square().mean((-2, -1)) * weights.square()).mean()
-    ours, later = (logits.flatten(2).log_softmax(-1) for logits in (ours, later))
-    each = F.kl_div(ours, later, log_target=True, reduction="none").sum(-1)              # (B, J)
-    return (each * weights).sum() / weights.sum().clamp(min=1)
+    if kind == "mse": return heatmap_mse_loss(ours, later, weights, factor)
+    return masked_mean(divergence(ours.flatten(2), later.flatten(2)), weights)
 
 # %% ../nbs/09_cycles.ipynb #ddaca5ad
 class CycleObjective:
@@ -55,12 +54,13 @@ class CycleObjective:
         heatmap_weight: float = 0.0, # of the heatmaps' loss
         one_way: bool = False, # tokens of the later cycle only teach
         kind: str = "mse", # what the head is trained by, see `heatmap_cycle_loss`
+        factor: float = 0.5, # of the squared error, as in `heatmap_mse_loss`
     ):
         if cycles < 2:
             raise DataError(f"cycles is {cycles}; a cycle that teaches another needs at least 2")
         if kind not in ("mse", "cross_entropy"):
             raise DataError(f"kind is {kind!r}; it must be mse or cross_entropy")
-        self.cycles, self.one_way, self.kind = cycles, one_way, kind
+        self.cycles, self.one_way, self.kind, self.factor = cycles, one_way, kind, factor
         self.weights = {
             "keypoint": keypoint_weight, "patch": patch_weight, "heatmap": heatmap_weight,
         }
@@ -72,7 +72,9 @@ class CycleObjective:
         ends = lambda tokens: [layers[-1] for layers in tokens[:self.cycles]]
         answers = (seen.heatmaps if self.kind == "mse" else seen.logits)[:self.cycles]
         tokens = lambda ours, later: token_loss(ours, later, self.one_way)
-        maps = lambda ours, later: heatmap_cycle_loss(ours, later, batch.weights, self.kind)
+        maps = lambda ours, later: heatmap_cycle_loss(
+            ours, later, batch.weights, self.kind, self.factor
+        )
         kinds = {
             "keypoint": (ends(seen.keypoint_tokens), tokens),
             "patch": (ends(seen.patch_tokens), tokens),
@@ -154,7 +156,7 @@ def rle_loss(
     error = (joints - place) * (-log_spread).exp()  # (B, J, 2) in spreads
     guess = -(error.abs() + math.log(2)).sum(-1)  # (B, J) the Laplace density
     each = log_spread.sum(-1) - guess - flow.log_prob(error)
-    return (each * weights).sum() / weights.sum().clamp(min=1)
+    return masked_mean(each, weights)
 
 def joint_shares(
     joints: Tensor, # (..., 2) x, y in pixels of the network's input

@@ -10,15 +10,17 @@ __all__ = ['DATASETS', 'row_numbers', 'split_counts', 'format_counts', 'PoseTabl
 # %% ../nbs/machinery/datasets.ipynb #987b55c0
 import difflib
 import math
-import numpy as np
 import posixpath
 import re
-import torch
 import zipfile
 from dataclasses import dataclass, field, replace
-from .files import DataError, ImageSource, _given, _read_mat, _whole, field_numbers
-from .keypoints import KeypointSet, LSP14, MPII16
 from pathlib import Path
+
+import numpy as np
+import torch
+
+from .files import DataError, ImageSource, _given, _read_mat, _whole, field_numbers
+from .keypoints import LSP14, MPII16, KeypointSet
 
 # %% ../nbs/machinery/datasets.ipynb #56a7391c
 def row_numbers(

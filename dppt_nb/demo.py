@@ -8,11 +8,19 @@ __all__ = ['DEMO_TEACHER', 'DEMO', 'DEMO_EPOCHS', 'attention_overlay', 'show_ans
 
 # %% ../nbs/machinery/demo.ipynb #e2dedc21
 import time
+
 import torch
+from torch import Tensor
+
 from .checkpoints import load_network, save_network
 from .crops import denormalize
 from dppt_nb.evaluation import (
-    answer_mean_pose, conditions, device_name, evaluate, mean_pose, score_joints,
+    answer_mean_pose,
+    conditions,
+    device_name,
+    evaluate,
+    mean_pose,
+    score_joints,
 )
 from .files import make_folder, write_json
 from .heatmaps import draw_heatmaps, heatmap_coordinates, rescale_joints
@@ -21,9 +29,8 @@ from .models import macs
 from .optim import pick_device
 from .pruning import draw_kept
 from .recipes import Recipe, get_recipe
-from .store import CropSet, SYNTHETIC_PEOPLE, synthetic_people
+from .store import SYNTHETIC_PEOPLE, CropSet, synthetic_people
 from .training import Trainer, make_batch
-from torch import Tensor
 
 # %% ../nbs/machinery/demo.ipynb #88cae3f2
 # (H, W, 3) uint8, (patches,), (rows, columns) -> (H, W, 3)

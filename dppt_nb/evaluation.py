@@ -11,21 +11,31 @@ __all__ = ['decode', 'take_people', 'plain_images', 'predict_joints', 'score_joi
 import os
 import platform
 import time
+from pathlib import Path
+
 import torch
+from torch import Tensor, nn
+
 from .checkpoints import load_network
 from .crops import augment_batch
 from .datasets import read_dataset, split_of_file
 from .files import DataError, make_folder, watch, write_json
 from .heatmaps import average_flip, decode_argmax, decode_dark, decode_quarter
 from dppt_nb.metrics import (
-    COCO_STATS, bootstrap_ap, bootstrap_interval, match_coco, oks_nms, pck, pckh,
-    person_category, rescore, to_coco_results,
+    COCO_STATS,
+    bootstrap_ap,
+    bootstrap_interval,
+    match_coco,
+    oks_nms,
+    pck,
+    pckh,
+    person_category,
+    rescore,
+    to_coco_results,
 )
 from .optim import pick_device, precision
 from .recipes import Recipe
 from .store import AP_DATA, CropSet, is_store, load_people
-from pathlib import Path
-from torch import Tensor, nn
 
 # %% ../nbs/machinery/evaluation.ipynb #cab3b0c5
 # joints in the photograph, scores

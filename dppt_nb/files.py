@@ -11,7 +11,6 @@ import fnmatch
 import io
 import json
 import math
-import numpy as np
 import os
 import posixpath
 import struct
@@ -19,8 +18,10 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from PIL import Image, UnidentifiedImageError
 from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 # %% ../nbs/machinery/files.ipynb #e99c05fc
 class DataError(ValueError):

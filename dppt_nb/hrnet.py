@@ -7,8 +7,9 @@ __all__ = ['exchange', 'HRModule', 'HRNet']
 
 # %% ../nbs/machinery/hrnet.ipynb #d9eaf008
 import torch.nn.functional as F
-from .tokens import BasicBlock, Stem, conv_step
 from torch import Tensor, nn
+
+from .tokens import BasicBlock, Stem, conv_step
 
 # %% ../nbs/machinery/hrnet.ipynb #153bcf4a
 def exchange(

@@ -9,11 +9,13 @@ __all__ = ['SIDES', 'SIGMAS', 'UNKNOWN_SIGMA', 'LOWER_BODY', 'COCO17', 'MPII16',
 
 # %% ../nbs/01_keypoints.ipynb #819859bc
 import json
-import numpy as np
 import re
 from dataclasses import asdict, dataclass
-from .files import DataError
 from functools import cached_property
+
+import numpy as np
+
+from .files import DataError
 
 # %% ../nbs/01_keypoints.ipynb #52aad1be
 SIDES = {"l": "left", "left": "left", "lft": "left", "r": "right", "right": "right", "rgt": "right"}

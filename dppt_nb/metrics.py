@@ -13,9 +13,11 @@ __all__ = ['PCK_THRESHOLDS', 'HIT', 'MISS', 'HEAD_SIZE', 'PCKH_GROUPS', 'PCKH_SK
 import contextlib
 import io
 import json
-import numpy as np
-from .files import DataError, field_numbers
 from pathlib import Path
+
+import numpy as np
+
+from .files import DataError, field_numbers
 
 # %% ../nbs/04_metrics.ipynb #d727d8be
 PCK_THRESHOLDS = {"torso": 0.2, "head": 0.5}

@@ -10,11 +10,13 @@ __all__ = ['PATCHES', 'NANO', 'VARIANTS', 'PUBLISHED', 'list_models', 'nearest',
 import dataclasses
 import difflib
 import fnmatch
+
 import torch
-from .tokenpose import PoseConfig, PoseTransformer
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+
+from .tokenpose import PoseConfig, PoseTransformer
 
 # %% ../nbs/machinery/models.ipynb #4f0ae0da
 # image size -> patch of the released configurations, in cells of the quarter-size map; (4, 4) for

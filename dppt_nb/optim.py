@@ -8,10 +8,12 @@ __all__ = ['rate_share', 'even_out', 'Muon', 'is_matrix', 'make_optimizers', 'Av
 
 # %% ../nbs/machinery/optim.ipynb #538fad87
 import math
+
 import torch
+from torch import Tensor, nn
+
 from .files import DataError
 from .recipes import Recipe
-from torch import Tensor, nn
 
 # %% ../nbs/machinery/optim.ipynb #46ea4f61
 def rate_share(

@@ -8,6 +8,7 @@ __all__ = ['patch_scores', 'keep_top', 'take_patches', 'patches_left', 'draw_kep
 
 # %% ../nbs/07_pruning.ipynb #3a62bd93
 import math
+
 import numpy as np
 import torch
 from torch import Tensor

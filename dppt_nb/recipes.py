@@ -8,6 +8,7 @@ __all__ = ['RECIPE_FIELDS', 'RECIPES', 'PROTOCOLS', 'field_types', 'whole', 'bet
 
 # %% ../nbs/machinery/recipes.ipynb #2f8bc46f
 from dataclasses import asdict, dataclass, field, fields, replace
+
 from .crops import Augmentation
 from .files import DataError
 from .models import VARIANTS, nearest

@@ -10,27 +10,36 @@ __all__ = ['STORE_VERSION', 'MANIFEST', 'SYNTHETIC_PEOPLE', 'STORE_MARGIN', 'AP_
            'load_people']
 
 # %% ../nbs/machinery/store.ipynb #799a9752
-import dppt_nb
 import hashlib
 import io
 import json
-import numpy as np
 import os
 import shutil
 import time
-import torch
-from PIL import Image
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+import dppt_nb
 from .crops import PIXEL_STD, apply_affine, batched_affine, box_to_center_scale, crop_image
 from .datasets import PoseTable, _take, format_counts, read_dataset, row_numbers
 from dppt_nb.files import (
-    DataError, ImageSource, _NO_PICTURE, _why, room_for, usable_cores, watch, write_whole,
+    _NO_PICTURE,
+    DataError,
+    ImageSource,
+    _why,
+    room_for,
+    usable_cores,
+    watch,
+    write_whole,
 )
 from .keypoints import COCO17, KeypointSet
 from .synthetic import make_people
-from pathlib import Path
 
 # %% ../nbs/machinery/store.ipynb #57f4451a
 @dataclass

@@ -12,9 +12,12 @@ __all__ = ['LESSONS', 'TOKENS', 'TOKENPOSE', 'PPT', 'PPT_SLOWLY', 'DPPT', 'STUDI
 import base64
 import json
 import math
-import numpy as np
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
 from .checkpoints import load_network
 from .evaluation import conditions, predict_joints
 from .files import DataError, make_folder, read_json, write_json
@@ -24,7 +27,6 @@ from .optim import pick_device
 from .recipes import Recipe, get_recipe
 from .store import load_people
 from .training import train_recipe
-from pathlib import Path
 
 # %% ../nbs/13_study.ipynb #e931d45e
 @dataclass(frozen=True)
@@ -206,8 +208,10 @@ def row_recipe(row:Row, base, seed:int, epochs=None, teacher="", protocol=None)-
     base = base.change(seed=seed, epochs=epochs or base.epochs)
     recipe = base.change(protocol, **fit_row(row.changes, base))
     if squared_error(recipe):
+        # the output's own squared error has the factor already
+        beside = [name for name in SQUARED_WEIGHTS if name != "output"]
         recipe = recipe.change(
-            **{name: getattr(recipe, name) * recipe.loss_factor / 0.5 for name in SQUARED_WEIGHTS}
+            **{name: getattr(recipe, name) * recipe.loss_factor / 0.5 for name in beside}
         )
     taught = any((recipe.output, recipe.features, recipe.attention, recipe.guide))
     if taught and not teacher:

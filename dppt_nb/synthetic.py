@@ -11,14 +11,16 @@ __all__ = ['TRUNK', 'SIDED', 'FRAMES', 'PARENTS', 'OFFSETS', 'LIMITS', 'AXIAL', 
 
 # %% ../nbs/machinery/synthetic.ipynb #ee422139
 import math
+import zlib
+from dataclasses import dataclass, fields
+from functools import lru_cache
+
 import numpy as np
 import torch
 import torch.nn.functional as F
-import zlib
 from PIL import Image, ImageDraw
-from dataclasses import dataclass, fields
+
 from .keypoints import COCO17, KeypointSet, canonical_name, draw_pose
-from functools import lru_cache
 
 # %% ../nbs/machinery/synthetic.ipynb #38a11621
 def _mix(x):

@@ -9,15 +9,24 @@ __all__ = ['CHOICES', 'MODEL_CARD', 'Attention', 'Block', 'Encoder', 'HeatmapHea
 # %% ../nbs/06_tokenpose.ipynb #3c3901c6
 import dataclasses
 import math
+
 import torch
 import torch.nn.functional as F
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+
 from .hrnet import HRNet
 from .pruning import keep_top, patch_scores, take_patches
 from dppt_nb.tokens import (
-    BasicBlock, Pixels, PoseTokens, Pyramid, Stem, conv_step, in_inference, join_patches,
+    BasicBlock,
+    Pixels,
+    PoseTokens,
+    Pyramid,
+    Stem,
+    conv_step,
+    in_inference,
+    join_patches,
 )
-from huggingface_hub import PyTorchModelHubMixin
-from torch import Tensor, nn
 
 # %% ../nbs/06_tokenpose.ipynb #ecbc1eaa
 class Attention(nn.Module):

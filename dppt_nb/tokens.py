@@ -8,6 +8,7 @@ __all__ = ['split_patches', 'join_patches', 'in_inference', 'conv_norm', 'Bottle
 
 # %% ../nbs/05_tokens.ipynb #92b610a3
 import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

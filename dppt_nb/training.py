@@ -10,33 +10,54 @@ __all__ = ['Batch', 'Progress', 'make_batch', 'PoseObjective', 'fits_on', 'make_
 import hashlib
 import json
 import math
-import numpy as np
 import time
-import torch
 from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
 from .checkpoints import load_backbone, load_teacher, save_network
 from .cycles import CycleObjective, RegressionObjective
 from dppt_nb.distillation import (
-    AttentionObjective, FeatureObjective, GuideObjective, OutputObjective, Teacher,
+    AttentionObjective,
+    FeatureObjective,
+    GuideObjective,
+    OutputObjective,
+    Teacher,
 )
 from .evaluation import conditions, evaluate, headline, take_people
 from dppt_nb.files import (
-    DataError, epoch_bar, make_folder, read_json, watch, write_json, write_tensors,
+    DataError,
+    epoch_bar,
+    make_folder,
+    read_json,
+    watch,
+    write_json,
+    write_tensors,
 )
 from dppt_nb.heatmaps import (
-    encode_heatmaps, heatmap_cross_entropy_loss, heatmap_mse_loss, normalize_heatmaps,
+    encode_heatmaps,
+    heatmap_cross_entropy_loss,
+    heatmap_mse_loss,
+    normalize_heatmaps,
     rescale_joints,
 )
 from .models import create_model
 from dppt_nb.optim import (
-    AveragedModel, compute_type, flatten_optimizers, make_optimizers, pick_device, precision,
-    rate_share, restore_optimizers,
+    AveragedModel,
+    compute_type,
+    flatten_optimizers,
+    make_optimizers,
+    pick_device,
+    precision,
+    rate_share,
+    restore_optimizers,
 )
 from .pruning import keep_ratio_at
 from .recipes import Recipe
 from .store import CropSet, load_people
 from .tokenpose import PoseTransformer, Trace
-from torch import Tensor, nn
 
 # %% ../nbs/10_training.ipynb #d0e01fe1
 @dataclass
@@ -130,7 +151,7 @@ def make_objectives(
         objectives.append(
             CycleObjective(
                 cycles, recipe.keypoint_cycles, recipe.patch_cycles, recipe.heatmap_cycles,
-                recipe.one_way, "mse" if points else truth.kind,
+                recipe.one_way, "mse" if points else truth.kind, recipe.loss_factor,
             )
         )
     if not any((recipe.output, recipe.features, recipe.attention, recipe.guide)): return objectives
@@ -140,7 +161,11 @@ def make_objectives(
         )
     teacher = Teacher(teacher)
     if recipe.output:
-        objectives.append(OutputObjective(teacher, model, recipe.output, recipe.temperature))
+        objectives.append(
+            OutputObjective(
+                teacher, model, recipe.output, recipe.temperature, recipe.loss_factor
+            )
+        )
     if recipe.features:
         objectives.append(FeatureObjective(teacher, model, recipe.features, recipe.match))
     if recipe.attention:

@@ -229,7 +229,9 @@ def test_wrong_words_are_answered_with_one_sentence(tmp_path):
 def test_a_store_is_what_it_says_and_is_cut_anew_when_the_data_change(tmp_path):
     import io
     import shutil
+
     from PIL import Image
+
     from dppt_nb.keypoints import COCO17
     root, run = tmp_path / "coco", ["--device", "cpu", "--epochs", 1, *TINY]
     (root / "annotations").mkdir(parents=True)
@@ -308,6 +310,7 @@ def test_values_are_refused_before_anything_is_made(tmp_path):
 
 def test_bad_files_are_answered_with_one_sentence(tmp_path):
     import io
+
     import scipy.io
     from PIL import Image
     jpeg = io.BytesIO()

@@ -3,7 +3,6 @@ cannot prove."""
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
 from dppt_nb.crops import (
@@ -357,8 +356,7 @@ def photographs(tmp_path):
 
 
 def test_store_holds_every_person_in_place(photographs, tmp_path, capsys):
-    from dppt_nb.store import prepare_store
-    from dppt_nb.store import read_store
+    from dppt_nb.store import prepare_store, read_store
     opened, read = [], photographs.source.read
     photographs.source.read = lambda name: opened.append(name) or read(name)
     report = prepare_store(
@@ -404,8 +402,8 @@ def test_people_without_a_box_are_counted(photographs, tmp_path):
 
 
 def test_nobody_is_a_sentence_that_says_why(photographs, tmp_path):
-    from dppt_nb.store import prepare_store
     from dppt_nb.files import DataError
+    from dppt_nb.store import prepare_store
     photographs.boxes[:] = 0
     for table, words in (
         (photographs, "nobody to cut crops of; left out: no usable box 6."),
@@ -417,9 +415,8 @@ def test_nobody_is_a_sentence_that_says_why(photographs, tmp_path):
 
 
 def test_bad_photographs_and_folders_are_named(photographs, tmp_path):
-    from dppt_nb.store import prepare_store
-    from dppt_nb.store import read_store
     from dppt_nb.files import DataError
+    from dppt_nb.store import prepare_store, read_store
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(DataError, match="file"):
         prepare_store(photographs, tmp_path / "file" / "store", progress=False)
@@ -435,6 +432,7 @@ def test_bad_photographs_and_folders_are_named(photographs, tmp_path):
 
 def test_windows_by_centre_and_scale_as_mpii_gives_them(photographs):
     from dataclasses import replace
+
     from dppt_nb.store import table_windows
     table = replace(
         photographs, centers=np.full((6, 2), 50, np.float32),
@@ -447,9 +445,8 @@ def test_windows_by_centre_and_scale_as_mpii_gives_them(photographs):
 
 
 def test_store_of_coco_people(shared, tmp_path):
-    from dppt_nb.store import prepare_store
     from dppt_nb.datasets import read_coco
-    from dppt_nb.store import read_store
+    from dppt_nb.store import prepare_store, read_store
     table = read_coco(shared / "data" / "coco_mini").select(np.arange(40))
     prepare_store(table, tmp_path / "store", image_size=(128, 96), progress=False)
     crops = read_store(tmp_path / "store", progress=False)

@@ -13,11 +13,11 @@ from dppt_nb.cycles import (
     CycleObjective, RegressionObjective, ResidualFlow, heatmap_cycle_loss, joint_shares,
     rle_loss, token_loss,
 )
-from dppt_nb.store import from_synthetic
-from dppt_nb.heatmaps import decode_dark, encode_heatmaps, rescale_joints
 from dppt_nb.files import DataError
-from dppt_nb.synthetic import make_people
+from dppt_nb.heatmaps import decode_dark, encode_heatmaps, rescale_joints
 from dppt_nb.models import create_model, list_models, macs
+from dppt_nb.store import from_synthetic
+from dppt_nb.synthetic import make_people
 
 SIZE, HEAT = (96, 64), (24, 16)
 

@@ -8,8 +8,9 @@ import torch
 import dppt_nb.distillation as distillation
 from dppt_nb.distillation import (
     AttentionObjective, FeatureObjective, GuideObjective, OutputObjective, Teacher,
-    align_attention, attention_loss, divergence, feature_loss, match_layers, output_loss,
+    align_attention, attention_loss, feature_loss, match_layers, output_loss,
 )
+from dppt_nb.heatmaps import divergence
 from dppt_nb.files import DataError
 from dppt_nb.models import create_model
 
@@ -96,15 +97,29 @@ def test_alignment_composes_over_two_prunings():
     assert first.gather(1, second).tolist() == [[1, 4, 9]]
 
 
-def test_divergence_equals_the_formula_and_squared_error_its():
+def test_divergence_equals_the_formula_also_of_shares_that_are_nearly_nothing():
     p, q = torch.rand(4, 7).softmax(-1), torch.rand(4, 7).softmax(-1)
-    assert torch.allclose(divergence(q, p), (p * (p / q).log()).sum(-1), atol=1e-6)
-    assert torch.allclose(divergence(q, p, "mse"), (p - q).square().sum(-1))
+    assert torch.allclose(divergence(q.log(), p.log()), (p * (p / q).log()).sum(-1), atol=1e-6)
     flat = lambda r: (r.log() / 3).softmax(-1)
     assert torch.allclose(
-        divergence(q, p, "kl", 3.0), 9 * (flat(p) * (flat(p) / flat(q)).log()).sum(-1), atol=1e-5
+        divergence(q.log(), p.log(), 3.0), 9 * (flat(p) * (flat(p) / flat(q)).log()).sum(-1),
+        atol=1e-5,
     )
-    assert (divergence(q, p) >= 0).all() and divergence(q, torch.eye(7)[:4]).isfinite().all()
+    assert (divergence(q.log(), p.log()) >= 0).all()
+    # logits as far apart as a sharp heatmap's: nothing may be cut off before the temperature
+    ours, wanted = torch.zeros(2, 3072)
+    ours[7], wanted[7] = 30, 60
+    r, s = ((x.double() / 8).softmax(-1) for x in (ours, wanted))
+    right = 64 * (s * (s / r).log()).sum()
+    assert torch.allclose(divergence(ours, wanted, 8.0).double(), right, rtol=1e-4)
+
+
+def test_attention_of_zero_is_far_away_but_finite():
+    p, q = torch.rand(4, 2, 3, 7).softmax(-1), torch.eye(7)[:3].expand(4, 2, 3, 7)
+    assert attention_loss(q, p).isfinite() and attention_loss(p, q).isfinite()
+    assert torch.allclose(
+        attention_loss(p, q, "mse", "each"), (p - q).square().sum(-1).mean(), atol=1e-6
+    )
 
 
 def test_one_pass_of_the_teacher_serves_all_and_leaves_no_gradient(batch):

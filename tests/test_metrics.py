@@ -1,5 +1,8 @@
 """Metrics against the released MPII scoring and against pycocotools called directly."""
-import contextlib, copy, io, json
+import contextlib
+import copy
+import io
+import json
 
 import numpy as np
 import pytest

@@ -38,10 +38,10 @@ def test_modules_need_no_jupyter_and_draw_nothing_yet(module):
 
 def test_contract_of_names():
     import dppt_nb
-    from dppt_nb.crops import crop_affine                                            # noqa: F401
+    from dppt_nb.crops import crop_affine  # noqa: F401
+
     # noqa: F401
-    from dppt_nb.heatmaps import decode_argmax, decode_dark, encode_heatmaps, flip_back
-    from dppt_nb.metrics import evaluate_coco, pck, pckh                             # noqa: F401
+    from dppt_nb.metrics import evaluate_coco, pck, pckh  # noqa: F401
     assert all(
         callable(getattr(dppt_nb, name))
         for name in ("create_model", "list_models", "load_released", "macs")

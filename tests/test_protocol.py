@@ -8,13 +8,13 @@ from click.testing import CliRunner
 
 from dppt_nb.cli import main
 from dppt_nb.crops import apply_affine, augment_batch, batched_affine
-from dppt_nb.store import from_synthetic
+from dppt_nb.evaluation import decode, predict_joints
 from dppt_nb.files import DataError
 from dppt_nb.keypoints import COCO17
+from dppt_nb.recipes import PROTOCOLS, RECIPES, Recipe, get_recipe
+from dppt_nb.store import from_synthetic
 from dppt_nb.study import STUDIES, find_rows, row_recipe, run_study
 from dppt_nb.synthetic import make_people
-from dppt_nb.evaluation import decode, predict_joints
-from dppt_nb.recipes import PROTOCOLS, RECIPES, Recipe, get_recipe
 from dppt_nb.training import make_batch
 
 SIZE, HEAT = (128, 96), (32, 24)

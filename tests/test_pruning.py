@@ -10,17 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from dppt_nb.checkpoints import load_network, load_released
 from dppt_nb.crops import normalize
+from dppt_nb.models import create_model
 from dppt_nb.pruning import (
     PlaceScores, RandomScores, draw_kept, first_scores, joints_kept, keep_ratio_at, keep_top,
     often_kept, patch_scores, patches_left,
 )
-from dppt_nb.synthetic import make_people
-from dppt_nb.checkpoints import load_released
-from dppt_nb.models import create_model
-from dppt_nb.tokenpose import PoseTransformer
-from dppt_nb.checkpoints import load_network
 from dppt_nb.recipes import Recipe
+from dppt_nb.synthetic import make_people
+from dppt_nb.tokenpose import PoseTransformer
 
 SHIPPED = ("tokenpose_nano", "ppt_nano_d12")
 

@@ -10,13 +10,13 @@ from click.testing import CliRunner
 from dppt_nb.cli import main
 from dppt_nb.files import DataError
 from dppt_nb.metrics import mean_rate
+from dppt_nb.models import create_model
+from dppt_nb.recipes import get_recipe
 from dppt_nb.study import (
     CLAIMS, STUDIES, collect, combine, difference, find_rows, format_claims, format_study,
     mean_hits, pack_bits, row_recipe, row_score, run_study, show_study, unpack_bits, verdict,
 )
-from dppt_nb.models import create_model
 from dppt_nb.training import train_recipe
-from dppt_nb.recipes import get_recipe
 
 TOY = get_recipe(
     "tokenpose_nano", image_size=(64, 48), overrides=dict(width=32, heads=2), epochs=2,

@@ -7,7 +7,14 @@ import torch.nn.functional as F
 import dppt_nb.synthetic as s
 from dppt_nb.keypoints import COCO17, KEYPOINT_SETS, KeypointSet
 from dppt_nb.synthetic import (
-    PLAIN, POSE_NAMES, Dice, Scene, SyntheticPeople, draw_sheet, make_people, make_photo,
+    PLAIN,
+    POSE_NAMES,
+    Dice,
+    Scene,
+    SyntheticPeople,
+    draw_sheet,
+    make_people,
+    make_photo,
 )
 
 FIELDS = ("images", "joints", "visible", "occluded", "boxes")

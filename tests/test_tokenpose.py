@@ -15,12 +15,12 @@ from huggingface_hub import PyTorchModelHubMixin
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from dppt_nb.heatmaps import decode_dark, encode_heatmaps
 from dppt_nb.checkpoints import load_backbone, load_released, read_checkpoint
+from dppt_nb.heatmaps import decode_dark, encode_heatmaps
+from dppt_nb.hrnet import HRModule, HRNet
 from dppt_nb.models import VARIANTS, create_model, list_models, macs, parameters_count
 from dppt_nb.pruning import keep_top, patch_scores, take_patches
-from dppt_nb.tokenpose import Attention, PoseConfig, PoseTransformer
-from dppt_nb.hrnet import HRModule, HRNet
+from dppt_nb.tokenpose import Attention, PoseTransformer
 from dppt_nb.tokens import Bottleneck, conv_step
 
 COUNTS = {

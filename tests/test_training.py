@@ -6,16 +6,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dppt_nb.store import from_synthetic
-from dppt_nb.files import DataError
-from dppt_nb.keypoints import COCO17
-from dppt_nb.synthetic import make_people
-from dppt_nb.models import create_model
-from dppt_nb.tokenpose import PoseTransformer
 from dppt_nb.checkpoints import load_network
 from dppt_nb.evaluation import evaluate
+from dppt_nb.files import DataError
+from dppt_nb.keypoints import COCO17
+from dppt_nb.models import create_model
 from dppt_nb.optim import AveragedModel, make_optimizers, rate_share
 from dppt_nb.recipes import RECIPES, Recipe, get_recipe
+from dppt_nb.store import from_synthetic
+from dppt_nb.synthetic import make_people
+from dppt_nb.tokenpose import PoseTransformer
 from dppt_nb.training import PoseObjective, Trainer, make_batch, make_objectives
 
 SIZE = (64, 48)
@@ -368,6 +368,7 @@ def test_a_run_folder_is_one_that_from_pretrained_reads(people, tmp_path):
 
 def test_imagenet_weights_start_the_backbone(tmp_path):
     from safetensors.torch import save_file
+
     from dppt_nb.crops import Augmentation
     small = from_synthetic(make_people(4, COCO17, (64, 64), seed=1, margin=1.5))
     donor = create_model("tokenpose_b", image_size=(64, 64)).backbone
@@ -392,7 +393,8 @@ def test_imagenet_weights_start_the_backbone(tmp_path):
 
 def test_runs_may_share_an_output_folder(tmp_path):
     "Two processes that try the folder at once do not take each other's trial file for a failure."
-    import subprocess, sys
+    import subprocess
+    import sys
     code = (
         "from dppt_nb.training import make_folder\nfor _ in range(1000): "
         f"make_folder({str(tmp_path)!r})"

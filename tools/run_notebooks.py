@@ -1,6 +1,9 @@
 """Run notebooks top to bottom and store their outputs, skipping the cells that say they are not to
 be run."""
-import os, re, sys, time
+import os
+import re
+import sys
+import time
 from pathlib import Path
 
 import nbformat

@@ -11,15 +11,13 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from dppt_nb.cli import main, read_changes
-from dppt_nb.files import write_whole
-from dppt_nb.evaluation import conditions
-from dppt_nb.store import synthetic_people
 from dppt_nb.checkpoints import load_network
-from dppt_nb.evaluation import evaluate
-from dppt_nb.files import read_json, write_json
+from dppt_nb.cli import main, read_changes
+from dppt_nb.evaluation import conditions, evaluate
+from dppt_nb.files import read_json, write_json, write_whole
 from dppt_nb.optim import pick_device
 from dppt_nb.recipes import get_recipe, recipe_fields
+from dppt_nb.store import synthetic_people
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "dppt_nb" / "weights"
 
