@@ -4,16 +4,20 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check -q
 OUT    ?= demo
-MODULES := $(wildcard dppt_nb/*.py)
+# Which torch: cpu, default (the usual index: CUDA on Linux), or auto, which looks for a GPU.
+TORCH  ?= auto
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check export clean outputs readme hooks lock lab distclean
+.PHONY: demo test soak export outputs readme hooks lock lab wheel distclean
 
 demo: $(VENV)/.plain            ## train nano networks on synthetic people and show what they learned
 	$(BIN)/dppt demo --out $(OUT)
 
 test: $(VENV)/.dev              ## what CI runs: clean, export, notebooks, tests
 	bash tools/check.sh
+
+soak: $(VENV)/.dev              ## the checks that are long by nature, whole: kills, fuzzers, every page
+	DPPT_SOAK=1 DPPT_FUZZ=10000 bash tools/check.sh
 
 lab: $(VENV)/.dev               ## read the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs
@@ -33,6 +37,9 @@ hooks: $(VENV)/.dev             ## git hooks that clean notebooks and merge them
 lock: $(VENV)/.dev              ## write the versions that are installed now to requirements.lock
 	$(BIN)/python tools/lock.py
 
+wheel: $(VENV)/.dev             ## wheel and sdist in dist/, used once from an empty folder
+	bash tools/wheel.sh $(BIN)/python
+
 distclean:                      ## forget the environment and everything built
 	rm -rf $(VENV) build dist *.egg-info $(OUT)
 
@@ -41,6 +48,7 @@ $(VENV)/bin/python:
 	  || { echo "dppt-nb needs Python 3.11 to 3.13; say which one to use: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	@echo "Making the environment in $(VENV) (about a minute where packages are near, more on a slow line)"
 	$(PYTHON) -m venv $(VENV)
+	@bash tools/torch.sh $(TORCH) $(PIP)
 
 $(VENV)/.plain: pyproject.toml requirements.lock | $(VENV)/bin/python
 	$(PIP) install -c requirements.lock -e .

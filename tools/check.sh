@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Clean leaves no diff, export leaves no diff, README is the index page, then all notebooks and tests, with a count.
+# Clean leaves no diff, export leaves no diff, README is the index page, ruff finds nothing, then
+# all notebooks and tests, with a count and the ten slowest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,5 +18,7 @@ unchanged() {
 echo "== clean";  nbdev_clean;  unchanged nbs "nbdev_clean"
 echo "== export"; nbdev_export; unchanged dppt_nb "nbdev_export"
 echo "== readme"; python tools/readme.py; unchanged README.md "make readme"
+echo "== ruff";   ruff check .
 echo "== notebooks and tests"
-IN_TEST=1 MPLBACKEND=agg OMP_NUM_THREADS=1 python -m pytest -n "${WORKERS:-2}" "$@"
+export IN_TEST=1 MPLBACKEND=agg OMP_NUM_THREADS=1
+python -m pytest -n "${WORKERS:-2}" "$@"

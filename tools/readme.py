@@ -1,6 +1,7 @@
-"""Write README.md from nbs/index.ipynb: what a reader of the index page sees, with picture links
-that work at the top folder."""
+"""Write README.md from nbs/index.ipynb: what a reader of the index page sees, with links that work
+at the top folder. With `--absolute FILE` it is written there with links that work anywhere."""
 import re
+import sys
 from pathlib import Path
 
 import nbformat
@@ -8,6 +9,8 @@ from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).resolve().parent.parent
 HIDDEN = re.compile(r"^\s*#\s*\|\s*(hide|default_exp)\b", re.M)
+PAGES = "https://github.com/dppt-nb/dppt-nb/blob/main/"
+PICTURES = "https://raw.githubusercontent.com/dppt-nb/dppt-nb/main/"
 
 
 def readme(path):
@@ -27,5 +30,13 @@ def readme(path):
     )
 
 
+def absolute(text):
+    "The same Markdown for a place where the repository's files are not beside it."
+    text = re.sub(r"(!\[[^]]*\])\((?!https?://)", rf"\1({PICTURES}", text)
+    return re.sub(r"\]\((?!https?://|#)", f"]({PAGES}", text)
+
+
 if __name__ == "__main__":
-    ROOT.joinpath("README.md").write_text(readme(ROOT / "nbs" / "index.ipynb"))
+    text = readme(ROOT / "nbs" / "index.ipynb")
+    if sys.argv[1:2] == ["--absolute"]: Path(sys.argv[2]).write_text(absolute(text))
+    else: ROOT.joinpath("README.md").write_text(text)
