@@ -97,7 +97,7 @@ _CROP_ROWS = (
 
 # %% ../nbs/machinery/store.ipynb #b26ffa6f
 def from_synthetic(
-    people,                               # `SyntheticPeople` of notebook 01
+    people,                               # `SyntheticPeople` of synthetic
     # picture over person's box; the one that the people were made with if not given
     margin: float | None = None,
     keypoint_set: KeypointSet | None = None,  # likewise

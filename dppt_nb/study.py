@@ -83,7 +83,7 @@ STUDIES = {
             "sdpose", "SDPose: 2 cycles, tokens pull each other",
             dict(model="sdpose_nano", **TOKENS),
         ),
-        # 0.1 runs away, see `10`
+        # 0.1 runs away, see cycles
         Row(
             "sdpose_one_way",
             "2 cycles, one way, 1/1000 of the weight",

@@ -115,7 +115,7 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         self.stage_depth, self.prune_at, self.keep_ratio = depth // stages, prune_at, keep_ratio
-        self.score = patch_scores  # 08_pruning tries others in its place
+        self.score = patch_scores  # pruning tries others in its place
         self.blocks = nn.ModuleList(
             Block(width, heads, mlp_ratio, attention_scale) for _ in range(depth)
         )
