@@ -15,14 +15,11 @@ import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from .hrnet import HRNet
+from .hrnet import BACKBONES
 from .pruning import keep_top, patch_scores, take_patches
 from dppt_nb.tokens import (
     BasicBlock,
-    Pixels,
     PoseTokens,
-    Pyramid,
-    Stem,
     conv_step,
     in_inference,
     join_patches,
@@ -305,7 +302,7 @@ class PoseConfig:
     name: str = "tokenpose_s_v1"              # row of the table that it came from
     num_keypoints: int = 17                   # keypoint tokens and heatmaps
     image_size: tuple[int, int] = (256, 192)  # height and width in pixels
-    backbone: str = "stem"  # "stem", "hrnet_w32", "hrnet_w48", "pixels" or "pyramid"
+    backbone: str = "stem"                    # a row of `BACKBONES`
     # height and width of a patch, in cells of the backbone's coarsest map
     patch_size: tuple[int, int] = (4, 3)
     width: int = 192                          # channels of a token
@@ -336,7 +333,7 @@ class PoseConfig:
     @property
     def stride(self) -> int:
         "Image pixels per cell of the map that the patches are cut from."
-        return {"pixels": 1, "pyramid": 16}.get(self.backbone, 4)
+        return BACKBONES[self.backbone].cell
 
     @property
     def heatmap_size(self) -> tuple[int, int]:
@@ -352,7 +349,7 @@ class PoseConfig:
 
 # %% ../nbs/06_tokenpose.ipynb #a3e88802
 CHOICES = {
-    "backbone": ("stem", "hrnet_w32", "hrnet_w48", "pixels", "pyramid"),
+    "backbone": BACKBONES,
     "attention_scale": ("head", "model"),
     "head": ("mlp", "dot", "regression"),
     "init": ("released", "residual"),
@@ -418,10 +415,10 @@ def check_config(config) -> None:
         )
     if config.keep_ratio > 1:
         refuse(f"keep_ratio is {config.keep_ratio}; it must be above 0 and at most 1")
-    if config.head == "dot" and config.backbone == "pixels":
+    if config.head == "dot" and BACKBONES[config.backbone].strides[0] != 4:
         refuse(
             "head='dot' needs a map at a quarter of the image size, which "
-            "backbone='pixels' does not have; choose backbone='stem'"
+            f"backbone={config.backbone!r} does not have; choose backbone='stem'"
         )
 
 # %% ../nbs/06_tokenpose.ipynb #c210e550
@@ -583,11 +580,11 @@ class PoseTransformer(
 def make_backbone(
     config: PoseConfig, # says which one
 ) -> nn.Module: # with `channels` and `strides` of the maps it makes
-    "Stem, HRNet to stage 3, or the pixels as they are."
-    if config.backbone.startswith("hrnet"):
-        return HRNet(int(config.backbone.removeprefix("hrnet_w")), config.hrnet_bottleneck)
-    if config.backbone == "pyramid": return Pyramid(blocks=config.pyramid_blocks)
-    return Stem() if config.backbone == "stem" else Pixels()
+    "What the registry's row makes: stem, pyramid, HRNet to stage 3, the pixels, or another's."
+    row = BACKBONES[config.backbone]
+    backbone = row.make(config)
+    backbone.channels, backbone.strides = row.channels, row.strides
+    return backbone
 
 def make_head(
     config: PoseConfig, # says which head
