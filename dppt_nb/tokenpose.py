@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['CHOICES', 'MODEL_CARD', 'Attention', 'Block', 'Encoder', 'HeatmapHead', 'DotHead', 'RegressionHead', 'PoseConfig',
-           'check_types', 'check_config', 'Trace', 'PoseTransformer', 'make_backbone', 'make_head', 'init_weights']
+           'check_types', 'check_config', 'Trace', 'PoseTransformer', 'make_backbone', 'make_head', 'init_weights',
+           'from_pretrained']
 
 # %% ../nbs/06_tokenpose.ipynb #3c3901c6
 import dataclasses
@@ -447,14 +448,14 @@ A pose transformer of dppt-nb. `config.json` says how it is built and how many k
 in images of which size; `model.safetensors` holds its weights.
 
     from dppt_nb.tokenpose import PoseTransformer
-    model = PoseTransformer.from_pretrained(folder)   # or its name on the Hugging Face Hub
+    model = PoseTransformer.from_pretrained(folder)   # or "hub:owner/name"
     # (B, 3, H, W) float, ImageNet-normalised -> (B, keypoints, H/4, W/4)
     heatmaps = model(images)
 """
 
 class PoseTransformer(
     nn.Module, PyTorchModelHubMixin, library_name="dppt-nb", pipeline_tag="keypoint-detection",
-    model_card_template=MODEL_CARD,
+    license="apache-2.0", model_card_template=MODEL_CARD,
 ):
     """Backbone, tokens, encoder, head: TokenPose and all that is built on it; which one is said by
     the `PoseConfig`."""
@@ -615,3 +616,26 @@ def init_weights(model: PoseTransformer) -> None:
         if isinstance(module, nn.Linear) and released:
             nn.init.trunc_normal_(module.weight, std=0.02)
             if module.bias is not None: nn.init.zeros_(module.bias)
+
+# %% ../nbs/06_tokenpose.ipynb #6ac89084
+def from_pretrained(
+    cls,
+    # folder that `save_pretrained` or a training wrote, .safetensors file in one, name of a network
+    # that ships with the package, or "hub:owner/name" on the Hugging Face Hub
+    pretrained_model_name_or_path: str,
+    *,
+    map_location: str = "cpu", # device of the network
+    hub: bool = False, # the name is one on the Hugging Face Hub, also without "hub:"
+    **options, # for the Hub: revision, token, cache_dir, local_files_only, force_download
+) -> PoseTransformer: # in eval mode; `about` holds what config.json says beside the configuration
+    "Build a saved network again, strictly; nothing is unpickled, and a folder needs no connection."
+    from dppt_nb.checkpoints import build_network, network_files
+    places = network_files(pretrained_model_name_or_path, hub, **options)
+    return build_network(*places, cls)[0].to(map_location)
+
+def _save_pretrained(self, save_directory):
+    from dppt_nb.checkpoints import save_pretrained
+    save_pretrained(self, save_directory)
+
+PoseTransformer.from_pretrained = classmethod(from_pretrained)
+PoseTransformer._save_pretrained = _save_pretrained
