@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from .files import DataError
-from .keypoints import KEYPOINT_SETS, KeypointSet
+from .keypoints import COCO17, MPII16, KeypointSet
 from .models import PATCHES, create_model, listed_config
 from .recipes import RECIPES, Recipe
 from .tokenpose import PoseConfig, PoseTransformer
@@ -309,11 +309,12 @@ def released_network(
     ours = {our_name(key, 1): value for key, value in state.items()}
     tokens = ours.get("tokens.keypoint_tokens", torch.empty(0))
     count = tokens.shape[1] if tokens.ndim == 3 else 0
-    sets = {len(known): known for known in KEYPOINT_SETS.values()}
+    sets = {len(known): known for known in (COCO17, MPII16)}
     keypoints = keypoint_set or sets.get(count)
     if keypoints is None:
         raise DataError(
-            f"{where} finds {count} keypoints; released checkpoints of {sorted(sets)} are known"
+            f"{where} finds {count} keypoints, and does not say which; those of COCO (17) and "
+            "MPII (16) are known"
             if count else f"{where} has no keypoint tokens; it is no TokenPose, PPT or SDPose"
         )
     network = create_model(name, len(keypoints), released_size(ours, name))

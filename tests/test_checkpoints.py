@@ -605,7 +605,7 @@ def test_the_class_alone_saves_and_loads(tmp_path):
     code = (
         "import sys; from dppt_nb.tokenpose import PoseTransformer\n"
         "parts = {m.split('.')[1] for m in sys.modules if m.startswith('dppt_nb.')}\n"
-        "assert not parts & {'files', 'store', 'datasets', 'checkpoints', 'recipes'}, parts\n"
+        "assert not parts & {'store', 'datasets', 'checkpoints', 'recipes'}, parts\n"
         "model = PoseTransformer.from_pretrained('tokenpose_nano')\n"
         f"model.save_pretrained({str(tmp_path / 'copy')!r})\n"
         f"PoseTransformer.from_pretrained({str(tmp_path / 'copy')!r})"
