@@ -529,3 +529,10 @@ def train_recipe(
     )
     write_json(written, results)
     return results
+
+# %% ../nbs/10_training.ipynb #a03962d5
+from .moved import former_names
+
+# %% ../nbs/10_training.ipynb #941ea4ad
+# names that live elsewhere now
+__getattr__ = former_names("dppt_nb.training")
