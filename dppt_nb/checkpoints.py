@@ -41,9 +41,13 @@ FORMAT = 2
 def one_line(
     error: Exception,
 ) -> str:
-    "What an error says, on one line and not too long."
-    text = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-    return " ".join((text or type(error).__name__).split())[:300]
+    "The first thing that an error says, on one line and not too long."
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        text = (f"{field!r}: " if field else "") + first["msg"].removeprefix("Value error, ")
+    else: text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return " ".join(text.split())[:300]
 
 def built(make):
     """A validator that makes an object of a dictionary; whatever a damaged file may bring up is an
@@ -106,10 +110,9 @@ def check_about(
     "The content of a `config.json`, checked; raises DataError naming file and field."
     try: return About.model_validate(values)
     except ValidationError as error:
-        field = ".".join(map(str, error.errors()[0]["loc"]))
+        wrong = "has a wrong field" if error.errors()[0]["loc"] else "does not fit together:"
         raise DataError(
-            f"{where} has a wrong field{f' {field!r}' if field else ''}: "
-            f"{one_line(error).removeprefix('Value error, ')}; mend it or take another copy"
+            f"{where} {wrong} {one_line(error)}; mend it or take another copy"
         ) from None
 
 # %% ../nbs/machinery/checkpoints.ipynb #c001065b

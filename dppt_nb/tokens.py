@@ -241,3 +241,10 @@ class PoseTokens(nn.Module):
         patches = self.embed(split_patches(features, self.patch_size))         # (B, patches, width)
         keypoints = self.keypoint_tokens.expand(features.shape[0], -1, -1)     # (B, J, width)
         return torch.cat((keypoints, patches), 1) + self.code  # (B, J + patches, width)
+
+# %% ../nbs/05_tokens.ipynb #a531e39e
+from .moved import former_names
+
+# %% ../nbs/05_tokens.ipynb #216144b3
+# names that live elsewhere now
+__getattr__ = former_names("dppt_nb.tokens")
