@@ -4,20 +4,22 @@
 
 # %% auto #0
 __all__ = ['decode', 'take_people', 'plain_images', 'predict_joints', 'score_joints', 'evaluate', 'headline', 'mean_pose',
-           'answer_mean_pose', 'device_name', 'conditions', 'format_scores', 'coco_annotations', 'score_coco',
-           'evaluate_checkpoint']
+           'answer_mean_pose', 'device_name', 'people_digest', 'conditions', 'format_scores', 'coco_annotations',
+           'score_coco', 'answer_in_terms_of', 'evaluate_checkpoint']
 
 # %% ../nbs/machinery/evaluation.ipynb #2253b773
+import hashlib
 import os
 import platform
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from .checkpoints import load_network
-from .crops import augment_batch
+from .checkpoints import load_network, results_folder
+from .crops import Augmentation, augment_batch
 from .datasets import read_dataset, split_of_file
 from .files import DataError, make_folder, watch, write_json
 from .heatmaps import average_flip, decode_argmax, decode_dark, decode_quarter
@@ -33,13 +35,18 @@ from dppt_nb.metrics import (
     rescore,
     to_coco_results,
 )
-from .optim import pick_device, precision
+from .keypoints import KeypointSet, map_keypoints
+from .optim import compute_name, pick_device, precision
 from .recipes import Recipe
 from .store import AP_DATA, CropSet, is_store, load_people
 
 # %% ../nbs/machinery/evaluation.ipynb #cab3b0c5
-# joints in the photograph, scores
-def decode(recipe:Recipe, heatmaps:Tensor, centers:Tensor, scales:Tensor)->tuple:
+def decode(
+    recipe: Recipe,   # names the way: `decode`, `kernel`, `unbiased`
+    heatmaps: Tensor, # (B, J, h, w)
+    centers: Tensor,  # (B, 2) of the people's windows, photograph pixels
+    scales: Tensor,   # (B, 2) units of 200 px
+) -> tuple[Tensor, Tensor]: # joints (B, J, 2) in the photograph, scores (B, J)
     "Joints from heatmaps in the way the recipe names."
     if recipe.decode == "dark":
         return decode_dark(heatmaps, centers, scales, recipe.kernel, recipe.unbiased)
@@ -47,10 +54,13 @@ def decode(recipe:Recipe, heatmaps:Tensor, centers:Tensor, scales:Tensor)->tuple
     return decode_argmax(heatmaps, centers, scales, recipe.unbiased)
 
 # %% ../nbs/machinery/evaluation.ipynb #5e70736c
-# images, joints, visible
 def take_people(
-    crops: CropSet, index: Tensor, recipe: Recipe, augmentation, generator: torch.Generator
-) -> tuple:
+    crops: CropSet,
+    index: Tensor, # (B,) which people
+    recipe: Recipe,
+    augmentation: Augmentation | None,
+    generator: torch.Generator, # on the device that computes
+) -> tuple[Tensor, Tensor, Tensor]: # images (B, 3, H, W), joints (B, J, 2), visible (B, J)
     """Some people on the generator's device, as the network takes them; with None for the
     augmentation, as they are."""
     device, index = generator.device, index.to(crops.images.device)
@@ -67,28 +77,34 @@ def take_people(
     )
 
 # %% ../nbs/machinery/evaluation.ipynb #7fa2d783
-# (B, 3, H, W) normalised
-def plain_images(crops:CropSet, index:Tensor, recipe:Recipe, device)->Tensor:
+def plain_images(
+    crops: CropSet,
+    index: Tensor, # (B,) which people
+    recipe: Recipe,
+    device: torch.device | str, # that computes
+) -> Tensor: # (B, 3, H, W) normalised
     "The people's nominal crops, neither turned nor mirrored."
     return take_people(crops, index, recipe, None, torch.Generator(device))[0]
 
 # %% ../nbs/machinery/evaluation.ipynb #5ed1e708
 @torch.inference_mode()
 def predict_joints(
-    model:nn.Module,
-    crops:CropSet,
-    recipe:Recipe, # how it is judged: `mirror`, `flip_shift`, `decode`, `kernel`, `unbiased`
-    batch_size=128,
-    bars=True, # show a progress bar
-)->tuple: # joints (N, J, 2) in photograph pixels, scores (N, J); both on the CPU
+    model: nn.Module,
+    crops: CropSet,
+    recipe: Recipe, # how it is judged: `mirror`, `flip_shift`, `decode`, `kernel`, `unbiased`
+    batch_size: int = 128,
+    bars: bool = True, # show a progress bar
+    keypoint_set: KeypointSet | None = None, # what the network finds; None: what is labelled
+) -> tuple[Tensor, Tensor]: # joints (N, J, 2) in photograph pixels, scores (N, J); on the CPU
     "The network's answer for every person of a set, as they lie in their photographs."
+    keypoint_set = keypoint_set or crops.keypoint_set
     device, found = next(model.parameters()).device, []
     model.eval()
     for index in watch(torch.arange(len(crops)).split(batch_size), show=bars):
         images = plain_images(crops, index, recipe, device)
         with precision(recipe, device):
             heatmaps = (
-                average_flip(model, images, crops.keypoint_set, recipe.flip_shift)
+                average_flip(model, images, keypoint_set, recipe.flip_shift)
                 if recipe.mirror
                 else model(images)
             )
@@ -107,9 +123,9 @@ def _pck_row(result):
 
 
 def score_joints(
-    joints:Tensor, # (N, J, 2) predicted, photograph pixels
-    crops:CropSet, # the people, with their true joints
-)->dict: # metric name -> mean, interval, joints, people, left_out
+    joints: Tensor, # (N, J, 2) predicted, photograph pixels
+    crops: CropSet, # the people, with their true joints
+) -> dict: # metric name -> mean, interval, joints, people, left_out
     """Every metric that the people's keypoint set has a measure for; PCKh where head boxes are
     known."""
     truth, kinds = crops.photo_joints, {"PCK@0.2 torso": "torso", "PCK@0.5 head": "head"}
@@ -124,18 +140,27 @@ def score_joints(
     return scores
 
 # %% ../nbs/machinery/evaluation.ipynb #55ed7af6
-# as `score_joints`
-def evaluate(model:nn.Module, crops:CropSet, recipe:Recipe, batch_size=128, bars=True)->dict:
+def evaluate(
+    model: nn.Module,
+    crops: CropSet,
+    recipe: Recipe, # how it is judged
+    batch_size: int = 128,
+    bars: bool = True, # show a progress bar
+) -> dict: # as `score_joints`
     "Predict and score everybody in `crops`."
     return score_joints(predict_joints(model, crops, recipe, batch_size, bars)[0], crops)
 
 
-def headline(scores:dict)->float: # what `score_joints` gave
-    "The one number that is shown while training: the first metric's mean, in percent."
+def headline(
+    scores: dict, # what `score_joints` gave
+) -> float: # percent; NaN where nobody could be measured
+    "The one number that is shown while training: the first metric's mean."
     return float(next(iter(scores.values()))["mean"]) if scores else float("nan")
 
 # %% ../nbs/machinery/evaluation.ipynb #3a8a3fa8
-def mean_pose(crops:CropSet)->Tensor: # (J, 2) x, y in units of the person's box, its centre at 0
+def mean_pose(
+    crops: CropSet,
+) -> Tensor: # (J, 2) x, y in units of the person's box, its centre at 0
     "Where each joint is on average, over the people on whom it is labelled."
     # (N, J, 2)
     place = (crops.photo_joints - crops.centers[:, None]) / (200 * crops.scales[:, None])
@@ -143,43 +168,59 @@ def mean_pose(crops:CropSet)->Tensor: # (J, 2) x, y in units of the person's box
     return (place * labelled).sum(0) / labelled.sum(0).clamp(min=1)
 
 
-def answer_mean_pose(pose:Tensor, crops:CropSet)->Tensor: # (N, J, 2) photograph pixels
+def answer_mean_pose(
+    pose: Tensor,   # (J, 2) of `mean_pose`
+    crops: CropSet, # the people to answer for
+) -> Tensor:        # (N, J, 2) photograph pixels
     "The same pose for everybody, fitted to each person's box."
     return crops.centers[:, None] + pose * 200 * crops.scales[:, None]
 
 # %% ../nbs/machinery/evaluation.ipynb #28c5104e
-def device_name(device)->str:
+def device_name(
+    device: torch.device | str,
+) -> str:
     "What the numbers were made on."
     if torch.device(device).type == "cuda": return torch.cuda.get_device_name(device)
-    model = (
-        [
-            line.split(":")[1].strip()
-            for line in open("/proc/cpuinfo")
-            if line.startswith("model name")
-        ]
-        if os.path.exists("/proc/cpuinfo")
-        else []
-    )
-    return (
-        f"{model[0] if model else platform.processor() or platform.machine()}, "
-        f"{os.cpu_count()} cores"
-    )
+    model, known = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    for line in known.read_text().splitlines() if known.exists() else ():
+        if line.startswith("model name"): model = line.split(":")[1].strip()
+    return f"{model}, {os.cpu_count()} cores"
 
 
-# what the run took
-def conditions(recipe:Recipe, data:str, split:str, crops:CropSet, device, seconds:float)->dict:
+def people_digest(
+    crops: CropSet,
+) -> str: # twelve letters
+    "What changes when anybody is added, left out, or labelled or cut in another way."
+    digest = hashlib.sha256()
+    for values in (crops.ids, crops.joints, crops.visible, crops.centers, crops.scales):
+        digest.update(values.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def conditions(
+    recipe: Recipe,
+    data: str,      # name of the data set
+    split: str,
+    crops: CropSet, # the people who were judged
+    device: torch.device | str,
+    seconds: float, # what the run took
+) -> dict:
     "What a reader has to know to repeat or doubt a number."
     return dict(
         model=recipe.model, data=data, split=split, people=len(crops), left_out=crops.left_out,
-        image_size=recipe.image_size, decode=recipe.decode, mirror=recipe.mirror,
-        flip_shift=recipe.flip_shift, unbiased=recipe.unbiased, seed=recipe.seed,
-        epochs=recipe.epochs, device=device_name(device), threads=torch.get_num_threads(),
+        people_digest=people_digest(crops), image_size=recipe.image_size, decode=recipe.decode,
+        mirror=recipe.mirror, flip_shift=recipe.flip_shift, unbiased=recipe.unbiased,
+        seed=recipe.seed, epochs=recipe.epochs, device=device_name(device),
+        compute=compute_name(recipe, torch.device(device)), threads=torch.get_num_threads(),
         seconds=round(seconds, 1), torch=torch.__version__, python=platform.python_version(),
     )
 
 # %% ../nbs/machinery/evaluation.ipynb #c4b57aef
-def format_scores(scores:dict)->str: # as `score_joints` gives them
+def format_scores(
+    scores: dict, # as `score_joints` gives them
+) -> str:
     "A small table: every metric with its interval, then its parts."
+    if not scores: return "nobody could be measured"
     lines = []
     for name, row in scores.items():
         span = (
@@ -195,8 +236,11 @@ def format_scores(scores:dict)->str: # as `score_joints` gives them
     return "\n".join(lines)
 
 # %% ../nbs/machinery/evaluation.ipynb #6ced271f
-# a dictionary in COCO's format, or None where there is no AP
-def coco_annotations(data:str, root, split:str):
+def coco_annotations(
+    data: str, # name of the data set
+    root: str | Path, # its folder or zip, or a crop store
+    split: str,
+) -> dict | None: # in COCO's format; None where there is no AP
     "The annotation file of one split, which holds also the people that nobody is asked to find."
     if data not in AP_DATA: return None
     if is_store(root):
@@ -214,8 +258,13 @@ def coco_annotations(data:str, root, split:str):
     return table.source.read_json(files[0])
 
 
-# as `score_joints`' rows
-def score_coco(joints:Tensor, confidence:Tensor, crops:CropSet, truth:dict, folder:Path)->dict:
+def score_coco(
+    joints: Tensor,     # (N, J, 2) predicted, photograph pixels
+    confidence: Tensor, # (N, J)
+    crops: CropSet,
+    truth: dict,        # of `coco_annotations`
+    folder: Path,       # for the results file that pycocotools reads
+) -> dict: # as `score_joints`' rows
     """AP as the papers compute it: poses rescored by their keypoints, near copies dropped, matched
     by pycocotools."""
     given = crops.box_scores if crops.box_scores is not None else torch.ones(len(crops))
@@ -238,47 +287,66 @@ def score_coco(joints:Tensor, confidence:Tensor, crops:CropSet, truth:dict, fold
         "people": len(crops), "left_out": 0,
     }
 
+# %% ../nbs/machinery/evaluation.ipynb #5c0a3e01
+def answer_in_terms_of(
+    crops: CropSet, # people labelled with a keypoint set of their own
+    joints: Tensor, # (N, K, 2) a network's answers
+    found: KeypointSet, # what the network finds
+) -> tuple[Tensor, CropSet]: # (N, J, 2) answers, the people with only those labels that count
+    "The answers as joints of the people's own keypoint set; says which joints cannot be judged."
+    named, known = map_keypoints(
+        joints, torch.ones_like(joints[..., 0]), found, crops.keypoint_set
+    )
+    names = crops.keypoint_set.names
+    shared = [name for name, there in zip(names, known.bool().all(0)) if there]
+    if not shared:
+        raise DataError(
+            f"the network finds {found.name} keypoints, of which {crops.keypoint_set.name} has "
+            "none; judge it on data of its own kind"
+        )
+    print(
+        f"the network finds {found.name} keypoints, the people are labelled with "
+        f"{crops.keypoint_set.name}: judged on the {len(shared)} of {len(names)} that both have "
+        f"({', '.join(shared)})"
+    )
+    return named, replace(crops, visible=crops.visible * known.to(crops.visible))
+
 # %% ../nbs/machinery/evaluation.ipynb #62780984
 def evaluate_checkpoint(
-    checkpoint, # folder of a run, or the model.safetensors in it
-    data="synthetic",
-    root=None,
-    split="test", # "train" | "val" | "test" | "all"
-    out=None, # folder for results.json; None: beside the checkpoint
-    device=None, # None: the fastest there is
-    bars=True,
-    people=None, # how many synthetic people
-    boxes=None, # a detector's results file, in place of annotated boxes
+    checkpoint: str | Path, # a trained network, as `load_network` takes it
+    data: str = "synthetic",
+    root: str | Path | None = None,
+    split: str = "test", # "train" | "val" | "test" | "all"
+    out: str | Path | None = None, # folder for results.json; None: as `results_folder` has it
+    device: str | None = None, # None: the fastest there is
+    bars: bool = True,
+    people: int | None = None, # how many synthetic people
+    boxes: str | Path | None = None, # a detector's results file, in place of annotated boxes
+    model: str = "", # of a released checkpoint: the name that it belongs to, from `list_models()`
     **changes, # fields of the recipe that decide how it is judged: mirror, flip_shift, decode
-)->dict: # what is written to results.json
+) -> dict: # what is written to results.json
     """Judge a finished network on people of its keypoint set; COCO's data sets get AP and the file
     that pycocotools reads."""
     device = pick_device(device)
-    network, recipe, keypoints = load_network(checkpoint, device)
-    folder = make_folder(
-        out or (Path(checkpoint).parent if Path(checkpoint).suffix else checkpoint)
-    )
+    network, recipe, found = load_network(checkpoint, device, model)
+    folder = make_folder(out or results_folder(checkpoint, data))
     recipe = recipe.change(**changes)
     crops = load_people(data, root, (split,), recipe.image_size, bars, people, boxes)[split]
-    if crops.keypoint_set.names != keypoints.names:
-        raise DataError(
-            f"{checkpoint} finds {keypoints.name} keypoints, but {data} is labelled "
-            f"with {crops.keypoint_set.name}; "
-            "judge it on data of its own kind"
-        )
-    truth, start = coco_annotations(data, root, split), time.time()
+    start, same = time.time(), found.names == crops.keypoint_set.names
+    truth = coco_annotations(data, root, split) if same else None
     if data in AP_DATA and recipe.boxes == "detected" and not boxes:
         print(
             "judged in annotated boxes; this protocol's published AP is of a "
             "detector's, name its results file with --boxes"
         )
-    joints, confidence = predict_joints(network, crops, recipe, bars=bars)
-    scores = score_joints(joints, crops) if crops.visible.any() else {}
-    if truth: scores = {"AP": score_coco(joints, confidence, crops, truth, folder)} | scores
+    joints, confidence = predict_joints(network, crops, recipe, bars=bars, keypoint_set=found)
     known = dict(
         conditions(recipe, data, split, crops, device, time.time() - start),
         boxes=Path(boxes).name if boxes else "annotated",
     )
+    if not same: joints, crops = answer_in_terms_of(crops, joints, found)
+    scores = score_joints(joints, crops) if crops.visible.any() else {}
+    if truth: scores = {"AP": score_coco(joints, confidence, crops, truth, folder)} | scores
     results = dict(conditions=known, scores=scores)
     write_json(folder / "results.json", results)
     return results
