@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['data_option', 'root_option', 'people_option', 'device_option', 'protocol_option', 'read_value', 'recipe_options',
-           'RecipeCommand', 'read_changes', 'Sentences', 'main', 'judged_split', 'train', 'evaluate_command', 'study',
-           'models', 'data', 'prepare', 'demo']
+           'RecipeCommand', 'read_changes', 'Terminated', 'Sentences', 'main', 'judged_split', 'train',
+           'evaluate_command', 'study', 'models', 'data', 'prepare', 'demo']
 
 # %% ../nbs/machinery/cli.ipynb #b0dfd766
 import json
 import os
+import signal
 from functools import cache
 
 import click
@@ -75,11 +76,23 @@ def read_changes(given:dict)->dict: # option name -> text, or None where not giv
     return changes
 
 # %% ../nbs/machinery/cli.ipynb #8267e826
+class Terminated(KeyboardInterrupt):
+    "Somebody asked the process to end (SIGTERM), as Ctrl-C does."
+
+
+def _terminate(number, frame): raise Terminated
+
+
 class Sentences(click.Group):
     "A group of commands that answers bad input with one sentence."
     def invoke(self, context):
-        "Run the command; turn errors that a user can mend into a sentence and exit code 1."
+        """Run the command; turn errors that a user can mend into a sentence and exit code 1, and a
+        stop by hand into one and 130 or 143, as shells have it."""
+        before = signal.signal(signal.SIGTERM, _terminate)
         try: return super().invoke(context)
+        except KeyboardInterrupt as stop:
+            click.echo(str(stop) or "stopped", err=True)
+            context.exit(143 if isinstance(stop, Terminated) else 130)
         except (click.ClickException, click.exceptions.Exit, click.Abort): raise
         except Exception as error:
             if os.environ.get("DPPT_DEBUG"): raise
@@ -90,6 +103,7 @@ class Sentences(click.Group):
                 else f"{type(error).__name__}: {error}; this is a mistake of dppt-nb, "
                 "DPPT_DEBUG=1 shows where it happened"
             ) from None
+        finally: signal.signal(signal.SIGTERM, before)
 
 
 @click.group(
@@ -134,8 +148,12 @@ def judged_split(data:str)->str: # a data set's name
 @people_option
 @device_option
 @click.option("--resume", is_flag=True, help="go on from the last checkpoint in --out")
+@click.option(
+    "--allow-drift", is_flag=True,
+    help="with --resume: go on with other threads or another number format, which changes last bits",
+)
 @protocol_option
-def train(recipe, data, root, out, people, device, resume, protocol, **given):
+def train(recipe, data, root, out, people, device, resume, allow_drift, protocol, **given):
     "Train RECIPE on people of a data set. Every field of the recipe is an option."
     from dppt_nb.evaluation import format_scores
     from dppt_nb.recipes import get_recipe
@@ -143,7 +161,7 @@ def train(recipe, data, root, out, people, device, resume, protocol, **given):
     out = out or f"runs/{recipe}-{data}"
     results = train_recipe(
         get_recipe(recipe, protocol=protocol, **read_changes(given)), data, root, out, device,
-        resume, people=people,
+        resume, people=people, allow_drift=allow_drift,
     )
     click.echo(
         f"\nvalidation people of {data}, mirrored "

@@ -233,7 +233,8 @@ class Recipe:
         lesson: str, # a name from `LESSONS`
     ) -> float: # 0 leaves it out
         "How much a lesson counts in this run."
-        return getattr(self, lesson) if lesson in field_types(Recipe) else self.lessons.get(lesson, 0)
+        if lesson in field_types(Recipe): return getattr(self, lesson)
+        return self.lessons.get(lesson, 0.0)
 
     def to_dict(self) -> dict:
         "Plain values, ready for JSON."

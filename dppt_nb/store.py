@@ -735,6 +735,10 @@ def load_people(
         if "all" in splits:
             raise DataError("synthetic people are judged split by split; take train, val or test")
         return {s: synthetic_people(s, image_size, people) for s in splits}
+    if people is not None:
+        raise DataError(
+            f"--people says how many synthetic people are made; {data} has its own, leave it out"
+        )
     store = find_store(data, root, image_size, bars, boxes)
     header = store_header(store)
     if header.name != data:
