@@ -150,7 +150,7 @@ def judged_split(data:str)->str: # a data set's name
 @click.option("--resume", is_flag=True, help="go on from the last checkpoint in --out")
 @click.option(
     "--allow-drift", is_flag=True,
-    help="with --resume: go on with other threads or another number format, which changes last bits",
+    help="with --resume: go on with other threads or another number format; last bits change",
 )
 @protocol_option
 def train(recipe, data, root, out, people, device, resume, allow_drift, protocol, **given):

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .crops import Augmentation, Share
+from .crops import Augmentation
 from .cycles import CycleObjective
 from dppt_nb.distillation import (
     AttentionObjective,
@@ -99,7 +99,7 @@ class Recipe:
         float, Field(ge=1e-6, le=1e6, description="of the squared error")
     ] = 0.5
     unbiased: Annotated[
-        bool, Field(description="lengths from pixel centre to pixel centre; false: counts of pixels")
+        bool, Field(description="lengths from pixel centre to pixel centre; else counts of pixels")
     ] = True
     # what its own cycles teach, if it has several
     supervise: Annotated[

@@ -14,6 +14,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -256,7 +257,10 @@ def difference(
     )
 
 # %% ../nbs/13_study.ipynb #15450651
-def format_interval(result:dict, sign=False)->str: # of `combine`, or None
+def format_interval(
+    result: dict | None, # of `combine`
+    sign: bool = False, # show a plus too
+) -> str:
     "Mean and interval; with one seed the interval is not known."
     if result is None: return "-"
     mean, (low, high) = result["mean"], result["interval"]
@@ -268,8 +272,11 @@ def format_interval(result:dict, sign=False)->str: # of `combine`, or None
     )
 
 
-# names of rows to compare with
-def format_study(runs:list, rows:list, against=("ppt", "tokenpose"))->str:
+def format_study(
+    runs: list[dict],
+    rows: list[Row], # in the order of the table
+    against: tuple[str, ...] = ("ppt", "tokenpose"), # rows to compare with
+) -> str:
     "One line a row: cost, score, and what it gains over others; rows that were not run say so."
     against = [name for name in against if of_row(runs, name)]
     lines = [
@@ -293,7 +300,11 @@ def format_study(runs:list, rows:list, against=("ppt", "tokenpose"))->str:
     return "\n".join(line.rstrip() for line in lines)
 
 # %% ../nbs/13_study.ipynb #d44ef23e
-def show_study(runs:list, rows:list, ax=None): # matplotlib axes; None: new ones
+def show_study(
+    runs: list[dict],
+    rows: list[Row],
+    ax: Any = None, # matplotlib axes; None: new ones
+) -> Any:           # the axes
     """Accuracy over multiply-accumulates of the deployed network, with intervals; rows of equal
     cost stand side by side."""
     import matplotlib.pyplot as plt
@@ -362,14 +373,19 @@ CLAIMS = [
 ]
 
 
-def verdict(result:dict)->str: # of `difference`
+def verdict(
+    result: dict | None, # of `difference`
+) -> str:
     "What a difference and its interval say about a claim that it is above zero."
     if result is None: return "not run"
     low, high = result["interval"]    # NaN with one seed, and then no side is taken
     return "holds" if low > 0 else "does not hold" if high < 0 else "cannot be told from this data"
 
 
-def format_claims(runs:list, claims=CLAIMS)->str:
+def format_claims(
+    runs: list[dict],
+    claims: list[Claim] = CLAIMS,
+) -> str:
     "One line a claim: what was measured here, the verdict, and what was printed."
     lines = [f"{'claim':<41}{'measured here':<24}{'verdict':<32}printed"]
     for claim in claims:
