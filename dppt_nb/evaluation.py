@@ -23,6 +23,7 @@ from .crops import Augmentation, augment_batch
 from .datasets import read_dataset, split_of_file
 from .files import DataError, make_folder, watch, write_json
 from .heatmaps import average_flip, decode_argmax, decode_dark, decode_quarter
+from .keypoints import KeypointSet, map_keypoints
 from dppt_nb.metrics import (
     COCO_STATS,
     bootstrap_ap,
@@ -35,7 +36,6 @@ from dppt_nb.metrics import (
     rescore,
     to_coco_results,
 )
-from .keypoints import KeypointSet, map_keypoints
 from .optim import compute_name, pick_device, precision
 from .recipes import Recipe
 from .store import AP_DATA, CropSet, is_store, load_people

@@ -62,7 +62,8 @@ def check_same_run(
             "--allow-drift"
         )
     for name in RATES:
-        if mine[name] != theirs[name]: print(f"going on with {name} {mine[name]}, not {theirs[name]}")
+        if mine[name] != theirs[name]:
+            print(f"going on with {name} {mine[name]}, not {theirs[name]}")
 
 # %% ../nbs/machinery/runs.ipynb #5c0a5e0c
 RECORD = "training.json"
