@@ -1,6 +1,5 @@
 """Forward passes timed in rounds with a float32 matrix product: ratios that travel from machine to
 machine (see nbs/machinery/costs.ipynb)."""
-import os
 import platform
 import time
 from pathlib import Path
@@ -9,6 +8,7 @@ import click
 import torch
 
 from dppt_nb.costs import benchmark_forward, format_benchmark
+from dppt_nb.evaluation import device_name
 from dppt_nb.files import write_json
 
 
@@ -54,9 +54,7 @@ def main(models, batch, image_size, repeats, threads, device, processor_time, ou
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     conditions = dict(
-        device=torch.cuda.get_device_name()
-        if device.startswith("cuda")
-        else platform.processor() or platform.machine(), cores=os.cpu_count(),
+        device=device_name(device),
         threads=torch.get_num_threads(), clock="processor" if processor_time else "wall",
         rounds=repeats, image_size=size, torch=torch.__version__, python=platform.python_version(),
     )
