@@ -3,6 +3,7 @@
 # and tests, with a count and the ten slowest. More words go to pytest: tools/check.sh -k crops.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+unset IN_TEST  # with it nbdev_export writes nothing, and nothing would ever differ
 
 # Compare with a snapshot rather than with git, so that work in progress can be checked too.
 before=$(mktemp -d); trap 'rm -rf "$before"' EXIT
