@@ -1205,6 +1205,42 @@ class Scene:
 PLAIN = Scene((0, 0, 0), 0, 0, 0, 0, 0)
 
 # %% ../nbs/machinery/synthetic.ipynb #90475e8f
+def _place_things(dice, boxes, size, front):
+    """Middles (B, count, 2) of things: in front they reach in from the left, right or lower edge
+    of the box, behind they stand anywhere in the picture."""
+    count, device = len(front), dice.device
+    edge, at = dice.choice("edge", [1, 1, 1], count), dice.uniform("at", count, low=.15, high=.85)
+    below = edge == 2
+    across = torch.where(below, at, edge * 0.96 + 0.02)
+    down = torch.where(below, torch.ones_like(at), at)
+    at_edge = torch.stack([across, down], -1)
+    anywhere = dice.uniform("place", count, 2) * torch.tensor([size[1], size[0]], device=device)
+    return torch.where(front[:, None], boxes[:, None, :2] + boxes[:, None, 2:] * at_edge, anywhere)
+
+
+def _size_things(dice, boxes, kind, front):
+    "Half the way from end to end (B, count, 2) and radius (B, count) of boards, bars, balls."
+    count, unit = len(front), boxes[:, 2:].amax(1, keepdim=True) / 100  # a hundredth of the person
+    length = (dice.uniform("length", count, low=10, high=70) * (kind < 2) + .1) * unit
+    wide = torch.tensor([[5., 27.], [1.5, 5.], [4., 13.]], device=dice.device)[kind]
+    radius = torch.lerp(wide[..., 0], wide[..., 1], dice.uniform("radius", count))
+    radius = radius * unit * torch.where(front, 0.6, 1.0)
+    tilt = dice.choice("tilt", [3, 3, 1], count)  # lying, upright, any
+    angle = torch.where(tilt == 2, dice.uniform("angle", count, high=math.pi), tilt * (math.pi / 2))
+    return torch.stack([angle.cos(), angle.sin()], -1) * length[..., None] / 2, radius
+
+
+def _dress_things(dice, kind):
+    "Colours and weave (B, count, columns) of things."
+    count = kind.shape[1]
+    colour = torch.stack([_cloth_colour(dice, f"thing {i}") for i in range(count)], 1)
+    hoops = dice.uniform("hoops", count, high=9) * (kind < 2)
+    stripes = dice.uniform("stripes", count, high=4)
+    woven = 0.5 * (dice.uniform("woven", count) < 0.35)
+    weave = torch.stack([hoops, stripes, woven, torch.ones_like(hoops)], -1)
+    return torch.cat([colour, weave], -1)
+
+
 def clutter(
     dice: Dice,
     boxes: torch.Tensor,   # (B, 4) the person: x, y, w, h
@@ -1214,52 +1250,22 @@ def clutter(
 ) -> torch.Tensor:         # (B, 9, 24) strokes
     """Boards, bars and balls: seven anywhere behind the person, two in front that reach in from an
     edge of the box."""
-    count, device = 9, dice.device
-    front, kind = torch.arange(count, device=device) >= 7, dice.choice("thing", [3, 2, 2], count)
-    unit = boxes[:, 2:].amax(1, keepdim=True) / 100  # (B, 1) a hundredth of the person
-    edge, at = dice.choice("edge", [1, 1, 1], count), dice.uniform("at", count, low=.15, high=.85)
-    # left, right, below
-    at_edge = torch.stack(
-        [
-            torch.where(edge == 2, at, edge * 0.96 + 0.02),
-            torch.where(edge == 2, torch.ones_like(at), at),
-        ],
-        -1,
-    )
-    anywhere = dice.uniform("place", count, 2) * torch.tensor([size[1], size[0]], device=device)
-    centre = torch.where(
-        front[:, None], boxes[:, None, :2] + boxes[:, None, 2:] * at_edge, anywhere
-    )
-    length = (dice.uniform("length", count, low=10, high=70) * (kind < 2) + .1) * unit
-    wide = torch.tensor([[5., 27.], [1.5, 5.], [4., 13.]], device=device)[kind]  # board, bar, ball
-    radius = (
-        torch.lerp(wide[..., 0], wide[..., 1], dice.uniform("radius", count))
-        * unit
-        * torch.where(front, 0.6, 1.0)
-    )
-    tilt = dice.choice("tilt", [3, 3, 1], count)  # lying, upright, any
-    angle = torch.where(tilt == 2, dice.uniform("angle", count, high=math.pi), tilt * (math.pi / 2))
-    step = torch.stack([angle.cos(), angle.sin()], -1) * length[..., None] / 2
+    count = 9
+    front = torch.arange(count, device=dice.device) >= 7
+    kind = dice.choice("thing", [3, 2, 2], count)  # board, bar, ball
+    centre = _place_things(dice, boxes, size, front)
+    step, radius = _size_things(dice, boxes, kind, front)
     there = dice.uniform("there", count) < torch.where(front, scene.occluders, scene.clutter)
     z = depth[:, None] + torch.where(front, -1.6, 1.2 + 3 * dice.uniform("depth", count))
-    cap = torch.stack([torch.full_like(radius, 0.6), radius * 0.5, radius], -1).gather(
-        -1, kind[..., None]
-    )[..., 0]
+    caps = torch.stack([torch.full_like(radius, 0.6), radius * 0.5, radius], -1)
+    cap = caps.gather(-1, kind[..., None])[..., 0]
     solid, none = (kind > 0).float(), torch.zeros_like(z)
     shape = [
         radius * there, radius * there, cap, cap, z, z, none, none, 0.25 * solid, -0.2 * solid,
         0.5 * solid, 0.85 - 0.4 * solid, 0.2 * solid,
     ]
-    colour = torch.stack([_cloth_colour(dice, f"thing {i}") for i in range(count)], 1)
-    weave = [
-        dice.uniform("hoops", count, high=9) * (kind < 2),
-        dice.uniform("stripes", count, high=4),
-        0.5 * (dice.uniform("woven", count) < 0.35),
-        torch.ones_like(z),
-    ]
-    return torch.cat(
-        [centre - step, centre + step, torch.stack(shape, -1), colour, torch.stack(weave, -1)], -1
-    )
+    dress = _dress_things(dice, kind)
+    return torch.cat([centre - step, centre + step, torch.stack(shape, -1), dress], -1)
 
 # %% ../nbs/machinery/synthetic.ipynb #d0138cfd
 def _end_photo(dice, boxes, chance):
@@ -1528,6 +1534,12 @@ class SyntheticPhoto:
     boxes: torch.Tensor       # (P, 4) x, y, w, h
 
 
+def _repeat(camera, count):
+    "One camera, the same for `count` people."
+    parts = (camera.rotation, camera.position, camera.focal, camera.centre)
+    return Camera(*(part.expand(count, *part.shape[1:]) for part in parts))
+
+
 def make_photo(
     people: int = 3,
     keypoint_set: KeypointSet = COCO17,
@@ -1553,12 +1565,7 @@ def make_photo(
         dice.normal("tilt", std=3),
     )
     camera, _, _ = _zoom(camera, body_boxes(row, camera), image_size, image_size)
-    every = Camera(
-        *(
-            t.expand(people, *t.shape[1:])
-            for t in (camera.rotation, camera.position, camera.focal, camera.centre)
-        )
-    )
+    every = _repeat(camera, people)
     boxes, z = body_boxes(bodies, every), camera.view(row.landmarks)[..., 2].mean(1)
     things = clutter(
         dice, body_boxes(row, camera), z + 1, image_size, Scene(clutter=scene.clutter, occluders=0)

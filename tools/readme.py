@@ -1,16 +1,15 @@
 """Write README.md from nbs/index.ipynb: what a reader of the index page sees, with links that work
-at the top folder. With `--absolute FILE` it is written there with links that work anywhere."""
+at the top folder; and tools/pypi.md, the same with links that work away from the repository."""
 import re
-import sys
 from pathlib import Path
 
 import nbformat
 from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).resolve().parent.parent
-HIDDEN = re.compile(r"^\s*#\s*\|\s*(hide|default_exp)\b", re.M)
 PAGES = "https://github.com/dppt-nb/dppt-nb/blob/main/"
-PICTURES = "https://raw.githubusercontent.com/dppt-nb/dppt-nb/main/"
+FILES = "https://raw.githubusercontent.com/dppt-nb/dppt-nb/main/"
+HIDDEN = re.compile(r"^\s*#\s*\|\s*(hide|default_exp)\b", re.M)
 
 
 def readme(path):
@@ -30,13 +29,15 @@ def readme(path):
     )
 
 
-def absolute(text):
-    "The same Markdown for a place where the repository's files are not beside it."
-    text = re.sub(r"(!\[[^]]*\])\((?!https?://)", rf"\1({PICTURES}", text)
-    return re.sub(r"\]\((?!https?://|#)", f"]({PAGES}", text)
+def away(text):
+    "The README's `text` with whole addresses, as the package index needs them."
+    text = re.sub(r"(!\[[^\]]*\]\()(?!https?://|#)", r"\1" + FILES, text)
+    text = re.sub(r'src="(?!https?://|#)', f'src="{FILES}', text)
+    text = re.sub(r'href="(?!https?://|#)', f'href="{PAGES}', text)
+    return re.sub(r"\]\((?!https?://|#)", "](" + PAGES, text)
 
 
 if __name__ == "__main__":
     text = readme(ROOT / "nbs" / "index.ipynb")
-    if sys.argv[1:2] == ["--absolute"]: Path(sys.argv[2]).write_text(absolute(text))
-    else: ROOT.joinpath("README.md").write_text(text)
+    ROOT.joinpath("README.md").write_text(text)
+    ROOT.joinpath("tools", "pypi.md").write_text(away(text))

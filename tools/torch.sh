@@ -1,28 +1,23 @@
 #!/usr/bin/env bash
-# Install torch before the rest: a CPU build where no NVIDIA GPU is, so that nobody downloads
-# gigabytes of CUDA for nothing. The first argument is `cpu`, `default` or `auto`; the others are
-# pip with its options.
+# PyTorch's CPU wheel, a tenth of the CUDA one in size, where it serves and can be had:
+#     tools/torch.sh auto|cpu|default PIP
+# `auto` takes it on Linux without an NVIDIA GPU. Out of reach, it leaves PyTorch to the usual index,
+# where the install that follows fetches it. The version is the one that requirements.lock names.
 set -euo pipefail
+choice=$1 pip=$2
 cd "$(dirname "$0")/.."
-choice=$1
-shift
-
-if [ "$choice" = auto ]; then
-  choice=cpu
-  if [ "$(uname -s)" = Darwin ]; then choice=default; fi    # its wheels on PyPI are CPU builds
-  if nvidia-smi -L > /dev/null 2>&1; then choice=default; fi
-fi
 
 case $choice in
-  default) exit 0 ;;                                        # comes with the project's other needs
-  cpu) ;;
-  *) echo "TORCH is '$choice'; it must be cpu, default or auto"; exit 1 ;;
+  cpu | default) ;;
+  auto)
+    choice=cpu
+    if [ "$(uname -s)" != Linux ] || nvidia-smi -L >/dev/null 2>&1; then choice=default; fi ;;
+  *) echo "TORCH is $choice; it must be auto, cpu or default"; exit 1 ;;
 esac
+if [ "$choice" = default ]; then exit 0; fi
 
-index=https://download.pytorch.org/whl/cpu
-if "$@" install --retries 0 --timeout 15 --no-deps -c requirements.lock --index-url $index torch \
-    > /dev/null 2>&1; then
-  echo "torch: a CPU build (TORCH=default takes the usual one)"
-else
-  echo "torch: PyTorch's CPU wheels cannot be had here, so the usual index is asked"
-fi
+pin=$(grep '^torch==' requirements.lock)
+# Its own dependencies come with the package's, under the same lock. One try: nothing may hang here.
+"$pip" install -q --no-deps --retries 0 --timeout 15 \
+  --index-url https://download.pytorch.org/whl/cpu "$pin" >/dev/null 2>&1 \
+  || echo "PyTorch's CPU wheels are out of reach; $pin comes from the usual index."
