@@ -20,10 +20,14 @@ HEAVY = (
 )
 # Ground floor first: a module imports only from modules above it. A new module gets its place here.
 FLOORS = (
-    "files keypoints crops heatmaps coco metrics datasets synthetic store tokens hrnet pruning "
-    "tokenpose models distillation cycles recipes checkpoints optim evaluation training inference "
-    "explore study demo costs cli"
+    "moved checks locks matlab files keypoints crops heatmaps coco metrics scoring pictures tables "
+    "datasets synthetic shards cutting store tokens hrnet pruning tokenpose models distillation "
+    "cycles recipes released checkpoints optim evaluation runs training inference explore studies "
+    "study demo costs cli train"
 ).split()
+# A network is saved and loaded by methods of its own, which fetch the page on checkpoints when they
+# are called and not before.
+LATE = {"tokenpose": {"checkpoints"}}
 PAGES = sorted(
     page for folder in (".", "machinery", "solutions") for page in NBS.glob(f"{folder}/*.ipynb")
 )
@@ -88,7 +92,7 @@ def imported(module):
 def test_a_module_imports_only_from_floors_above_it(module):
     assert module in FLOORS, f"{module} is new: give it its floor in FLOORS"
     above = FLOORS[: FLOORS.index(module)]
-    wrong = sorted(imported(module) - set(above))
+    wrong = sorted(imported(module) - set(above) - LATE.get(module, set()))
     assert not wrong, f"{module} imports {wrong}, which stand below it or on its own floor"
 
 
