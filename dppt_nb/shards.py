@@ -430,9 +430,12 @@ def _why_no_manifest(folder):
     )
 
 # %% ../nbs/machinery/shards.ipynb #217648d8
-def _check_declared(file, shard):
+def _check_declared(file, shard, manifest):
     "Raise ValueError if a Parquet file declares what no writer of ours does."
     about = file.metadata
+    said = json.loads((about.metadata or {}).get(b"dppt", b"{}"))
+    said = {name: value for name, value in said.items() if name not in ("format", "version")}
+    if said != manifest.header.to_dict(): raise ValueError("its header is not the manifest's")
     if about.num_rows != shard.rows:
         raise ValueError(f"it holds {about.num_rows} people where the manifest has {shard.rows}")
     for group in (about.row_group(i) for i in range(about.num_row_groups)):
@@ -489,7 +492,7 @@ def read_shard(
     names += ["key"] * (manifest.format > 1)
     try:
         file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=["split", "file"])
-        _check_declared(file, shard)
+        _check_declared(file, shard, manifest)
         table = file.read(columns=names)
         return table["image"].to_pylist(), _check_columns(table, manifest.header, names)
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
