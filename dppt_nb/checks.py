@@ -28,13 +28,11 @@ def _visible(letter):
 def plain_reason(
     error: Exception  # of a library
 ) -> str:
-    """What a library says about a file, on one line; Pillow's word for no picture names a place in
-    memory."""
-    return (
-        "it is no picture"
-        if isinstance(error, UnidentifiedImageError)
-        else " ".join(str(error).split())
-    )
+    """What a library says about a file, on one line of at most 200 letters; Pillow's word for no
+    picture names a place in memory."""
+    if isinstance(error, UnidentifiedImageError): return "it is no picture"
+    said = " ".join(str(error).split())
+    return said if len(said) <= 200 else f"{said[:197]}..."
 
 def first_few(
     names: list,     # of files or fields
