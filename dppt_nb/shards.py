@@ -130,11 +130,11 @@ def as_manifest(
 KEY_COLUMNS = ("id", "image_id", "split", "joints", "visible", "affine", "center", "scale")
 
 def person_keys(
-    ids,       # (N,) of the annotations
-    images,    # (N,) names or ids of the photographs
-    split,     # (N,)
-    *numbers,  # (N, ...) each: joints, flags, boxes
-) -> np.ndarray:  # (N,) int64
+    ids: np.ndarray,       # (N,) of the annotations
+    images: list,          # (N,) names or ids of the photographs
+    split: list,           # (N,) of each person
+    *numbers: np.ndarray,  # (N, ...) each: joints, flags, boxes
+) -> np.ndarray:           # (N,) int64
     "A number for each person that changes with anything that the annotation says."
     columns = [np.asarray(a, np.float32).reshape(len(ids), -1) for a in numbers]
     keys = []
@@ -145,7 +145,7 @@ def person_keys(
     return np.array(keys, np.int64)
 
 def people_digest(
-    keys,                       # (N,) of the people
+    keys: np.ndarray,           # (N,) of the people
     keypoint_set: KeypointSet,  # what their joints are
 ) -> str:                       # 64 hexadecimal letters
     "The digest of some people in their order."

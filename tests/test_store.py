@@ -19,7 +19,14 @@ from dppt_nb.cutting import prepare_store, table_windows
 from dppt_nb.datasets import PoseTable, read_coco
 from dppt_nb.files import CLAIM, DataError, ImageSource, claim_folder
 from dppt_nb.keypoints import COCO17, LSP14
-from dppt_nb.shards import StoreHeader, StoreWriter, encode_jpeg, read_manifest, write_store
+from dppt_nb.shards import (
+    StoreHeader,
+    StoreWriter,
+    decode_jpeg,
+    encode_jpeg,
+    read_manifest,
+    write_store,
+)
 from dppt_nb.store import (
     CropSet,
     cached_store,
@@ -796,3 +803,22 @@ def test_a_user_without_a_home(coco, tmp_path):
     (tmp_path / "file").write_text("")
     given["DPPT_CACHE"] = str(tmp_path / "file/cache")
     assert "set the variable DPPT_CACHE" in run().stderr.splitlines()[-1]
+
+
+def test_a_crop_of_another_size_or_kind_fills_no_row():
+    import io
+    into, out = np.full((3, 24, 16), 7, np.uint8), io.BytesIO()
+    Image.new("RGB", (16, 24), "red").save(out, "png")
+    bomb = bytearray(encode_jpeg(np.zeros((24, 16, 3), np.uint8)))
+    sizes = bomb.find(b"\xff\xc0") + 5
+    bomb[sizes:sizes + 4] = b"\xff\xff\xff\xff"             # declares 65,535 x 65,535 pixels
+    for jpeg, words in (
+        (encode_jpeg(np.zeros((16, 24, 3), np.uint8)), r"is \(16, 24\) pixels, not \(24, 16\)"),
+        (bytes(bomb), "cannot be decoded|65535"), (out.getvalue(), "cannot be decoded"),
+        (b"", "cannot be decoded"),
+    ):
+        with pytest.raises(DataError, match=words) as error:
+            decode_jpeg(jpeg, (24, 16), "a.parquet: crop 3", into=into)
+        assert "a.parquet: crop 3" in one_sentence(error) and (into == 7).all()
+    decode_jpeg(encode_jpeg(np.full((24, 16, 3), 200, np.uint8)), (24, 16), "crop", into=into)
+    assert (abs(into.astype(int) - 200) < 3).all()

@@ -6,6 +6,8 @@ from pathlib import Path
 import nbformat
 from nbconvert import MarkdownExporter
 
+from dppt_nb.files import write_whole
+
 ROOT = Path(__file__).resolve().parent.parent
 HIDDEN = re.compile(r"^\s*#\s*\|\s*(hide|default_exp)\b", re.M)
 
@@ -28,4 +30,4 @@ def readme(path):
 
 
 if __name__ == "__main__":
-    ROOT.joinpath("README.md").write_text(readme(ROOT / "nbs" / "index.ipynb"))
+    write_whole(ROOT / "README.md", readme(ROOT / "nbs" / "index.ipynb").encode())
