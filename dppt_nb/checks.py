@@ -82,7 +82,7 @@ def parse_json(
 # %% ../nbs/machinery/checks.ipynb #26cbd2ef
 def validated(
     schema: type,       # a pydantic dataclass or model, or any type that pydantic knows
-    values,             # as JSON gave them
+    values: object,     # as JSON gave them
     where: str | Path,  # the file, for the error message
     mend: str = "copy it again",  # what to do
 ):                      # what the schema makes of the values
@@ -98,7 +98,7 @@ def validated(
 
 # %% ../nbs/machinery/checks.ipynb #11fe0b0c
 def check_format(
-    found,             # the file's "format"
+    found: object,     # the file's "format"
     newest: int,       # that this program reads
     what: str,         # of what: "crop store"
     path: str | Path,  # of the file, for the error message

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -220,7 +221,7 @@ def field_numbers(
     return array.astype(np.float64)
 
 def is_whole(
-    value  # anything that JSON can hold
+    value: object  # anything that JSON can hold
 ) -> bool:
     "Whether it is a whole number that fits 64 bits; False for NaN."
     return isinstance(value, (int, float)) and abs(value) < 2**63 and int(value) == value
@@ -241,13 +242,10 @@ def read_json(
     try:
         content = read_file(path)
     except FileNotFoundError:
-        raise DataError(
-            f"{path} is missing; name the folder that `dppt train --out` wrote"
-        ) from None
+        mend = "name the folder that `dppt train --out` wrote"
+        raise DataError(f"{path} is missing; {mend}") from None
     except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror or error}); name another."
-        ) from None
+        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from None
     return parse_json(content, path, kind)
 
 # %% ../nbs/machinery/files.ipynb #24dfcd80
@@ -284,8 +282,8 @@ def write_whole(
 
 # %% ../nbs/machinery/files.ipynb #bfb9c6f1
 def without_nan(
-    values  # anything that JSON can hold
-):
+    values: object  # anything that JSON can hold
+) -> object:
     "The same with null in place of NaN and infinity, which JSON has no word for."
     if isinstance(values, dict): return {k: without_nan(v) for k, v in values.items()}
     if isinstance(values, (list, tuple)): return [without_nan(v) for v in values]
@@ -293,7 +291,7 @@ def without_nan(
 
 def write_json(
     path: str | Path,  # of the file
-    values             # anything that JSON can hold
+    values: object     # anything that JSON can hold
 ) -> None:
     "Write readable JSON, whole or not at all."
     write_whole(path, (json.dumps(without_nan(values), indent=2, allow_nan=False) + "\n").encode())
@@ -316,8 +314,7 @@ def read_tensors(
     from safetensors import SafetensorError
     from safetensors.torch import load_file
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path} is missing or no file; name the folder that holds it.")
+    if not path.is_file(): raise DataError(f"{path} is missing or no file; name another folder.")
     try: return load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise DataError(f"{path} is damaged ({plain_reason(error)}); copy it again.") from None
@@ -413,11 +410,11 @@ def place_of(
 
 # %% ../nbs/machinery/files.ipynb #5b41acd1
 def watch(
-    items,               # a sequence, or anything to go through
+    items: Iterable,     # to go through
     total: int | None = None,  # how many, where `items` does not know
     show: bool = True,   # False: no bar at all
-    parent=None,         # the outer bar that this one belongs to
-):                       # the same items
+    parent: object = None,  # the outer bar that this one belongs to
+) -> Iterable:           # the same items
     "Go through `items` behind a fastprogress bar; without one where nobody watches."
     import fastprogress.fastprogress as fast
     if not show or not (fast.IN_NOTEBOOK or sys.stdout.isatty()): return items
@@ -426,23 +423,10 @@ def watch(
 # %% ../nbs/machinery/files.ipynb #bd8a283d
 class LogLines:
     "Stands in for the outer bar where nobody watches: only lines, no bars and no curves."
-    def __init__(self,
-                 items  # to go through
-                ):
-        self.items = items
-
+    def __init__(self, items: Iterable): self.items = items
     def __iter__(self): return iter(self.items)
-
-    def write(self,
-              line: str  # to print at once
-             ) -> None:
-        "One line."
-        print(line, flush=True)
-
-    def update_graph(self,
-                     *curves  # not drawn
-                    ) -> None:
-        "No curves."
+    def write(self, line: str) -> None: print(line, flush=True)
+    def update_graph(self, *curves: list) -> None: pass
 
 def epoch_bar(
     epochs: range  # their numbers

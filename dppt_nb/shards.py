@@ -13,6 +13,7 @@ import io
 import json
 import os
 import re
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, field
 from pathlib import Path
@@ -309,7 +310,6 @@ class StoreWriter:
         except BaseException: self.abandon(); raise
 
     def __enter__(self): return self
-
     def __exit__(self, kind, *_):
         if kind is None: self.close()
         else: self.abandon()
@@ -391,7 +391,7 @@ class StoreWriter:
 def write_store(
     folder: str | Path,       # made if it is not there
     header: StoreHeader,      # what all crops have in common
-    rows,                     # iterable of dictionaries: the arguments of `StoreWriter.add`
+    rows: Iterable,           # of dictionaries: the arguments of `StoreWriter.add`
     shard_mb: float = 60,     # MiB that no shard exceeds
     quality: int = 92,        # of the JPEGs that the writer encodes
     overwrite: bool = False,  # replace a complete store
