@@ -21,7 +21,6 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -410,11 +409,11 @@ def place_of(
 
 # %% ../nbs/machinery/files.ipynb #5b41acd1
 def watch(
-    items: Iterable,     # to go through
+    items: object,       # a sequence, or anything to go through
     total: int | None = None,  # how many, where `items` does not know
     show: bool = True,   # False: no bar at all
     parent: object = None,  # the outer bar that this one belongs to
-) -> Iterable:           # the same items
+) -> object:            # the same items
     "Go through `items` behind a fastprogress bar; without one where nobody watches."
     import fastprogress.fastprogress as fast
     if not show or not (fast.IN_NOTEBOOK or sys.stdout.isatty()): return items
@@ -423,7 +422,7 @@ def watch(
 # %% ../nbs/machinery/files.ipynb #bd8a283d
 class LogLines:
     "Stands in for the outer bar where nobody watches: only lines, no bars and no curves."
-    def __init__(self, items: Iterable): self.items = items
+    def __init__(self, items: object): self.items = items
     def __iter__(self): return iter(self.items)
     def write(self, line: str) -> None: print(line, flush=True)
     def update_graph(self, *curves: list) -> None: pass
