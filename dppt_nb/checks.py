@@ -28,13 +28,11 @@ def _visible(letter):
 def plain_reason(
     error: Exception  # of a library
 ) -> str:
-    """What a library says about a file, on one line; Pillow's word for no picture names a place in
-    memory."""
-    return (
-        "it is no picture"
-        if isinstance(error, UnidentifiedImageError)
-        else " ".join(str(error).split())
-    )
+    """What a library says about a file, on one line of at most 200 letters; Pillow's word for no
+    picture names a place in memory."""
+    if isinstance(error, UnidentifiedImageError): return "it is no picture"
+    said = " ".join(str(error).split())
+    return said if len(said) <= 200 else f"{said[:197]}..."
 
 def first_few(
     names: list,     # of files or fields
@@ -84,7 +82,7 @@ def parse_json(
 # %% ../nbs/machinery/checks.ipynb #26cbd2ef
 def validated(
     schema: type,       # a pydantic dataclass or model, or any type that pydantic knows
-    values,             # as JSON gave them
+    values: object,     # as JSON gave them
     where: str | Path,  # the file, for the error message
     mend: str = "copy it again",  # what to do
 ):                      # what the schema makes of the values
@@ -100,7 +98,7 @@ def validated(
 
 # %% ../nbs/machinery/checks.ipynb #11fe0b0c
 def check_format(
-    found,             # the file's "format"
+    found: object,     # the file's "format"
     newest: int,       # that this program reads
     what: str,         # of what: "crop store"
     path: str | Path,  # of the file, for the error message

@@ -10,6 +10,7 @@ __all__ = ['store_geometry', 'store_affines', 'table_windows', 'cut_people', 'us
 import os
 import time
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,19 +24,19 @@ from .shards import StoreHeader, StoreWriter, encode_jpeg, person_keys
 
 # %% ../nbs/machinery/cutting.ipynb #9a1502c8
 def store_geometry(
-    image_size,  # (height, width) of the network's input
-    margin,      # wanted size of a stored crop over size of the person's window
-) -> tuple:      # (height, width) of the stored crops, margin as it then is
+    image_size: tuple,  # (height, width) of the network's input
+    margin: float,      # wanted size of a stored crop over size of the person's window
+) -> tuple:             # (height, width) of the stored crops, margin as it then is
     "A stored size that exceeds the input by an even number of pixels."
     height, width = (n + 2 * round(n * (margin - 1) / 2) for n in image_size)
     return (height, width), width / image_size[1]
 
 def store_affines(
-    centers,      # (N, 2) of the people's windows, pixels of the photograph
-    scales,       # (N, 2) units of 200 px
-    stored_size,  # (height, width) of the stored crops
-    margin,       # as `store_geometry` gives it
-) -> np.ndarray:  # (N, 2, 3) float64, photograph -> stored crop
+    centers: np.ndarray,  # (N, 2) of the people's windows, pixels of the photograph
+    scales: np.ndarray,   # (N, 2) units of 200 px
+    stored_size: tuple,   # (height, width) of the stored crops
+    margin: float,        # as `store_geometry` gives it
+) -> np.ndarray:          # (N, 2, 3) float64, photograph -> stored crop
     "The maps that put each person's window into the middle of a stored crop."
     window = stored_size[0] / margin, stored_size[1] / margin
     as_double = lambda values: torch.as_tensor(values, dtype=torch.float64)
@@ -45,9 +46,9 @@ def store_affines(
 
 # %% ../nbs/machinery/cutting.ipynb #db78ab8f
 def table_windows(
-    table,       # PoseTable
-    image_size,  # (height, width) of the network's input
-) -> tuple:      # centers (N, 2), scales (N, 2)
+    table: PoseTable,   # people in photographs
+    image_size: tuple,  # (height, width) of the network's input
+) -> tuple:             # centers (N, 2), scales (N, 2)
     """Each row's window: from its centre and scale where the data set gives them (MPII), else from
     its box."""
     if table.centers is None: return box_to_center_scale(table.boxes, image_size)
@@ -58,14 +59,14 @@ def table_windows(
 
 # %% ../nbs/machinery/cutting.ipynb #6c9d2543
 def cut_people(
-    table,        # PoseTable
-    rows,         # row numbers of people in one photograph
-    centers,      # (N, 2) windows of all rows
-    scales,       # (N, 2)
-    affines,      # (N, 2, 3) photograph -> stored crop
-    stored_size,  # (height, width)
-    quality,      # of the JPEGs
-) -> list:        # dictionaries as `StoreWriter.add` takes them
+    table: PoseTable,     # people in photographs
+    rows: list,           # row numbers of people in one photograph
+    centers: np.ndarray,  # (N, 2) windows of all rows
+    scales: np.ndarray,   # (N, 2)
+    affines: np.ndarray,  # (N, 2, 3) photograph -> stored crop
+    stored_size: tuple,   # (height, width)
+    quality: int,         # of the JPEGs
+) -> list:                # dictionaries as `StoreWriter.add` takes them
     """All people of one photograph, which is opened once. DataError names a photograph that cannot
     be read."""
     photo = table.source.read(table.files[rows[0]])
@@ -87,10 +88,10 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 def work_ahead(
-    function,  # of one item
-    items,     # iterable
-    workers,   # threads
-):             # yields results in the order of the items
+    function: Callable,  # of one item
+    items: Iterable,     # to work on
+    workers: int,        # threads
+) -> Iterator:           # results in the order of the items
     """Results of a thread pool in order, with at most four items a thread under way; each thread
     computes on its own core."""
     threads, pending = torch.get_num_threads(), deque()

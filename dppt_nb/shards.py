@@ -13,6 +13,7 @@ import io
 import json
 import os
 import re
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, field
 from pathlib import Path
@@ -130,11 +131,11 @@ def as_manifest(
 KEY_COLUMNS = ("id", "image_id", "split", "joints", "visible", "affine", "center", "scale")
 
 def person_keys(
-    ids,       # (N,) of the annotations
-    images,    # (N,) names or ids of the photographs
-    split,     # (N,)
-    *numbers,  # (N, ...) each: joints, flags, boxes
-) -> np.ndarray:  # (N,) int64
+    ids: np.ndarray,       # (N,) of the annotations
+    images: list,          # (N,) names or ids of the photographs
+    split: list,           # (N,) of each person
+    *numbers: np.ndarray,  # (N, ...) each: joints, flags, boxes
+) -> np.ndarray:           # (N,) int64
     "A number for each person that changes with anything that the annotation says."
     columns = [np.asarray(a, np.float32).reshape(len(ids), -1) for a in numbers]
     keys = []
@@ -145,7 +146,7 @@ def person_keys(
     return np.array(keys, np.int64)
 
 def people_digest(
-    keys,                       # (N,) of the people
+    keys: np.ndarray,           # (N,) of the people
     keypoint_set: KeypointSet,  # what their joints are
 ) -> str:                       # 64 hexadecimal letters
     "The digest of some people in their order."
@@ -309,7 +310,6 @@ class StoreWriter:
         except BaseException: self.abandon(); raise
 
     def __enter__(self): return self
-
     def __exit__(self, kind, *_):
         if kind is None: self.close()
         else: self.abandon()
@@ -391,7 +391,7 @@ class StoreWriter:
 def write_store(
     folder: str | Path,       # made if it is not there
     header: StoreHeader,      # what all crops have in common
-    rows,                     # iterable of dictionaries: the arguments of `StoreWriter.add`
+    rows: Iterable,           # of dictionaries: the arguments of `StoreWriter.add`
     shard_mb: float = 60,     # MiB that no shard exceeds
     quality: int = 92,        # of the JPEGs that the writer encodes
     overwrite: bool = False,  # replace a complete store
@@ -430,9 +430,12 @@ def _why_no_manifest(folder):
     )
 
 # %% ../nbs/machinery/shards.ipynb #217648d8
-def _check_declared(file, shard):
+def _check_declared(file, shard, manifest):
     "Raise ValueError if a Parquet file declares what no writer of ours does."
     about = file.metadata
+    said = json.loads((about.metadata or {}).get(b"dppt", b"{}"))
+    said = {name: value for name, value in said.items() if name not in ("format", "version")}
+    if said != manifest.header.to_dict(): raise ValueError("its header is not the manifest's")
     if about.num_rows != shard.rows:
         raise ValueError(f"it holds {about.num_rows} people where the manifest has {shard.rows}")
     for group in (about.row_group(i) for i in range(about.num_row_groups)):
@@ -489,7 +492,7 @@ def read_shard(
     names += ["key"] * (manifest.format > 1)
     try:
         file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=["split", "file"])
-        _check_declared(file, shard)
+        _check_declared(file, shard, manifest)
         table = file.read(columns=names)
         return table["image"].to_pylist(), _check_columns(table, manifest.header, names)
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:

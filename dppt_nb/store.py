@@ -16,6 +16,7 @@ import shutil
 import tempfile
 import time
 import zipfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -50,7 +51,7 @@ from dppt_nb.shards import (
     read_manifest,
     read_shard,
 )
-from .synthetic import make_people
+from .synthetic import SyntheticPeople, make_people
 
 # %% ../nbs/machinery/store.ipynb #0fe6e092
 @dataclass
@@ -80,7 +81,7 @@ class CropSet:
     def __len__(self) -> int: return len(self.images)
 
     def to(self,
-           device  # "cpu", "cuda" or a torch device
+           device: str | torch.device  # "cpu", "cuda" or a torch device
           ) -> "CropSet":
         "The same on another device."
         tensors = {
@@ -124,7 +125,7 @@ _CROP_ROWS = (
 
 # %% ../nbs/machinery/store.ipynb #503827db
 def from_synthetic(
-    people,                               # `SyntheticPeople`, as `make_people` gives them
+    people: SyntheticPeople,              # as `make_people` gives them
     # picture over person's box; the one that the people were made with if not given
     margin: float | None = None,
     keypoint_set: KeypointSet | None = None,  # likewise
@@ -153,7 +154,7 @@ def from_synthetic(
 # %% ../nbs/machinery/store.ipynb #ec803ed0
 def crop_rows(
     crops: CropSet  # in memory
-):                  # the dictionaries that `write_store` takes
+) -> Iterator:      # the dictionaries that `write_store` takes
     "The people of a `CropSet` one by one, for writing."
     c = crops.to("cpu")
     get = lambda values, i: None if values is None else values[i].numpy()

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +19,14 @@ from dppt_nb.cutting import prepare_store, table_windows
 from dppt_nb.datasets import PoseTable, read_coco
 from dppt_nb.files import CLAIM, DataError, ImageSource, claim_folder
 from dppt_nb.keypoints import COCO17, LSP14
-from dppt_nb.shards import StoreHeader, StoreWriter, encode_jpeg, read_manifest, write_store
+from dppt_nb.shards import (
+    StoreHeader,
+    StoreWriter,
+    decode_jpeg,
+    encode_jpeg,
+    read_manifest,
+    write_store,
+)
 from dppt_nb.store import (
     CropSet,
     cached_store,
@@ -480,3 +486,339 @@ def test_synthetic_people_become_crops():
     assert torch.allclose(crops.scales * 200, torch.tensor([48.0, 64.0])) and torch.allclose(
         crops.centers, torch.tensor([35.5, 47.5])
     )
+
+
+# what a store notices
+
+def test_one_changed_bit_anywhere_is_refused(tmp_path):
+    crops = crop_set()
+    write_store(tmp_path, header_of(crops), crop_rows(crops))
+    rng = np.random.default_rng(0)
+    shard = tmp_path / "crops-00000.parquet"
+    good = shard.read_bytes()
+    for place in (0, len(good) - 1, *rng.integers(0, len(good), 50)):
+        flipped = bytes([good[place] ^ 1 << rng.integers(8)])
+        shard.write_bytes(good[:place] + flipped + good[place + 1:])
+        with pytest.raises(DataError, match="its digest is another") as error:
+            read_store(tmp_path, progress=False)
+        assert "crops-00000.parquet" in one_sentence(error)
+
+
+def test_a_shard_of_another_store_is_refused_also_with_its_digest(tmp_path):
+    crops = crop_set()
+    write_store(tmp_path / "a", header_of(crops), crop_rows(crops))
+    for name, other, words in (
+        ("people", crop_set(joints=crops.joints + 1), "holds other people"),
+        ("size", crop_set(size=(36, 48)), "its header is not the manifest's"),
+        ("points", replace(crop_set(), keypoint_set=COCO17, joints=torch.rand(12, 17, 2),
+                           visible=torch.ones(12, 17)), "its header is not the manifest's"),
+    ):
+        write_store(tmp_path / name, header_of(other), crop_rows(other))
+        mine, theirs = (
+            json.loads((tmp_path / n / "manifest.json").read_text()) for n in ("a", name)
+        )
+        shutil.copytree(tmp_path / "a", tmp_path / f"with-{name}")
+        shutil.copy(tmp_path / name / "crops-00000.parquet", tmp_path / f"with-{name}")
+        mixed = mine | {"shards": theirs["shards"]}
+        (tmp_path / f"with-{name}" / "manifest.json").write_text(json.dumps(mixed))
+        with pytest.raises(DataError, match=words) as error:
+            read_store(tmp_path / f"with-{name}", progress=False)
+        one_sentence(error)
+
+
+def test_a_store_of_format_1_is_read_and_said_so(tmp_path, capsys):
+    import pyarrow.parquet as pq
+    crops = crop_set()
+    write_store(tmp_path, header_of(crops), crop_rows(crops))
+    new, shard = read_store(tmp_path, progress=False), tmp_path / "crops-00000.parquet"
+    manifest = as_format_1(json.loads((tmp_path / "manifest.json").read_text()))
+    table = pq.read_table(shard).drop_columns(["key"])
+    pq.write_table(table, shard, compression="none", use_dictionary=["split", "file"],
+                   write_statistics=False)
+    manifest["shards"][0]["bytes"] = shard.stat().st_size
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    capsys.readouterr()
+    old = read_store(tmp_path, progress=False)
+    assert "format 1" in capsys.readouterr().out
+    assert torch.equal(old.images, new.images) and torch.equal(old.joints, new.joints)
+    assert old.digest == new.digest == crops.digest         # the same people
+    assert read_manifest(tmp_path).header == header_of(crops)
+
+
+def test_packed_or_repeated_columns_are_refused_before_they_are_unpacked(tmp_path):
+    import hashlib
+
+    import pyarrow.parquet as pq
+    crops = crop_set()
+    write_store(tmp_path, header_of(crops), crop_rows(crops))
+    shard, path = tmp_path / "crops-00000.parquet", tmp_path / "manifest.json"
+    table, manifest = pq.read_table(shard), json.loads(path.read_text())
+    for options in (
+        dict(compression="zstd", use_dictionary=False),
+        dict(compression="none", use_dictionary=["image"]),
+    ):
+        pq.write_table(table, shard, **options)
+        content = shard.read_bytes()
+        entry = dict(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        path.write_text(json.dumps(manifest | {"shards": [manifest["shards"][0] | entry]}))
+        with pytest.raises(DataError, match="is packed") as error:
+            read_store(tmp_path, progress=False)
+        one_sentence(error)
+
+
+def test_the_writer_refuses_what_the_reader_would(tmp_path):
+    row = next(crop_rows(crop_set()))
+    small = encode_jpeg(np.zeros((9, 9, 3), np.uint8))
+    for change, words in (
+        (dict(visible=np.full(14, .5)), "no flag"), (dict(scale=(0, 1)), "not above 0"),
+        (dict(affine=np.ones((2, 3))), "no way back"), (dict(image=small), r"is \(9, 9\) pixels"),
+        (dict(image=b"GIF89a"), "cannot be decoded"), (dict(area=np.inf), "infinity"),
+    ):
+        with pytest.raises(DataError, match=words) as error:
+            write_store(tmp_path / "s", header_of(crop_set()), [row | change])
+        one_sentence(error)
+        assert not (tmp_path / "s").exists()
+
+
+# who is in it
+
+def test_digests_of_people(tmp_path):
+    crops = crop_set()
+    same = [crops, replace(crops), crops.select("all"), crops.to("cpu")]
+    others = [
+        crops.select(slice(1, None)), crops.select([1, 0, *range(2, 12)]),
+        replace(crops, joints=crops.joints + 1e-3), replace(crops, ids=crops.ids + 1),
+        replace(crops, scales=crops.scales * 1.01), replace(crops, split=["val"] * 12),
+        replace(crops, image_ids=crops.image_ids + 1),
+        replace(crops, keypoint_set=replace(LSP14, names=LSP14.names[::-1])),
+    ]
+    assert len({c.digest for c in same}) == 1
+    assert len({c.digest for c in [crops, *others]}) == len(others) + 1
+    write_store(tmp_path, header_of(crops), crop_rows(crops))
+    back = read_store(tmp_path, progress=False)
+    assert back.digest == crops.digest == read_manifest(tmp_path).people
+    assert read_store(tmp_path, "test", progress=False).digest == crops.select("test").digest
+    assert replace(back, joints=back.joints + 1).digest != back.digest  # an edit is noticed
+
+
+def test_synthetic_people_have_a_digest_too():
+    few, again = (synthetic_people("val", (64, 48), people=6) for _ in range(2))
+    more = synthetic_people("val", (64, 48), people=7)
+    assert few.digest == again.digest != more.digest
+    assert few.digest == more.select(slice(6)).digest
+    assert few.digest != synthetic_people("test", (64, 48), people=6).digest
+
+
+def test_the_same_people_cut_in_another_size(photographs, tmp_path):
+    for size in ((128, 96), (64, 48)):
+        prepare_store(photographs, tmp_path / str(size[0]), image_size=size, progress=False)
+    small, large = (read_store(tmp_path / n, progress=False).digest for n in ("64", "128"))
+    assert small == large
+    photographs.joints[2, 5, 0] += 1
+    prepare_store(photographs, tmp_path / "moved", image_size=(64, 48), progress=False)
+    assert read_store(tmp_path / "moved", progress=False).digest != small
+
+
+# whose folder it is
+
+@pytest.mark.parametrize(
+    "name",
+    ["crops-2020.parquet", "write_test", "notes.txt", "crops-00007.parquet", "manifest.json"],
+)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_users_files_are_left_alone(tmp_path, name, overwrite):
+    crops = crop_set()
+    (tmp_path / name).write_text('{"name": "an app of mine", "icons": []}')
+    with pytest.raises(DataError, match=name) as error:
+        write_store(tmp_path, header_of(crops), crop_rows(crops), overwrite=overwrite)
+    assert "not of a crop store" in one_sentence(error)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    assert "an app of mine" in (tmp_path / name).read_text()
+
+
+def test_a_file_of_the_user_in_a_finished_store_stays(tmp_path):
+    crops = crop_set()
+    write_store(tmp_path, header_of(crops), crop_rows(crops))
+    (tmp_path / "README").write_text("mine")
+    with pytest.raises(DataError, match="README"):
+        write_store(tmp_path, header_of(crops), crop_rows(crops), overwrite=True)
+    assert len(read_store(tmp_path, progress=False)) == 12
+
+
+def test_of_two_prepares_one_goes_on(photographs, tmp_path):
+    with claim_folder(tmp_path / "store"):
+        with pytest.raises(DataError, match=f"being written by process {os.getpid()}") as error:
+            prepare_store(photographs, tmp_path / "store", progress=False)
+        one_sentence(error)
+        with pytest.raises(DataError, match="being written"): read_store(tmp_path / "store")
+        assert [p.name for p in (tmp_path / "store").iterdir()] == [CLAIM]
+    prepare_store(photographs, tmp_path / "store", progress=False)
+    assert len(read_store(tmp_path / "store", progress=False)) == 6
+
+
+def test_after_an_error_nothing_stays_but_what_was_there(photographs, tmp_path):
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    (tmp_path / "empty").mkdir()
+    for out in ("new", "empty"):
+        with pytest.raises(DataError, match="1.png"):
+            prepare_store(photographs, tmp_path / out, shard_mb=.07, progress=False)
+    assert not (tmp_path / "new").exists() and list((tmp_path / "empty").iterdir()) == []
+
+
+# the cache
+
+@pytest.fixture
+def coco(tmp_path, monkeypatch):
+    "Five photographs with a person each, in COCO's layout, boxes of a detector, a cache."
+    monkeypatch.setenv("DPPT_CACHE", str(tmp_path / "cache"))
+    root = tmp_path / "data"
+    (root / "images").mkdir(parents=True)
+    for i in range(1, 6): picture(i, (120, 100)).save(root / f"images/{i}.jpg")
+    label(root, 5)
+    for name, count in (("first", 4), ("second", 2)):
+        rows = [dict(image_id=i, category_id=1, bbox=[10, 10, 60, 80], score=.9)
+                for i in range(1, count + 1)]
+        (root / f"{name}.json").write_text(json.dumps(rows))
+    return root
+
+
+def label(root, people, shift=0):
+    "Write the annotation file."
+    points = [v for j in range(17) for v in (20 + 2 * j + shift, 30 + 3 * j, 2)]
+    content = dict(
+        images=[dict(id=i, file_name=f"{i}.jpg", width=100, height=120) for i in range(1, 6)],
+        categories=[dict(id=1, name="person", keypoints=list(COCO17.names), skeleton=[])],
+        annotations=[
+            dict(id=i, image_id=i, category_id=1, iscrowd=0, area=3000., bbox=[10, 20, 60, 80],
+                 keypoints=points) for i in range(1, people + 1)
+        ],
+    )
+    (root / "annotations").mkdir(exist_ok=True)
+    (root / "annotations/person_keypoints_val.json").write_text(json.dumps(content))
+
+
+def people(root, **options):
+    return load_people("coco", root, ("val",), (64, 48), False, **options)["val"]
+
+
+def test_every_boxes_file_has_its_own_crops(coco, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    counts = [len(people(coco, boxes=b)) for b in ("first.json", "second.json", None)]
+    assert counts == [4, 2, 5]
+    assert len(people(coco, boxes=coco / "second.json")) == 2
+    (coco / "first.json").write_text((coco / "second.json").read_text())
+    assert len(people(coco, boxes="first.json")) == 2
+    assert len(people("data")) == 5
+
+
+def test_labels_behind_a_link_are_seen(coco, tmp_path):
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for name in ("annotations", "images"): os.symlink(coco / name, linked / name)
+    before = people(linked)
+    label(coco, 3)
+    after = people(linked)
+    assert (len(before), len(after)) == (5, 3)
+    file = coco / "annotations/person_keypoints_val.json"
+    stat = file.stat()
+    label(coco, 3, shift=1)                                 # as long as before, and as old
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    moved = people(linked)
+    assert (moved.photo_joints - after.photo_joints)[..., 0].round().unique().tolist() == [1]
+
+
+def test_other_options_and_sizes_are_other_crops(coco):
+    key = lambda size=(64, 48), **options: cached_store(made_from("coco", coco, size, **options))
+    keys = [key(), key((128, 96)), key(min_score=.5), key(boxes="first.json"),
+            key(boxes="first.json", min_score=.5)]
+    assert len(set(keys)) == len(keys) and key() == keys[0] == key(boxes=None)
+
+
+def test_a_cache_entry_says_what_it_was_made_from(coco, tmp_path):
+    store_folder = find_store("coco", coco, (64, 48), False, boxes="first.json")
+    made = read_manifest(store_folder).made_from
+    assert made["data"] == "coco" and made["root"] == str(coco) and made["image_size"] == [64, 48]
+    assert made["options"] == {"boxes": "first.json"} and set(made["content"]) == {
+        "root", "boxes first.json",
+    }
+    prepare("coco", coco, tmp_path / "out", (64, 48), False)
+    assert read_manifest(tmp_path / "out").made_from is None   # a store that travels says no paths
+
+
+def test_a_failure_leaves_nothing_in_the_cache(coco, tmp_path):
+    (coco / "images/3.jpg").write_bytes(b"no picture")
+    for _ in range(2):
+        with pytest.raises(DataError, match="3.jpg"): people(coco)
+        assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_what_a_killed_cutting_left_goes_later(coco, tmp_path):
+    left, young, held, mine = (
+        tmp_path / "cache" / n
+        for n in ("a.0123abcd.part", "b.0123abcd.part", "c.0123abcd.part", "mine.part")
+    )
+    for folder in (left, young, held, mine): folder.mkdir(parents=True)
+    long_ago = time.time() - 3600
+    with claim_folder(held):
+        for folder in (left, held, mine): os.utime(folder, (long_ago, long_ago))
+        assert len(people(coco)) == 5
+        assert [f.exists() for f in (left, young, held, mine)] == [False, True, True, True]
+
+
+def test_another_run_may_be_faster(coco, monkeypatch):
+    def prepare_twice(*given, **named):
+        monkeypatch.undo()
+        monkeypatch.setenv("DPPT_CACHE", str(coco.parent / "cache"))
+        first = find_store("coco", coco, (64, 48), False)
+        report = prepare(*given, **named)
+        assert is_store(first)
+        return report
+    monkeypatch.setattr(store, "prepare", prepare_twice)
+    assert len(read_store(find_store("coco", coco, (64, 48), False), progress=False)) == 5
+    assert len(list((coco.parent / "cache").iterdir())) == 1
+
+
+def test_a_folder_with_a_manifest_of_its_own_is_no_store(coco, tmp_path):
+    (coco / "manifest.json").write_text('{"name": "an app"}')
+    assert not is_store(coco) and len(people(coco)) == 5
+    assert not is_store(None) and not is_store(tmp_path / "nowhere")
+    assert is_store(find_store("coco", coco, (64, 48), False))
+
+
+def test_people_of_real_data_are_not_counted_off(coco):
+    with pytest.raises(DataError, match="--people") as error: people(coco, people=3)
+    assert "leave it out" in str(error.value)
+
+
+def test_a_user_without_a_home(coco, tmp_path):
+    program = (
+        "from dppt_nb.store import find_store; "
+        f"print(find_store('coco', {str(coco)!r}, (64, 48), False))"
+    )
+    given = {k: v for k, v in os.environ.items() if k != "HOME"}
+    run = lambda: subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=given
+    )
+    assert str(tmp_path / "cache") in (done := run()).stdout.splitlines()[-1], done.stderr
+    (tmp_path / "file").write_text("")
+    given["DPPT_CACHE"] = str(tmp_path / "file/cache")
+    assert "set the variable DPPT_CACHE" in run().stderr.splitlines()[-1]
+
+
+def test_a_crop_of_another_size_or_kind_fills_no_row():
+    import io
+    into, out = np.full((3, 24, 16), 7, np.uint8), io.BytesIO()
+    Image.new("RGB", (16, 24), "red").save(out, "png")
+    bomb = bytearray(encode_jpeg(np.zeros((24, 16, 3), np.uint8)))
+    sizes = bomb.find(b"\xff\xc0") + 5
+    bomb[sizes:sizes + 4] = b"\xff\xff\xff\xff"             # declares 65,535 x 65,535 pixels
+    for jpeg, words in (
+        (encode_jpeg(np.zeros((16, 24, 3), np.uint8)), r"is \(16, 24\) pixels, not \(24, 16\)"),
+        (bytes(bomb), "cannot be decoded|65535"), (out.getvalue(), "cannot be decoded"),
+        (b"", "cannot be decoded"),
+    ):
+        with pytest.raises(DataError, match=words) as error:
+            decode_jpeg(jpeg, (24, 16), "a.parquet: crop 3", into=into)
+        assert "a.parquet: crop 3" in one_sentence(error) and (into == 7).all()
+    decode_jpeg(encode_jpeg(np.full((24, 16, 3), 200, np.uint8)), (24, 16), "crop", into=into)
+    assert (abs(into.astype(int) - 200) < 3).all()

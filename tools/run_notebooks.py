@@ -10,6 +10,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbdev.clean import clean_nb
 
+from dppt_nb.files import write_whole
+
 NBS = Path(__file__).resolve().parent.parent / "nbs"
 SKIP = re.compile(r"^\s*#\s*\|\s*(eval:\s*false|slow|cuda)\b", re.M)
 
@@ -32,9 +34,7 @@ def run(path):
         resources={"metadata": {"path": str(path.parent)}},
     ).execute()
     clean_nb(notebook)
-    temporary = path.with_suffix(".tmp")
-    nbformat.write(notebook, temporary)
-    os.replace(temporary, path)
+    write_whole(path, (nbformat.writes(notebook).rstrip("\n") + "\n").encode())
     print(f"{path.name}: {time.time() - start:.0f} s, {path.stat().st_size / 1e6:.2f} MB")
 
 
