@@ -604,23 +604,23 @@ def test_same_seed_same_network():
             "there is no model 'tokenpose_nanno'; nearest names: tokenpose_nano",
         ),
         (dict(name="tokenpose_nano", dept=3), "no setting 'dept'; nearest names: depth"),
-        (dict(name="tokenpose_nano", depth=0), "depth is 0; it must be positive"),
+        (dict(name="tokenpose_nano", depth=0), "depth is 0; it must be greater than 0"),
         (dict(name="tokenpose_nano", heads=7), "does not divide into 7 heads"),
         (
             dict(name="tokenpose_nano", head="dott"),
             "head is 'dott'; it must be one of mlp, dot, regression",
         ),
-        (dict(name="tokenpose_nano", width="wide"), "width is 'wide'; it must be a whole number"),
+        (dict(name="tokenpose_nano", width="wide"), "width is 'wide'; it must be a valid integer"),
         (
             dict(name="tokenpose_nano", image_size=(130, 96)),
             "does not divide into patches of 16 x 16 pixels",
         ),
-        (dict(name="tokenpose_nano", image_size=128), "image_size is 128; it must be two numbers"),
+        (dict(name="tokenpose_nano", image_size=128), "image_size is 128; it must be two whole numbers"),
         (
             dict(name="tokenpose_nano", image_size=("tall", 96)),
-            "image_size is ('tall', 96); it must be two numbers",
+            "image_size is ('tall', 96); it must be two whole numbers",
         ),
-        (dict(name="tokenpose_nano", mlp_ratio=math.inf), "mlp_ratio is inf; it must be a number"),
+        (dict(name="tokenpose_nano", mlp_ratio=math.inf), "mlp_ratio is inf; it must be a finite number"),
         (dict(name="tokenpose_l_d6", depth=4), "4 layers do not divide into 3 stages"),
         (dict(name="tokenpose_t", head="dot"), "choose backbone='stem'"),
         (
@@ -631,7 +631,7 @@ def test_same_seed_same_network():
         (dict(name="tokenpose_s_v1", keep_ratio=0.5), "tokenpose_s_v1 drops no patches"),
         (
             dict(name="ppt_nano", keep_ratio=1.2),
-            "keep_ratio is 1.2; it must be above 0 and at most 1",
+            "keep_ratio is 1.2; it must be less than or equal to 1",
         ),
     ],
 )
