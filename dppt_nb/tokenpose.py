@@ -42,7 +42,7 @@ class Attention(nn.Module):
         x: Tensor, # (B, T, width) tokens
         rows: int = 0, # the weights of the first `rows` tokens are wanted too
         bias: Tensor | None = None, # (B, T) added to all scores of a token
-    # (B, T, width) mixed; weights (B, heads, rows or T, T), or None; keys (B, heads, T, width/heads)
+    # (B, T, width) mixed; weights (B, heads, rows or T, T) or None; keys (B, heads, T, width/heads)
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         B, T, width = x.shape
         # (B, heads, T, width/heads) each
@@ -50,7 +50,7 @@ class Attention(nn.Module):
         rows, weights, mixed = rows if self.fuse(q) else T, None, []
         if bias is not None: bias = bias.to(q.dtype)[:, None, None]                 # (B, 1, 1, T)
         if rows:
-            scores = q[:, :, :rows] * self.scale @ k.mT                         # (B, heads, rows, T)
+            scores = q[:, :, :rows] * self.scale @ k.mT                        # (B, heads, rows, T)
             if bias is not None: scores = scores + bias
             weights = scores.softmax(-1, dtype=torch.float32)
             mixed.append(weights.to(v.dtype) @ v)
@@ -284,8 +284,8 @@ class Trace:
     # attention began as
     columns: list
     kept: list # [cycle][layer] (B, K) int64: the same, of the patch tokens that the layer ends with
-    # [cycle][layer] (B, N) int64: to which of these each patch of the original grid belongs, counted
-    # from 0; -1: it was dropped
+    # [cycle][layer] (B, N) int64: to which of these each patch of the original grid belongs,
+    # counted from 0; -1: it was dropped
     owner: list
 
     # (B, N) which column of the attention, counted from the first patch's, each patch belongs to
@@ -364,7 +364,7 @@ class PoseTransformer(
     # as `trace`, of what was checked
     def record(self, images: Tensor, cycles: int, look: tuple[int, ...] | None) -> Trace:
         "One cycle after the other; what each layer hands on is sorted into lists."
-        (x, maps), trace = self.start(images), Trace(*([] for _ in dataclasses.fields(Trace)))
+        (x, maps), trace = self.start(images), Trace([], [], [], [], [], [], [], [])
         tokens = self.all_tokens(x)
         for cycle in range(cycles):
             layers = []
