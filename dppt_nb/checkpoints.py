@@ -158,7 +158,9 @@ def save_pretrained(
 def shipped_networks() -> dict[str, Path]: # name -> folder
     "The networks that ship with the package."
     home = Path(str(files("dppt_nb") / "weights"))
-    return {config.parent.name: config.parent for config in sorted(home.glob(f"*/{CONFIG}"))}
+    folders = [config.parent for config in sorted(home.glob(f"*/{CONFIG}"))]
+    # a packing that was cut short is none
+    return {folder.name: folder for folder in folders if folder.suffix != ".tmp"}
 
 def holds_network(
     folder: Path, # or what is no folder

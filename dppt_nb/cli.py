@@ -224,8 +224,12 @@ def judged_split(data:str)->str: # a data set's name
 @people_option
 @device_option
 @click.option("--resume", is_flag=True, help="go on from the last checkpoint in --out")
+@click.option(
+    "--allow-drift", is_flag=True,
+    help="with --resume: go on with other threads or another number format; last bits change",
+)
 @protocol_option
-def train(recipe, data, root, out, people, device, resume, protocol, **given):
+def train(recipe, data, root, out, people, device, resume, allow_drift, protocol, **given):
     "Train RECIPE on people of a data set. Every field of the recipe is an option."
     from dppt_nb.evaluation import format_scores
     from dppt_nb.recipes import get_recipe
@@ -233,7 +237,7 @@ def train(recipe, data, root, out, people, device, resume, protocol, **given):
     out = out or f"runs/{recipe}-{data}"
     results = train_recipe(
         get_recipe(recipe, protocol=protocol, **read_changes(given)), data, root, out, device,
-        resume, people=people,
+        resume, people=people, allow_drift=allow_drift,
     )
     click.echo(
         f"\nvalidation people of {data}, mirrored "

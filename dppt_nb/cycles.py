@@ -41,7 +41,7 @@ def heatmap_cycle_loss(
     return masked_mean(divergence(ours.flatten(2), later.flatten(2)), weights)
 
 # %% ../nbs/09_cycles.ipynb #ddaca5ad
-class CycleObjective:
+class CycleObjective(nn.Module):
     """Neighbouring cycles are drawn to each other: their tokens (SDPose, L_kt and L_vt) and, if
     weighted, their heatmaps."""
     look = ()    # no attention is needed
@@ -56,6 +56,7 @@ class CycleObjective:
         kind: str = "mse", # what the head is trained by, see `heatmap_cycle_loss`
         factor: float = 0.5, # of the squared error, as in `heatmap_mse_loss`
     ):
+        super().__init__()
         if cycles < 2:
             raise DataError(f"cycles is {cycles}; a cycle that teaches another needs at least 2")
         if kind not in ("mse", "cross_entropy"):
@@ -65,29 +66,36 @@ class CycleObjective:
             "keypoint": keypoint_weight, "patch": patch_weight, "heatmap": heatmap_weight,
         }
 
-    # of `batch` only the joints' weights (B, J) are read
-    def __call__(self, seen: Trace, batch, progress) -> dict:
+    def forward(
+        self,
+        trace: Trace, # of the student
+        batch, # only its joints' `weights` (B, J) are read
+        progress, # of the training; not read
+    ) -> dict[str, Tensor]:
         "A loss for each kind that has a weight, summed over neighbouring cycles."
-        check_cycles(seen, self.cycles)
+        check_cycles(trace, self.cycles)
         ends = lambda tokens: [layers[-1] for layers in tokens[:self.cycles]]
-        answers = (seen.heatmaps if self.kind == "mse" else seen.logits)[:self.cycles]
+        answers = (trace.heatmaps if self.kind == "mse" else trace.logits)[:self.cycles]
         tokens = lambda ours, later: token_loss(ours, later, self.one_way)
         maps = lambda ours, later: heatmap_cycle_loss(
             ours, later, batch.weights, self.kind, self.factor
         )
         kinds = {
-            "keypoint": (ends(seen.keypoint_tokens), tokens),
-            "patch": (ends(seen.patch_tokens), tokens),
+            "keypoint": (ends(trace.keypoint_tokens), tokens),
+            "patch": (ends(trace.patch_tokens), tokens),
             "heatmap": (answers, maps),
         }
         return {f"{name}_cycles": self.weights[name] * sum(map(loss, made, made[1:]))
                 for name, (made, loss) in kinds.items() if self.weights[name]}
 
-def check_cycles(seen: Trace, cycles: int) -> None:
+def check_cycles(
+    trace: Trace,
+    cycles: int, # that an objective needs
+) -> None:
     "Refuse a trace of fewer cycles than an objective needs."
-    if len(seen.logits) < cycles:
+    if len(trace.logits) < cycles:
         raise DataError(
-            f"the trace has {len(seen.logits)} cycles, but {cycles} are needed; call "
+            f"the trace has {len(trace.logits)} cycles, but {cycles} are needed; call "
             f"model.trace(images, cycles={cycles})"
         )
 
@@ -184,21 +192,25 @@ class RegressionObjective(nn.Module):
         if cycles < 1: raise DataError(f"cycles is {cycles}; it must be at least 1")
         self.cycles, self.unbiased, self.flow = cycles, unbiased, ResidualFlow()
 
-    # of `batch`: images (B, 3, H, W), joints (B, J, 2), weights (B, J)
-    def forward(self, seen: Trace, batch, progress) -> dict:
+    def forward(
+        self,
+        trace: Trace, # of the student
+        batch, # its images (B, 3, H, W), joints (B, J, 2) and weights (B, J) are read
+        progress, # of the training; not read
+    ) -> dict[str, Tensor]:
         "The loss, summed over the cycles."
-        check_cycles(seen, self.cycles)
-        if seen.logits[0].ndim != 3:
+        check_cycles(trace, self.cycles)
+        if trace.logits[0].ndim != 3:
             raise DataError(
                 "residual log-likelihood needs a head that points; create the model with "
                 "head='regression'"
             )
         joints = joint_shares(
-            batch.joints, batch.images.shape[2:], seen.heatmaps[0].shape[2:], self.unbiased
+            batch.joints, batch.images.shape[2:], trace.heatmaps[0].shape[2:], self.unbiased
         )
         return {
             "rle": sum(
                 rle_loss(raw, joints, batch.weights, self.flow)
-                for raw in seen.logits[: self.cycles]
+                for raw in trace.logits[: self.cycles]
             )
         }

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['DEMO_TEACHER', 'DEMO', 'DEMO_EPOCHS', 'attention_overlay', 'show_answers', 'show_networks', 'demo_row',
-           'format_table', 'demo_network', 'demo_teacher', 'run_demo']
+           'format_table', 'demo_network', 'demo_teacher', 'demo_people', 'run_demo']
 
 # %% ../nbs/machinery/demo.ipynb #e2dedc21
 import time
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from .checkpoints import load_network, save_network
 from .crops import denormalize
 from dppt_nb.evaluation import (
+    RESULTS_FORMAT,
     answer_mean_pose,
     conditions,
     device_name,
@@ -26,15 +28,19 @@ from .files import make_folder, write_json
 from .heatmaps import draw_heatmaps, heatmap_coordinates, rescale_joints
 from .keypoints import draw_pose
 from .models import macs
-from .optim import pick_device
+from .optim import compute_name, pick_device
 from .pruning import draw_kept
 from .recipes import Recipe, get_recipe
 from .store import SYNTHETIC_PEOPLE, CropSet, synthetic_people
+from .tokenpose import PoseTransformer
 from .training import Trainer, make_batch
 
 # %% ../nbs/machinery/demo.ipynb #88cae3f2
-# (H, W, 3) uint8, (patches,), (rows, columns) -> (H, W, 3)
-def attention_overlay(image:Tensor, attention:Tensor, grid:tuple)->Tensor:
+def attention_overlay(
+    image: Tensor,         # (H, W, 3) uint8
+    attention: Tensor,     # (patches,)
+    grid: tuple[int, int], # rows and columns of patches
+) -> Tensor:               # (H, W, 3) from 0 to 1
     "One keypoint token's attention to the patches, as light on the photograph."
     light = (attention - attention.min()).reshape(1, 1, *grid) / (attention.max() - attention.min())
     light = torch.nn.functional.interpolate(light, image.shape[:2], mode="bilinear")[
@@ -44,10 +50,10 @@ def attention_overlay(image:Tensor, attention:Tensor, grid:tuple)->Tensor:
 
 # %% ../nbs/machinery/demo.ipynb #9fee1ee1
 def show_answers(
-    network,
-    crops:CropSet, # the people to show, one column each
-    recipe:Recipe,
-    joint="left_wrist", # whose token's attention is shown
+    network: PoseTransformer,
+    crops: CropSet, # the people to show, one column each
+    recipe: Recipe,
+    joint: str = "left_wrist", # whose token's attention is shown
 ):
     "Photograph, truth, answer, heatmaps and attention of some people, as a matplotlib figure."
     from matplotlib.figure import Figure
@@ -87,9 +93,9 @@ def show_answers(
 
 # %% ../nbs/machinery/demo.ipynb #b2d03c07
 def show_networks(
-    networks:dict, # name -> network
-    crops:CropSet, # the people to show, one column each
-    recipe:Recipe,
+    networks: dict[str, PoseTransformer], # by name
+    crops: CropSet, # the people to show, one column each
+    recipe: Recipe,
 ):
     "Truth, and every network's answer on the patches that it kept, as a matplotlib figure."
     from matplotlib.figure import Figure
@@ -133,7 +139,12 @@ DEMO = ("tokenpose_nano", "ppt_nano", "dppt_nano", "sdpose_nano", "sd_dppt_nano"
 DEMO_EPOCHS = 5  # enough to learn synthetic people, few enough for a coffee
 
 
-def demo_row(name:str, scores:dict, network=None, seconds=None)->dict:
+def demo_row(
+    name: str,
+    scores: dict, # of `score_joints`
+    network: PoseTransformer | None = None, # None: no network was asked
+    seconds: float | None = None, # of training
+) -> dict:
     "One row of the demo's table."
     row = scores["PCK@0.2 torso"]
     return {
@@ -143,7 +154,9 @@ def demo_row(name:str, scores:dict, network=None, seconds=None)->dict:
     }
 
 
-def format_table(rows:list)->str: # of `demo_row`
+def format_table(
+    rows: list[dict], # of `demo_row`
+) -> str:
     "The rows, lined up."
     lines = [
         f"{'model':<26}{'parameters':>12}{'GMACs':>9}{'PCK@0.2':>9}   "
@@ -159,8 +172,13 @@ def format_table(rows:list)->str: # of `demo_row`
     return "\n".join(lines)
 
 # %% ../nbs/machinery/demo.ipynb #4cbfb746
-# split -> CropSet; network or None -> network, row, Trainer
-def demo_network(name:str, recipe:Recipe, crops:dict, teacher, device=None)->tuple:
+def demo_network(
+    name: str, # for the table
+    recipe: Recipe,
+    crops: dict[str, CropSet], # by split
+    teacher: PoseTransformer | None,
+    device: str | torch.device | None = None,
+) -> tuple[PoseTransformer, dict, Trainer]: # the network, its row, how it was trained
     "Train one network of the demo and judge it."
     print(f"\ntraining {name} for {recipe.epochs} epochs", flush=True)
     trainer = Trainer(recipe, crops["train"], crops["val"], device=device, teacher=teacher)
@@ -168,60 +186,61 @@ def demo_network(name:str, recipe:Recipe, crops:dict, teacher, device=None)->tup
     return network, demo_row(name, evaluate(network, crops["test"], recipe), network, took), trainer
 
 
-def demo_teacher(fresh:bool, crops:dict, device=None)->tuple: # network, its row
+def demo_teacher(
+    fresh: bool, # train it now
+    crops: dict[str, CropSet], # by split
+    device: str | torch.device | None = None,
+) -> tuple[PoseTransformer, dict]: # the network, its row
     "The teacher of the demo: the one that ships, or one that is trained now by the same recipe."
     network, recipe, _ = load_network(DEMO_TEACHER, pick_device(device))
     if fresh:
-        network, row, _ = demo_network(
-            f"teacher, {recipe.epochs} epochs", recipe, crops, None, device
-        )
+        name = f"teacher, {recipe.epochs} epochs"
+        network, row, _ = demo_network(name, recipe, crops, None, device)
         return network, row
-    return network, demo_row(
-        f"teacher, ships with it", evaluate(network, crops["test"], recipe), network
+    scores = evaluate(network, crops["test"], recipe)
+    return network, demo_row("teacher, ships with it", scores, network)
+
+
+def demo_people(
+    image_size: tuple[int, int], # (height, width)
+    people: int | None, # how many to train on; None: as many as the split has
+) -> dict[str, CropSet]: # by split
+    "The synthetic people of the demo."
+    print(
+        f"making synthetic people ({people or SYNTHETIC_PEOPLE['train']} to learn from, "
+        f"{SYNTHETIC_PEOPLE['test']} to be judged on)", flush=True,
     )
+    return {
+        split: synthetic_people(split, image_size, people if split == "train" else None)
+        for split in SYNTHETIC_PEOPLE
+    }
 
 
 def run_demo(
-    out="demo", # folder for the picture, the table and the networks
-    device=None, # None: the fastest there is
-    people=None, # how many to train on; None: as many as the split has
-    epochs=DEMO_EPOCHS,
-    names=DEMO, # recipes
-    fresh_teacher=False, # train the teacher too
-)->tuple: # name -> network, and the rows of the table
+    out: str | Path = "demo", # folder for the picture, the table and the networks
+    device: str | None = None, # None: the fastest there is
+    people: int | None = None, # how many to train on; None: as many as the split has
+    epochs: int = DEMO_EPOCHS,
+    names: tuple[str, ...] = DEMO, # recipes
+    fresh_teacher: bool = False, # train the teacher too
+) -> tuple[dict[str, PoseTransformer], list[dict]]: # networks by name, the rows of the table
     """Train nano networks on synthetic people, judge them on people never seen, print a table and
     draw pictures."""
     out, device, first = make_folder(out), pick_device(device), get_recipe(names[0])
-    print(
-        f"making synthetic people ({people or SYNTHETIC_PEOPLE['train']} to learn "
-        f"from, {SYNTHETIC_PEOPLE['test']} to be judged on), "
-        f"training on {device_name(device)}",
-        flush=True,
-    )
-    crops = {
-        s: synthetic_people(s, first.image_size, people if s == "train" else None)
-        for s in SYNTHETIC_PEOPLE
-    }
+    print(f"training on {device_name(device)}, in {compute_name(first, device)}", flush=True)
+    crops = demo_people(first.image_size, people)
     teacher, taught_by = demo_teacher(fresh_teacher, crops, device)
-    rows = [
-        demo_row(
-            "mean pose",
-            score_joints(answer_mean_pose(mean_pose(crops["train"]), crops["test"]), crops["test"]),
-        ),
-        taught_by,
-    ]
-    networks, start = {}, time.time()
+    blind = score_joints(answer_mean_pose(mean_pose(crops["train"]), crops["test"]), crops["test"])
+    networks, rows, start = {}, [demo_row("mean pose", blind), taught_by], time.time()
     for name in names:
-        networks[name], row, trainer = demo_network(
-            name, get_recipe(name, epochs=epochs), crops, teacher, device
-        )
+        recipe = get_recipe(name, epochs=epochs)
+        networks[name], row, trainer = demo_network(name, recipe, crops, teacher, device)
         save_network(make_folder(out / name), networks[name].state_dict(), trainer.info())
         rows.append(row)
-    known = conditions(
-        trainer.recipe.change(model=", ".join(names)), "synthetic", "test", crops["test"], device,
-        time.time() - start,
-    )
-    write_json(out / "results.json", dict(conditions=known, rows=rows))
+    shown = trainer.recipe.change(model=", ".join(names))
+    took = time.time() - start
+    known = conditions(shown, "synthetic", "test", crops["test"], device, took)
+    write_json(out / "results.json", dict(format=RESULTS_FORMAT, conditions=known, rows=rows))
     some = crops["test"].select(torch.arange(10))
     show_networks(networks, some, first).savefig(out / "demo.png", dpi=110)
     show_answers(networks[names[0]], some, first).savefig(out / "answers.png", dpi=110)

@@ -9,6 +9,8 @@ __all__ = ['HEAT', 'encode_heatmaps', 'rescale_joints', 'draw_heatmaps', 'show_h
            'decode_argmax', 'decode_quarter', 'decode_dark', 'flip_back', 'average_flip']
 
 # %% ../nbs/03_heatmaps.ipynb #dea09ab7
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -16,13 +18,14 @@ from PIL import Image
 from torch import Tensor
 
 from .crops import batched_affine, uncrop_points
+from .keypoints import KeypointSet
 
 # %% ../nbs/03_heatmaps.ipynb #6c9616f0
 def encode_heatmaps(
-    joints,                 # (B, J, 2) x, y in heatmap pixels, not rounded
-    visible,                # (B, J), 0 where there is nothing to learn
+    joints: Tensor,  # (B, J, 2) x, y in heatmap pixels, not rounded
+    visible: Tensor,  # (B, J), 0 where there is nothing to learn
     heatmap_size=(64, 48),  # (height, width)
-    sigma=2.0,              # standard deviation of the Gaussian, heatmap pixels
+    sigma: float = 2.0,  # standard deviation of the Gaussian, heatmap pixels
 ) -> tuple:                 # targets (B, J, H, W) with height 1, weights (B, J); both float32
     """A Gaussian at each joint's true place, over the whole map (DARK, Sec. 3.2; weights as in its
     release)."""
@@ -46,11 +49,12 @@ def encode_heatmaps(
 
 # %% ../nbs/03_heatmaps.ipynb #aa167142
 def rescale_joints(
-    joints,         # (..., 2) x, y in pixels of a picture of `from_size`
-    from_size,      # (height, width)
-    to_size,        # (height, width)
-    unbiased=True,  # lengths between pixel centres (DARK); else counts of pixels (HRNet, mmpose)
-) -> torch.Tensor:  # (..., 2) in pixels of `to_size`
+    joints: Tensor,  # (..., 2) x, y in pixels of a picture of `from_size`
+    from_size: tuple[int, int],  # (height, width)
+    to_size: tuple[int, int],  # (height, width)
+    # lengths between pixel centres (DARK); else counts of pixels (HRNet, mmpose)
+    unbiased: bool = True,
+) -> Tensor:  # (..., 2) in pixels of `to_size`
     """Joints of the network's input in heatmap pixels, or back: about the middle, by the ratio of
     the widths."""
     less = 1 if unbiased else 0
@@ -63,9 +67,9 @@ def rescale_joints(
 HEAT = ((0, 0, 0), (120, 28, 109), (237, 105, 37), (252, 255, 164))  # colours from cold to hot
 
 def draw_heatmaps(
-    image,         # (H, W, 3) uint8
-    heatmaps,      # (h, w) or (J, h, w); array or tensor
-    strength=0.8,  # how much of the picture the hottest place hides, 0 to 1
+    image: np.ndarray,  # (H, W, 3) uint8
+    heatmaps: Tensor,  # (h, w) or (J, h, w); array or tensor
+    strength: float = 0.8,  # how much of the picture the hottest place hides, 0 to 1
 ) -> np.ndarray:   # (H, W, 3) uint8
     """Heat over a grey picture; of several maps the highest value counts, and the hottest place is
     white."""
@@ -83,11 +87,11 @@ def draw_heatmaps(
 
 # %% ../nbs/03_heatmaps.ipynb #e59bea28
 def show_heatmaps(
-    image,         # (H, W, 3) uint8
-    heatmaps,      # (J, h, w)
-    keypoint_set,  # KeypointSet, for the names
-    columns=9,     # pictures in a row
-    size=1.1,      # inches a picture
+    image: np.ndarray,  # (H, W, 3) uint8
+    heatmaps: Tensor,  # (J, h, w)
+    keypoint_set: KeypointSet,  # for the names
+    columns: int = 9,  # pictures in a row
+    size: float = 1.1,  # inches a picture
 ):                 # the matplotlib figure
     "One picture a joint, the joint's name and the height of its map above it."
     import matplotlib.pyplot as plt
@@ -104,23 +108,23 @@ def show_heatmaps(
 
 # %% ../nbs/03_heatmaps.ipynb #ed3eac0f
 def normalize_heatmaps(
-    targets,        # (B, J, H, W), nowhere negative
-) -> torch.Tensor:  # (B, J, H, W), each map with sum 1; a map of zeros stays as it is
+    targets: Tensor,  # (B, J, H, W), nowhere negative
+) -> Tensor:  # (B, J, H, W), each map with sum 1; a map of zeros stays as it is
     "Targets as probabilities over the pixels."
     return targets / targets.sum((-2, -1), keepdim=True).clamp(min=1e-12)
 
 def masked_mean(
-    each,           # (B, J) a loss per joint
-    weights,        # (B, J) 0 takes a joint out
-) -> torch.Tensor:  # scalar
+    each: Tensor,  # (B, J) a loss per joint
+    weights: Tensor,  # (B, J) 0 takes a joint out
+) -> Tensor:  # scalar
     "The mean over the joints that count; 0 where none does."
     return (each * weights).sum() / weights.sum().clamp(min=1)
 
 def heatmap_cross_entropy_loss(
-    logits,         # (B, J, H, W), any numbers
-    targets,        # (B, J, H, W), each map with sum 1
-    weights,        # (B, J)
-) -> torch.Tensor:  # scalar in nats: the mean over the joints that count
+    logits: Tensor,  # (B, J, H, W), any numbers
+    targets: Tensor,  # (B, J, H, W), each map with sum 1
+    weights: Tensor,  # (B, J)
+) -> Tensor:  # scalar in nats: the mean over the joints that count
     "Cross-entropy between the softmax over a map's pixels and its target."
     log_p = logits.float().flatten(2).log_softmax(-1)  # (B, J, H * W)
     each = -(targets.flatten(2) * log_p).sum(-1)                                           # (B, J)
@@ -138,10 +142,10 @@ def heatmap_mse_loss(
 
 # %% ../nbs/03_heatmaps.ipynb #33c28e97
 def divergence(
-    ours,             # (..., places) logits of one distribution; any constant may be added to them
-    wanted,           # the same shape, those of the other, which teaches
-    temperature=1.0,  # above 1 flattens both, so that small shares count more
-) -> torch.Tensor:    # (...) nats
+    ours: Tensor,  # (..., places) logits of one distribution; a constant may be added to them
+    wanted: Tensor,  # the same shape, those of the other, which teaches
+    temperature: float = 1.0,  # above 1 flattens both, so that small shares count more
+) -> Tensor:    # (...) nats
     """Kullback-Leibler divergence of two softmaxes, times the squared temperature (Hinton et al.,
     2015, Sec. 2)."""
     ours, wanted = ((x.float() / temperature).log_softmax(-1) for x in (ours, wanted))
@@ -150,7 +154,7 @@ def divergence(
 
 # %% ../nbs/03_heatmaps.ipynb #abdbf23f
 def find_peaks(
-    heatmaps,  # (B, J, H, W)
+    heatmaps: Tensor,  # (B, J, H, W)
 ) -> tuple:    # x, y (B, J) int64, scores (B, J) float32
     "The highest pixel of every map, and its height."
     scores, index = heatmaps.float().flatten(2).max(-1)
@@ -159,11 +163,11 @@ def find_peaks(
 
 # %% ../nbs/03_heatmaps.ipynb #e0d0d0d2
 def gather_patches(
-    heatmaps,       # (B, J, H, W)
-    x,              # (B, J) int64, middle of each patch
-    y,              # (B, J) int64
-    radius,         # pixels on every side of the middle
-) -> torch.Tensor:  # (B, J, 2 * radius + 1, 2 * radius + 1) float32; 0 outside the map
+    heatmaps: Tensor,  # (B, J, H, W)
+    x: Tensor,  # (B, J) int64, middle of each patch
+    y: Tensor,  # (B, J) int64
+    radius: int,  # pixels on every side of the middle
+) -> Tensor:  # (B, J, 2 * radius + 1, 2 * radius + 1) float32; 0 outside the map
     "The surroundings of one pixel in every map."
     height, width = heatmaps.shape[-2:]
     steps = torch.arange(-radius, radius + 1, device=heatmaps.device)
@@ -173,10 +177,10 @@ def gather_patches(
     return heatmaps.float().flatten(2).gather(2, index.flatten(2)).view_as(index).where(there, 0)
 
 def quarter_offset(
-    heatmaps,       # (B, J, H, W)
-    x,              # (B, J) int64, the highest pixels
-    y,              # (B, J) int64
-) -> torch.Tensor:  # (B, J, 2), each -0.25, 0 or 0.25 heatmap pixels
+    heatmaps: Tensor,  # (B, J, H, W)
+    x: Tensor,  # (B, J) int64, the highest pixels
+    y: Tensor,  # (B, J) int64
+) -> Tensor:  # (B, J, 2), each -0.25, 0 or 0.25 heatmap pixels
     """A quarter of a pixel towards the higher neighbour, none at the border (Newell et al. 2016;
     limits as in HRNet's release)."""
     height, width = heatmaps.shape[-2:]
@@ -189,9 +193,9 @@ def quarter_offset(
 
 # %% ../nbs/03_heatmaps.ipynb #e70f22d6
 def blur_kernel(
-    kernel=11,      # odd number of pixels; 11 goes with targets of sigma 2, 17 with sigma 3
-    device=None,    # where to make it
-) -> torch.Tensor:  # (kernel,) with sum 1
+    kernel: int = 11,  # odd number of pixels; 11 goes with targets of sigma 2, 17 with sigma 3
+    device: torch.device | None = None,  # where to make it
+) -> Tensor:  # (kernel,) with sum 1
     "A Gaussian whose deviation follows from its size as in OpenCV: 2 pixels for 11."
     if kernel % 2 == 0: raise ValueError(f"the blur's kernel must be odd, not {kernel}")
     sigma = 0.3 * ((kernel - 1) / 2 - 1) + 0.8
@@ -202,8 +206,8 @@ def blur_kernel(
 
 # %% ../nbs/03_heatmaps.ipynb #8babe9e8
 def taylor_offset(
-    patch,          # (B, J, 5, 5), logarithm of the heatmap around its highest pixel
-) -> torch.Tensor:  # (B, J, 2) heatmap pixels; 0 where the map is not curved
+    patch: Tensor,  # (B, J, 5, 5), logarithm of the heatmap around its highest pixel
+) -> Tensor:  # (B, J, 2) heatmap pixels; 0 where the map is not curved
     """One Newton step to the top of the bump: minus the inverse Hessian times the gradient (DARK,
     Sec. 3.1)."""
     at = lambda dx, dy: patch[..., 2 + dy, 2 + dx]
@@ -221,12 +225,12 @@ def taylor_offset(
 
 # %% ../nbs/03_heatmaps.ipynb #e19f5c2e
 def dark_offset(
-    heatmaps,       # (B, J, H, W)
-    x,              # (B, J) int64, the highest pixels
-    y,              # (B, J) int64
-    kernel=11,      # size of the blur, see `blur_kernel`
+    heatmaps: Tensor,  # (B, J, H, W)
+    x: Tensor,  # (B, J) int64, the highest pixels
+    y: Tensor,  # (B, J) int64
+    kernel: int = 11,  # size of the blur, see `blur_kernel`
 # (B, J, 2) heatmap pixels, at most half a kernel; 0 within two pixels of the border
-) -> torch.Tensor:
+) -> Tensor:
     "Blur, logarithm and one Taylor step, around the peaks only (DARK, Sec. 3.1 and its release)."
     height, width = heatmaps.shape[-2:]
     weights = blur_kernel(kernel, heatmaps.device)
@@ -240,9 +244,9 @@ def dark_offset(
 
 # %% ../nbs/03_heatmaps.ipynb #b10da4f8
 def heatmap_coordinates(
-    heatmaps,       # (B, J, H, W) of any float type; bumps or probabilities, not logits
-    method="dark",  # "argmax", "quarter" or "dark"
-    kernel=11,      # size of DARK's blur in pixels
+    heatmaps: Tensor,  # (B, J, H, W) of any float type; bumps or probabilities, not logits
+    method: str = "dark",  # "argmax", "quarter" or "dark"
+    kernel: int = 11,  # size of DARK's blur in pixels
 ) -> tuple:         # joints (B, J, 2) x, y in heatmap pixels, scores (B, J); both float32
     """Where each map says that its joint is, and the height of the map there. ValueError for an
     unknown method."""
@@ -257,12 +261,12 @@ def heatmap_coordinates(
 
 # %% ../nbs/03_heatmaps.ipynb #87e6153f
 def photo_joints(
-    joints,         # (B, J, 2) x, y in heatmap pixels
-    center,         # (B, 2) middle of each person's window, pixels of the photograph
-    scale,          # (B, 2) its size, units of 200 px
-    heatmap_size,   # (height, width)
-    unbiased=True,  # as the crop was cut, see `crops.batched_affine`
-) -> torch.Tensor:  # (B, J, 2) in pixels of the photograph
+    joints: Tensor,  # (B, J, 2) x, y in heatmap pixels
+    center: Tensor,  # (B, 2) middle of each person's window, pixels of the photograph
+    scale: Tensor,  # (B, 2) its size, units of 200 px
+    heatmap_size: tuple[int, int],  # (height, width)
+    unbiased: bool = True,  # as the crop was cut, see `crops.batched_affine`
+) -> Tensor:  # (B, J, 2) in pixels of the photograph
     """Joints of a heatmap, in the photograph. ValueError where center or scale is not a pair for
     each person."""
     center, scale = (torch.as_tensor(values).to(joints) for values in (center, scale))
@@ -285,38 +289,38 @@ def _decode(heatmaps, center, scale, method, unbiased, kernel=11):
     return photo_joints(joints, center, scale, heatmaps.shape[-2:], unbiased), scores
 
 def decode_argmax(
-    heatmaps,  # (B, J, H, W)
-    center,    # (B, 2) as in `decode_dark`
-    scale,     # (B, 2)
-    unbiased=True,  # as in `photo_joints`
+    heatmaps: Tensor,  # (B, J, H, W)
+    center: Tensor,  # (B, 2) as in `decode_dark`
+    scale: Tensor,  # (B, 2)
+    unbiased: bool = True,  # as in `photo_joints`
 ) -> tuple:    # keypoints (B, J, 2) in pixels of the photograph, scores (B, J)
     "The highest pixel of each map, in the photograph."
     return _decode(heatmaps, center, scale, "argmax", unbiased)
 
 def decode_quarter(
-    heatmaps,  # (B, J, H, W)
-    center,    # (B, 2) as in `decode_dark`
-    scale,     # (B, 2)
-    unbiased=True,  # as in `photo_joints`
+    heatmaps: Tensor,  # (B, J, H, W)
+    center: Tensor,  # (B, 2) as in `decode_dark`
+    scale: Tensor,  # (B, 2)
+    unbiased: bool = True,  # as in `photo_joints`
 ) -> tuple:    # keypoints (B, J, 2) in pixels of the photograph, scores (B, J)
     "The highest pixel moved by a quarter, in the photograph."
     return _decode(heatmaps, center, scale, "quarter", unbiased)
 
 def decode_dark(
-    heatmaps,   # (B, J, H, W) of any float type; bumps or probabilities
-    center,     # (B, 2) middle of each person's window, pixels of the photograph; tensor or array
-    scale,      # (B, 2) its size, units of 200 px
-    kernel=11,  # size of the blur, heatmap pixels
-    unbiased=True,  # as in `photo_joints`
+    heatmaps: Tensor,  # (B, J, H, W) of any float type; bumps or probabilities
+    center: Tensor,  # (B, 2) middle of each person's window, photograph pixels; also an array
+    scale: Tensor,  # (B, 2) its size, units of 200 px
+    kernel: int = 11,  # size of the blur, heatmap pixels
+    unbiased: bool = True,  # as in `photo_joints`
 ) -> tuple:     # keypoints (B, J, 2) in pixels of the photograph, scores (B, J)
     "DARK decoding, as in the releases of DarkPose, TokenPose and PPT."
     return _decode(heatmaps, center, scale, "dark", unbiased, kernel)
 
 # %% ../nbs/03_heatmaps.ipynb #ae8294bf
 def flip_back(
-    heatmaps,       # (B, J, H, W), answers to mirrored pictures
-    keypoint_set,   # KeypointSet, or its pairs ((left, right), ...)
-) -> torch.Tensor:  # (B, J, H, W), as answers to the pictures themselves
+    heatmaps: Tensor,  # (B, J, H, W), answers to mirrored pictures
+    keypoint_set: KeypointSet | tuple,  # or its pairs ((left, right), ...)
+) -> Tensor:  # (B, J, H, W), as answers to the pictures themselves
     "Mirror heatmaps back: columns reversed, left maps in the place of right ones."
     heatmaps = torch.as_tensor(heatmaps)
     order = list(range(heatmaps.shape[1]))
@@ -325,12 +329,12 @@ def flip_back(
     return heatmaps.flip(-1)[:, order]
 
 def average_flip(
-    model,          # images (B, 3, H, W) -> heatmaps (B, J, h, w)
-    images,         # (B, 3, H, W)
-    keypoint_set,   # KeypointSet, or its flip pairs
+    model: Callable,  # images (B, 3, H, W) -> heatmaps (B, J, h, w)
+    images: Tensor,  # (B, 3, H, W)
+    keypoint_set: KeypointSet | tuple,  # or its flip pairs
     # move the mirrored answer one pixel to the right, for biased pipelines (HRNet, mmpose)
-    shift=False,
-) -> torch.Tensor:  # (B, J, h, w)
+    shift: bool = False,
+) -> Tensor:  # (B, J, h, w)
     "Mirrored test: the mean of the answers to the picture and to its mirror image."
     mirrored = flip_back(model(images.flip(-1)), keypoint_set)
     if shift: mirrored = torch.cat([mirrored[..., :1], mirrored[..., :-1]], -1)

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .crops import Augmentation, Share
+from .crops import Augmentation
 from .cycles import CycleObjective
 from dppt_nb.distillation import (
     AttentionObjective,
@@ -99,7 +99,7 @@ class Recipe:
         float, Field(ge=1e-6, le=1e6, description="of the squared error")
     ] = 0.5
     unbiased: Annotated[
-        bool, Field(description="lengths from pixel centre to pixel centre; false: counts of pixels")
+        bool, Field(description="lengths from pixel centre to pixel centre; else counts of pixels")
     ] = True
     # what its own cycles teach, if it has several
     supervise: Annotated[
@@ -233,7 +233,8 @@ class Recipe:
         lesson: str, # a name from `LESSONS`
     ) -> float: # 0 leaves it out
         "How much a lesson counts in this run."
-        return getattr(self, lesson) if lesson in field_types(Recipe) else self.lessons.get(lesson, 0)
+        if lesson in field_types(Recipe): return getattr(self, lesson)
+        return self.lessons.get(lesson, 0.0)
 
     def to_dict(self) -> dict:
         "Plain values, ready for JSON."

@@ -12,9 +12,21 @@ from dppt_nb.files import DataError
 from dppt_nb.metrics import mean_rate
 from dppt_nb.models import create_model
 from dppt_nb.recipes import get_recipe
+from dppt_nb.studies import STUDIES, Row, find_rows, row_recipe
 from dppt_nb.study import (
-    CLAIMS, STUDIES, collect, combine, difference, find_rows, format_claims, format_study,
-    mean_hits, pack_bits, row_recipe, row_score, run_study, show_study, unpack_bits, verdict,
+    CLAIMS,
+    combine,
+    difference,
+    finished_runs,
+    format_claims,
+    format_study,
+    mean_hits,
+    pack_bits,
+    row_score,
+    run_study,
+    show_study,
+    unpack_bits,
+    verdict,
 )
 from dppt_nb.training import train_recipe
 
@@ -61,7 +73,7 @@ def test_a_study_is_stopped_and_goes_on_as_if_nothing_had_been(tmp_path):
         assert key(one) == key(two) and one["hits"] == two["hits"] and one["score"] == two["score"]
     assert len(whole) == 4 and json.loads(
         (tmp_path / "parts" / "runs.json").read_text()
-    ) == parts == collect(tmp_path / "parts")
+    ) == parts == finished_runs(tmp_path / "parts")
     judged = whole[0]
     assert (
         judged["conditions"]["split"] == "test"
@@ -264,3 +276,40 @@ def test_command_refuses_with_a_sentence(tmp_path):
     assert "write for example 0,1,2" in say("dppt", "--seeds", "0,x")
     assert "there is no study" in say("nothing")
     assert "--teacher" in say("dppt", "--rows", "dppt", "--people", "16")
+
+
+def test_a_row_from_outside_is_one_entry(tmp_path):
+    mine = Row("soft", "wider targets", dict(model="tokenpose_nano", sigma=1.5))
+    STUDIES["dppt"].append(mine)
+    try:
+        (run,) = run_study(
+            "dppt", data="synthetic", base=TOY, seeds=(0,), names=("soft",), out=tmp_path,
+            device="cpu", people=16, epochs=1,
+        )
+    finally: STUDIES["dppt"].remove(mine)
+    assert run["recipe"]["sigma"] == 1.5 and run["words"] == "wider targets"
+    assert run["conditions"]["compute"] in ("fp32", "bf16") and run["conditions"]["threads"] > 0
+
+
+@pytest.mark.parametrize("second", [dict(people=24), dict(people=24, names=("ppt",))])
+def test_a_study_does_not_mix_people(tmp_path, second):
+    settings = dict(
+        data="synthetic", base=TOY, seeds=(0,), device="cpu", people=16, epochs=1,
+        names=("tokenpose",), out=tmp_path,
+    )
+    run_study("protocol", **settings)
+    with pytest.raises(DataError, match="people = 16, not 24; name another --out"):
+        run_study("protocol", **{**settings, **second})
+    assert not (tmp_path / "ppt-seed0").exists()    # refused before anything is trained
+
+
+def test_rows_that_were_taught_on_other_people_are_not_set_side_by_side(tmp_path):
+    settings = dict(
+        data="synthetic", base=TOY, seeds=(0,), device="cpu", people=16, epochs=1,
+        names=("tokenpose", "ppt"), out=tmp_path,
+    )
+    run_study("protocol", **settings)
+    judged = tmp_path / "ppt-seed0" / "judged.json"
+    judged.write_text(json.dumps(dict(json.loads(judged.read_text()), trained_on="other")))
+    with pytest.raises(DataError, match="'ppt' and 'tokenpose' .* were trained on other people"):
+        run_study("protocol", **settings)

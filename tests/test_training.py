@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from dppt_nb.checkpoints import load_network
+from dppt_nb.cli import Terminated
+from dppt_nb.cycles import CycleObjective
 from dppt_nb.evaluation import evaluate
 from dppt_nb.files import DataError
 from dppt_nb.keypoints import COCO17
@@ -16,7 +18,14 @@ from dppt_nb.recipes import LESSONS, RECIPES, Lesson, Recipe, get_recipe
 from dppt_nb.store import from_synthetic
 from dppt_nb.synthetic import make_people
 from dppt_nb.tokenpose import PoseTransformer
-from dppt_nb.training import PoseObjective, Trainer, make_batch, make_objectives
+from dppt_nb.training import (
+    PoseObjective,
+    Trainer,
+    batch_count,
+    make_batch,
+    make_objectives,
+    train_recipe,
+)
 
 SIZE = (64, 48)
 TINY = dict(
@@ -100,8 +109,129 @@ def test_objectives_add_up(people):
 def test_a_loss_that_is_not_a_number_stops_with_a_sentence(people, tmp_path):
     run = trainer(people, tmp_path)
     run.objectives = [lambda seen, batch, progress: {"pose": seen.logits[0].sum() * math.nan}]
-    with pytest.raises(DataError, match="lower --lr"): run.fit()
+    with pytest.raises(DataError, match="in step 1, in epoch 1; start again with a lower --lr"):
+        run.fit()
     assert not (tmp_path / "training.json").exists()
+    assert run.step == 2    # of three: the epoch was not trained to its end
+
+
+def test_weights_that_are_not_numbers_are_not_saved_and_the_rate_may_be_lowered(people, tmp_path):
+    "The loss of the last step is good, and its gradient breaks the weights."
+    class Trap(torch.nn.Module):
+        def forward(self, trace, batch, progress):
+            here = trace.logits[0].mean()
+            if progress.step < 5: return {"trap": here * 0}
+            return {"trap": (here - here.detach()).abs().sqrt()}    # 0, of infinite slope
+
+    good = trainer(people, tmp_path)
+    good.objectives.append(Trap())
+    with pytest.raises(DataError, match="after step 6, in epoch 2, .* not finite; epoch 1, the"):
+        good.fit()
+    assert json.loads((tmp_path / "training.json").read_text())["step"] == 3
+    assert [p.name for p in tmp_path.glob("state*")] == ["state-0001.safetensors"]
+    assert all(v.isfinite().all() for v in load_network(tmp_path)[0].state_dict().values())
+    slower = trainer(people, tmp_path, lr=1e-4, matrix_lr=1e-3)
+    slower.objectives.append(Trap())
+    slower.resume()
+    assert slower.optimizers[0].param_groups[0]["peak"] == 1e-4 and slower.epoch == 1
+
+
+def test_with_half_precision_one_bad_gradient_stops_all_optimisers(people):
+    run = trainer(people, precision="fp16")
+    matrix = run.optimizers[1].param_groups[0]["params"][0]    # Muon's, and AdamW has the rest
+    before = {k: p.detach().clone() for k, p in run.model.named_parameters()}
+    handle = matrix.register_hook(lambda gradient: gradient * math.inf)
+    batch = make_batch(
+        people, torch.arange(16), run.recipe, None, run.generator(1), run.model.heatmap_size
+    )
+    run.train_step(batch)
+    assert run.skipped == 1 and run.scaler.get_scale() == 2 ** 15
+    assert all(torch.equal(p, before[k]) for k, p in run.model.named_parameters())
+    handle.remove()
+    for _ in range(12): run.train_step(batch)    # a scale that fits is found, then it trains
+    assert any(not torch.equal(p, before[k]) for k, p in run.model.named_parameters())
+    run.check_tensors()
+
+
+def test_the_best_network_is_kept_beside_the_last(people, tmp_path):
+    run = trainer(people, tmp_path, lr=0.05, epochs=5)
+    run.fit()
+    scores = [row["score"] for row in run.history]
+    best = json.loads((tmp_path / "best" / "config.json").read_text())
+    assert best["epoch"] == 1 + scores.index(max(scores))
+    again = evaluate(
+        load_network(tmp_path / "best")[0], people, run.recipe.change(mirror=False), bars=False
+    )
+    assert round(again["PCK@0.2 torso"]["mean"], 2) == max(scores)
+
+
+def test_a_finished_run_that_is_resumed_writes_nothing(tmp_path):
+    settings = dict(data="synthetic", out=tmp_path, device="cpu", bars=False, people=16)
+    first = train_recipe(Recipe(**TINY), **settings)
+    stamps = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+    again = train_recipe(Recipe(**TINY), resume=True, **settings)
+    assert again == json.loads(json.dumps(first)) and len(stamps) >= 5
+    assert stamps == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+
+
+def test_other_threads_and_formats_are_refused_unless_allowed(people, tmp_path, capsys):
+    trainer(people, tmp_path, precision="fp32").fit(epochs=1)
+    saved = json.loads((tmp_path / "training.json").read_text())
+    assert (saved["threads"], saved["compute"]) == (torch.get_num_threads(), "fp32")
+    known = json.loads((tmp_path / "config.json").read_text())
+    assert known["compute"] == "fp32" and known["people_digest"] == saved["people_digest"]
+    for name, other in (("threads", 64), ("compute", "bf16")):
+        (tmp_path / "training.json").write_text(json.dumps({**saved, name: other}))
+        with pytest.raises(DataError, match=f"began with {name} {other}, .*--allow-drift"):
+            trainer(people, tmp_path, precision="fp32").fit(resume=True)
+        trainer(people, tmp_path, precision="fp32").resume(allow_drift=True)
+
+
+def test_other_people_of_the_same_number_are_refused(people, tmp_path):
+    trainer(people, tmp_path).fit(epochs=1)
+    moved = replace(people, joints=people.joints + 1)
+    with pytest.raises(DataError, match="people_digest"):
+        Trainer(Recipe(**TINY), moved, None, tmp_path, "cpu", bars=False).fit(resume=True)
+
+
+def test_a_network_of_somebody_is_not_replaced(people, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"somebody's own")
+    (tmp_path / "state-of-the-art.safetensors").write_bytes(b"too")
+    with pytest.raises(DataError, match="model.safetensors that no training wrote there"):
+        trainer(people, tmp_path).fit()
+    with pytest.raises(DataError, match="no run to go on with, there is no training.json"):
+        trainer(people, tmp_path).fit(resume=True)
+    (tmp_path / "model.safetensors").unlink()
+    trainer(people, tmp_path).fit(epochs=1)
+    assert (tmp_path / "state-of-the-art.safetensors").read_bytes() == b"too"
+
+
+@pytest.mark.parametrize(
+    "number, size, count",
+    [(190, 128, 2), (10_000, 64, 156), (96, 20, 5), (5, 64, 1), (129, 128, 1)],
+)
+def test_no_batch_is_larger_than_asked_by_more_than_one(number, size, count):
+    assert batch_count(number, size) == count
+    parts = torch.arange(number).tensor_split(count)
+    assert max(map(len, parts)) <= size + 1 and sum(map(len, parts)) == number
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, Terminated])
+def test_a_stop_by_hand_names_what_is_saved(people, tmp_path, stop):
+    class Stops(torch.nn.Module):
+        def forward(self, trace, batch, progress):
+            if progress.step == 4: raise stop
+            return {"nothing": trace.logits[0].sum() * 0}
+    run = trainer(people, tmp_path)
+    run.objectives.append(Stops())
+    with pytest.raises(stop, match="stopped; epoch 1 of 3, .* is saved in .*--resume"): run.fit()
+    again = trainer(people, tmp_path)
+    again.objectives.append(Stops())
+    again.resume()
+    assert again.epoch == 1
+    early = trainer(people)
+    early.objectives.append(Stops())
+    with pytest.raises(stop, match="before an epoch was saved"): early.fit()
 
 
 @pytest.mark.parametrize(
@@ -131,6 +261,50 @@ def test_results_carry_intervals_and_counts(people):
     torso = people.visible[:, list(COCO17.torso)].bool().all(1)
     assert (row["people"], row["left_out"]) == (int(torso.sum()), int((~torso).sum()))
     assert set(row["joints"]) == set(COCO17.names) and row == json.loads(json.dumps(row))
+
+
+def test_a_lesson_from_outside_is_one_row(people, tmp_path):
+    class Calm(torch.nn.Module):
+        "Large heatmap logits cost something; it learns how much each joint may say."
+        cycles, look = 1, ()
+
+        def __init__(self, weight):
+            super().__init__()
+            self.weight, self.scale = weight, torch.nn.Parameter(torch.ones(17, 1, 1))
+
+        def forward(self, trace, batch, progress):
+            return {"calm": self.weight * (self.scale * trace.logits[0]).square().mean()}
+
+    LESSONS["calm"] = Lesson(lambda model, teacher, recipe: Calm(recipe.weight("calm")))
+    try:
+        changes = dict(lessons={"calm": 0.01})
+        through = trainer(people, **changes)
+        network = through.fit()
+        trainer(people, tmp_path, **changes).fit(epochs=1)
+        resumed = trainer(people, tmp_path, **changes)
+        again = resumed.fit(resume=True)
+        with pytest.raises(DataError, match="lessons = .*calm"):
+            trainer(people, tmp_path, lessons={"calm": 0.02}).fit(resume=True)
+    finally: del LESSONS["calm"]
+    assert through.history[-1]["calm"] > 0
+    assert (through.beside[0].scale < 1).all()    # it was trained along
+    assert torch.equal(through.beside[0].scale, resumed.beside[0].scale)
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in network.state_dict().items())
+    with pytest.raises(DataError, match="'calm', which is not in LESSONS"):
+        trainer(people, **changes)
+    with pytest.raises(DataError, match="'output' is a field of the recipe"):
+        trainer(people, lessons={"output": 1.0})
+
+
+def test_other_objectives_are_another_run(people, tmp_path):
+    def run(weight):
+        made = trainer(people, tmp_path)
+        made.objectives.append(CycleObjective(2, weight, 0))
+        return made
+    run(0.1).fit(epochs=1)
+    with pytest.raises(DataError, match="objectives = "): run(0.2).fit(resume=True)
+    with pytest.raises(DataError, match="objectives = "): trainer(people, tmp_path).fit(resume=True)
+    run(0.1).fit(resume=True, epochs=2)
 
 
 def test_papers_recipe_is_the_papers():
@@ -241,7 +415,8 @@ def test_the_regression_head_learns_by_residual_log_likelihood(people, tmp_path)
     )
     run.fit()
     assert run.history[-1]["rle"] < run.history[0]["rle"] and len(list(run.beside.parameters())) > 0
-    load_network(tmp_path)    # the flow is not in the file
+    names = set(load_network(tmp_path)[0].state_dict())
+    assert names == set(run.model.state_dict())    # the flow is not in the file
 
 
 def test_what_an_objective_learns_is_trained_and_left_behind(people, teacher, tmp_path):
@@ -249,7 +424,8 @@ def test_what_an_objective_learns_is_trained_and_left_behind(people, teacher, tm
     before = [p.clone() for p in run.beside.parameters()]
     run.fit(epochs=1)
     assert any(not torch.equal(a, b) for a, b in zip(before, run.beside.parameters()))
-    load_network(tmp_path)    # strict: nothing of the teacher and of the objectives is in the file
+    # strict: nothing of the teacher and of the objectives is in the file
+    assert set(load_network(tmp_path)[0].state_dict()) == set(run.model.state_dict())
 
 
 def test_the_teacher_is_not_touched(people, teacher):
@@ -290,7 +466,11 @@ def test_a_run_from_before_a_field_existed_goes_on(people, tmp_path):
     for newer in ("teacher", "anneal", "supervise"): saved["recipe"].pop(newer)
     saved.pop("taught_by")
     (tmp_path / "training.json").write_text(json.dumps(saved))
-    trainer(people, tmp_path).fit(resume=True)
+    again = trainer(people, tmp_path)
+    again.fit(resume=True)
+    through = trainer(people)
+    through.fit()
+    assert [row["pose"] for row in again.history] == [row["pose"] for row in through.history]
 
 
 def test_average_follows_by_the_rule_and_copies_counters():

@@ -11,10 +11,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from dppt_nb.checkpoints import load_network
+from dppt_nb.checkpoints import load_network, save_network, write_about
 from dppt_nb.cli import main, read_changes
 from dppt_nb.evaluation import conditions, evaluate
-from dppt_nb.files import read_json, write_json, write_whole
+from dppt_nb.files import read_json
 from dppt_nb.optim import pick_device
 from dppt_nb.recipes import get_recipe, recipe_fields
 from dppt_nb.store import synthetic_people
@@ -27,7 +27,8 @@ def recipe_of(command):
     program, task, *words = shlex.split(command)
     if (program, task) != ("dppt", "train"): sys.exit(f"{command!r} does not begin with dppt train")
     given = main.commands["train"].make_context("train", words).params
-    return get_recipe(given["recipe"], **read_changes({k: given[k] for k in recipe_fields()}))
+    changes = read_changes({name: given[name] for name in recipe_fields()})
+    return get_recipe(given["recipe"], protocol=given["protocol"], **changes)
 
 
 def halve(tensors):
@@ -36,14 +37,6 @@ def halve(tensors):
     lost = [k for k, v in halves.items() if not v.isfinite().all()]
     if lost: sys.exit(f"{lost[0]} does not fit into half precision")
     return halves
-
-
-def write_halves(folder, network, info):
-    "`model.safetensors` and `config.json`, as a run writes them."
-    from safetensors.torch import save
-    tensors = {k: v.detach().contiguous().cpu() for k, v in halve(network.state_dict()).items()}
-    write_whole(folder / "model.safetensors", save(tensors))
-    write_json(folder / "config.json", info)
 
 
 def judge(folder, people=None):
@@ -77,11 +70,9 @@ def ship(run, name, command):
         recipe=recipe.to_dict(), keypoint_set=keypoints.to_dict(), config=asdict(network.config),
         epoch=state["epoch"], data=state["data"], trained=trained,
     )
-    write_halves(partial, network, info)
+    save_network(partial, halve(network.state_dict()), info)
     # the second is soon repeated
-    write_json(
-        partial / "config.json", info | {"judged": judge(partial), "check": judge(partial, 200)}
-    )
+    write_about(partial, info | {"judged": judge(partial), "check": judge(partial, 200)})
     partial.rename(target)
     scores = read_json(target / "config.json")["judged"]["scores"]
     print(
