@@ -24,8 +24,8 @@ def log_shares(
     return shares.float().clamp_min(torch.finfo(torch.float32).tiny).log()
 
 def output_loss(
-    ours: Trace,     # of the student
-    told: Trace,     # of the teacher
+    student_trace: Trace,
+    teacher_trace: Trace,
     weights: Tensor, # (B, J) 0 takes a joint out
     heads: tuple[str, str] = ("dot", "dot"), # the student's and the teacher's kind of head
     temperature: float = 1.0, # of the softmax over the pixels
@@ -34,11 +34,11 @@ def output_loss(
     """The student's heatmaps against the teacher's: divergence over the pixels for the dot head,
     squared error for the others."""
     if heads[0] != "dot":
-        answers = ours.heatmaps[0].float(), told.heatmaps[0].float()
+        answers = student_trace.heatmaps[0].float(), teacher_trace.heatmaps[0].float()
         return heatmap_mse_loss(*answers, weights, factor)
-    if heads[1] == "dot": wanted = told.logits[0]
-    else: wanted = log_shares(told.heatmaps[0].float().clamp(min=0))
-    apart = divergence(ours.logits[0].flatten(2), wanted.flatten(2), temperature)  # (B, J)
+    if heads[1] == "dot": wanted = teacher_trace.logits[0]
+    else: wanted = log_shares(teacher_trace.heatmaps[0].float().clamp(min=0))
+    apart = divergence(student_trace.logits[0].flatten(2), wanted.flatten(2), temperature)  # (B, J)
     return masked_mean(apart, weights)
 
 # %% ../nbs/08_distillation.ipynb #77d2444d

@@ -60,6 +60,7 @@ def _one_fault(kind, error):
     fault = error.errors(include_url=False)[0]
     if fault["type"] == "unexpected_keyword_argument":
         return f"{kind.__name__.lower()} has no field {fault['loc'][0]!r}"
+    if not fault["loc"]: return fault["msg"].removeprefix("Value error, ") # fields do not fit
     names = [field.name for field in fields(kind)]
     first, *inner = fault["loc"]
     place = ".".join(map(str, [names[first] if isinstance(first, int) else first, *inner]))

@@ -31,6 +31,7 @@ MOVED = {
     },
     "tokenpose": {
         "checkpoints": "CONFIG WEIGHTS network_files",
+        "heads": "DotHead HeatmapHead RegressionHead",
         "models": (
             "Macs NANO PATCHES VARIANTS create_model list_models macs nearest parameters_count"
         ),

@@ -158,7 +158,8 @@ def test_merging_equals_the_paper_written_as_loops(counts):
         for person in range(3):
             x, code, sizes, groups = hand[person]
             mean = list(keys[person].mean(0)[2:])
-            hand[person] = x, code, sizes, groups = merge_by_hand(x, code, mean, sizes, groups, count)
+            hand[person] = merge_by_hand(x, code, mean, sizes, groups, count)
+            x, code, sizes, groups = hand[person]
             assert torch.allclose(tokens.x[person, 2:], torch.stack(x), atol=1e-5)
             assert torch.allclose(tokens.code[person, 2:], torch.stack(code), atol=1e-5)
             assert tokens.sizes[person].tolist() == sizes and sum(sizes) == 7
@@ -171,7 +172,8 @@ def test_only_the_most_similar_are_merged_and_all_others_stay_as_they_were():
     keys[:, :, 2 + 4] = 3 * keys[:, :, 2 + 1]                # patches 1 and 4 look the same way
     assert match_tokens(keys.mean(1)[:, 2:], 1)[0].tolist() == [0, 1, 2, 3, 1, 5]
     merged = merge(tokens, torch.rand(1, 2, 2, 8), keys, 5)
-    assert merged.owner[0].tolist() == [0, 1, 2, 3, 1, 4] and merged.kept[0].tolist() == [0, 1, 2, 3, 5]
+    assert merged.owner[0].tolist() == [0, 1, 2, 3, 1, 4]
+    assert merged.kept[0].tolist() == [0, 1, 2, 3, 5]
     assert torch.allclose(merged.x[0, 2 + 1], (tokens.x[0, 2 + 1] + tokens.x[0, 2 + 4]) / 2)
     rest = [0, 1, 2, 4, 5, 7]
     assert torch.equal(merged.x[0, [0, 1, 2, 4, 5, 6]], tokens.x[0, rest])
@@ -202,11 +204,12 @@ def test_sums_by_owner():
 def test_a_merged_patch_shows_its_owner_and_a_dropped_one_is_silent():
     head = create_model("ppt_nano", 5, (128, 96)).head.eval()
     maps = [torch.zeros(1, 32, 32, 24), torch.zeros(1, 64, 16, 12), torch.randn(1, 128, 8, 6)]
-    tokens, owner = torch.randn(1, 2, 128), torch.arange(48)[None] % 3 - 1          # -1, 0, 1, -1 ...
+    tokens, owner = torch.randn(1, 2, 128), torch.arange(48)[None] % 3 - 1     # -1, 0, 1, -1 ...
     whole = torch.cat((torch.zeros(1, 1, 128), tokens), 1)[:, owner[0] + 1]
     given = []
+    gone = owner[..., None] < 0
     hook = head.from_patches.register_forward_hook(
-        lambda module, args, out: out if len(out[0]) == 2 else out.masked_fill(owner[..., None] < 0, 0)
+        lambda module, args, out: out if len(out[0]) == 2 else out.masked_fill(gone, 0)
     )
     with torch.no_grad():
         for x, o in ((tokens, owner), (whole, None)): given.append(head.pixels(x, maps, o))
@@ -310,8 +313,8 @@ def test_drawn_survivors():
 @pytest.mark.parametrize("reduce", ["prune", "first", "merge"])
 def test_a_pruning_network_compiles_and_exports(reduce):
     "Token counts are fixed by the keep ratio, so the graph is one piece."
-    model, images = create_model("ppt_nano", 5, (128, 96), reduce=reduce), torch.randn(2, 3, 128, 96)
-    model.eval()
+    model = create_model("ppt_nano", 5, (128, 96), reduce=reduce).eval()
+    images = torch.randn(2, 3, 128, 96)
     with torch.no_grad():
         answer = model(images)
         assert torch.allclose(

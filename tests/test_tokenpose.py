@@ -200,7 +200,7 @@ def test_fast_path_equals_traced_path(network, batch):
                 batch, config.heads, 5 + patches, 5 + patches,
             )
             assert torch.allclose(trace.attention[cycle][layer].sum(-1), torch.ones(()), atol=1e-5)
-            assert trace.seen[cycle][layer].shape == (batch, patches)
+            assert trace.columns[cycle][layer].shape == (batch, patches)
             if layer in config.prune_at and cycle == 0:
                 patches = math.ceil(patches * config.keep_ratio)
             assert trace.keypoint_tokens[cycle][layer].shape == (batch, 5, config.width)
@@ -273,7 +273,8 @@ def test_a_trace_that_cannot_be_made_is_refused(network):
 def test_forward_gives_a_trace_when_asked_and_runs_as_many_cycles_as_told(network):
     images = images_for(network)
     with torch.no_grad():
-        asked, trace = network(images, cycles=2, look=(0,), trace=True), network.trace(images, 2, (0,))
+        asked = network(images, cycles=2, look=(0,), trace=True)
+        trace = network.trace(images, 2, (0,))
         assert torch.equal(asked.heatmaps[1], trace.heatmaps[1])
         assert torch.equal(asked.attention[0][0], trace.attention[0][0])
         assert len(network(images, trace=True).heatmaps) == network.config.cycles
@@ -604,23 +605,33 @@ def test_same_seed_same_network():
             "there is no model 'tokenpose_nanno'; nearest names: tokenpose_nano",
         ),
         (dict(name="tokenpose_nano", dept=3), "no setting 'dept'; nearest names: depth"),
-        (dict(name="tokenpose_nano", depth=0), "depth is 0; it must be positive"),
+        (dict(name="tokenpose_nano", depth=0), "depth is 0; it must be greater than 0"),
         (dict(name="tokenpose_nano", heads=7), "does not divide into 7 heads"),
         (
             dict(name="tokenpose_nano", head="dott"),
             "head is 'dott'; it must be one of mlp, dot, regression",
         ),
-        (dict(name="tokenpose_nano", width="wide"), "width is 'wide'; it must be a whole number"),
+        (dict(name="tokenpose_nano", width="wide"), "width is 'wide'; it must be a valid integer"),
         (
             dict(name="tokenpose_nano", image_size=(130, 96)),
             "does not divide into patches of 16 x 16 pixels",
         ),
-        (dict(name="tokenpose_nano", image_size=128), "image_size is 128; it must be two numbers"),
+        (
+            dict(name="tokenpose_nano", image_size=128),
+            "image_size is 128; it must be two whole numbers",
+        ),
         (
             dict(name="tokenpose_nano", image_size=("tall", 96)),
-            "image_size is ('tall', 96); it must be two numbers",
+            "image_size is ('tall', 96); it must be two whole numbers",
         ),
-        (dict(name="tokenpose_nano", mlp_ratio=math.inf), "mlp_ratio is inf; it must be a number"),
+        (
+            dict(name="tokenpose_nano", mlp_ratio=math.inf),
+            "mlp_ratio is inf; it must be a finite number",
+        ),
+        (
+            dict(name="ppt_nano", reduce="merged"),
+            "reduce is 'merged'; it must be one of prune, random, first, merge",
+        ),
         (dict(name="tokenpose_l_d6", depth=4), "4 layers do not divide into 3 stages"),
         (dict(name="tokenpose_t", head="dot"), "choose backbone='stem'"),
         (
@@ -631,7 +642,7 @@ def test_same_seed_same_network():
         (dict(name="tokenpose_s_v1", keep_ratio=0.5), "tokenpose_s_v1 drops no patches"),
         (
             dict(name="ppt_nano", keep_ratio=1.2),
-            "keep_ratio is 1.2; it must be above 0 and at most 1",
+            "keep_ratio is 1.2; it must be less than or equal to 1",
         ),
     ],
 )
