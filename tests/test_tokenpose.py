@@ -252,9 +252,9 @@ def test_a_look_sees_what_the_full_trace_sees(network, cycles):
                 glance.attention[cycle][layer], whole.attention[cycle][layer][:, :, :5], atol=1e-5
             )
         for layer in range(depth):
-            assert torch.equal(glance.seen[cycle][layer], whole.seen[cycle][layer]) and torch.equal(
-                blind.kept[cycle][layer], whole.kept[cycle][layer]
-            )
+            for field in ("columns", "kept", "owner"):
+                there = [getattr(trace, field)[cycle][layer] for trace in (whole, glance, blind)]
+                assert torch.equal(there[0], there[1]) and torch.equal(there[0], there[2])
             assert torch.allclose(
                 glance.patch_tokens[cycle][layer], whole.patch_tokens[cycle][layer], atol=1e-4,
                 rtol=1e-3,
@@ -267,6 +267,20 @@ def test_a_trace_that_cannot_be_made_is_refused(network):
             network.trace(images_for(network), look=look)
     with pytest.raises(ValueError, match="cycles is 0"):
         network.trace(images_for(network), cycles=0)
+    with pytest.raises(ValueError, match="give trace=True"): network(images_for(network), look=(0,))
+
+
+def test_forward_gives_a_trace_when_asked_and_runs_as_many_cycles_as_told(network):
+    images = images_for(network)
+    with torch.no_grad():
+        asked, trace = network(images, cycles=2, look=(0,), trace=True), network.trace(images, 2, (0,))
+        assert torch.equal(asked.heatmaps[1], trace.heatmaps[1])
+        assert torch.equal(asked.attention[0][0], trace.attention[0][0])
+        assert len(network(images, trace=True).heatmaps) == network.config.cycles
+        twice = network(images, cycles=2)
+        assert torch.allclose(twice, trace.heatmaps[1], atol=1e-4, rtol=1e-3)
+        raw = network(images, logits=True, cycles=2)
+        assert torch.allclose(raw, trace.logits[1], atol=1e-4, rtol=1e-3)
 
 
 def test_one_person_does_not_depend_on_the_others(network):
@@ -421,7 +435,7 @@ def test_survivors_by_hand():
         for i, block in enumerate(encoder.blocks):
             if i: x = x + code
             T = x.shape[1]
-            x, weights = block.attend(x, rows=T)
+            x, weights, _ = block.attend(x, rows=T)
             if i in model.config.prune_at:
                 count, rows, codes = math.ceil((T - 5) * 0.7), [], []
                 for person in range(2):
@@ -447,7 +461,8 @@ def test_later_cycles_run_on_the_survivors():
 def test_no_code_at_the_start_of_a_later_cycle():
     model = random_network("sdpose_nano")
     for block in model.encoder.blocks:
-        block.attend, block.think = (lambda x, rows=0: (x, x[:, None])), lambda x: x
+        block.attend = lambda x, rows=0, bias=None: (x, x[:, None], None)
+        block.think = lambda x: x
     with torch.no_grad():
         images = images_for(model)
         x, trace = model.tokens(model.backbone(images)[-1]), model.trace(images)
@@ -502,8 +517,9 @@ def test_silent_patches_of_the_dot_head():
         [torch.zeros(2, 32, 32, 24), torch.zeros(2, 64, 16, 12), torch.randn(2, 128, 8, 6)],
     )
     kept, seen = torch.tensor([[0, 7, 47], [3, 4, 40]]), []
+    owner = torch.full((2, 48), -1).scatter(1, kept, torch.arange(3).expand(2, -1))
     hook = head.from_patches.register_forward_hook(lambda module, args, out: seen.append(out))
-    with torch.no_grad(): sparse = head.pixels(tokens, maps, kept)
+    with torch.no_grad(): sparse = head.pixels(tokens, maps, owner)
     hook.remove()
     dense = torch.zeros(2, 48, seen[0].shape[2])
     for person in range(2):
@@ -518,7 +534,7 @@ def test_fused_and_written_out_attention_have_the_same_gradient():
     for fuse in (True, False):
         attention.fuse = lambda _, fuse=fuse: fuse
         attention.zero_grad()
-        mixed, weights = attention(x, rows=4)
+        mixed, weights, _ = attention(x, rows=4)
         assert weights.shape == (2, 4, 4 if fuse else 9, 9)
         mixed.square().sum().backward()
         gradients.append(attention.qkv.weight.grad.clone())
