@@ -281,3 +281,10 @@ class GuideObjective(nn.Module):
             wanted = sum_by_owner(late, student_trace.column_owner(layer), ours.shape[1])
             losses.append(divergence(log_shares(ours), log_shares(wanted)).mean())
         return {"guide": self.weight * torch.stack(losses).mean()}
+
+# %% ../nbs/08_distillation.ipynb #9a3ab399
+from .moved import former_names
+
+# %% ../nbs/08_distillation.ipynb #2d398f29
+# names that live elsewhere now
+__getattr__ = former_names("dppt_nb.distillation")

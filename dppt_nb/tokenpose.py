@@ -657,3 +657,10 @@ def _save_pretrained(self, save_directory):
 
 PoseTransformer.from_pretrained = classmethod(from_pretrained)
 PoseTransformer._save_pretrained = _save_pretrained
+
+# %% ../nbs/06_tokenpose.ipynb #1fc5cdea
+from .moved import former_names
+
+# %% ../nbs/06_tokenpose.ipynb #1ba3f050
+# names that live elsewhere now
+__getattr__ = former_names("dppt_nb.tokenpose")
