@@ -1,5 +1,6 @@
 """The `dppt` command as a user runs it: in another process, with another folder as the present one.
 """
+import importlib
 import json
 import subprocess
 import sys
@@ -423,7 +424,7 @@ def test_every_option_of_a_recipe_says_what_it_is():
 
 def test_a_shipped_command_keeps_its_protocol(root):
     sys.path.insert(0, str(root / "tools"))
-    try: import ship
+    try: ship = importlib.import_module("ship")
     finally: sys.path.pop(0)
     from dppt_nb.recipes import get_recipe
     recipe = ship.recipe_of("dppt train sdpose_nano --protocol mmpose --epochs 3 --sigma 1.5")

@@ -1,5 +1,6 @@
 """Thousands of damaged networks, checkpoints and records: each is read whole or answered with one
 sentence. A few hundred by default, more with DPPT_FUZZ=10000."""
+import copy
 import dataclasses
 import json
 import os
@@ -69,7 +70,7 @@ def change_values(content, rng):
         if what == 0: del inner[last]
         elif what == 1 and isinstance(inner, dict):
             inner[str(rng.choice(ODD))[:20]] = inner.pop(last)
-        else: inner[last] = rng.choice(ODD)
+        else: inner[last] = copy.deepcopy(rng.choice(ODD))
         if not isinstance(values, dict) or not values: break
     return json.dumps(values).encode()
 
