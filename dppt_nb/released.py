@@ -11,6 +11,7 @@ __all__ = ['RELEASED', 'RELEASED_LAYER', 'number', 'PLAIN_NUMBERS', 'WRAPPERS', 
 # %% ../nbs/machinery/released.ipynb #77efebbf
 import math
 import re
+import warnings
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -84,7 +85,8 @@ def read_checkpoint(
     try:
         zipped = zipfile.is_zipfile(path)
         if zipped: check_members(path)
-        with torch.serialization.safe_globals(PLAIN_NUMBERS):
+        with torch.serialization.safe_globals(PLAIN_NUMBERS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")    # of other ways to write a file
             # mapped, so that no tensor is larger than the file
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error: raise unreadable(path, error) from error

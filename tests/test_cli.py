@@ -1,5 +1,6 @@
 """The `dppt` command as a user runs it: in another process, with another folder as the present one.
 """
+import importlib
 import json
 import subprocess
 import sys
@@ -147,8 +148,8 @@ def test_a_student_learns_from_a_run_from_the_shipped_network_and_from_a_release
             *small,
             cwd=tmp_path,
         ),
-        "nowhere",
-        "missing",
+        "there is no folder nowhere",
+        "hub:owner/name",
     )
     released = create_model("tokenpose_s_v1", image_size=(64, 48))
     torch.save(
@@ -339,3 +340,93 @@ def test_bad_files_are_answered_with_one_sentence(tmp_path):
     broken = joints.copy()
     broken[3, 0] = np.nan
     refused(lspet("nan.zip", broken), "NaN")
+
+
+def test_a_shipped_network_is_judged_twice(tmp_path):
+    "Its results neither go into the package nor hide it from the second time."
+    words = ["eval", "tokenpose_nano", "--people", 16, "--device", "cpu", "--no-mirror"]
+    said = [dppt(*words, cwd=tmp_path) for _ in range(2)]
+    assert [done.returncode for done in said] == [0, 0], said[1].stderr
+    assert said[0].stdout == said[1].stdout
+    results = [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("results.json")]
+    assert results == ["results/tokenpose_nano-synthetic/results.json"]
+
+
+def test_a_released_checkpoint_is_judged_by_the_name_of_its_model(tmp_path):
+    import torch
+
+    from dppt_nb import create_model
+    torch.manual_seed(0)
+    state = create_model("tokenpose_s_v1").state_dict()
+    torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "x.pth")
+    words = ["eval", "x.pth", "--people", 8, "--device", "cpu", "--no-mirror"]
+    refused(dppt(*words, cwd=tmp_path), "x.pth", "--model")
+    refused(dppt(*words, "--model", "tokenpose_s", cwd=tmp_path), "tokenpose_s_v2")
+    refused(dppt(*words, "--model", "ppt_b", cwd=tmp_path), "x.pth", "does not fit ppt_b")
+    done = dppt(*words, "--model", "tokenpose_s_v1", cwd=tmp_path)
+    assert done.returncode == 0 and "95 % interval" in done.stdout, done.stderr
+    assert (tmp_path / "results" / "x-synthetic" / "results.json").is_file()
+    teach = ["train", "dppt_nano", "--teacher", "x.pth", "--people", 8, "--device", "cpu"]
+    refused(dppt(*teach, cwd=tmp_path), "x.pth", "--teacher-model")
+
+
+def test_file_names_do_not_move_the_cursor(tmp_path):
+    done = dppt("eval", "a\x1b[31mred\rb", cwd=tmp_path)
+    refused(done, "red")
+    assert "\x1b" not in done.stderr and "\r" not in done.stderr and "x1b[31mred" in done.stderr
+
+
+def shell(line, cwd):
+    "A line of bash in which `dppt` is the command; a failure within a pipe counts."
+    import os
+    from pathlib import Path
+    command = f"{sys.executable} -c 'from dppt_nb.cli import main; main(prog_name=\"dppt\")'"
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"dppt() {{ {command} \"$@\"; }}; {line}"],
+        capture_output=True, text=True, cwd=cwd,
+        env=dict(os.environ, PYTHONPATH=str(Path(__file__).resolve().parent.parent)),
+    )
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path):
+    done = shell("dppt models | head -n 1", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("model ")
+    done = shell("dppt models | true; dppt --help | true", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("signal, code, word", [("INT", 130, "Ctrl-C"), ("TERM", 143, "SIGTERM")])
+def test_a_stop_by_hand_is_a_sentence_and_a_code(tmp_path, signal, code, word):
+    import os
+    from pathlib import Path
+    program = (
+        "import time, click; from dppt_nb.cli import Sentences\n"
+        "def wait(): click.echo('ready'); time.sleep(60)\n"
+        "Sentences(commands=[click.Command('wait', callback=wait)]).main(['wait'])"
+    )
+    env = dict(os.environ, PYTHONPATH=str(Path(__file__).resolve().parent.parent))
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=env, cwd=tmp_path,
+    )
+    assert process.stdout.readline() == "ready\n"
+    import signal as signals
+    process.send_signal(getattr(signals, f"SIG{signal}"))
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == code and said == f"stopped by {word}\n"
+
+
+def test_every_option_of_a_recipe_says_what_it_is():
+    from dppt_nb.cli import recipe_options
+    silent = [option.name for option in recipe_options() if not option.help]
+    assert not silent
+
+
+def test_a_shipped_command_keeps_its_protocol(root):
+    sys.path.insert(0, str(root / "tools"))
+    try: ship = importlib.import_module("ship")
+    finally: sys.path.pop(0)
+    from dppt_nb.recipes import get_recipe
+    recipe = ship.recipe_of("dppt train sdpose_nano --protocol mmpose --epochs 3 --sigma 1.5")
+    assert recipe == get_recipe("sdpose_nano", protocol="mmpose", epochs=3, sigma=1.5)
+    assert recipe != get_recipe("sdpose_nano", epochs=3, sigma=1.5)
