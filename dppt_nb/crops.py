@@ -425,3 +425,10 @@ def augment_batch(
     if augmentation is not None and (augmentation.colour or augmentation.grey):
         pictures = jitter_colour(pictures, augmentation.colour, augmentation.grey, generator)
     return normalize(pictures), joints, visible * inside(joints, output_size)
+
+# %% ../nbs/02_crops.ipynb #0cfe62d8
+from .moved import former_names
+
+# %% ../nbs/02_crops.ipynb #6c013da6
+# names that live elsewhere now
+__getattr__ = former_names("dppt_nb.crops")

@@ -607,3 +607,10 @@ def read_dataset(
         f"the nearest names are {', '.join(near)}" if near else f"known are {', '.join(DATASETS)}"
     )
     raise DataError(f"there is no data set {name!r}; {hint}.")
+
+# %% ../nbs/machinery/datasets.ipynb #b78b437f
+from .moved import former_names
+
+# %% ../nbs/machinery/datasets.ipynb #f581c571
+# names that live elsewhere now
+__getattr__ = former_names("dppt_nb.datasets")

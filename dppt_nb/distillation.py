@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .files import DataError
 from .heatmaps import divergence, heatmap_mse_loss, masked_mean
-from .pruning import patch_scores
+from .pruning import patch_scores, sum_by_owner
 from .tokenpose import PoseTransformer, Trace
 
 # %% ../nbs/08_distillation.ipynb #3d1bce9e
@@ -75,12 +75,14 @@ def match_layers(
 def align_attention(
     # (B, heads, J, J + N) the teacher's keypoint rows, keypoint tokens first, over all N patches
     attention: Tensor,
-    kept: Tensor,      # (B, K) the student's patches, by their numbers in the original grid
+    # (B, N) to which of the student's columns each patch belongs, -1: to none (`column_owner`)
+    owner: Tensor,
+    count: int,        # K patch columns that the student has
 ) -> Tensor:           # (B, heads, J, J + K), rows sum to 1
-    """The teacher's softmax over the student's columns alone: gathered, and renormalised over the
-    survivors."""
+    """The teacher's softmax over the student's columns: summed by owner, and renormalised over what
+    is left."""
     keypoints = attention.shape[2]
-    patches = attention[..., keypoints:].take_along_dim(kept[:, None, None], -1)  # (B, heads, J, K)
+    patches = sum_by_owner(attention[..., keypoints:], owner, count)        # (B, heads, J, K)
     rows = torch.cat((attention[..., :keypoints], patches), -1)
     return rows / rows.sum(-1, keepdim=True)
 
@@ -101,10 +103,10 @@ def attention_loss(
 # %% ../nbs/08_distillation.ipynb #1416cb2b
 class Teacher:
     """A trained network that is asked what it sees; frozen, in eval mode, one pass a batch for all
-    who ask."""
+    who ask. It is no module, so that objectives which hold it neither train nor save it."""
     def __init__(self, network: PoseTransformer): # of any width and depth
         self.network, self.look = network.eval().requires_grad_(False), ()
-        self.batch, self.seen = None, None
+        self.batch, self.answer = None, None
 
     def watch(self, layers) -> None:
         "Record the keypoint rows of these layers too."
@@ -112,10 +114,12 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, batch) -> Trace: # any object with `images`
-        "What the teacher makes of the batch."
+        "What the teacher makes of the batch, on the device of its images."
         if batch is not self.batch:
-            self.batch, self.seen = batch, self.network.trace(batch.images, 1, self.look)
-        return self.seen
+            if self.network.tokens.code.device != batch.images.device:
+                self.network.to(batch.images.device)
+            self.batch, self.answer = batch, self.network.trace(batch.images, 1, self.look)
+        return self.answer
 
 # %% ../nbs/08_distillation.ipynb #67c455dd
 def check_pair(
@@ -150,7 +154,7 @@ def check_pair(
         )
 
 # %% ../nbs/08_distillation.ipynb #9969ecc9
-class OutputObjective:
+class OutputObjective(nn.Module):
     "The teacher's heatmaps as targets beside the ground truth (DPPT, abstract: the output)."
     def __init__(self,
         teacher: Teacher,
@@ -159,15 +163,16 @@ class OutputObjective:
         temperature: float = 1.0, # of the softmax over the pixels
         factor: float = 0.5, # of the squared error, as in `heatmap_mse_loss`
     ):
+        super().__init__()
         check_pair(student, teacher.network)
         self.teacher, self.weight = teacher, weight
         self.temperature, self.factor = temperature, factor
         self.heads = student.config.head, teacher.network.config.head
 
-    def __call__(self, seen: Trace, batch, progress) -> dict:
-        told = self.teacher(batch)
+    def forward(self, student_trace: Trace, batch, progress) -> dict:
         loss = output_loss(
-            seen, told, batch.weights, self.heads, self.temperature, self.factor
+            student_trace, self.teacher(batch), batch.weights, self.heads, self.temperature,
+            self.factor,
         )
         return {"output": self.weight * loss}
 
@@ -194,14 +199,16 @@ class FeatureObjective(nn.Module):
         )
         self.project = nn.ModuleList(widen() for _ in self.layers)
 
-    def forward(self, seen: Trace, batch, progress) -> dict:
-        told = self.teacher(batch)
-        losses = [feature_loss(project(seen.keypoint_tokens[0][s]), told.keypoint_tokens[0][t])
-                  for project, (s, t) in zip(self.project, self.layers)]
+    def forward(self, student_trace: Trace, batch, progress) -> dict:
+        ours, wanted = student_trace.keypoint_tokens[0], self.teacher(batch).keypoint_tokens[0]
+        losses = [
+            feature_loss(project(ours[s]), wanted[t])
+            for project, (s, t) in zip(self.project, self.layers)
+        ]
         return {"features": self.weight * torch.stack(losses).mean()}
 
 # %% ../nbs/08_distillation.ipynb #a1df7d62
-class AttentionObjective:
+class AttentionObjective(nn.Module):
     """The student's keypoint tokens look where the teacher's do (DPPT, abstract: the attention
     maps)."""
     def __init__(self,
@@ -213,6 +220,7 @@ class AttentionObjective:
         heads: str = "mean",
         temperature: float = 1.0,
     ):
+        super().__init__()
         check_pair(student, teacher.network, patches=True)
         ours, theirs = student.config, teacher.network.config
         if heads == "each" and ours.heads != theirs.heads:
@@ -228,19 +236,21 @@ class AttentionObjective:
         self.look = tuple(s for s, _ in self.layers)
         teacher.watch(t for _, t in self.layers)
 
-    def __call__(self, seen: Trace, batch, progress) -> dict:
-        told, losses = self.teacher(batch), []
-        for s, t in self.layers:
-            wanted = align_attention(told.attention[0][t], seen.seen[0][s])
-            losses.append(
-                attention_loss(
-                    seen.attention[0][s], wanted, self.kind, self.heads, self.temperature
-                )
-            )
+    def forward(self, student_trace: Trace, batch, progress) -> dict:
+        teacher_trace = self.teacher(batch)
+        losses = [self.compare(student_trace, teacher_trace, s, t) for s, t in self.layers]
         return {"attention": self.weight * torch.stack(losses).mean()}
 
+    # the first pass of each, layers counted from 0
+    def compare(self, student_trace: Trace, teacher_trace: Trace, s: int, t: int) -> Tensor:
+        "One layer of the student's with one of the teacher's, aligned."
+        ours, owner = student_trace.attention[0][s], student_trace.column_owner(s)
+        count = student_trace.columns[0][s].shape[1]
+        wanted = align_attention(teacher_trace.attention[0][t], owner, count)
+        return attention_loss(ours, wanted, self.kind, self.heads, self.temperature)
+
 # %% ../nbs/08_distillation.ipynb #a45a207c
-class GuideObjective:
+class GuideObjective(nn.Module):
     """Ours, beyond DPPT: the student's patch scores, by which it prunes early, drawn to what the
     teacher attends to late."""
     def __init__(self,
@@ -248,6 +258,7 @@ class GuideObjective:
         student: PoseTransformer, # only its shape is read
         weight: float = 1.0,
     ):
+        super().__init__()
         check_pair(student, teacher.network, patches=True)
         if not student.config.prune_at:
             raise DataError(
@@ -260,12 +271,20 @@ class GuideObjective:
         self.teacher, self.weight, self.look = teacher, weight, student.config.prune_at
         teacher.watch(self.late)
 
-    def __call__(self, seen: Trace, batch, progress) -> dict:
-        told, losses = self.teacher(batch), []
+    def forward(self, student_trace: Trace, batch, progress) -> dict:
+        teacher_trace, losses = self.teacher(batch), []
         # (B, heads, J, J + N) -> (B, N)
         scores = lambda rows: patch_scores(rows[..., rows.shape[2]:])
-        late = sum(scores(told.attention[0][t]) for t in self.late)
+        late = sum(scores(teacher_trace.attention[0][t]) for t in self.late)
         for layer in self.look:
-            wanted, ours = late.gather(1, seen.seen[0][layer]), scores(seen.attention[0][layer])
+            ours = scores(student_trace.attention[0][layer])                          # (B, K)
+            wanted = sum_by_owner(late, student_trace.column_owner(layer), ours.shape[1])
             losses.append(divergence(log_shares(ours), log_shares(wanted)).mean())
         return {"guide": self.weight * torch.stack(losses).mean()}
+
+# %% ../nbs/08_distillation.ipynb #9a3ab399
+from .moved import former_names
+
+# %% ../nbs/08_distillation.ipynb #2d398f29
+# names that live elsewhere now
+__getattr__ = former_names("dppt_nb.distillation")

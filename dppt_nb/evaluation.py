@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .checkpoints import load_network
+from .checkpoints import load_network, results_folder
 from .crops import Augmentation, augment_batch
 from .datasets import read_dataset, split_of_file
 from .files import DataError, make_folder, watch, write_json
@@ -308,24 +308,23 @@ def answer_in_terms_of(
 
 # %% ../nbs/machinery/evaluation.ipynb #62780984
 def evaluate_checkpoint(
-    checkpoint: str | Path, # folder of a run, or the model.safetensors in it
+    checkpoint: str | Path, # a trained network, as `load_network` takes it
     data: str = "synthetic",
     root: str | Path | None = None,
     split: str = "test", # "train" | "val" | "test" | "all"
-    out: str | Path | None = None, # folder for results.json; None: beside the checkpoint
+    out: str | Path | None = None, # folder for results.json; None: as `results_folder` has it
     device: str | None = None, # None: the fastest there is
     bars: bool = True,
     people: int | None = None, # how many synthetic people
     boxes: str | Path | None = None, # a detector's results file, in place of annotated boxes
+    model: str = "", # of a released checkpoint: the name that it belongs to, from `list_models()`
     **changes, # fields of the recipe that decide how it is judged: mirror, flip_shift, decode
 ) -> dict: # what is written to results.json
     """Judge a finished network on people of its keypoint set; COCO's data sets get AP and the file
     that pycocotools reads."""
     device = pick_device(device)
-    network, recipe, found = load_network(checkpoint, device)
-    folder = make_folder(
-        out or (Path(checkpoint).parent if Path(checkpoint).suffix else checkpoint)
-    )
+    network, recipe, found = load_network(checkpoint, device, model)
+    folder = make_folder(out or results_folder(checkpoint, data))
     recipe = recipe.change(**changes)
     crops = load_people(data, root, (split,), recipe.image_size, bars, people, boxes)[split]
     start, same = time.time(), found.names == crops.keypoint_set.names

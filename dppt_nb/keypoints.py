@@ -381,3 +381,10 @@ def show_poses(
         if titles: ax.set_title(titles[i], fontsize=8)
     fig.tight_layout(pad=.3)
     return fig
+
+# %% ../nbs/01_keypoints.ipynb #7a83c630
+from .moved import former_names
+
+# %% ../nbs/01_keypoints.ipynb #c98629bb
+# names that live elsewhere now
+__getattr__ = former_names("dppt_nb.keypoints")

@@ -574,3 +574,10 @@ def bootstrap_ap(
     drawn = np.array([[weighted_ap(weights, m, recalls) for m in matches]
                       for weights in resample_counts(photos, n, generator)])        # (n, 1 or 2)
     return _percentiles(drawn[:, 0] - drawn[:, 1] if other is not None else drawn[:, 0], level)
+
+# %% ../nbs/04_metrics.ipynb #66159721
+from .moved import former_names
+
+# %% ../nbs/04_metrics.ipynb #5039a6db
+# names that live elsewhere now
+__getattr__ = former_names("dppt_nb.metrics")

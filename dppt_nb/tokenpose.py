@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['CHOICES', 'MODEL_CARD', 'Attention', 'Block', 'Encoder', 'HeatmapHead', 'DotHead', 'RegressionHead', 'PoseConfig',
-           'check_types', 'check_config', 'Trace', 'PoseTransformer', 'make_backbone', 'make_head', 'init_weights']
+           'check_types', 'check_config', 'Trace', 'PoseTransformer', 'make_backbone', 'make_head', 'init_weights',
+           'from_pretrained']
 
 # %% ../nbs/06_tokenpose.ipynb #3c3901c6
 import dataclasses
@@ -15,14 +16,11 @@ import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from .hrnet import HRNet
-from .pruning import keep_top, patch_scores, take_patches
+from .hrnet import BACKBONES
+from .pruning import REDUCERS, Reducer, Tokens, prune, whole_grid
 from dppt_nb.tokens import (
     BasicBlock,
-    Pixels,
     PoseTokens,
-    Pyramid,
-    Stem,
     conv_step,
     in_inference,
     join_patches,
@@ -46,20 +44,24 @@ class Attention(nn.Module):
     def forward(self,
         x: Tensor, # (B, T, width) tokens
         rows: int = 0, # the weights of the first `rows` tokens are wanted too
-    # (B, T, width) mixed, and weights (B, heads, rows or T, T), or None
-    ) -> tuple[Tensor, Tensor | None]:
+        bias: Tensor | None = None, # (B, T) added to all scores of a token
+    # (B, T, width) mixed; weights (B, heads, rows or T, T), or None; keys (B, heads, T, width/heads)
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
         B, T, width = x.shape
         # (B, heads, T, width/heads) each
         q, k, v = self.qkv(x).view(B, T, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         rows, weights, mixed = rows if self.fuse(q) else T, None, []
+        if bias is not None: bias = bias.to(q.dtype)[:, None, None]                 # (B, 1, 1, T)
         if rows:
-            # (B, heads, rows, T)
-            weights = (q[:, :, :rows] * self.scale @ k.mT).softmax(-1, dtype=torch.float32)
+            scores = q[:, :, :rows] * self.scale @ k.mT                         # (B, heads, rows, T)
+            if bias is not None: scores = scores + bias
+            weights = scores.softmax(-1, dtype=torch.float32)
             mixed.append(weights.to(v.dtype) @ v)
         if rows < T:
-            mixed.append(F.scaled_dot_product_attention(q[:, :, rows:], k, v, scale=self.scale))
+            rest = q[:, :, rows:]
+            mixed.append(F.scaled_dot_product_attention(rest, k, v, bias, scale=self.scale))
         mixed = mixed[0] if len(mixed) == 1 else torch.cat(mixed, 2)  # (B, heads, T, width/heads)
-        return self.out(mixed.transpose(1, 2).reshape(B, T, width)), weights
+        return self.out(mixed.transpose(1, 2).reshape(B, T, width)), weights, k
 
     def fuse(self, q: Tensor) -> bool:
         "The fused kernel wins, but for its backward pass in half precision on a CPU."
@@ -84,11 +86,13 @@ class Block(nn.Module):
         self.mlp_norm = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
-    # tokens (B, T, width), weights as in `Attention`
-    def attend(self, x: Tensor, rows: int = 0) -> tuple[Tensor, Tensor | None]:
+    # tokens (B, T, width), weights and keys as in `Attention`
+    def attend(
+        self, x: Tensor, rows: int = 0, bias: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
         "The first half: what each token heard from the others is added."
-        mixed, weights = self.attention(self.attention_norm(x), rows)
-        return x + mixed, weights
+        mixed, weights, keys = self.attention(self.attention_norm(x), rows, bias)
+        return x + mixed, weights, keys
 
     def think(self, x: Tensor) -> Tensor: # (B, T, width) -> same
         "The second half: what the MLP makes of each token alone is added."
@@ -99,8 +103,8 @@ class Block(nn.Module):
 
 # %% ../nbs/06_tokenpose.ipynb #84c2d97d
 class Encoder(nn.Module):
-    """A loop over blocks; before every layer but the first of a stage the position code is added
-    again (`sine-full`)."""
+    """A loop over blocks; in some of them a reducer lets patches go, between attention and MLP.
+    Before every layer but the first of a stage the position code is added again (`sine-full`)."""
     def __init__(self,
         width: int, # channels of a token
         depth: int, # layers
@@ -108,68 +112,55 @@ class Encoder(nn.Module):
         mlp_ratio: float = 3, # hidden channels of the MLP, as a multiple of width
         attention_scale: str = "head", # "head" or "model", see `Attention`
         stages: int = 1, # equal parts of the depth, after each of which the tokens go to the head
-        # layers, counted from 0, in which patches are dropped (PPT, released code)
+        # layers, counted from 0, in which the reducer is called
         prune_at: tuple[int, ...] = (),
         # share of the patches that stays in such a layer; may be set at any time
         keep_ratio: float = 1.0,
+        reducer: Reducer = prune, # what lets patches go; may be set at any time
     ):
         super().__init__()
         self.stage_depth, self.prune_at, self.keep_ratio = depth // stages, prune_at, keep_ratio
-        self.score = patch_scores  # 08_pruning tries others in its place
+        self.reducer = reducer
         self.blocks = nn.ModuleList(
             Block(width, heads, mlp_ratio, attention_scale) for _ in range(depth)
         )
 
     def forward(self,
-        x: Tensor, # (B, J + K, width) tokens, keypoint tokens first
-        code: Tensor, # (1 or B, J + K, width) position code, zero for keypoint tokens
-        # (B, K) which patches of the grid these are; not needed where none is dropped
-        kept: Tensor | None = None,
-        prune: bool = True, # drop patches in the layers of `prune_at`
-        # collects of each layer: tokens, attention weights, which patches these see, which go on
+        tokens: Tokens, # what goes in, see `whole_grid`
+        reduce: bool = True, # call the reducer in the layers of `prune_at`
+        # collects of each layer: what it hands on, attention weights, the patches of their columns
         record: list | None = None,
         # record only the keypoint rows of attention, in these layers; None: all of it
         look: tuple[int, ...] | None = None,
-    # tokens at the end of each stage, and `kept` at the end of all
-    ) -> tuple[list[Tensor], Tensor | None]:
-        ends, prune_at = [], self.prune_at if prune else ()
-        for i, block in enumerate(self.blocks):
-            if i % self.stage_depth: x = x + code
-            count, seen = self.count(kept) if i in prune_at else None, kept
-            noted = 0 if record is None else self.noted(x, kept, i, look)
-            x, weights = block.attend(x, max(noted, self.num_keypoints(x, kept) if count else 0))
-            if count: x, code, kept = self.drop(x, code, kept, weights, count)
-            x = block.think(x)
+    # keypoint and patch tokens at the end of each stage, and what the last layer hands on
+    ) -> tuple[list[Tensor], Tokens]:
+        ends = []
+        for layer, block in enumerate(self.blocks):
+            if layer % self.stage_depth: tokens = tokens._replace(x=tokens.x + tokens.code)
+            J, columns = tokens.num_keypoints, tokens.kept
+            count = self.count(columns.shape[1]) if reduce and layer in self.prune_at else None
+            noted = 0 if record is None else self.noted(tokens, layer, look)
+            rows = max(noted, J if count else 0)
+            x, weights, keys = block.attend(tokens.x, rows, tokens.bias)
+            tokens = tokens._replace(x=x)
+            if count: tokens = self.reducer(tokens, weights[:, :, :J], keys, count)
+            tokens = tokens._replace(x=block.think(tokens.x))
             if record is not None:
-                record.append((x, weights[:, :, :noted] if noted else None, seen, kept))
-            if (i + 1) % self.stage_depth == 0: ends.append(x)
-        return ends, kept
+                record.append((tokens, weights[:, :, :noted] if noted else None, columns))
+            if (layer + 1) % self.stage_depth == 0: ends.append(tokens.x)
+        return ends, tokens
 
-    def num_keypoints(self, x: Tensor, kept: Tensor) -> int:
-        "How many keypoint tokens there are: all tokens that are not patches."
-        return x.shape[1] - kept.shape[1]
-
-    def count(self, kept: Tensor) -> int | None:
-        """How many patches stay; None if all do, so that a ratio of 1 is exactly the unpruned
+    def count(self, patches: int) -> int | None:
+        """How many patches stay; None if all do, so that a ratio of 1 is exactly the plain
         network."""
-        count = math.ceil(kept.shape[1] * self.keep_ratio)
-        return count if count < kept.shape[1] else None
+        count = math.ceil(patches * self.keep_ratio)
+        return count if count < patches else None
 
-    def noted(self, x: Tensor, kept: Tensor, layer: int, look: tuple[int, ...] | None) -> int:
+    def noted(self, tokens: Tokens, layer: int, look: tuple[int, ...] | None) -> int:
         """Rows of a layer's attention that a record keeps: all, or the keypoint tokens' in the
         layers to look at."""
-        if look is None: return x.shape[1]
-        return self.num_keypoints(x, kept) if layer in look else 0
-
-    def drop(
-        self, x: Tensor, code: Tensor, kept: Tensor, weights: Tensor, count: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Only the patches with the highest scores go on, with their codes and their places in the
-        grid."""
-        J = self.num_keypoints(x, kept)
-        # (B, count) among those that are left
-        stay = keep_top(self.score(weights[:, :, :J, J:].detach()), count)
-        return take_patches(x, stay, J), take_patches(code, stay, J), kept.gather(1, stay)
+        if look is None: return tokens.x.shape[1]
+        return tokens.num_keypoints if layer in look else 0
 
 # %% ../nbs/06_tokenpose.ipynb #708ad55c
 class HeatmapHead(nn.Sequential):
@@ -189,7 +180,7 @@ class HeatmapHead(nn.Sequential):
         keypoint_tokens: Tensor,
         patch_tokens: Tensor,
         maps: list[Tensor],
-        kept: Tensor | None = None,
+        owner: Tensor | None = None,
     ) -> Tensor:
         """Heatmaps (B, J, h, w) from the keypoint tokens (B, J, width) alone; the other arguments
         are those of `DotHead`."""
@@ -228,15 +219,14 @@ class DotHead(nn.Module):
 
     # -> (B, channels, h, w)
     def pixels(
-        self, patch_tokens: Tensor, maps: list[Tensor], kept: Tensor | None = None
+        self, patch_tokens: Tensor, maps: list[Tensor], owner: Tensor | None = None
     ) -> Tensor:
         """Features of every pixel: patch tokens (B, K, width) laid out again, then refined by one
         finer map after the other."""
-        x, patches = self.from_patches(patch_tokens), math.prod(self.grid)
-        if x.shape[1] < patches:  # dropped ones are silent
-            x = x.new_zeros(x.shape[0], patches, x.shape[2]).scatter(
-                1, kept[..., None].expand_as(x), x
-            )
+        x = self.from_patches(patch_tokens)
+        if x.shape[1] < math.prod(self.grid):  # a patch shows its owner; dropped ones are silent
+            place = owner.clamp(min=0)[..., None].expand(-1, -1, x.shape[2])     # (B, N, channels)
+            x = x.gather(1, place).masked_fill(owner[..., None] < 0, 0)
         x = join_patches(x, self.grid, self.patch_size)
         for level in reversed(range(len(self.from_maps))):
             x = F.interpolate(x, maps[level].shape[2:], mode="bilinear") + self.from_maps[level](
@@ -249,10 +239,10 @@ class DotHead(nn.Module):
         keypoint_tokens: Tensor,     # (B, J, stages * width)
         patch_tokens: Tensor,        # (B, K, width)
         maps: list[Tensor],          # of the backbone, the finest first
-        # (B, K) which patches of the grid these are, if some were dropped
-        kept: Tensor | None = None,
+        # (B, N) which of them each patch of the grid belongs to, -1: none; if there are fewer
+        owner: Tensor | None = None,
     ) -> Tensor:                     # (B, J, h, w)
-        pixels = self.pixels(patch_tokens, maps, kept)
+        pixels = self.pixels(patch_tokens, maps, owner)
         query = self.query(keypoint_tokens) * self.scale  # (B, J, channels)
         return (query @ pixels.flatten(2)).unflatten(2, pixels.shape[2:])
 
@@ -278,7 +268,7 @@ class RegressionHead(nn.Sequential):
         keypoint_tokens: Tensor,
         patch_tokens: Tensor,
         maps: list[Tensor],
-        kept: Tensor | None = None,
+        owner: Tensor | None = None,
     ) -> Tensor:
         """(B, J, 4) from the keypoint tokens alone: x, y as shares of width and height, then the
         logits of their spreads."""
@@ -305,7 +295,7 @@ class PoseConfig:
     name: str = "tokenpose_s_v1"              # row of the table that it came from
     num_keypoints: int = 17                   # keypoint tokens and heatmaps
     image_size: tuple[int, int] = (256, 192)  # height and width in pixels
-    backbone: str = "stem"  # "stem", "hrnet_w32", "hrnet_w48", "pixels" or "pyramid"
+    backbone: str = "stem"                    # a row of `BACKBONES`
     # height and width of a patch, in cells of the backbone's coarsest map
     patch_size: tuple[int, int] = (4, 3)
     width: int = 192                          # channels of a token
@@ -323,6 +313,7 @@ class PoseConfig:
     init: str = "released"                    # start values, see `init_weights`
     prune_at: tuple[int, ...] = ()            # layers, counted from 0, in which patches are dropped
     keep_ratio: float = 0.7                   # share of the patches that stays in each of them
+    reduce: str = "prune"                     # what lets patches go, a row of `REDUCERS`
     cycles: int = 1                           # passes through the encoder in training
     # channels inside HRNet's stage 1; 32 in the B models of the SDPose release
     hrnet_bottleneck: int = 64
@@ -336,7 +327,7 @@ class PoseConfig:
     @property
     def stride(self) -> int:
         "Image pixels per cell of the map that the patches are cut from."
-        return {"pixels": 1, "pyramid": 16}.get(self.backbone, 4)
+        return BACKBONES[self.backbone].cell
 
     @property
     def heatmap_size(self) -> tuple[int, int]:
@@ -352,9 +343,10 @@ class PoseConfig:
 
 # %% ../nbs/06_tokenpose.ipynb #a3e88802
 CHOICES = {
-    "backbone": ("stem", "hrnet_w32", "hrnet_w48", "pixels", "pyramid"),
+    "backbone": BACKBONES,
     "attention_scale": ("head", "model"),
     "head": ("mlp", "dot", "regression"),
+    "reduce": REDUCERS,
     "init": ("released", "residual"),
 }
 
@@ -418,10 +410,10 @@ def check_config(config) -> None:
         )
     if config.keep_ratio > 1:
         refuse(f"keep_ratio is {config.keep_ratio}; it must be above 0 and at most 1")
-    if config.head == "dot" and config.backbone == "pixels":
+    if config.head == "dot" and BACKBONES[config.backbone].strides[0] != 4:
         refuse(
             "head='dot' needs a map at a quarter of the image size, which "
-            "backbone='pixels' does not have; choose backbone='stem'"
+            f"backbone={config.backbone!r} does not have; choose backbone='stem'"
         )
 
 # %% ../nbs/06_tokenpose.ipynb #c210e550
@@ -436,10 +428,19 @@ class Trace:
     # [cycle][layer] (B, heads, tokens, tokens), rows sum to 1, keypoint tokens first; with `look`
     # (B, heads, J, tokens) or None
     attention: list
-    # [cycle][layer] (B, N) int64: which patches of the original grid the last N columns of the
-    # attention are
-    seen: list
-    kept: list # [cycle][layer] (B, K) int64: which patches of the original grid the layer ends with
+    # [cycle][layer] (B, K) int64: the patches of the original grid that the last K columns of the
+    # attention began as
+    columns: list
+    kept: list # [cycle][layer] (B, K) int64: the same, of the patch tokens that the layer ends with
+    # [cycle][layer] (B, N) int64: to which of these each patch of the original grid belongs, counted
+    # from 0; -1: it was dropped
+    owner: list
+
+    # (B, N) which column of the attention, counted from the first patch's, each patch belongs to
+    def column_owner(self, layer: int, cycle: int = 0) -> Tensor:
+        "The record as it was when the layer's attention was computed: that of the layer before."
+        if layer: return self.owner[cycle][layer - 1]
+        return self.owner[cycle - 1][-1] if cycle else self.columns[0][0]
 
 # %% ../nbs/06_tokenpose.ipynb #5536221c
 MODEL_CARD = """---
@@ -450,14 +451,14 @@ A pose transformer of dppt-nb. `config.json` says how it is built and how many k
 in images of which size; `model.safetensors` holds its weights.
 
     from dppt_nb.tokenpose import PoseTransformer
-    model = PoseTransformer.from_pretrained(folder)   # or its name on the Hugging Face Hub
+    model = PoseTransformer.from_pretrained(folder)   # or "hub:owner/name"
     # (B, 3, H, W) float, ImageNet-normalised -> (B, keypoints, H/4, W/4)
     heatmaps = model(images)
 """
 
 class PoseTransformer(
     nn.Module, PyTorchModelHubMixin, library_name="dppt-nb", pipeline_tag="keypoint-detection",
-    model_card_template=MODEL_CARD,
+    license="apache-2.0", model_card_template=MODEL_CARD,
 ):
     """Backbone, tokens, encoder, head: TokenPose and all that is built on it; which one is said by
     the `PoseConfig`."""
@@ -474,7 +475,7 @@ class PoseTransformer(
         )
         self.encoder = Encoder(
             config.width, config.depth, config.heads, config.mlp_ratio, config.attention_scale,
-            config.stages, config.prune_at, config.keep_ratio,
+            config.stages, config.prune_at, config.keep_ratio, REDUCERS[config.reduce],
         )
         self.head = make_head(config, self.backbone)
         init_weights(self)
@@ -482,10 +483,19 @@ class PoseTransformer(
     def forward(self,
         images: Tensor, # (B, 3, H, W) float, ImageNet-normalised
         logits: bool = False, # the head's raw output, for losses; the same for the papers' head
-    ) -> Tensor: # (B, J, H/4, W/4) heatmaps
+        # passes through the encoder; unless given the deployed network's one, in a trace the
+        # configuration's number
+        cycles: int | None = None,
+        look: tuple[int, ...] | None = None, # of a trace, see there
+        trace: bool = False, # record what happens, too
+    ) -> Tensor | Trace: # (B, J, H/4, W/4) heatmaps of the last pass, or a record of all of it
+        if cycles is None: cycles = self.config.cycles if trace else 1
+        self.check_pass(cycles, look, trace)
+        if trace: return self.record(self.check_images(images), cycles, look)
         x, maps = self.start_in_pieces(self.check_images(images))  # (B, J + patches, width)
-        ends, kept = self.encoder(x, self.tokens.code, self.all_patches(x))
-        raw = self.head(*self.read(ends), maps, kept)
+        tokens = self.all_tokens(x)
+        for cycle in range(cycles): ends, tokens = self.encoder(tokens, cycle == 0)
+        raw = self.head(*self.read(ends), maps, tokens.owner)
         return raw if logits else self.head.heatmaps(raw)
 
     def trace(self,
@@ -497,21 +507,25 @@ class PoseTransformer(
     ) -> Trace:
         """The same weights, run so that tokens, attention and surviving patches are recorded;
         gradients flow as usual."""
-        self.check_pass(cycles := self.config.cycles if cycles is None else cycles, look)
-        (x, maps), code = self.start(self.check_images(images)), self.tokens.code
-        kept, trace = self.all_patches(x), Trace([], [], [], [], [], [], [])
+        return self(images, cycles=cycles, look=look, trace=True)
+
+    # as `trace`, of what was checked
+    def record(self, images: Tensor, cycles: int, look: tuple[int, ...] | None) -> Trace:
+        "One cycle after the other; what each layer hands on is sorted into lists."
+        (x, maps), trace = self.start(images), Trace(*([] for _ in dataclasses.fields(Trace)))
+        tokens = self.all_tokens(x)
         for cycle in range(cycles):
-            record = []
-            ends, kept = self.encoder(x, code, kept, cycle == 0, record, look)
-            trace.logits.append(self.head(*self.read(ends), maps, kept))
+            layers = []
+            ends, tokens = self.encoder(tokens, cycle == 0, layers, look)
+            trace.logits.append(self.head(*self.read(ends), maps, tokens.owner))
             trace.heatmaps.append(self.head.heatmaps(trace.logits[-1]))
-            tokens, attention, seen, left = map(list, zip(*record))  # each one entry a layer
-            trace.keypoint_tokens.append([t[:, :self.num_keypoints] for t in tokens])
-            trace.patch_tokens.append([t[:, self.num_keypoints:] for t in tokens])
+            states, attention, columns = map(list, zip(*layers))  # each one entry a layer
+            trace.keypoint_tokens.append([t.x[:, :self.num_keypoints] for t in states])
+            trace.patch_tokens.append([t.x[:, self.num_keypoints:] for t in states])
             trace.attention.append(attention)
-            trace.seen.append(seen)
-            trace.kept.append(left)
-            x, code = ends[-1], take_patches(self.tokens.code, kept, self.num_keypoints)
+            trace.columns.append(columns)
+            trace.kept.append([t.kept for t in states])
+            trace.owner.append([t.owner for t in states])
         return trace
 
     # (B, J + patches, width) tokens, and the backbone's maps
@@ -544,9 +558,9 @@ class PoseTransformer(
             raise ValueError(f"keep_ratio is {ratio}; it must be above 0 and at most 1")
         self.encoder.keep_ratio = ratio
 
-    def all_patches(self, x: Tensor) -> Tensor: # (B, J + N, width) -> (B, N)
-        "The numbers of all patches of the grid, row by row: what is there before any is dropped."
-        return torch.arange(x.shape[1] - self.num_keypoints, device=x.device).expand(x.shape[0], -1)
+    def all_tokens(self, x: Tensor) -> Tokens: # from (B, J + N, width)
+        "Tokens as the encoder takes them, of the whole grid: what is there before any is dropped."
+        return whole_grid(x, self.tokens.code, self.num_keypoints)
 
     def read(self, ends: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Keypoint tokens of all stages side by side (B, J, stages * width), patch tokens of the
@@ -555,9 +569,11 @@ class PoseTransformer(
             :, self.num_keypoints :
         ]
 
-    def check_pass(self, cycles: int, look: tuple[int, ...] | None) -> None:
-        "Refuse a trace without a cycle, and a look at layers that are not there."
+    def check_pass(self, cycles: int, look: tuple[int, ...] | None, trace: bool) -> None:
+        "Refuse to run without a cycle, and a look at layers that are not there or not recorded."
         if cycles < 1: raise ValueError(f"cycles is {cycles}; a trace makes at least one pass")
+        if look and not trace:
+            raise ValueError("look names layers, but only a trace records them; give trace=True")
         if wrong := [layer for layer in look or () if not 0 <= layer < self.config.depth]:
             raise ValueError(
                 f"look names layer {wrong[0]}, but the {self.config.depth} layers of "
@@ -583,11 +599,11 @@ class PoseTransformer(
 def make_backbone(
     config: PoseConfig, # says which one
 ) -> nn.Module: # with `channels` and `strides` of the maps it makes
-    "Stem, HRNet to stage 3, or the pixels as they are."
-    if config.backbone.startswith("hrnet"):
-        return HRNet(int(config.backbone.removeprefix("hrnet_w")), config.hrnet_bottleneck)
-    if config.backbone == "pyramid": return Pyramid(blocks=config.pyramid_blocks)
-    return Stem() if config.backbone == "stem" else Pixels()
+    "What the registry's row makes: stem, pyramid, HRNet to stage 3, the pixels, or another's."
+    row = BACKBONES[config.backbone]
+    backbone = row.make(config)
+    backbone.channels, backbone.strides = row.channels, row.strides
+    return backbone
 
 def make_head(
     config: PoseConfig, # says which head
@@ -618,3 +634,33 @@ def init_weights(model: PoseTransformer) -> None:
         if isinstance(module, nn.Linear) and released:
             nn.init.trunc_normal_(module.weight, std=0.02)
             if module.bias is not None: nn.init.zeros_(module.bias)
+
+# %% ../nbs/06_tokenpose.ipynb #6ac89084
+def from_pretrained(
+    cls,
+    # folder that `save_pretrained` or a training wrote, .safetensors file in one, name of a network
+    # that ships with the package, or "hub:owner/name" on the Hugging Face Hub
+    pretrained_model_name_or_path: str,
+    *,
+    map_location: str = "cpu", # device of the network
+    hub: bool = False, # the name is one on the Hugging Face Hub, also without "hub:"
+    **options, # for the Hub: revision, token, cache_dir, local_files_only, force_download
+) -> PoseTransformer: # in eval mode; `about` holds what config.json says beside the configuration
+    "Build a saved network again, strictly; nothing is unpickled, and a folder needs no connection."
+    from dppt_nb.checkpoints import build_network, network_files
+    places = network_files(pretrained_model_name_or_path, hub, **options)
+    return build_network(*places, cls)[0].to(map_location)
+
+def _save_pretrained(self, save_directory):
+    from dppt_nb.checkpoints import save_pretrained
+    save_pretrained(self, save_directory)
+
+PoseTransformer.from_pretrained = classmethod(from_pretrained)
+PoseTransformer._save_pretrained = _save_pretrained
+
+# %% ../nbs/06_tokenpose.ipynb #1fc5cdea
+from .moved import former_names
+
+# %% ../nbs/06_tokenpose.ipynb #1ba3f050
+# names that live elsewhere now
+__getattr__ = former_names("dppt_nb.tokenpose")

@@ -223,7 +223,7 @@ class Loop:
         of them asks for."""
         look = {layer for o in self.objectives for layer in getattr(o, "look", ())}
         cycles = max(getattr(o, "cycles", 1) for o in self.objectives)
-        return self.model.trace(batch.images, cycles, tuple(sorted(look)))
+        return self.model(batch.images, cycles=cycles, look=tuple(sorted(look)), trace=True)
 
     def set_rates(self, progress: Progress) -> None:
         "Learning rates, and the share of patches that stays, for the next step."
@@ -545,3 +545,10 @@ def _train_and_judge(recipe, data, root, folder, device, resume, bars, people, a
     )
     write_json(written, results)
     return results
+
+# %% ../nbs/10_training.ipynb #a03962d5
+from .moved import former_names
+
+# %% ../nbs/10_training.ipynb #941ea4ad
+# names that live elsewhere now
+__getattr__ = former_names("dppt_nb.training")

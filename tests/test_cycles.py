@@ -64,7 +64,7 @@ def loop_by_hand(model, images, cycles):
     for cycle in range(cycles):
         for layer, block in enumerate(model.encoder.blocks):
             if layer: x = x + code
-            x, weights = block.attend(x, x.shape[1])
+            x, weights, _ = block.attend(x, x.shape[1])
             if cycle == 0 and layer in model.config.prune_at:
                 scores = weights[:, :, :J, J:].mean(1).sum(1)
                 stay = (
@@ -80,7 +80,9 @@ def loop_by_hand(model, images, cycles):
                     for t, i in ((x, rows), (code, rows), (kept, stay))
                 )
             x = block.think(x)
-        answers.append((model.head.heatmaps(model.head(x[:, :J], x[:, J:], maps, kept)), kept))
+        columns = torch.arange(kept.shape[1]).expand_as(kept)
+        owner = torch.full((len(x), math.prod(model.config.grid)), -1).scatter(1, kept, columns)
+        answers.append((model.head.heatmaps(model.head(x[:, :J], x[:, J:], maps, owner)), kept))
     return answers
 
 
@@ -248,7 +250,7 @@ def test_token_losses_reach_the_first_cycle(name, one_way, batch):
     if name == "ppt_nano":  # both ends hold the same survivors of the first cycle
         assert (
             torch.equal(seen.kept[0][-1], seen.kept[1][0])
-            and seen.kept[0][-1].shape[1] < seen.seen[0][0].shape[1]
+            and seen.kept[0][-1].shape[1] < seen.columns[0][0].shape[1]
         )
         assert seen.patch_tokens[0][-1].shape == seen.patch_tokens[1][-1].shape
 

@@ -13,6 +13,7 @@ from dppt_nb.distillation import (
 from dppt_nb.heatmaps import divergence
 from dppt_nb.files import DataError
 from dppt_nb.models import create_model
+from dppt_nb.pruning import REDUCERS, new_owner
 
 SIZE = (128, 96)
 
@@ -69,9 +70,10 @@ def test_attention_of_a_pruned_copy_is_the_aligned_teachers_where_the_tokens_are
     student.load_state_dict(wise.state_dict())
     with torch.no_grad(): told, ours = wise.trace(batch.images), student.trace(batch.images)
     for layer in (0, 1):    # nothing has been dropped before these
-        wanted = align_attention(told.attention[0][layer][:, :, :17], ours.seen[0][layer])
+        wanted = align_attention(told.attention[0][layer][:, :, :17], ours.column_owner(layer), 48)
         assert torch.allclose(ours.attention[0][layer][:, :, :17], wanted, atol=1e-5)
-    assert ours.seen[0][2].shape[1] == 24 and not torch.equal(ours.seen[0][2][0], torch.arange(24))
+    columns = ours.columns[0][2]
+    assert columns.shape[1] == 24 and not torch.equal(columns[0], torch.arange(24))
 
 
 def test_a_wrong_alignment_is_caught(batch, monkeypatch):
@@ -79,8 +81,9 @@ def test_a_wrong_alignment_is_caught(batch, monkeypatch):
     student.load_state_dict(wise.state_dict())
     right = losses(lessons(Teacher(wise), student, match="even"), student, batch)["attention"]
 
-    def careless(attention, kept):    # the first columns instead of the survivors'
-        return align_attention(attention, torch.arange(kept.shape[1]).expand_as(kept))
+    def careless(attention, owner, count):    # the first columns instead of the survivors'
+        first = torch.arange(owner.shape[1])
+        return align_attention(attention, first.where(first < count, -1).expand_as(owner), count)
     monkeypatch.setattr(distillation, "align_attention", careless)
     wrong = losses(lessons(Teacher(wise), student, match="even"), student, batch)["attention"]
     assert wrong > 1.1 * right
@@ -89,12 +92,59 @@ def test_a_wrong_alignment_is_caught(batch, monkeypatch):
 def test_alignment_composes_over_two_prunings():
     scores = torch.randn(1, 2, 3, 3 + 10)
     first, second = torch.tensor([[1, 3, 4, 8, 9]]), torch.tensor([[0, 2, 4]])
-    at_once = align_attention(scores.softmax(-1), first.gather(1, second))
-    in_steps = align_attention(align_attention(scores.softmax(-1), first), second)
-    assert torch.allclose(at_once, in_steps, atol=1e-6) and torch.allclose(
-        at_once.sum(-1), torch.ones(1, 2, 3)
-    )
-    assert first.gather(1, second).tolist() == [[1, 4, 9]]
+    attention, owned = scores.softmax(-1), torch.full((1, 10), -1)
+    five = owned.scatter(1, first, torch.arange(5)[None])
+    three = owned.scatter(1, first.gather(1, second), torch.arange(3)[None])
+    step = torch.tensor([[0, -1, 1, -1, 2]])
+    assert torch.equal(new_owner(five, step), three) and three.argsort()[0, -3:].tolist() == [1, 4, 9]
+    at_once = align_attention(attention, three, 3)
+    in_steps = align_attention(align_attention(attention, five, 5), step, 3)
+    assert torch.allclose(at_once, in_steps, atol=1e-6)
+    gathered = torch.cat((attention[..., :3], attention[..., [4, 7, 12]]), -1)
+    assert torch.equal(at_once, gathered / gathered.sum(-1, keepdim=True))
+
+
+def test_columns_of_one_owner_are_summed():
+    "Merged patches 0, 2 and 3 by hand; patch 1 was dropped."
+    row = torch.tensor([[[[0.2, 0.1, 0.3, 0.15, 0.25]]]])
+    wanted = torch.tensor([0.2, 0.1 + 0.15 + 0.25]) / 0.7
+    assert torch.allclose(align_attention(row, torch.tensor([[0, -1, 0, 0]]), 1)[0, 0, 0], wanted)
+
+
+@pytest.mark.parametrize("reduce", REDUCERS)
+def test_a_student_of_any_kind_that_drops_nothing_has_nothing_to_learn(batch, reduce):
+    wise, student = network(), network("dppt_nano", reduce=reduce, keep_ratio=1.0)
+    student.load_state_dict(wise.state_dict())
+    same = losses(lessons(Teacher(wise), student, match="even"), student, batch)
+    assert all(abs(same[name]) < 1e-5 for name in ("output", "features", "attention"))
+
+
+@pytest.mark.parametrize("reduce", REDUCERS)
+def test_a_step_towards_the_teacher_lowers_the_loss(batch, reduce):
+    wise, student = network(seed=1), network("dppt_nano", reduce=reduce, keep_ratio=0.5)
+    objectives = lessons(Teacher(wise), student)
+    total = lambda: sum(losses(objectives, student, batch).values())
+    before = total()
+    before.backward()
+    assert student.tokens.embed.weight.grad.any()
+    with torch.no_grad():
+        for p in student.parameters():
+            if p.grad is not None: p -= 1e-3 * p.grad / p.grad.norm().clamp(min=1e-9)
+        assert total() < before
+
+
+def test_objectives_are_modules_that_neither_train_nor_save_the_teacher(batch):
+    wise, student = network(depth=8), network("dppt_nano")
+    objectives = lessons(Teacher(wise), student)
+    assert all(isinstance(o, torch.nn.Module) for o in objectives)
+    assert not [name for o in objectives for name, _ in o.named_parameters()]
+    assert not [name for o in objectives for name in o.state_dict()]
+
+
+def test_the_teacher_goes_where_the_pictures_are():
+    wise = Teacher(network())
+    wise(SimpleNamespace(images=torch.randn(1, 3, *SIZE, device="meta")))
+    assert {p.device.type for p in wise.network.parameters()} == {"meta"}
 
 
 def test_divergence_equals_the_formula_also_of_shares_that_are_nearly_nothing():

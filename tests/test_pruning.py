@@ -14,12 +14,12 @@ from dppt_nb.checkpoints import load_network, load_released
 from dppt_nb.crops import normalize
 from dppt_nb.models import create_model
 from dppt_nb.pruning import (
-    PlaceScores, RandomScores, draw_kept, first_scores, joints_kept, keep_ratio_at, keep_top,
-    often_kept, patch_scores, patches_left,
+    REDUCERS, KeepPlaces, KeepRandom, draw_kept, joints_kept, keep_patches, keep_ratio_at,
+    keep_top, match_tokens, merge, often_kept, patch_scores, patches_left, sum_by_owner, whole_grid,
 )
 from dppt_nb.recipes import Recipe
 from dppt_nb.synthetic import make_people
-from dppt_nb.tokenpose import PoseTransformer
+from dppt_nb.tokenpose import Attention, PoseTransformer
 
 SHIPPED = ("tokenpose_nano", "ppt_nano_d12")
 
@@ -52,44 +52,197 @@ def test_patches_left_of_the_release():
     assert patches_left(256, 0.7) == [256, 180, 126, 89]
 
 
-def opponents():
-    places = PlaceScores(torch.arange(48.) % 7)                          # many are alike
-    return {
-        "by lot": RandomScores(5), "first": first_scores, "attention": patch_scores,
-        "same places": places,
-    }
+PLACES = torch.arange(48.) % 7  # many are alike
+WAYS = {**REDUCERS, "same places": KeepPlaces(PLACES)}
 
 
-@pytest.mark.parametrize("name", opponents())
-def test_any_score_can_choose(name):
-    model = create_model("ppt_nano", 5, (128, 96)).eval()
-    images = torch.randn(3, 3, 128, 96)
-    model.encoder.score = opponents()[name]
-    with torch.no_grad(): trace = model.trace(images)
-    kept = trace.kept[0][-1]
-    assert (
-        kept.shape == (3, 17)
-        and (kept.diff(dim=1) > 0).all()
-        and kept.min() >= 0
-        and kept.max() < 48
+def lively(way, **overrides):
+    "A network whose attention differs from patch to patch, reduced in one of the ways."
+    torch.manual_seed(4)
+    model = create_model("ppt_nano", 5, (128, 96), **overrides).eval()
+    for block in model.encoder.blocks: block.attention.qkv.weight.data *= 4
+    model.encoder.reducer = WAYS[way]
+    return model
+
+
+def check_record(trace, patches=48):
+    "What must hold of every layer's record, whoever wrote it."
+    for cycle, layers in enumerate(zip(trace.kept, trace.owner, trace.patch_tokens)):
+        for layer, (kept, owner, tokens) in enumerate(zip(*layers)):
+            count = kept.shape[1]
+            assert tokens.shape[1] == count and owner.shape[1] == patches
+            assert (kept.diff(dim=1) > 0).all() and kept.min() >= 0 and kept.max() < patches
+            # every token owns the patch that it began as, and nobody owns what is gone
+            assert torch.equal(owner.gather(1, kept), torch.arange(count).expand_as(kept))
+            assert owner.min() >= -1 and owner.max() < count
+            before = trace.column_owner(layer, cycle)
+            assert ((before >= 0) | (owner < 0)).all()                     # nothing comes back
+            assert before.max() + 1 == trace.columns[cycle][layer].shape[1]
+
+
+@pytest.mark.parametrize("cycles", [1, 2])
+@pytest.mark.parametrize("name", WAYS)
+def test_fast_path_and_record_of_every_reducer(name, cycles):
+    model, images = lively(name, cycles=cycles), torch.randn(3, 3, 128, 96)
+    for ratio, left in ((0.7, 17), (0.2, 1)):
+        model.keep_ratio = ratio
+        with torch.no_grad(): trace, answer = model.trace(images), model(images, cycles=cycles)
+        kept, owner = trace.kept[-1][-1], trace.owner[-1][-1]
+        assert kept.shape == (3, left)
+        assert torch.allclose(answer, trace.heatmaps[-1], atol=1e-4 * answer.abs().max().item())
+        check_record(trace)
+        # pruning leaves each token its own patch, merging leaves nobody out
+        alone = torch.stack([row[row >= 0].bincount(minlength=left) for row in owner])
+        if name == "merge": assert (owner >= 0).all() and (alone.sum(1) == 48).all()
+        else: assert (alone == 1).all()
+        if ratio < 0.7: continue
+        if name == "first": assert torch.equal(kept, torch.arange(17).expand(3, -1))
+        # 20 places have 4, 5 or 6
+        if name == "same places": assert (kept == kept[0]).all() and (kept % 7 >= 4).all()
+        if name == "random": assert len({tuple(row) for row in kept.tolist()}) == 3
+
+
+@pytest.mark.parametrize("name", REDUCERS)
+def test_no_reduction_is_the_plain_network_to_the_bit(name):
+    reduced, images = lively(name, reduce=name), torch.randn(2, 3, 128, 96)
+    plain = create_model("tokenpose_nano", 5, (128, 96)).eval()
+    plain.load_state_dict(reduced.state_dict())
+    assert reduced.encoder.reducer is REDUCERS[name]
+    with torch.no_grad():
+        assert not torch.allclose(reduced(images), plain(images))
+        reduced.keep_ratio = 1.0
+        assert torch.equal(reduced(images), plain(images))
+        assert torch.equal(reduced.trace(images, 2).heatmaps[1], plain.trace(images, 2).heatmaps[1])
+
+
+def some_tokens(people=3, J=2, patches=7, width=4):
+    x, code = torch.randn(people, J + patches, width), torch.randn(1, J + patches, width)
+    return whole_grid(x, code, J), torch.randn(people, 2, J + patches, 5)
+
+
+def merge_by_hand(x, code, keys, sizes, groups, count):
+    """ToMe's Sec. 3 for one person, in lists: `groups` are the patches in each token, patch tokens
+    only."""
+    length = lambda v: math.sqrt(sum(float(a) ** 2 for a in v))
+    alike = lambda a, b: sum(float(p) * float(q) for p, q in zip(a, b)) / length(a) / length(b)
+    while len(x) > count:
+        edges = []
+        for a in range(0, len(x), 2):
+            b = max(range(1, len(x), 2), key=lambda b: alike(keys[a], keys[b]))
+            edges.append((alike(keys[a], keys[b]), a, b))
+        merged = sorted(edges, reverse=True)[: min(len(x) - count, len(x) // 2)]
+        members = {n: [n] for n in range(len(x))}
+        for _, a, b in merged: members[b] += members.pop(a)
+        mean = lambda rows, n: sum(sizes[m] * rows[m] for m in members[n]) / sum(
+            sizes[m] for m in members[n]
+        )
+        x, code, keys = ([mean(rows, n) for n in members] for rows in (x, code, keys))
+        groups = [sorted(p for m in members[n] for p in groups[m]) for n in members]
+        sizes = [sum(sizes[m] for m in members[n]) for n in members]
+    return x, code, sizes, groups
+
+
+@pytest.mark.parametrize("counts", [(6,), (4,), (1,), (5, 3, 2)])
+def test_merging_equals_the_paper_written_as_loops(counts):
+    torch.manual_seed(0)
+    tokens, keys = some_tokens()
+    rows = torch.rand(3, 2, 2, 9)
+    hand = [
+        (list(x[2:]), list(tokens.code[0, 2:]), [1] * 7, [[n] for n in range(7)]) for x in tokens.x
+    ]
+    for count in counts:
+        keys = torch.randn(3, 2, 2 + tokens.kept.shape[1], 5)
+        first = tokens.x[:, :2]
+        tokens = merge(tokens, rows, keys, count)
+        assert torch.equal(tokens.x[:, :2], first) and not tokens.code[:, :2].isnan().any()
+        for person in range(3):
+            x, code, sizes, groups = hand[person]
+            mean = list(keys[person].mean(0)[2:])
+            hand[person] = x, code, sizes, groups = merge_by_hand(x, code, mean, sizes, groups, count)
+            assert torch.allclose(tokens.x[person, 2:], torch.stack(x), atol=1e-5)
+            assert torch.allclose(tokens.code[person, 2:], torch.stack(code), atol=1e-5)
+            assert tokens.sizes[person].tolist() == sizes and sum(sizes) == 7
+            owned = [(tokens.owner[person] == n).nonzero().flatten().tolist() for n in range(count)]
+            assert owned == groups
+
+
+def test_only_the_most_similar_are_merged_and_all_others_stay_as_they_were():
+    tokens, keys = some_tokens(people=1, patches=6)
+    keys[:, :, 2 + 4] = 3 * keys[:, :, 2 + 1]                # patches 1 and 4 look the same way
+    assert match_tokens(keys.mean(1)[:, 2:], 1)[0].tolist() == [0, 1, 2, 3, 1, 5]
+    merged = merge(tokens, torch.rand(1, 2, 2, 8), keys, 5)
+    assert merged.owner[0].tolist() == [0, 1, 2, 3, 1, 4] and merged.kept[0].tolist() == [0, 1, 2, 3, 5]
+    assert torch.allclose(merged.x[0, 2 + 1], (tokens.x[0, 2 + 1] + tokens.x[0, 2 + 4]) / 2)
+    rest = [0, 1, 2, 4, 5, 7]
+    assert torch.equal(merged.x[0, [0, 1, 2, 4, 5, 6]], tokens.x[0, rest])
+
+
+def test_proportional_attention_is_attention_to_all_that_were_merged():
+    "A token of size 3 weighs as much as three equal tokens (ToMe, Sec. 3)."
+    attention, x = Attention(8, 2).eval(), torch.randn(1, 4, 8)
+    copies = torch.cat((x, x[:, 3:], x[:, 3:]), 1)                                   # 3 + 3 equal
+    bias = torch.tensor([[1.0, 1, 1, 3]]).log()
+    with torch.no_grad():
+        for rows in (0, 2, 4):
+            mixed, weights, _ = attention(x, rows, bias)
+            wanted, shares, _ = attention(copies, 6)
+            assert torch.allclose(mixed, wanted[:, :4], atol=1e-6)
+            if rows:
+                summed = torch.cat((shares[..., :3], shares[..., 3:].sum(-1, keepdim=True)), -1)
+                assert torch.allclose(weights, summed[:, :, :rows], atol=1e-6)
+
+
+def test_sums_by_owner():
+    values = torch.tensor([[[1.0, 2, 4, 8]], [[1, 2, 4, 8]]])
+    owner = torch.tensor([[0, 0, -1, 1], [-1, 1, 1, 0]])
+    assert sum_by_owner(values, owner, 2).tolist() == [[[3, 8]], [[8, 6]]]
+    assert sum_by_owner(values[:, 0], owner, 3).tolist() == [[3, 8, 0], [8, 6, 0]]
+
+
+def test_a_merged_patch_shows_its_owner_and_a_dropped_one_is_silent():
+    head = create_model("ppt_nano", 5, (128, 96)).head.eval()
+    maps = [torch.zeros(1, 32, 32, 24), torch.zeros(1, 64, 16, 12), torch.randn(1, 128, 8, 6)]
+    tokens, owner = torch.randn(1, 2, 128), torch.arange(48)[None] % 3 - 1          # -1, 0, 1, -1 ...
+    whole = torch.cat((torch.zeros(1, 1, 128), tokens), 1)[:, owner[0] + 1]
+    given = []
+    hook = head.from_patches.register_forward_hook(
+        lambda module, args, out: out if len(out[0]) == 2 else out.masked_fill(owner[..., None] < 0, 0)
     )
-    model.encoder.score = opponents()[name]
-    with torch.no_grad(): answer = model(images)
-    assert torch.allclose(answer, trace.heatmaps[0], atol=1e-4 * answer.abs().max().item())
-    if name == "first": assert torch.equal(kept, torch.arange(17).expand(3, -1))
-    # 20 places have 4, 5 or 6
-    if name == "same places": assert (kept == kept[0]).all() and (kept % 7 >= 4).all()
-    if name == "by lot": assert len({tuple(row) for row in kept.tolist()}) == 3
+    with torch.no_grad():
+        for x, o in ((tokens, owner), (whole, None)): given.append(head.pixels(x, maps, o))
+    hook.remove()
+    assert torch.allclose(*given, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", REDUCERS)
+def test_gradients_reach_what_is_left(name):
+    model = lively(name).train()
+    model(torch.randn(2, 3, 128, 96)).square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert model.tokens.embed.weight.grad.any()
+
+
+def test_another_reducer_is_one_row():
+    def keep_last(tokens, attention, keys, count):
+        return keep_patches(tokens, torch.arange(tokens.kept.shape[1])[-count:].expand(2, -1))
+    REDUCERS["last"] = keep_last
+    try: model = create_model("ppt_nano", 5, (128, 96), reduce="last").eval()
+    finally: del REDUCERS["last"]
+    with torch.no_grad(): kept = model.trace(torch.randn(2, 3, 128, 96)).kept[0][-1]
+    assert torch.equal(kept, torch.arange(31, 48).expand(2, -1))
 
 
 def test_lots_are_seeded_and_fair():
-    shares = torch.rand(500, 2, 3, 10)
-    lots = keep_top(RandomScores(1)(shares), 4)
-    assert torch.equal(lots, keep_top(RandomScores(1)(shares), 4))
-    assert not torch.equal(lots, keep_top(RandomScores(2)(shares), 4))
-    often = torch.bincount(lots.flatten(), minlength=10) / 500
+    tokens, keys = some_tokens(people=500, patches=10)
+    draw = lambda seed: KeepRandom(seed)(tokens, None, keys, 4).kept
+    assert torch.equal(draw(1), draw(1)) and not torch.equal(draw(1), draw(2))
+    often = torch.bincount(draw(1).flatten(), minlength=10) / 500
     assert (often - 0.4).abs().max() < 5 * math.sqrt(0.4 * 0.6 / 500)
-    copy.deepcopy(RandomScores(1))
+    torch.manual_seed(3)
+    before = torch.rand(1)
+    torch.manual_seed(3)
+    draw(1)
+    assert torch.equal(torch.rand(1), before)  # nobody else's lots are touched
 
 
 def test_a_fixed_mask_keeps_the_best_places_also_when_it_chooses_several_times():
@@ -97,10 +250,10 @@ def test_a_fixed_mask_keeps_the_best_places_also_when_it_chooses_several_times()
     # order: the best places first
     scores = torch.zeros(48)
     scores[order] = torch.arange(48, 0, -1.0)
-    places, score = torch.arange(48)[None], PlaceScores(scores)
+    tokens, keys = some_tokens(people=1, patches=48)
     for count in (34, 24, 17):
-        places = places.gather(1, keep_top(score(torch.rand(1, 2, 3, places.shape[1])), count))
-        assert places[0].tolist() == sorted(order[:count].tolist())
+        tokens = KeepPlaces(scores)(tokens, None, keys, count)
+        assert tokens.kept[0].tolist() == sorted(order[:count].tolist())
 
 
 def test_whether_a_joint_lies_in_a_kept_patch():
@@ -140,17 +293,25 @@ def test_scores_read_the_attention_given():
 
 def test_drawn_survivors():
     image = np.full((32, 24, 3), 100, np.uint8)
-    drawn = draw_kept(image, torch.tensor([0, 11]), (4, 3), dim=0.5)
+    owner = torch.full((12,), -1)
+    owner[[0, 11]] = torch.tensor([0, 1])
+    drawn = draw_kept(image, owner, (4, 3), dim=0.5)
     assert drawn.shape == image.shape and drawn.dtype == np.uint8 and (image == 100).all()
     light = drawn[::8, ::8, 0] == 100
     assert light.sum() == 2 and light[0, 0] and light[3, 2] and (drawn[8:, :8] == 50).all()
     with pytest.raises(ValueError, match="32 x 24 pixels does not divide into 5 x 3 patches"):
-        draw_kept(image, torch.tensor([0]), (5, 3))
+        draw_kept(image, torch.zeros(15).long(), (5, 3))
+    image[:8, :8], image[8:16, 8:16] = 40, 80                      # patches 0 and 4 become one
+    merged = draw_kept(image, torch.tensor([0, 1, -1, 2, 0, *[-1] * 7]), (4, 3))
+    assert (merged[:8, :8] == 60).all() and (merged[8:16, 8:16] == 60).all()
+    assert (merged[:8, 8:16] == 100).all() and (merged[:8, 16:] == 25).all()
 
 
-def test_a_pruning_network_compiles_and_exports():
+@pytest.mark.parametrize("reduce", ["prune", "first", "merge"])
+def test_a_pruning_network_compiles_and_exports(reduce):
     "Token counts are fixed by the keep ratio, so the graph is one piece."
-    model, images = create_model("ppt_nano", 5, (128, 96)).eval(), torch.randn(2, 3, 128, 96)
+    model, images = create_model("ppt_nano", 5, (128, 96), reduce=reduce), torch.randn(2, 3, 128, 96)
+    model.eval()
     with torch.no_grad():
         answer = model(images)
         assert torch.allclose(
@@ -283,10 +444,10 @@ def test_indices_of_indices_are_places_in_the_picture(pruner):
     network, images = pruner
     with torch.no_grad(): trace = network.trace(images)
     places, J = torch.arange(48).expand(len(images), -1), network.num_keypoints
-    for layer, (attention, seen, kept) in enumerate(
-        zip(trace.attention[0], trace.seen[0], trace.kept[0])
+    for layer, (attention, columns, kept) in enumerate(
+        zip(trace.attention[0], trace.columns[0], trace.kept[0])
     ):
-        assert torch.equal(seen, places) and attention.shape[-1] == J + places.shape[1]
+        assert torch.equal(columns, places) and attention.shape[-1] == J + places.shape[1]
         if layer in network.config.prune_at:
             chosen = keep_top(
                 patch_scores(attention[:, :, :J, J:]), math.ceil(0.7 * places.shape[1])

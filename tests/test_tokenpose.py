@@ -1,27 +1,19 @@
 """PoseTransformer: the released networks number for number, and every row of the table put to work.
 """
 import copy
-import dataclasses
 import json
 import math
-import pickle
-import socket
 import zlib
 
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import PyTorchModelHubMixin
-from safetensors.torch import load_file, save_file
-from torch import nn
 
-from dppt_nb.checkpoints import load_backbone, load_released, read_checkpoint
+from dppt_nb.checkpoints import load_released
 from dppt_nb.heatmaps import decode_dark, encode_heatmaps
-from dppt_nb.hrnet import HRModule, HRNet
 from dppt_nb.models import VARIANTS, create_model, list_models, macs, parameters_count
 from dppt_nb.pruning import keep_top, patch_scores, take_patches
-from dppt_nb.tokenpose import Attention, PoseTransformer
-from dppt_nb.tokens import Bottleneck, conv_step
+from dppt_nb.tokenpose import Attention
 
 COUNTS = {
     "tokenpose_s_v1": (6_620_736, 2.726), "tokenpose_b": (13_465_216, 6.276),
@@ -260,9 +252,9 @@ def test_a_look_sees_what_the_full_trace_sees(network, cycles):
                 glance.attention[cycle][layer], whole.attention[cycle][layer][:, :, :5], atol=1e-5
             )
         for layer in range(depth):
-            assert torch.equal(glance.seen[cycle][layer], whole.seen[cycle][layer]) and torch.equal(
-                blind.kept[cycle][layer], whole.kept[cycle][layer]
-            )
+            for field in ("columns", "kept", "owner"):
+                there = [getattr(trace, field)[cycle][layer] for trace in (whole, glance, blind)]
+                assert torch.equal(there[0], there[1]) and torch.equal(there[0], there[2])
             assert torch.allclose(
                 glance.patch_tokens[cycle][layer], whole.patch_tokens[cycle][layer], atol=1e-4,
                 rtol=1e-3,
@@ -275,6 +267,20 @@ def test_a_trace_that_cannot_be_made_is_refused(network):
             network.trace(images_for(network), look=look)
     with pytest.raises(ValueError, match="cycles is 0"):
         network.trace(images_for(network), cycles=0)
+    with pytest.raises(ValueError, match="give trace=True"): network(images_for(network), look=(0,))
+
+
+def test_forward_gives_a_trace_when_asked_and_runs_as_many_cycles_as_told(network):
+    images = images_for(network)
+    with torch.no_grad():
+        asked, trace = network(images, cycles=2, look=(0,), trace=True), network.trace(images, 2, (0,))
+        assert torch.equal(asked.heatmaps[1], trace.heatmaps[1])
+        assert torch.equal(asked.attention[0][0], trace.attention[0][0])
+        assert len(network(images, trace=True).heatmaps) == network.config.cycles
+        twice = network(images, cycles=2)
+        assert torch.allclose(twice, trace.heatmaps[1], atol=1e-4, rtol=1e-3)
+        raw = network(images, logits=True, cycles=2)
+        assert torch.allclose(raw, trace.logits[1], atol=1e-4, rtol=1e-3)
 
 
 def test_one_person_does_not_depend_on_the_others(network):
@@ -297,30 +303,6 @@ def test_every_parameter_learns(network):
     ]
     first = next(model.backbone.parameters(), model.tokens.embed.weight)
     assert first.grad.any() and gradients["tokens.keypoint_tokens"].any()
-
-
-def test_saved_and_found_again(network, tmp_path, monkeypatch):
-    """A folder, without a connection: the same configuration, the same numbers, and nobody's random
-    draws disturbed."""
-    def no_network(*_, **__): raise AssertionError("a folder needs no connection")
-    for name in ("connect", "connect_ex"): monkeypatch.setattr(socket.socket, name, no_network)
-    monkeypatch.setattr(socket, "getaddrinfo", no_network)
-    network.save_pretrained(tmp_path)
-    torch.manual_seed(3)
-    wanted = torch.rand(2)
-    torch.manual_seed(3)
-    restored = PoseTransformer.from_pretrained(tmp_path)
-    assert torch.equal(torch.rand(2), wanted)
-    assert (
-        restored.config == network.config
-        and not restored.training
-        and isinstance(restored, PyTorchModelHubMixin)
-    )
-    images = images_for(network)
-    with torch.no_grad(): assert torch.equal(restored(images), network(images))
-    assert {file.name for file in tmp_path.iterdir()} == {
-        "config.json", "model.safetensors", "README.md",
-    }
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -453,7 +435,7 @@ def test_survivors_by_hand():
         for i, block in enumerate(encoder.blocks):
             if i: x = x + code
             T = x.shape[1]
-            x, weights = block.attend(x, rows=T)
+            x, weights, _ = block.attend(x, rows=T)
             if i in model.config.prune_at:
                 count, rows, codes = math.ceil((T - 5) * 0.7), [], []
                 for person in range(2):
@@ -479,7 +461,8 @@ def test_later_cycles_run_on_the_survivors():
 def test_no_code_at_the_start_of_a_later_cycle():
     model = random_network("sdpose_nano")
     for block in model.encoder.blocks:
-        block.attend, block.think = (lambda x, rows=0: (x, x[:, None])), lambda x: x
+        block.attend = lambda x, rows=0, bias=None: (x, x[:, None], None)
+        block.think = lambda x: x
     with torch.no_grad():
         images = images_for(model)
         x, trace = model.tokens(model.backbone(images)[-1]), model.trace(images)
@@ -534,8 +517,9 @@ def test_silent_patches_of_the_dot_head():
         [torch.zeros(2, 32, 32, 24), torch.zeros(2, 64, 16, 12), torch.randn(2, 128, 8, 6)],
     )
     kept, seen = torch.tensor([[0, 7, 47], [3, 4, 40]]), []
+    owner = torch.full((2, 48), -1).scatter(1, kept, torch.arange(3).expand(2, -1))
     hook = head.from_patches.register_forward_hook(lambda module, args, out: seen.append(out))
-    with torch.no_grad(): sparse = head.pixels(tokens, maps, kept)
+    with torch.no_grad(): sparse = head.pixels(tokens, maps, owner)
     hook.remove()
     dense = torch.zeros(2, 48, seen[0].shape[2])
     for person in range(2):
@@ -550,7 +534,7 @@ def test_fused_and_written_out_attention_have_the_same_gradient():
     for fuse in (True, False):
         attention.fuse = lambda _, fuse=fuse: fuse
         attention.zero_grad()
-        mixed, weights = attention(x, rows=4)
+        mixed, weights, _ = attention(x, rows=4)
         assert weights.shape == (2, 4, 4 if fuse else 9, 9)
         mixed.square().sum().backward()
         gradients.append(attention.qkv.weight.grad.clone())
@@ -656,93 +640,6 @@ def test_wrong_settings_are_refused_with_a_sentence(arguments, message):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def released_layout(keys_file):
-    "Zeros in a released layout, with the fixed code that the model adds."
-    return {name: torch.zeros(shape) for name, shape in json.loads(keys_file.read_text()).items()}
-
-
-@pytest.mark.parametrize(
-    "prefix, wrapped, suffix",
-    [
-        ("", False, ".safetensors"), ("module.", False, ".safetensors"), ("module.", True, ".pth"),
-        ("", True, ".pt"), ("", False, ".pth"),
-    ],
-)
-def test_released_files_are_read(shared, tmp_path, prefix, wrapped, suffix):
-    keys = shared / "reference" / "tokenpose_s_v1.keys.json"
-    model = create_model("tokenpose_s_v1")
-    state = {prefix + name: value for name, value in released_layout(keys).items()}
-    state[prefix + "features.pos_embedding"] = model.tokens.code[:, 17:].contiguous()
-    path = tmp_path / f"released{suffix}"
-    if suffix == ".safetensors": save_file(state, path)
-    else: torch.save({"state_dict": state, "epoch": 300} if wrapped else state, path)
-    load_released(model, path)
-    load_released(model, str(path))
-    assert all((p == 0).all() for p in model.parameters())
-
-
-@pytest.mark.parametrize(
-    "name", ["tokenpose_b", "tokenpose_l_d24", "ppt_s", "sdpose_t", "sdpose_s_v2"]
-)
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_every_released_layout_is_read(shared, name, prefix):
-    state = released_layout(shared / "reference" / f"{name}.keys.json")
-    model = create_model(name)
-    for key in state:
-        if key.endswith("pos_embedding"): state[key] = model.tokens.code[:, 17:]
-    load_released(
-        model, {"state_dict": {prefix + key: value for key, value in state.items()}, "meta": {}}
-    )
-    assert all((p == 0).all() for p in model.parameters())
-
-
-def test_what_does_not_fit_is_named(shared):
-    keys = shared / "reference" / "tokenpose_s_v1.keys.json"
-    state = {
-        name: value
-        for name, value in released_layout(keys).items()
-        if not name.endswith("pos_embedding")
-    }
-    for change, message in (
-        (lambda s: s.pop("features.mlp_head.3.bias"), "head.3.bias is missing"),
-        (lambda s: s.update({"features.extra": torch.zeros(1)}), "features.extra is unknown"),
-        (
-            lambda s: s.update({"features.conv1.weight": torch.zeros(64, 1, 3, 3)}),
-            "features.conv1.weight has shape (64, 1, 3, 3) instead of (64, 3, 3, 3)",
-        ),
-        (
-            lambda s: s.update({"features.pos_embedding": torch.zeros(1, 256, 192)}),
-            "not the fixed 2-D sine code",
-        ),
-        (
-            lambda s: s.update({"features.pos_embedding": torch.zeros(1, 99, 192)}),
-            "position code of shape (1, 99, 192)",
-        ),
-    ):
-        model, broken = create_model("tokenpose_s_v1"), dict(state)
-        before = model.head[3].bias.clone()
-        change(broken)
-        with pytest.raises(ValueError) as error: load_released(model, broken)
-        assert message in str(error.value) and "\n" not in str(error.value)
-        assert torch.equal(model.head[3].bias, before)                       # nothing half loaded
-
-
-def test_bad_checkpoint_files(tmp_path):
-    model = create_model("tokenpose_nano", image_size=(64, 48))
-    with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
-        load_released(model, tmp_path / "none.pth")
-    for name in ("text.pth", "text.safetensors"):
-        (tmp_path / name).write_text("not a checkpoint")
-        with pytest.raises(ValueError, match=f"{name} is not a checkpoint"):
-            load_released(model, tmp_path / name)
-    with open(tmp_path / "code.pth", "wb") as file: pickle.dump({"state_dict": print}, file)
-    with pytest.raises(ValueError, match="cannot be read|can be read safely"):
-        load_released(model, tmp_path / "code.pth")
-    torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(ValueError, match="holds no parameters"):
-        load_released(model, tmp_path / "list.pth")
-
-
 def test_macs_of_a_half_precision_network_and_its_modes():
     model = create_model("tokenpose_nano", image_size=(64, 48))
     counted = macs(model)
@@ -756,19 +653,6 @@ def test_pictures_that_were_not_normalised_are_refused():
     model = create_model("tokenpose_nano", image_size=(64, 48))
     with pytest.raises(ValueError, match="normalize"):
         model(torch.zeros(1, 3, 64, 48, dtype=torch.uint8))
-
-
-def test_checkpoints_of_training_code(tmp_path):
-    model, other = (create_model("tokenpose_s_v1", image_size=(64, 48)) for _ in range(2))
-    released = {"features.conv1.weight": torch.zeros(1)}
-    with pytest.raises(ValueError, match="does not fit"): load_released(model, released)
-    ours = {k: v for k, v in other.state_dict().items()}
-    # a score beside the weights
-    torch.save({"state_dict": ours, "perf": np.float64(72.5)}, tmp_path / "checkpoint.pth")
-    assert read_checkpoint(tmp_path / "checkpoint.pth")["perf"] == 72.5
-    for wrong in ({"state_dict": [1, 2]}, {"epoch": 7}):
-        with pytest.raises(ValueError, match="save the state_dict alone"):
-            load_released(model, wrong)
 
 
 def test_a_head_that_points():
@@ -785,263 +669,3 @@ def test_a_head_that_points():
     )
     assert (joints[0] - (told[0, :, :2] * torch.tensor([48.0, 64.0]) - 0.5)).abs().max() < 0.75
     assert scores[0, 0] > 0.9 and 0.4 < scores[0, 1] <= 0.5
-
-
-def hrnet_classifier(width):
-    """The layout of HRNet's ImageNet release: to the fourth stage, then the classifier. Numbers
-    only where the backbone has a place."""
-    with torch.device("meta"):
-        layout = nn.ModuleDict(
-            {
-                "transition3": nn.ModuleList(
-                    [nn.Identity()] * 3 + [nn.Sequential(conv_step(4 * width, 8 * width))]
-                ),
-                "stage4": nn.Sequential(*(HRModule(width, 4, 4) for _ in range(3))),
-                "incre_modules": nn.ModuleList(
-                    nn.Sequential(Bottleneck(width << b, 32 << b)) for b in range(4)
-                ),
-                "downsamp_modules": nn.ModuleList(
-                    nn.Sequential(nn.Conv2d(128 << b, 256 << b, 3, 2, 1), nn.BatchNorm2d(256 << b))
-                    for b in range(3)
-                ),
-                "final_layer": nn.Sequential(nn.Conv2d(1024, 2048, 1), nn.BatchNorm2d(2048)),
-                "classifier": nn.Linear(2048, 1000),
-            }
-        ).state_dict()
-        whole, backbone = HRModule(width, 3, 3).state_dict(), HRNet(width).state_dict()
-    layout |= {
-        f"stage3.3.{name}": value for name, value in whole.items() if name.startswith("fuse_layers")
-    }
-    generator = torch.Generator().manual_seed(width)
-    state = {name: torch.zeros(()).expand(value.shape) for name, value in layout.items()}
-    return state | {
-        name: torch.rand(value.shape, generator=generator)
-        if value.is_floating_point()
-        else torch.tensor(7)
-        for name, value in backbone.items()
-    }
-
-
-@pytest.fixture(scope="module")
-def imagenet(): return {width: hrnet_classifier(width) for width in (32, 48)}
-
-
-@pytest.mark.parametrize(
-    "name, width, prefix, wrapped, file",
-    [
-        ("tokenpose_b", 32, "", False, True),
-        ("ppt_b", 32, "module.", True, True),
-        ("ppt_l_d6", 48, "backbone.", True, False),
-        ("tokenpose_l_d6", 48, "module.backbone.", False, False),
-    ],
-)
-def test_imagenet_weights_of_hrnet(imagenet, tmp_path, capsys, name, width, prefix, wrapped, file):
-    state, model = imagenet[width], create_model(name, image_size=SIZE)
-    rest = copy.deepcopy(
-        {k: v for k, v in model.state_dict().items() if not k.startswith("backbone.")}
-    )
-    source = {prefix + k: v for k, v in state.items()}
-    source = {"state_dict": source, "meta": {"epoch": 100}} if wrapped else source
-    if file:
-        torch.save(source, tmp_path / "hrnet.pth")
-        source = tmp_path / "hrnet.pth"
-    assert load_backbone(model, source) is model
-    own = model.backbone.state_dict()
-    assert all(torch.equal(value, state[k]) for k, value in own.items())
-    assert all(torch.equal(model.state_dict()[k], v) for k, v in rest.items())
-    told = capsys.readouterr().out
-    assert (
-        told.count("\n") == 1 and f"{len(own)} tensors loaded into the backbone of {name}" in told
-    )
-    counts = dict(pair.split() for pair in told.split("for them: ")[1].strip().split(", "))
-    assert sum(map(int, counts.values())) == len(state) - len(own) and counts["classifier"] == "2"
-    assert counts.keys() == {
-        "transition3", "stage4", "incre_modules", "downsamp_modules", "final_layer", "classifier",
-        "stage3",
-    }
-
-
-@pytest.mark.parametrize(
-    "name, change, message",
-    [
-        (
-            "tokenpose_s_v1", None,
-            "tokenpose_s_v1 has the backbone 'stem', which is trained from scratch",
-        ),
-        ("tokenpose_nano", None, "which is trained from scratch"),
-        (
-            "sdpose_b", None,
-            "of HRNet-W32 with 64 channels in stage 1, sdpose_b has HRNet-W32 with 32",
-        ),
-        (
-            "tokenpose_l_d6", None,
-            "of HRNet-W32 with 64 channels in stage 1, tokenpose_l_d6 has HRNet-W48 with 64",
-        ),
-        (
-            "tokenpose_b",
-            lambda s: s.pop("stage3.2.branches.1.0.conv1.weight"),
-            "(1 parameters): stage3.2.branches.1.0.conv1.weight is missing",
-        ),
-        (
-            "tokenpose_b",
-            lambda s: s.update({"bn1.weight": torch.zeros(3)}),
-            "bn1.weight has shape (3,) instead of (64,)",
-        ),
-        (
-            "tokenpose_b",
-            lambda s: s.update({"layer1.4.conv1.weight": torch.zeros(3)}),
-            "layer1.4.conv1.weight is unknown",
-        ),
-        ("tokenpose_b", lambda s: s.clear(), "conv1.weight is missing; "),
-        ("tokenpose_b", lambda s: s.update(epoch=3), "holds a int where a tensor should be"),
-    ],
-)
-def test_imagenet_weights_that_do_not_fit(imagenet, name, change, message):
-    state, model = dict(imagenet[32]), create_model(name, image_size=SIZE)
-    before = copy.deepcopy(model.state_dict())
-    if change: change(state)
-    with pytest.raises(ValueError) as error: load_backbone(model, state)
-    assert message in str(error.value) and "\n" not in str(error.value)
-    # nothing half loaded
-    assert all(torch.equal(value, before[k]) for k, value in model.state_dict().items())
-
-
-def test_narrow_weights_fit_the_narrow_stage():
-    "A backbone of SDPose's own B models, whose stage 1 works in 32 channels, fits them."
-    model, other = (create_model("sdpose_b", image_size=SIZE) for _ in range(2))
-    load_backbone(
-        model, {f"backbone.{name}": value for name, value in other.backbone.state_dict().items()}
-    )
-    assert all(
-        torch.equal(a, b) for a, b in zip(model.backbone.parameters(), other.backbone.parameters())
-    )
-
-
-@pytest.fixture
-def folder(tmp_path):
-    model = create_model("ppt_nano", 5, SIZE, width=32, heads=2)
-    model.about = {"recipe": {"model": "ppt_nano"}, "keypoint_set": {"names": ["é"]}}
-    model.save_pretrained(tmp_path)
-    return tmp_path
-
-
-def test_a_folder_keeps_the_ratio_in_use_and_what_stands_beside(folder):
-    model = PoseTransformer.from_pretrained(str(folder))
-    assert model.about == {"recipe": {"model": "ppt_nano"}, "keypoint_set": {"names": ["é"]}}
-    model.keep_ratio = 0.5
-    model.bfloat16().save_pretrained(folder / "deep" / "down")
-    again = PoseTransformer.from_pretrained(folder / "deep" / "down")
-    assert again.keep_ratio == again.config.keep_ratio == 0.5 and again.about == model.about
-    assert dataclasses.replace(again.config, keep_ratio=0.7) == model.config
-    assert (
-        load_file(folder / "deep" / "down" / "model.safetensors")["tokens.embed.weight"].dtype
-        == torch.bfloat16
-    )
-    assert all(torch.equal(a, b.float()) for a, b in zip(again.parameters(), model.parameters()))
-
-
-def test_a_network_in_the_cache_of_the_hub(folder, tmp_path):
-    "What huggingface_hub keeps of an earlier download is found by name, without a connection."
-    cache = tmp_path / "cache"
-    home = cache / "models--owner--net"
-    snapshot = home / "snapshots" / ("a" * 40)
-    snapshot.mkdir(parents=True)
-    (home / "refs").mkdir()
-    (home / "refs" / "main").write_text("a" * 40)
-    for name in ("config.json", "model.safetensors"):
-        (snapshot / name).write_bytes((folder / name).read_bytes())
-    model = PoseTransformer.from_pretrained("owner/net", cache_dir=cache, local_files_only=True)
-    assert model.config.name == "ppt_nano"
-    with pytest.raises(
-        FileNotFoundError,
-        match="there is no folder owner/other, and the Hugging Face Hub gives no such network",
-    ):
-        PoseTransformer.from_pretrained("owner/other", cache_dir=cache, local_files_only=True)
-
-
-def rewrite(folder, **changes):
-    "config.json with other fields of its configuration; None takes one away."
-    values = json.loads((folder / "config.json").read_text())
-    values["config"] = {k: v for k, v in (values["config"] | changes).items() if v is not None}
-    (folder / "config.json").write_text(json.dumps(values))
-
-
-@pytest.mark.parametrize(
-    "damage, kind, message",
-    [
-        (lambda f: (f / "config.json").unlink(), FileNotFoundError, "config.json is missing"),
-        (
-            lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
-            FileNotFoundError,
-            "there is no checkpoint",
-        ),
-        (lambda f: (f / "config.json").write_text("{"), ValueError, "config.json is not JSON"),
-        (
-            lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), ValueError,
-            "config.json is not JSON",
-        ),
-        (
-            lambda f: (f / "config.json").write_text("[1]"),
-            ValueError,
-            "config.json has no 'config' that builds a pose transformer",
-        ),
-        (
-            lambda f: (f / "config.json").write_text('{"architectures": ["BertModel"]}'),
-            ValueError,
-            "it is of another library",
-        ),
-        (
-            lambda f: rewrite(f, dept=3), ValueError,
-            "config.json has an unknown field 'dept'; nearest names: depth",
-        ),
-        (
-            lambda f: rewrite(f, depth="deep"),
-            ValueError,
-            "config.json has a wrong field: depth is 'deep'; it must be a whole number",
-        ),
-        (
-            lambda f: rewrite(f, heads=7),
-            ValueError,
-            "config.json has a wrong field: a width of 32 does not divide into 7 heads",
-        ),
-        (
-            lambda f: rewrite(f, depth=5), ValueError,
-            "model.safetensors does not fit its config.json",
-        ),
-        (
-            lambda f: rewrite(f, depth=3, prune_at=(1,)), ValueError,
-            "encoder.blocks.3.attention.out.bias is unknown",
-        ),
-        (
-            lambda f: (f / "model.safetensors").write_bytes(
-                (f / "model.safetensors").read_bytes()[:-9]
-            ),
-            ValueError,
-            "model.safetensors is not a checkpoint that can be read safely",
-        ),
-        (
-            lambda f: (f / "model.safetensors").write_bytes(pickle.dumps(print)),
-            ValueError,
-            "model.safetensors is not a checkpoint that can be read safely",
-        ),
-    ],
-)
-def test_folders_that_cannot_be_read(folder, damage, kind, message):
-    damage(folder)
-    with pytest.raises(kind) as error: PoseTransformer.from_pretrained(folder)
-    assert (
-        message in str(error.value)
-        and str(folder) in str(error.value)
-        and "\n" not in str(error.value)
-    )
-
-
-def test_a_field_that_is_newer_than_the_file_has_its_default(folder):
-    rewrite(folder, pyramid_blocks=None)
-    assert PoseTransformer.from_pretrained(folder).config.pyramid_blocks == 2
-
-
-@pytest.mark.parametrize("name", ["nothing", "./not/there", "/not/there/at/all"])
-def test_folders_that_are_not_there(name):
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
-        PoseTransformer.from_pretrained(name)

@@ -360,7 +360,7 @@ def test_a_taught_run_resumes_to_the_bit_with_what_its_objectives_learned(
         torch.equal(a, b) for a, b in zip(through.beside.parameters(), resumed.beside.parameters())
     )
     assert set(through.history[-1]) >= {"pose", "output", "features", "attention", "guide"}
-    assert load_network(tmp_path)[0].keep_ratio == again.config.keep_ratio
+    assert load_network(tmp_path)[0].keep_ratio == again.keep_ratio
 
 
 def test_both_papers_together_are_a_recipe(people, teacher, tmp_path):
