@@ -318,6 +318,7 @@ def evaluate_checkpoint(
     people: int | None = None, # how many synthetic people
     boxes: str | Path | None = None, # a detector's results file, in place of annotated boxes
     model: str = "", # of a released checkpoint: the name that it belongs to, from `list_models()`
+    reader_options: dict | None = None, # of the data set's reader
     **changes, # fields of the recipe that decide how it is judged: mirror, flip_shift, decode
 ) -> dict: # what is written to results.json
     """Judge a finished network on people of its keypoint set; COCO's data sets get AP and the file
@@ -325,8 +326,10 @@ def evaluate_checkpoint(
     device = pick_device(device)
     network, recipe, found = load_network(checkpoint, device, model)
     folder = make_folder(out or results_folder(checkpoint, data))
-    recipe = recipe.change(**changes)
-    crops = load_people(data, root, (split,), recipe.image_size, bars, people, boxes)[split]
+    recipe, options = recipe.change(**changes), reader_options or {}
+    crops = load_people(
+        data, root, (split,), recipe.image_size, bars, people, boxes, **options
+    )[split]
     start, same = time.time(), found.names == crops.keypoint_set.names
     truth = coco_annotations(data, root, split) if same else None
     if data in AP_DATA and recipe.boxes == "detected" and not boxes:
