@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RESULTS_FORMAT', 'decode', 'take_people', 'plain_images', 'predict_joints', 'score_joints', 'evaluate', 'headline',
            'mean_pose', 'answer_mean_pose', 'device_name', 'conditions', 'format_scores', 'coco_annotations',
-           'score_coco', 'answer_in_terms_of', 'evaluate_checkpoint']
+           'score_coco', 'compare_people', 'answer_in_terms_of', 'evaluate_checkpoint']
 
 # %% ../nbs/machinery/evaluation.ipynb #2253b773
 import os
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .checkpoints import load_network, results_folder
 from .crops import Augmentation, augment_batch
 from .datasets import read_dataset, split_of_file
-from .files import DataError, make_folder, watch, write_json
+from .files import DataError, make_folder, read_json, watch, write_json
 from .heatmaps import average_flip, decode_argmax, decode_dark, decode_quarter
 from .keypoints import KeypointSet, map_keypoints
 from dppt_nb.metrics import (
@@ -283,6 +283,22 @@ def score_coco(
     }
 
 # %% ../nbs/machinery/evaluation.ipynb #5c0a3e01
+def compare_people(
+    path: Path,  # of results.json
+    known: dict, # the conditions of the new results
+) -> None:
+    "Say where results that are about to be replaced were of other people of the same split."
+    try: before = read_json(path)["conditions"] if path.exists() else {}
+    except (DataError, KeyError): return    # damaged, and replaced by whole ones
+    same = [before.get(name) == known[name] for name in ("data", "split")]
+    digest = before.get("people_digest", known["people_digest"])
+    if all(same) and digest != known["people_digest"]:
+        print(
+            f"{path} was of {before['people']} other people of this split: the two scores cannot "
+            "be compared"
+        )
+
+
 def answer_in_terms_of(
     crops: CropSet, # people labelled with a keypoint set of their own
     joints: Tensor, # (N, K, 2) a network's answers
@@ -346,5 +362,6 @@ def evaluate_checkpoint(
     scores = score_joints(joints, crops) if crops.visible.any() else {}
     if truth: scores = {"AP": score_coco(joints, confidence, crops, truth, folder)} | scores
     results = dict(format=RESULTS_FORMAT, conditions=known, scores=scores)
+    compare_people(folder / "results.json", known)
     write_json(folder / "results.json", results)
     return results

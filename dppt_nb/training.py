@@ -38,7 +38,8 @@ from dppt_nb.optim import (
 from .pruning import keep_ratio_at
 from .recipes import Recipe, make_lessons
 from .runs import RunFolder, check_same_run, describe, weights_print
-from .store import CropSet, find_store, load_people, read_manifest
+from .shards import read_manifest
+from .store import CropSet, find_store, load_people
 from .tokenpose import PoseTransformer, Trace
 
 # %% ../nbs/10_training.ipynb #d0e01fe1
@@ -449,7 +450,7 @@ def load_judges(
 ) -> CropSet | None: # None where the data set has no validation people
     "The validation people."
     if data != "synthetic":
-        splits = read_manifest(find_store(data, root, image_size, bars, **reader_options))["splits"]
+        splits = read_manifest(find_store(data, root, image_size, bars, **reader_options)).splits
         if "val" not in splits:
             return print(f"training without validation people: {data} has {', '.join(splits)}")
     found = load_people(data, root, ("val",), image_size, bars, people, **reader_options)
