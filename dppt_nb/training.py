@@ -485,11 +485,10 @@ def train_recipe(
         written = folder.path / "validation.json"
         if not trainer.trained and written.exists(): return read_json(written)
         scores = evaluate(network, judges, recipe, bars=bars) if judges else {}
-        took = sum(row["seconds"] for row in trainer.history)
+        history = trainer.history
+        took = sum(row["seconds"] for row in history)
         known = conditions(recipe, data, "val", judges or crops, trainer.device, took)
-        results = dict(
-            format=RESULTS_FORMAT, conditions=known, scores=scores, history=trainer.history
-        )
+        results = dict(format=RESULTS_FORMAT, conditions=known, scores=scores, history=history)
         write_json(written, results)
         return results
 
