@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Weight', 'Rate', 'ImageSize', 'Betas', 'Epochs', 'Span', 'Kernel', 'LESSONS', 'SDPOSE', 'DPPT', 'RECIPES',
-           'PROTOCOLS', 'Recipe', 'recipe_fields', 'kind_of_loss', 'Lesson', 'lessons_of', 'needs_teacher',
-           'make_lessons', 'teach', 'get_recipe', 'protocol_changes']
+           'PROTOCOLS', 'Recipe', 'recipe_fields', 'Lesson', 'lessons_of', 'needs_teacher', 'make_lessons', 'teach',
+           'get_recipe', 'protocol_changes']
 
 # %% ../nbs/machinery/recipes.ipynb #2f8bc46f
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .crops import Augmentation
-from .cycles import CycleObjective
+from .cycles import CycleObjective, kind_of_loss
 from dppt_nb.distillation import (
     AttentionObjective,
     FeatureObjective,
@@ -259,16 +259,6 @@ def recipe_fields() -> list[str]:
     )
 
 # %% ../nbs/machinery/recipes.ipynb #5c0a2e02
-def kind_of_loss(
-    head: str,          # "mlp", "dot" or "regression"
-    loss: str = "auto", # what the recipe asks for
-) -> str: # "cross_entropy", "mse", or "rle" for a head that points
-    "The loss of the ground truth."
-    if head == "regression": return "rle"
-    if loss != "auto": return loss
-    return "cross_entropy" if head == "dot" else "mse"
-
-
 @dataclass(frozen=True)
 class Lesson:
     "One thing that a network can be taught besides the truth."

@@ -16,14 +16,13 @@ from dppt_nb.evaluation import (
 from dppt_nb.files import DataError
 from dppt_nb.keypoints import COCO17, LSP14, map_keypoints
 from dppt_nb.recipes import Recipe
+from dppt_nb.shards import StoreHeader, write_store
 from dppt_nb.store import (
     STORE_MARGIN,
-    StoreHeader,
     crop_rows,
     from_synthetic,
     load_people,
     synthetic_people,
-    write_store,
 )
 from dppt_nb.synthetic import make_people
 from dppt_nb.training import Trainer, load_judges, train_recipe
@@ -44,9 +43,12 @@ def store_of(folder, splits, name="coco", keypoints=COCO17):
     return crops
 
 
-def test_results_say_in_which_format_and_on_whom(tmp_path):
+def test_results_say_in_which_format_and_on_whom(tmp_path, capsys):
     results = train_recipe(TINY, out=tmp_path, device="cpu", bars=False, people=16)
+    evaluate_checkpoint(tmp_path, split="test", people=12, device="cpu", bars=False)
+    assert "other people" not in capsys.readouterr().out
     judged = evaluate_checkpoint(tmp_path, split="test", people=20, device="cpu", bars=False)
+    assert "was of 12 other people of this split" in capsys.readouterr().out
     for known, split, count in ((results, "val", 16), (judged, "test", 20)):
         known = known["conditions"]
         assert known["compute"] in ("fp32", "bf16")
