@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['data_option', 'root_option', 'people_option', 'device_option', 'protocol_option', 'read_value', 'field_notes',
-           'recipe_options', 'RecipeCommand', 'read_changes', 'Sentences', 'main', 'judged_split', 'train',
-           'evaluate_command', 'study', 'models', 'data', 'prepare', 'demo']
+           'recipe_options', 'RecipeCommand', 'read_changes', 'Sentences', 'main', 'reader_options',
+           'take_reader_options', 'train', 'evaluate_command', 'study', 'models', 'data', 'prepare', 'check', 'demo']
 
 # %% ../nbs/machinery/cli.ipynb #b0dfd766
 import inspect
@@ -108,7 +108,7 @@ def main():
 # %% ../nbs/machinery/cli.ipynb #3bdd3405
 data_option = click.option(
     "--data", default="synthetic", show_default=True,
-    help="synthetic, lspet, lsp, coco, mpii or crowdpose",
+    help="synthetic, lspet, lsp, coco (or any file in its format), mpii or crowdpose",
 )
 root_option = click.option(
     "--root", type=click.Path(),
@@ -125,10 +125,41 @@ protocol_option = click.option(
 )
 
 
-def judged_split(data:str)->str: # a data set's name
-    """The split that networks are judged on: test, or val where the test people's joints are not
-    public."""
-    return "val" if data in ("coco", "mpii") else "test"
+_READER_OPTIONS = (
+    click.option(
+        "--annotations", multiple=True, metavar="[SPLIT=]FILE",
+        help="annotation file, also as train=FILE; those with well-known names unless given",
+    ),
+    click.option("--images", type=click.Path(), help="folder or zip of the pictures"),
+    click.option(
+        "--category", multiple=True,
+        help="whose people; several with the same keypoints are read as one",
+    ),
+    click.option(
+        "--flip-pairs", help="mirror pairs: left:right,..., a keypoint set file, ibug68, wflw98, none"
+    ),
+    click.option(
+        "--pixels", type=click.Choice(["shown", "stored"]),
+        help="turn pictures as EXIF says, as labelling tools show them, or take them as stored",
+    ),
+    click.option(
+        "--val-share", type=float, help="share of the pictures held out, where no name says a split"
+    ),
+    click.option("--split-seed", type=int, help="seed of that draw"),
+)
+
+
+def reader_options(command):
+    "Options of data sets in COCO's format, for every command that reads them."
+    for option in reversed(_READER_OPTIONS): command = option(command)
+    return command
+
+
+def take_reader_options(given:dict)->dict: # all options; the reader's are taken out of it
+    "What was said about the annotation files, ready for `read_coco`."
+    names = "annotations images category flip_pairs pixels val_share split_seed".split()
+    said = {name: given.pop(name, None) for name in names}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in said.items() if v not in (None, ())}
 
 
 @main.command(cls=RecipeCommand)
@@ -140,15 +171,17 @@ def judged_split(data:str)->str: # a data set's name
 @device_option
 @click.option("--resume", is_flag=True, help="go on from the last checkpoint in --out")
 @protocol_option
+@reader_options
 def train(recipe, data, root, out, people, device, resume, protocol, **given):
     "Train RECIPE on people of a data set. Every field of the recipe is an option."
     from dppt_nb.evaluation import format_scores
     from dppt_nb.recipes import get_recipe
     from dppt_nb.training import train_recipe
-    out = out or f"runs/{recipe}-{data}"
+    from dppt_nb.datasets import judged_split
+    out, reader = out or f"runs/{recipe}-{data}", take_reader_options(given)
     results = train_recipe(
         get_recipe(recipe, protocol=protocol, **read_changes(given)), data, root, out, device,
-        resume, people=people,
+        resume, people=people, **reader,
     )
     click.echo(
         f"\nvalidation people of {data}, mirrored "
@@ -191,10 +224,12 @@ def train(recipe, data, root, out, people, device, resume, protocol, **given):
 )
 @people_option
 @device_option
+@reader_options
 def evaluate_command(
-    checkpoint, data, root, split, out, mirror, flip_shift, decode, boxes, people, device
+    checkpoint, data, root, split, out, mirror, flip_shift, decode, boxes, people, device, **given
 ):
     "Judge the network in CHECKPOINT (a run's folder) on people of a data set."
+    from dppt_nb.datasets import judged_split
     from dppt_nb.evaluation import evaluate_checkpoint, format_scores
     split = split or judged_split(data)
     changes = {
@@ -203,7 +238,8 @@ def evaluate_command(
         if v is not None
     }
     results = evaluate_checkpoint(
-        checkpoint, data, root, split, out, device, boxes=boxes, people=people, **changes
+        checkpoint, data, root, split, out, device, boxes=boxes, people=people,
+        reader_options=take_reader_options(given), **changes
     )
     click.echo(f"{split} people of {data}\n{format_scores(results['scores'])}")
 
@@ -235,6 +271,7 @@ def study(
 ):
     """Train and compare the rows of study NAME (dppt, sdpose, protocol, keep), several seeds each;
     go on where it stopped."""
+    from dppt_nb.datasets import judged_split
     from dppt_nb.study import run_study
     if wrong := [seed for seed in seeds.split(",") if not seed.strip().isdigit()]:
         raise DataError(
@@ -257,7 +294,7 @@ def models():
 
 @main.group()
 def data():
-    "Prepare data sets."
+    "Look at data sets, and prepare them."
 
 
 @data.command()
@@ -271,15 +308,31 @@ def data():
     "--image-size", default="256x192", show_default=True,
     help="height x width that networks will see",
 )
-def prepare(name, root, out, image_size):
+@reader_options
+def prepare(name, root, out, image_size, **given):
     "Cut every person of data set NAME once, into Parquet shards that travel."
     from dppt_nb.recipes import Recipe
     from dppt_nb.store import prepare
     report = prepare(
         name, root, out,
         Recipe(image_size=read_changes({"image_size": image_size})["image_size"]).image_size,
+        **take_reader_options(given),
     )
     click.echo(json.dumps(report, indent=2))
+
+
+@data.command()
+@click.argument("name")
+@click.option(
+    "--root", type=click.Path(), required=True,
+    help="the data set's folder or zip, as it was downloaded",
+)
+@reader_options
+def check(name, root, **given):
+    "Say what is found in data set NAME and what is odd about it, before anything is trained."
+    from dppt_nb.datasets import read_dataset
+    from dppt_nb.tables import check_table
+    click.echo("\n".join(check_table(read_dataset(name, root, **take_reader_options(given)))))
 
 
 @main.command()

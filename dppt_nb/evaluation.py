@@ -8,34 +8,36 @@ __all__ = ['decode', 'take_people', 'plain_images', 'predict_joints', 'score_joi
            'evaluate_checkpoint']
 
 # %% ../nbs/machinery/evaluation.ipynb #2253b773
+import math
 import os
 import platform
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .checkpoints import load_network
 from .crops import augment_batch
-from .datasets import read_dataset, split_of_file
+from .datasets import coco_truth, has_ap
 from .files import DataError, make_folder, watch, write_json
 from .heatmaps import average_flip, decode_argmax, decode_dark, decode_quarter
+from .keypoints import UNKNOWN_SIGMA
 from dppt_nb.metrics import (
     COCO_STATS,
-    bootstrap_ap,
     bootstrap_interval,
     match_coco,
-    oks_nms,
+    oks,
     pck,
     pckh,
     person_category,
-    rescore,
     to_coco_results,
 )
 from .optim import pick_device, precision
 from .recipes import Recipe
-from .store import AP_DATA, CropSet, is_store, load_people
+from .scoring import bootstrap_ap, oks_nms, rescore
+from .store import CropSet, is_store, load_people
 
 # %% ../nbs/machinery/evaluation.ipynb #cab3b0c5
 # joints in the photograph, scores
@@ -99,6 +101,10 @@ def predict_joints(
 
 # %% ../nbs/machinery/evaluation.ipynb #0f35a198
 def _pck_row(result):
+    if not result["n"]:
+        return {
+            "mean": math.nan, "joints": {}, "people": 0, "left_out": result["left_out"],
+        }
     return {
         "mean": result["mean"],
         "interval": list(bootstrap_interval(result["hits"], result["counts"])),
@@ -106,12 +112,28 @@ def _pck_row(result):
     }
 
 
+def _scores_by_box(joints, crops):
+    "Measures for sets without torso or head: PCK by the window's longer side, mean OKS."
+    truth, s, window = crops.photo_joints, crops.keypoint_set, 200 * crops.scales / 1.25
+    found = pck(joints, truth, crops.visible, s, normaliser="box", sizes=window.max(1).values)
+    scores = {f"PCK@{found['threshold']} box": _pck_row(found)}
+    if crops.areas is not None and set(s.sigmas) != {UNKNOWN_SIGMA}:
+        each = 100 * oks(joints, truth, crops.visible, crops.areas, s.sigmas)
+        each = each[np.isfinite(each)]
+        if len(each):
+            scores["OKS"] = {
+                "mean": float(each.mean()), "interval": list(bootstrap_interval(each)), "joints": {},
+                "people": len(each), "left_out": len(crops) - len(each),
+            }
+    return scores
+
+
 def score_joints(
     joints:Tensor, # (N, J, 2) predicted, photograph pixels
     crops:CropSet, # the people, with their true joints
 )->dict: # metric name -> mean, interval, joints, people, left_out
     """Every metric that the people's keypoint set has a measure for; PCKh where head boxes are
-    known."""
+    known; by the box where neither torso nor head can be measured."""
     truth, kinds = crops.photo_joints, {"PCK@0.2 torso": "torso", "PCK@0.5 head": "head"}
     known = {"torso": crops.keypoint_set.torso, "head": crops.keypoint_set.head_segment}
     scores = {name: _pck_row(pck(joints, truth, crops.visible, crops.keypoint_set, normaliser=kind))
@@ -121,7 +143,8 @@ def score_joints(
         scores["PCKh"] = {
             "mean": groups["Mean"], "joints": groups, "people": len(crops), "left_out": 0,
         }
-    return scores
+    measured = any(row["people"] for row in scores.values())
+    return scores if measured else _scores_by_box(joints, crops) | scores
 
 # %% ../nbs/machinery/evaluation.ipynb #55ed7af6
 # as `score_joints`
@@ -178,6 +201,11 @@ def conditions(recipe:Recipe, data:str, split:str, crops:CropSet, device, second
     )
 
 # %% ../nbs/machinery/evaluation.ipynb #c4b57aef
+def _format_part(name, value, of_size):
+    nobody = "nobody of that size" if of_size else "labelled on nobody"
+    return f"    {name:<16}{value:6.1f}" if math.isfinite(value) else f"    {name:<16}  {nobody}"
+
+
 def format_scores(scores:dict)->str: # as `score_joints` gives them
     "A small table: every metric with its interval, then its parts."
     lines = []
@@ -190,28 +218,25 @@ def format_scores(scores:dict)->str: # as `score_joints` gives them
         without = (
             f", {row['left_out']} left out: their size is not visible" if row["left_out"] else ""
         )
+        if not row["people"]:
+            lines += [f"{name:<16}  nobody to measure: {row['left_out']} people without a size"]
+            continue
         lines += [f"{name:<16}{row['mean']:6.1f}{span}   ({row['people']} people{without})"]
-        lines += [f"    {joint:<16}{value:6.1f}" for joint, value in row["joints"].items()]
+        of_size = name == "AP"
+        lines += [_format_part(joint, value, of_size) for joint, value in row["joints"].items()]
     return "\n".join(lines)
 
 # %% ../nbs/machinery/evaluation.ipynb #6ced271f
 # a dictionary in COCO's format, or None where there is no AP
-def coco_annotations(data:str, root, split:str):
+def coco_annotations(data:str, root, split:str, **reader_options):
     "The annotation file of one split, which holds also the people that nobody is asked to find."
-    if data not in AP_DATA: return None
+    if not has_ap(data): return None
     if is_store(root):
         return print(
             "no AP: it needs the annotation file, but --root names a crop store; name "
             "the data set's folder for AP"
         )
-    table = read_dataset(data, root)
-    files = [f for f in table.annotations if split in ("all", split_of_file(f))]
-    if len(files) != 1:
-        raise DataError(
-            f"AP is counted on one annotation file, and split {split!r} of {root} has "
-            f"{len(files)}; name another --split"
-        )
-    return table.source.read_json(files[0])
+    return coco_truth(data, root, split, **reader_options)
 
 
 # as `score_joints`' rows
@@ -232,7 +257,8 @@ def score_coco(joints:Tensor, confidence:Tensor, crops:CropSet, truth:dict, fold
             "to look into"
         )
     matches = match_coco(truth, rows, sigmas=crops.keypoint_set.sigmas)
-    stats = dict(zip(COCO_STATS, (100 * matches.stats).tolist()))
+    # pycocotools writes -1 where nobody is of that size
+    stats = {k: 100 * v if v >= 0 else math.nan for k, v in zip(COCO_STATS, matches.stats.tolist())}
     return {
         "mean": stats["AP"], "interval": [100 * v for v in bootstrap_ap(matches)], "joints": stats,
         "people": len(crops), "left_out": 0,
@@ -249,6 +275,7 @@ def evaluate_checkpoint(
     bars=True,
     people=None, # how many synthetic people
     boxes=None, # a detector's results file, in place of annotated boxes
+    reader_options=None, # of `read_coco`, for data sets in COCO's format
     **changes, # fields of the recipe that decide how it is judged: mirror, flip_shift, decode
 )->dict: # what is written to results.json
     """Judge a finished network on people of its keypoint set; COCO's data sets get AP and the file
@@ -258,16 +285,16 @@ def evaluate_checkpoint(
     folder = make_folder(
         out or (Path(checkpoint).parent if Path(checkpoint).suffix else checkpoint)
     )
-    recipe = recipe.change(**changes)
-    crops = load_people(data, root, (split,), recipe.image_size, bars, people, boxes)[split]
+    recipe, options = recipe.change(**changes), reader_options or {}
+    crops = load_people(data, root, (split,), recipe.image_size, bars, people, boxes, **options)[split]
     if crops.keypoint_set.names != keypoints.names:
         raise DataError(
             f"{checkpoint} finds {keypoints.name} keypoints, but {data} is labelled "
             f"with {crops.keypoint_set.name}; "
             "judge it on data of its own kind"
         )
-    truth, start = coco_annotations(data, root, split), time.time()
-    if data in AP_DATA and recipe.boxes == "detected" and not boxes:
+    truth, start = coco_annotations(data, root, split, **options), time.time()
+    if has_ap(data) and recipe.boxes == "detected" and not boxes:
         print(
             "judged in annotated boxes; this protocol's published AP is of a "
             "detector's, name its results file with --boxes"

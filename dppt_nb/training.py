@@ -509,11 +509,12 @@ def train_recipe(
     resume=False, # go on from the folder's last checkpoint
     bars=True,
     people=None, # how many synthetic people
+    **reader_options, # of `read_coco`, for data sets in COCO's format
 )->dict: # what is written to validation.json
     "Train, judge on the validation people with the mirrored test, and write `validation.json`."
     out = make_folder(out)
-    crops = load_people(data, root, ("train",), recipe.image_size, bars, people)["train"]
-    try: judges = load_people(data, root, ("val",), recipe.image_size, bars, people)["val"]
+    crops = load_people(data, root, ("train",), recipe.image_size, bars, people, **reader_options)["train"]
+    try: judges = load_people(data, root, ("val",), recipe.image_size, bars, people, **reader_options)["val"]
     except DataError as error: judges = print(f"training without validation people: {error}")
     trainer = Trainer(
         recipe, crops, judges, out, device, bars=bars,
