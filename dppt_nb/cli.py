@@ -136,7 +136,8 @@ _READER_OPTIONS = (
         help="whose people; several with the same keypoints are read as one",
     ),
     click.option(
-        "--flip-pairs", help="mirror pairs: left:right,..., a keypoint set file, ibug68, wflw98, none"
+        "--flip-pairs",
+        help="mirror pairs: left:right,..., a keypoint set file, ibug68, wflw98, none",
     ),
     click.option(
         "--pixels", type=click.Choice(["shown", "stored"]),
@@ -159,7 +160,8 @@ def take_reader_options(given:dict)->dict: # all options; the reader's are taken
     "What was said about the annotation files, ready for `read_coco`."
     names = "annotations images category flip_pairs pixels val_share split_seed".split()
     said = {name: given.pop(name, None) for name in names}
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in said.items() if v not in (None, ())}
+    said = {k: list(v) if isinstance(v, tuple) else v for k, v in said.items()}
+    return {k: v for k, v in said.items() if v not in (None, [])}
 
 
 @main.command(cls=RecipeCommand)
@@ -174,10 +176,10 @@ def take_reader_options(given:dict)->dict: # all options; the reader's are taken
 @reader_options
 def train(recipe, data, root, out, people, device, resume, protocol, **given):
     "Train RECIPE on people of a data set. Every field of the recipe is an option."
+    from dppt_nb.datasets import judged_split
     from dppt_nb.evaluation import format_scores
     from dppt_nb.recipes import get_recipe
     from dppt_nb.training import train_recipe
-    from dppt_nb.datasets import judged_split
     out, reader = out or f"runs/{recipe}-{data}", take_reader_options(given)
     results = train_recipe(
         get_recipe(recipe, protocol=protocol, **read_changes(given)), data, root, out, device,

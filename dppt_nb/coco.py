@@ -11,7 +11,6 @@ __all__ = ['LISTS', 'BOX_SHARE', 'ANNOTATION_NAMES', 'as_id', 'say', 'load_lists
 # %% ../nbs/machinery/coco.ipynb #046477bf
 import contextlib
 import io
-import math
 import posixpath
 import re
 from collections import Counter
@@ -40,13 +39,6 @@ def as_id(
         return int(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)): return value
     return int(value) if abs(value) < 2**63 and int(value) == value else value
-
-def _need_id(value, who):
-    number = as_id(value)
-    if type(number) is not int:
-        shown = "missing" if value is None else f"{str(value)[:60]!r}"
-        raise DataError(f"{who} is {shown}; it must be a whole number.")
-    return number
 
 def say(
     value  # of an id, as it stands in the file
@@ -104,14 +96,13 @@ def image_entries(
                 f"{other.get('file_name')} and as {say(image['id'])} to {image.get('file_name')}; "
                 "number the pictures anew."
             )
-        for k in ("width", "height"):
-            _check_size(image, k, where)
+        for k in ("width", "height"): _check_size(image, k, where)
     return found
 
 def _check_size(image, k, where):
     size = image.get(k)
     is_number = isinstance(size, (int, float)) and not isinstance(size, bool)
-    if size is not None and not (is_number and 0 < size < math.inf):
+    if size is not None and not (is_number and 0 < size < float("inf")):
         raise DataError(
             f"{where}: {k!r} of image {say(image['id'])} is {str(size)[:99]!r}; it must be a "
             "positive number."
@@ -177,9 +168,7 @@ def read_category(
     notes = limbs_of(category.get("skeleton") or (), len(s))[1]
     given = flip_pairs or category.get("flip_pairs") or category.get("swap")
     who = f"{where}: flip pairs of category {s.name!r}"
-    if given:
-        try: s = replace(s, flip_pairs=read_flip_pairs(given, s.names, who))
-        except DataError as error: raise DataError(f"{error}") from None
+    if given: s = replace(s, flip_pairs=read_flip_pairs(given, s.names, who))
     return s, notes + describe_pairs(s)
 
 def describe_pairs(
@@ -237,8 +226,8 @@ def choose_categories(
     if not chosen: raise DataError(f"{where}: 'categories' is empty; add that of the people.")
     if len({str(c.get("keypoints")) for c in chosen}) > 1:
         raise DataError(
-            f"{where}: several categories have people, with keypoints of different names ({there}); "
-            "choose one with --category NAME."
+            f"{where}: several categories have people, with keypoints of different names "
+            f"({there}); choose one with --category NAME."
         )
     return chosen
 
@@ -278,7 +267,8 @@ def check_annotation(
         )
     points = f"{num_joints} keypoints need {3 * num_joints} (x, y, flag)"
     needs = {
-        "keypoints": ((3 * num_joints,), points), "bbox": ((4,), "it needs 4 (x, y, width, height)"),
+        "keypoints": ((3 * num_joints,), points),
+        "bbox": ((4,), "it needs 4 (x, y, width, height)"),
         "area": ((), "it must be one number"),
     }
     given = {k: v for k, v in a.items() if v is not None and v != []}
@@ -341,16 +331,19 @@ def read_content(
     images = image_entries(content, where, named)
     chosen = choose_categories(content, where, category, named)
     keypoints, set_notes = None, []
-    if chosen[0].get("keypoints"): keypoints, set_notes = read_category(chosen[0], flip_pairs, where)
+    if chosen[0].get("keypoints"):
+        keypoints, set_notes = read_category(chosen[0], flip_pairs, where)
     num_joints = len(keypoints) if keypoints else num_joints or len(COCO17)
-    wanted, first, tally, others, rows = {as_id(c["id"]) for c in chosen}, chosen[0], Counter(), 0, []
+    wanted, first = {as_id(c["id"]) for c in chosen}, chosen[0]
+    tally, others, rows = Counter(), 0, []
     for a in content["annotations"]:
         kind = a.get("category_id", first["id"])
         if isinstance(kind, (list, dict)) or as_id(kind) not in wanted:
             others += 1
             continue
-        checked = check_annotation(a, num_joints, images, where) | {"category_id": as_id(first["id"])}
-        rows.append(complete_annotation(checked, num_joints, tally))
+        checked = check_annotation(a, num_joints, images, where)
+        complete = complete_annotation(checked, num_joints, tally)
+        rows.append(complete | {"category_id": as_id(first["id"])})
     notes = [f"{n:,} {_TALLY_WORDS[k]}" for k, n in tally.items() if n]
     if first.get("sigmas"): set_notes = [*set_notes, "OKS sigmas are those of the file"]
     if len(chosen) > 1:

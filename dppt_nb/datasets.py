@@ -188,7 +188,8 @@ def _coco_table(name, pictures, named_in, file, rows, splits, clip, pixels):
     if clip: boxes = clip_boxes(boxes, np.array([sizes[f] for f in files]).reshape(-1, 2))
     column = lambda key, kind: np.array([a[key] for a in rows], kind)
     return PoseTable(
-        name, file.keypoint_set, pictures, list(files), np.where(visible[..., None], raw[..., :2], 0),
+        name, file.keypoint_set, pictures, list(files),
+        np.where(visible[..., None], raw[..., :2], 0),
         visible.astype(np.uint8), raw[..., 2].clip(0, 255).astype(np.uint8), boxes, splits,
         column("id", np.int64), column("image_id", np.int64), areas=column("area", np.float32),
         box_scores=column("score", np.float32) if rows and "score" in rows[0] else None,
@@ -234,7 +235,8 @@ def picture_splits(
     seed: int = 0            # of the draw
 ) -> dict:                   # picture's id -> split
     "The split of every picture: as said, by the file's name, or by a draw that stays the same."
-    if not 0 <= val_share < 1: raise DataError(f"--val-share is {val_share}; it is a share, 0 to 1.")
+    if not 0 <= val_share < 1:
+        raise DataError(f"--val-share is {val_share}; it is a share, from 0 to below 1.")
     if split or says_split(name) or not val_share:
         return dict.fromkeys(image_ids, split or split_of_file(name))
     drawn = np.random.default_rng(seed).permutation(sorted(image_ids))

@@ -122,8 +122,8 @@ def _scores_by_box(joints, crops):
         each = each[np.isfinite(each)]
         if len(each):
             scores["OKS"] = {
-                "mean": float(each.mean()), "interval": list(bootstrap_interval(each)), "joints": {},
-                "people": len(each), "left_out": len(crops) - len(each),
+                "mean": float(each.mean()), "interval": list(bootstrap_interval(each)),
+                "joints": {}, "people": len(each), "left_out": len(crops) - len(each),
             }
     return scores
 
@@ -258,7 +258,8 @@ def score_coco(joints:Tensor, confidence:Tensor, crops:CropSet, truth:dict, fold
         )
     matches = match_coco(truth, rows, sigmas=crops.keypoint_set.sigmas)
     # pycocotools writes -1 where nobody is of that size
-    stats = {k: 100 * v if v >= 0 else math.nan for k, v in zip(COCO_STATS, matches.stats.tolist())}
+    found = zip(COCO_STATS, (100 * matches.stats).tolist())
+    stats = {k: v if v >= 0 else math.nan for k, v in found}
     return {
         "mean": stats["AP"], "interval": [100 * v for v in bootstrap_ap(matches)], "joints": stats,
         "people": len(crops), "left_out": 0,
@@ -286,7 +287,8 @@ def evaluate_checkpoint(
         out or (Path(checkpoint).parent if Path(checkpoint).suffix else checkpoint)
     )
     recipe, options = recipe.change(**changes), reader_options or {}
-    crops = load_people(data, root, (split,), recipe.image_size, bars, people, boxes, **options)[split]
+    size = recipe.image_size
+    crops = load_people(data, root, (split,), size, bars, people, boxes, **options)[split]
     if crops.keypoint_set.names != keypoints.names:
         raise DataError(
             f"{checkpoint} finds {keypoints.name} keypoints, but {data} is labelled "

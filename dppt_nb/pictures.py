@@ -61,9 +61,24 @@ def _stray(given, found, split):
     said = {w for p in given if (w := split_word(p))}
     return bool(words) and split not in words and not words & said
 
-def _sentence(source, named_in, problem, names):
-    shown = ", ".join(map(str, names[:5])) + ", ..." * (len(names) > 5)
-    return DataError(f"{source.root}: {named_in} {problem} ({shown}); ")
+def _places(source):
+    "For each spelling: file name -> names that are there."
+    index = [{} for _ in _SPELLINGS]
+    for name in sorted(source.names()):
+        for spelling, places in zip(_SPELLINGS, index):
+            places.setdefault(spelling(posixpath.basename(name)), []).append(name)
+    return index
+
+def _fits(given, index, named_in, split):
+    "The places that a name, in parts, fits equally well; by the strictest spelling that is there."
+    for spelling, places in zip(_SPELLINGS, index):
+        if not given or not (there := places.get(spelling(given[-1]))): continue
+        spelt = {spelling("/".join(_parts(n))): n for n in there}
+        if len(spelt) < len(there): return there
+        same = tuple(map(spelling, given))
+        best = _best_places(same, list(spelt), posixpath.dirname(named_in), split)
+        return [spelt[n] for n in best]
+    return []
 
 def find_pictures(
     source: ImageSource,  # where the pictures are
@@ -73,22 +88,10 @@ def find_pictures(
 ) -> list[str]:           # names relative to the root, in the same order
     """Find every picture where exactly one place fits. `DataError` lists those that are missing and
     those that could be several."""
-    index = [{} for _ in _SPELLINGS]
-    for name in sorted(source.names()):
-        for spelling, places in zip(_SPELLINGS, index):
-            places.setdefault(spelling(posixpath.basename(name)), []).append(name)
+    index = _places(source)
     found, missing, several = {}, [], []
     for f in sorted(set(files)):
-        given, fits = _parts(f), []
-        for spelling, places in zip(_SPELLINGS, index):
-            if given and (there := places.get(spelling(given[-1]))):
-                same = tuple(spelling(p) for p in given)
-                spelt = {spelling("/".join(_parts(n))): n for n in there}
-                if len(spelt) < len(there): fits = there
-                else:
-                    best = _best_places(same, list(spelt), posixpath.dirname(named_in), split)
-                    fits = [spelt[n] for n in best]
-                break
+        fits = _fits(_parts(f), index, named_in, split)
         found[f] = fits[0] if fits else None
         if not fits: missing.append(f)
         if len(fits) > 1: several.append(f"{f} is {fits[0]} or {fits[1]}")

@@ -705,7 +705,8 @@ def prepare(
     data set takes them."""
     if boxes and not has_ap(data):
         raise DataError(
-            f"--boxes goes with data sets in COCO's format; {data} has boxes of its own, leave it out"
+            "--boxes goes with data sets in COCO's format; "
+            f"{data} has boxes of its own, leave it out"
         )
     table = read_dataset(data, root, boxes=boxes, **reader_options)
     print(table.summary())

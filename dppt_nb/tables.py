@@ -239,7 +239,8 @@ def check_table(
         low, high = sizes.min(0), sizes.max(0)
         lines.append("pictures from {:g} x {:g} to {:g} x {:g}".format(*low, *high))
         share = np.quantile(table.boxes[:, 2:].max(1), [0, .5, 1])
-        lines.append("people {:.0f} to {:.0f} pixels, half of them above {:.0f}".format(*share[[0, 2, 1]]))
+        words = "people {:.0f} to {:.0f} pixels, half of them above {:.0f}"
+        lines.append(words.format(*share[[0, 2, 1]]))
     for what, count in (
         ("modes", Counter(h.mode for h in headers.values())),
         ("EXIF orientations", Counter(h.orientation for h in headers.values())),

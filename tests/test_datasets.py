@@ -17,14 +17,27 @@ from scipy.io import savemat
 
 from dppt_nb import datasets
 from dppt_nb.datasets import (
-    joint_boxes, lspet_split, read_coco, read_crowdpose, read_dataset, read_lsp, read_lspet,
+    joint_boxes,
+    lspet_split,
+    read_coco,
+    read_crowdpose,
+    read_dataset,
+    read_lsp,
+    read_lspet,
     read_mpii,
 )
 from dppt_nb.files import DataError, ImageSource
 from dppt_nb.keypoints import COCO17, LSP14, MPII16
 from dppt_nb.store import (
-    CropSet, StoreHeader, StoreWriter, crop_rows, encode_jpeg, read_manifest, read_store,
-    store_header, write_store,
+    CropSet,
+    StoreHeader,
+    StoreWriter,
+    crop_rows,
+    encode_jpeg,
+    read_manifest,
+    read_store,
+    store_header,
+    write_store,
 )
 
 

@@ -8,8 +8,19 @@ import torch
 
 from dppt_nb.files import DataError
 from dppt_nb.keypoints import (
-    COCO17, KEYPOINT_SETS, KeypointSet, LSP14, MPII16, canonical_name, draw_pose,
-    flip_pairs_of, keypoint_set_of, map_keypoints, read_keypoint_set, show_poses, sigma_of,
+    COCO17,
+    KEYPOINT_SETS,
+    LSP14,
+    MPII16,
+    KeypointSet,
+    canonical_name,
+    draw_pose,
+    flip_pairs_of,
+    keypoint_set_of,
+    map_keypoints,
+    read_keypoint_set,
+    show_poses,
+    sigma_of,
     write_keypoint_set,
 )
 

@@ -11,8 +11,17 @@ import torch
 from dppt_nb.files import DataError
 from dppt_nb.keypoints import COCO17, LSP14, MPII16
 from dppt_nb.metrics import (
-    bootstrap_interval, evaluate_coco, match_coco, mean_rate, oks, pck, pckh, pckh_hits,
-    person_category, pooled_rate, to_coco_results,
+    bootstrap_interval,
+    evaluate_coco,
+    match_coco,
+    mean_rate,
+    oks,
+    pck,
+    pckh,
+    pckh_hits,
+    person_category,
+    pooled_rate,
+    to_coco_results,
 )
 from dppt_nb.scoring import bootstrap_ap, oks_nms, ranked_matches, rescore, weighted_ap
 
