@@ -101,7 +101,7 @@ def predict_joints(
 
 # %% ../nbs/machinery/evaluation.ipynb #0f35a198
 def _pck_row(result):
-    if not result["n"]:
+    if not result["counts"].any():
         return {
             "mean": math.nan, "joints": {}, "people": 0, "left_out": result["left_out"],
         }
@@ -219,7 +219,7 @@ def format_scores(scores:dict)->str: # as `score_joints` gives them
             f", {row['left_out']} left out: their size is not visible" if row["left_out"] else ""
         )
         if not row["people"]:
-            lines += [f"{name:<16}  nobody to measure: {row['left_out']} people without a size"]
+            lines += [f"{name:<16}  nobody to measure{without}"]
             continue
         lines += [f"{name:<16}{row['mean']:6.1f}{span}   ({row['people']} people{without})"]
         of_size = name == "AP"
