@@ -156,7 +156,9 @@ def test_pairs_come_from_names_category_option_or_file(tmp_path):
         assert s.flip_pairs == ((0, 2),) and notes == ["mirror pairs: kpt-0:kpt-2"]
 
 
-@pytest.mark.parametrize("pairs", ["a:z", "a", "a:a", "0:3", [[0, 1, 2]], 7, "a:b,b:c", [[0, True]]])
+@pytest.mark.parametrize(
+    "pairs", ["a:z", "a", "a:a", "0:3", [[0, 1, 2]], 7, "a:b,b:c", [[0, True]]]
+)
 def test_bad_pairs_are_one_sentence(pairs):
     with pytest.raises(DataError) as error:
         read_category(dict(name="x", keypoints=["a", "b", "c"]), pairs)
@@ -192,7 +194,8 @@ def test_nobody_is_mirrored_without_pairs():
 def test_categories_that_are_called_the_same_are_one():
     content = content_of()
     content["categories"] = [
-        dict(content["categories"][0], id=i, name=n) for i, n in enumerate(("ape", "bear", "cat"), 1)
+        dict(content["categories"][0], id=i, name=n)
+        for i, n in enumerate(("ape", "bear", "cat"), 1)
     ]
     for k, a in enumerate(content["annotations"]): a["category_id"] = k % 2 + 1
     file = read_content(content)

@@ -79,7 +79,7 @@ def test_swapped_sizes_are_said_and_the_real_ones_used(tmp_path):
 
 
 def phone(orientation):
-    "Save as a camera that was held that way does: the pixels turned, and a tag that turns them back."
+    "Save as a camera held that way does: the pixels turned, and a tag that turns them back."
     undo = {3: 3, 6: 2, 8: 4, 2: 0, 4: 1, 5: 5, 7: 6}[orientation]
 
     def save(picture, path):
@@ -148,7 +148,8 @@ def test_modes_are_scaled_by_their_range(tmp_path, kind):
     expected = np.asarray(plain if colour else plain.convert("L").convert("RGB")).astype(int)
     found = np.asarray(table.source.read(table.files[0])).astype(int)
     assert np.abs(found - expected).mean() < 2
-    assert any("scaled by their range" in n for n in table.notes) == (kind[:5] in ("16 bi", "float"))
+    scaled = any("scaled by their range" in n for n in table.notes)
+    assert scaled == (kind[:5] in ("16 bi", "float"))
 
 
 def test_modes_without_a_range_are_refused_by_name(tmp_path):
