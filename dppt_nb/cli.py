@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CONTROL', 'data_option', 'root_option', 'people_option', 'device_option', 'protocol_option', 'read_value',
            'recipe_options', 'RecipeCommand', 'read_changes', 'shown', 'Words', 'plain_words', 'Terminated',
-           'termination', 'sentence', 'Sentences', 'main', 'judged_split', 'train', 'evaluate_command', 'study',
-           'models', 'data', 'prepare', 'demo']
+           'termination', 'sentence', 'Sentences', 'main', 'reader_options', 'take_reader_options', 'train',
+           'evaluate_command', 'study', 'models', 'data', 'prepare', 'check', 'demo']
 
 # %% ../nbs/machinery/cli.ipynb #b0dfd766
 import json
@@ -193,7 +193,7 @@ def main():
 # %% ../nbs/machinery/cli.ipynb #3bdd3405
 data_option = click.option(
     "--data", default="synthetic", show_default=True,
-    help="synthetic, lspet, lsp, coco, mpii or crowdpose",
+    help="synthetic, lspet, lsp, coco (or any file in its format), mpii or crowdpose",
 )
 root_option = click.option(
     "--root", type=click.Path(),
@@ -210,10 +210,43 @@ protocol_option = click.option(
 )
 
 
-def judged_split(data:str)->str: # a data set's name
-    """The split that networks are judged on: test, or val where the test people's joints are not
-    public."""
-    return "val" if data in ("coco", "mpii") else "test"
+_READER_OPTIONS = (
+    click.option(
+        "--annotations", multiple=True, metavar="[SPLIT=]FILE",
+        help="annotation file, also as train=FILE; those with well-known names unless given",
+    ),
+    click.option("--images", type=click.Path(), help="folder or zip of the pictures"),
+    click.option(
+        "--category", multiple=True,
+        help="whose people; several with the same keypoints are read as one",
+    ),
+    click.option(
+        "--flip-pairs",
+        help="mirror pairs: left:right,..., a keypoint set file, ibug68, wflw98, none",
+    ),
+    click.option(
+        "--pixels", type=click.Choice(["shown", "stored"]),
+        help="turn pictures as EXIF says, as labelling tools show them, or take them as stored",
+    ),
+    click.option(
+        "--val-share", type=float, help="share of the pictures held out, where no name says a split"
+    ),
+    click.option("--split-seed", type=int, help="seed of that draw"),
+)
+
+
+def reader_options(command):
+    "Options of data sets in COCO's format, for every command that reads them."
+    for option in reversed(_READER_OPTIONS): command = option(command)
+    return command
+
+
+def take_reader_options(given:dict)->dict: # all options; the reader's are taken out of it
+    "What was said about the annotation files, ready for `read_coco`."
+    names = "annotations images category flip_pairs pixels val_share split_seed".split()
+    said = {name: given.pop(name, None) for name in names}
+    said = {k: list(v) if isinstance(v, tuple) else v for k, v in said.items()}
+    return {k: v for k, v in said.items() if v not in (None, [])}
 
 
 @main.command(cls=RecipeCommand)
@@ -229,15 +262,17 @@ def judged_split(data:str)->str: # a data set's name
     help="with --resume: go on with other threads or another number format; last bits change",
 )
 @protocol_option
+@reader_options
 def train(recipe, data, root, out, people, device, resume, allow_drift, protocol, **given):
     "Train RECIPE on people of a data set. Every field of the recipe is an option."
+    from dppt_nb.datasets import judged_split
     from dppt_nb.evaluation import format_scores
     from dppt_nb.recipes import get_recipe
     from dppt_nb.training import train_recipe
-    out = out or f"runs/{recipe}-{data}"
+    out, reader = out or f"runs/{recipe}-{data}", take_reader_options(given)
     results = train_recipe(
         get_recipe(recipe, protocol=protocol, **read_changes(given)), data, root, out, device,
-        resume, people=people, allow_drift=allow_drift,
+        resume, people=people, allow_drift=allow_drift, **reader,
     )
     click.echo(
         f"\nvalidation people of {data}, mirrored "
@@ -285,12 +320,15 @@ def train(recipe, data, root, out, people, device, resume, allow_drift, protocol
 )
 @people_option
 @device_option
+@reader_options
 def evaluate_command(
-    checkpoint, data, root, split, out, mirror, flip_shift, decode, boxes, model, people, device
+    checkpoint, data, root, split, out, mirror, flip_shift, decode, boxes, model, people,
+    device, **given,
 ):
     """Judge the network in CHECKPOINT on people of a data set: a run's folder, the name of a
     network that ships, a .safetensors file in such a folder, hub:owner/name, or with --model a
     checkpoint of the original releases."""
+    from dppt_nb.datasets import judged_split
     from dppt_nb.evaluation import evaluate_checkpoint, format_scores
     split = split or judged_split(data)
     changes = {
@@ -300,7 +338,7 @@ def evaluate_command(
     }
     results = evaluate_checkpoint(
         checkpoint, data, root, split, out, device, boxes=boxes, people=people,
-        model=model, **changes
+        model=model, reader_options=take_reader_options(given), **changes
     )
     click.echo(f"{split} people of {data}\n{format_scores(results['scores'])}")
 
@@ -332,6 +370,7 @@ def study(
 ):
     """Train and compare the rows of study NAME (dppt, sdpose, protocol, keep), several seeds each;
     go on where it stopped."""
+    from dppt_nb.datasets import judged_split
     from dppt_nb.study import run_study
     if wrong := [seed for seed in seeds.split(",") if not seed.strip().isdigit()]:
         raise DataError(
@@ -354,7 +393,7 @@ def models():
 
 @main.group()
 def data():
-    "Prepare data sets."
+    "Look at data sets, and prepare them."
 
 
 @data.command()
@@ -368,15 +407,31 @@ def data():
     "--image-size", default="256x192", show_default=True,
     help="height x width that networks will see",
 )
-def prepare(name, root, out, image_size):
+@reader_options
+def prepare(name, root, out, image_size, **given):
     "Cut every person of data set NAME once, into Parquet shards that travel."
     from dppt_nb.recipes import Recipe
     from dppt_nb.store import prepare
     report = prepare(
         name, root, out,
         Recipe(image_size=read_changes({"image_size": image_size})["image_size"]).image_size,
+        **take_reader_options(given),
     )
     click.echo(json.dumps(report, indent=2))
+
+
+@data.command()
+@click.argument("name")
+@click.option(
+    "--root", type=click.Path(), required=True,
+    help="the data set's folder or zip, as it was downloaded",
+)
+@reader_options
+def check(name, root, **given):
+    "Say what is found in data set NAME and what is odd about it, before anything is trained."
+    from dppt_nb.datasets import read_dataset
+    from dppt_nb.tables import check_table
+    click.echo("\n".join(check_table(read_dataset(name, root, **take_reader_options(given)))))
 
 
 @main.command()

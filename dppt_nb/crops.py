@@ -417,7 +417,7 @@ def augment_batch(
         centers.expand(len(scales), 2), scales, degrees, output_size, unbiased
     ).expand(len(images), 2, 3)
     joints = apply_affine(joints, affines)
-    if flip is not None:
+    if flip is not None and keypoint_set.mirrored:
         affines, joints, visible = mirror(
             affines, joints, visible, keypoint_set, flip, output_size[1] - unbiased
         )

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from .crops import PIXEL_STD, apply_affine, batched_affine, box_to_center_scale, crop_image
-from .datasets import PoseTable, format_counts
 from .files import DataError, watch
 from .shards import StoreHeader, StoreWriter, encode_jpeg, person_keys
+from .tables import PoseTable, format_counts
 
 # %% ../nbs/machinery/cutting.ipynb #9a1502c8
 def store_geometry(

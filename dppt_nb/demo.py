@@ -123,7 +123,8 @@ def show_networks(
         )
         for i, photo in enumerate(photos):
             draw(
-                row[i], draw_kept(photo, trace.owner[0][-1][i], network.config.grid, 0.5), answers, i
+                row[i], draw_kept(photo, trace.owner[0][-1][i], network.config.grid, 0.5),
+                answers, i,
             )
     for ax in axes.flat: ax.set(xticks=[], yticks=[])
     for ax, title in zip(axes[:, 0], ["truth", *networks]): ax.set_ylabel(title)

@@ -5,39 +5,40 @@
 # %% auto #0
 __all__ = ['RESULTS_FORMAT', 'decode', 'take_people', 'plain_images', 'predict_joints', 'score_joints', 'evaluate', 'headline',
            'mean_pose', 'answer_mean_pose', 'device_name', 'conditions', 'format_scores', 'coco_annotations',
-           'score_coco', 'answer_in_terms_of', 'evaluate_checkpoint']
+           'score_coco', 'compare_people', 'answer_in_terms_of', 'evaluate_checkpoint']
 
 # %% ../nbs/machinery/evaluation.ipynb #2253b773
+import math
 import os
 import platform
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .checkpoints import load_network, results_folder
 from .crops import Augmentation, augment_batch
-from .datasets import read_dataset, split_of_file
-from .files import DataError, make_folder, watch, write_json
+from .datasets import coco_truth, has_ap
+from .files import DataError, make_folder, read_json, watch, write_json
 from .heatmaps import average_flip, decode_argmax, decode_dark, decode_quarter
-from .keypoints import KeypointSet, map_keypoints
+from .keypoints import UNKNOWN_SIGMA, KeypointSet, map_keypoints
 from dppt_nb.metrics import (
     COCO_STATS,
-    bootstrap_ap,
     bootstrap_interval,
     match_coco,
-    oks_nms,
+    oks,
     pck,
     pckh,
     person_category,
-    rescore,
     to_coco_results,
 )
 from .optim import compute_name, pick_device, precision
 from .recipes import Recipe
-from .store import AP_DATA, CropSet, is_store, load_people
+from .scoring import bootstrap_ap, oks_nms, rescore
+from .store import CropSet, is_store, load_people
 
 # %% ../nbs/machinery/evaluation.ipynb #cab3b0c5
 def decode(
@@ -114,6 +115,10 @@ def predict_joints(
 
 # %% ../nbs/machinery/evaluation.ipynb #0f35a198
 def _pck_row(result):
+    if not result["counts"].any():
+        return {
+            "mean": math.nan, "joints": {}, "people": 0, "left_out": result["left_out"],
+        }
     return {
         "mean": result["mean"],
         "interval": list(bootstrap_interval(result["hits"], result["counts"])),
@@ -121,12 +126,28 @@ def _pck_row(result):
     }
 
 
+def _scores_by_box(joints, crops):
+    "Measures for sets without torso or head: PCK by the window's longer side, mean OKS."
+    truth, s, window = crops.photo_joints, crops.keypoint_set, 200 * crops.scales / 1.25
+    found = pck(joints, truth, crops.visible, s, normaliser="box", sizes=window.max(1).values)
+    scores = {f"PCK@{found['threshold']} box": _pck_row(found)}
+    if crops.areas is not None and set(s.sigmas) != {UNKNOWN_SIGMA}:
+        each = 100 * oks(joints, truth, crops.visible, crops.areas, s.sigmas)
+        each = each[np.isfinite(each)]
+        if len(each):
+            scores["OKS"] = {
+                "mean": float(each.mean()), "interval": list(bootstrap_interval(each)),
+                "joints": {}, "people": len(each), "left_out": len(crops) - len(each),
+            }
+    return scores
+
+
 def score_joints(
     joints: Tensor, # (N, J, 2) predicted, photograph pixels
     crops: CropSet, # the people, with their true joints
 ) -> dict: # metric name -> mean, interval, joints, people, left_out
     """Every metric that the people's keypoint set has a measure for; PCKh where head boxes are
-    known."""
+    known; by the box where neither torso nor head can be measured."""
     truth, kinds = crops.photo_joints, {"PCK@0.2 torso": "torso", "PCK@0.5 head": "head"}
     known = {"torso": crops.keypoint_set.torso, "head": crops.keypoint_set.head_segment}
     scores = {name: _pck_row(pck(joints, truth, crops.visible, crops.keypoint_set, normaliser=kind))
@@ -136,7 +157,8 @@ def score_joints(
         scores["PCKh"] = {
             "mean": groups["Mean"], "joints": groups, "people": len(crops), "left_out": 0,
         }
-    return scores
+    measured = any(row["people"] for row in scores.values())
+    return scores if measured else _scores_by_box(joints, crops) | scores
 
 # %% ../nbs/machinery/evaluation.ipynb #55ed7af6
 def evaluate(
@@ -211,6 +233,11 @@ def conditions(
     )
 
 # %% ../nbs/machinery/evaluation.ipynb #c4b57aef
+def _format_part(name, value, of_size):
+    nobody = "nobody of that size" if of_size else "labelled on nobody"
+    return f"    {name:<16}{value:6.1f}" if math.isfinite(value) else f"    {name:<16}  {nobody}"
+
+
 def format_scores(
     scores: dict, # as `score_joints` gives them
 ) -> str:
@@ -226,8 +253,12 @@ def format_scores(
         without = (
             f", {row['left_out']} left out: their size is not visible" if row["left_out"] else ""
         )
+        if not row["people"]:
+            lines += [f"{name:<16}  nobody to measure{without}"]
+            continue
         lines += [f"{name:<16}{row['mean']:6.1f}{span}   ({row['people']} people{without})"]
-        lines += [f"    {joint:<16}{value:6.1f}" for joint, value in row["joints"].items()]
+        of_size = name == "AP"
+        lines += [_format_part(joint, value, of_size) for joint, value in row["joints"].items()]
     return "\n".join(lines)
 
 # %% ../nbs/machinery/evaluation.ipynb #6ced271f
@@ -235,22 +266,16 @@ def coco_annotations(
     data: str, # name of the data set
     root: str | Path, # its folder or zip, or a crop store
     split: str,
+    **reader_options, # of `read_coco`, for data sets in COCO's format
 ) -> dict | None: # in COCO's format; None where there is no AP
     "The annotation file of one split, which holds also the people that nobody is asked to find."
-    if data not in AP_DATA: return None
+    if not has_ap(data): return None
     if is_store(root):
         return print(
             "no AP: it needs the annotation file, but --root names a crop store; name "
             "the data set's folder for AP"
         )
-    table = read_dataset(data, root)
-    files = [f for f in table.annotations if split in ("all", split_of_file(f))]
-    if len(files) != 1:
-        raise DataError(
-            f"AP is counted on one annotation file, and split {split!r} of {root} has "
-            f"{len(files)}; name another --split"
-        )
-    return table.source.read_json(files[0])
+    return coco_truth(data, root, split, **reader_options)
 
 
 def score_coco(
@@ -276,13 +301,31 @@ def score_coco(
             "to look into"
         )
     matches = match_coco(truth, rows, sigmas=crops.keypoint_set.sigmas)
-    stats = dict(zip(COCO_STATS, (100 * matches.stats).tolist()))
+    # pycocotools writes -1 where nobody is of that size
+    found = zip(COCO_STATS, (100 * matches.stats).tolist())
+    stats = {k: v if v >= 0 else math.nan for k, v in found}
     return {
         "mean": stats["AP"], "interval": [100 * v for v in bootstrap_ap(matches)], "joints": stats,
         "people": len(crops), "left_out": 0,
     }
 
 # %% ../nbs/machinery/evaluation.ipynb #5c0a3e01
+def compare_people(
+    path: Path,  # of results.json
+    known: dict, # the conditions of the new results
+) -> None:
+    "Say where results that are about to be replaced were of other people of the same split."
+    try: before = read_json(path)["conditions"] if path.exists() else {}
+    except (DataError, KeyError): return    # damaged, and replaced by whole ones
+    same = [before.get(name) == known[name] for name in ("data", "split")]
+    digest = before.get("people_digest", known["people_digest"])
+    if all(same) and digest != known["people_digest"]:
+        print(
+            f"{path} was of {before['people']} other people of this split: the two scores cannot "
+            "be compared"
+        )
+
+
 def answer_in_terms_of(
     crops: CropSet, # people labelled with a keypoint set of their own
     joints: Tensor, # (N, K, 2) a network's answers
@@ -318,6 +361,7 @@ def evaluate_checkpoint(
     people: int | None = None, # how many synthetic people
     boxes: str | Path | None = None, # a detector's results file, in place of annotated boxes
     model: str = "", # of a released checkpoint: the name that it belongs to, from `list_models()`
+    reader_options: dict | None = None, # of the data set's reader
     **changes, # fields of the recipe that decide how it is judged: mirror, flip_shift, decode
 ) -> dict: # what is written to results.json
     """Judge a finished network on people of its keypoint set; COCO's data sets get AP and the file
@@ -325,11 +369,13 @@ def evaluate_checkpoint(
     device = pick_device(device)
     network, recipe, found = load_network(checkpoint, device, model)
     folder = make_folder(out or results_folder(checkpoint, data))
-    recipe = recipe.change(**changes)
-    crops = load_people(data, root, (split,), recipe.image_size, bars, people, boxes)[split]
+    recipe, options = recipe.change(**changes), reader_options or {}
+    crops = load_people(
+        data, root, (split,), recipe.image_size, bars, people, boxes, **options
+    )[split]
     start, same = time.time(), found.names == crops.keypoint_set.names
-    truth = coco_annotations(data, root, split) if same else None
-    if data in AP_DATA and recipe.boxes == "detected" and not boxes:
+    truth = coco_annotations(data, root, split, **options) if same else None
+    if has_ap(data) and recipe.boxes == "detected" and not boxes:
         print(
             "judged in annotated boxes; this protocol's published AP is of a "
             "detector's, name its results file with --boxes"
@@ -343,5 +389,6 @@ def evaluate_checkpoint(
     scores = score_joints(joints, crops) if crops.visible.any() else {}
     if truth: scores = {"AP": score_coco(joints, confidence, crops, truth, folder)} | scores
     results = dict(format=RESULTS_FORMAT, conditions=known, scores=scores)
+    compare_people(folder / "results.json", known)
     write_json(folder / "results.json", results)
     return results

@@ -335,7 +335,9 @@ def average_flip(
     # move the mirrored answer one pixel to the right, for biased pipelines (HRNet, mmpose)
     shift: bool = False,
 ) -> Tensor:  # (B, J, h, w)
-    "Mirrored test: the mean of the answers to the picture and to its mirror image."
+    """Mirrored test: the mean of the answers to the picture and to its mirror image; the answer to
+    the picture alone where nobody has said which keypoints change places."""
+    if not getattr(keypoint_set, "mirrored", True): return model(images)
     mirrored = flip_back(model(images.flip(-1)), keypoint_set)
     if shift: mirrored = torch.cat([mirrored[..., :1], mirrored[..., :-1]], -1)
     return (model(images) + mirrored) / 2

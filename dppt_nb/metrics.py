@@ -5,28 +5,26 @@
 # %% auto #0
 __all__ = ['PCK_THRESHOLDS', 'HIT', 'MISS', 'HEAD_SIZE', 'PCKH_GROUPS', 'PCKH_SKIPPED', 'COCO_STATS', 'DRAWN_AT_ONCE',
            'person_size', 'keypoint_hits', 'joint_rates', 'mean_rate', 'pooled_rate', 'pck', 'show_pck', 'pckh_hits',
-           'pckh', 'oks', 'to_coco_results', 'person_category', 'match_coco', 'evaluate_coco', 'rescore',
-           'similar_pairs', 'oks_nms', 'resample_counts', 'bootstrap_interval', 'ranked_matches', 'weighted_ap',
-           'bootstrap_ap']
+           'pckh', 'oks', 'match_coco', 'evaluate_coco', 'resample_counts', 'bootstrap_interval']
 
 # %% ../nbs/04_metrics.ipynb #ac16a4c8
-import contextlib
-import io
-import json
 from pathlib import Path
 
 import numpy as np
 
-from .files import DataError, field_numbers
+from dppt_nb.coco import (
+    _array,
+    person_category,
+    predictions_index,
+    quiet,
+    read_content,
+    to_coco_results,
+    truth_index,
+)
+from .keypoints import COCO17, KeypointSet
 
 # %% ../nbs/04_metrics.ipynb #d727d8be
-PCK_THRESHOLDS = {"torso": 0.2, "head": 0.5}
-
-def _array(values):
-    "Float64 array from a list, an array or a tensor on any device."
-    return np.asarray(
-        values.detach().cpu().double() if hasattr(values, "detach") else values, dtype=np.float64
-    )
+PCK_THRESHOLDS = {"torso": 0.2, "head": 0.5, "box": 0.05}
 
 def _ratio(part, whole):
     "`part / whole`, NaN where `whole` is 0."
@@ -74,7 +72,6 @@ def joint_rates(hits, counts):
     no person has the joint."""
     return 100 * _ratio(np.sum(hits, axis=-2), np.sum(counts, axis=-2))
 
-# %% ../nbs/04_metrics.ipynb #8fef6176
 def mean_rate(hits, counts):
     """PCK's mean in percent, from sums over people (..., J): every joint that was counted weighs
     the same."""
@@ -86,25 +83,35 @@ def pooled_rate(hits, counts):
     return 100 * _ratio(np.sum(hits, axis=-1), np.sum(counts, axis=-1))
 
 # %% ../nbs/04_metrics.ipynb #c10cf0d6
-def pck(
-    preds,               # (N, J, 2) predicted joints, pixels (array or tensor)
-    joints,              # (N, J, 2) true joints, the same pixels
-    visible,             # (N, J) above 0 where labelled
-    keypoint_set,        # `KeypointSet`: names, and which joints give the size
-    threshold=None,      # Share of the size; None: 0.2 for the torso, 0.5 for the head segment
-    normaliser="torso",  # "torso": left shoulder to right hip; "head": neck to head top
-# per_joint, mean (percent), joint_counts, n, left_out, hits and counts (N, J), normaliser,
-# threshold
-):
-    """Percentage of correct keypoints over labelled joints; people whose size is unknown are left
-    out and counted."""
+def _ruler(keypoint_set, normaliser, sizes):
+    "The two joints that people are measured by; None for their boxes."
     if normaliser not in PCK_THRESHOLDS:
-        raise ValueError(f"normaliser is 'torso' or 'head', not {normaliser!r}")
+        raise ValueError(f"normaliser is 'torso', 'head' or 'box', not {normaliser!r}")
+    if normaliser == "box":
+        if sizes is None: raise ValueError("sizes: PCK by the box needs each person's box size")
+        return None
     ends = keypoint_set.torso if normaliser == "torso" else keypoint_set.head_segment
     if ends is None:
         raise ValueError(
             f"keypoint set {keypoint_set.name!r} has no {normaliser} to measure people by"
         )
+    return ends
+
+def pck(
+    preds,                       # (N, J, 2) predicted joints, pixels (array or tensor)
+    joints,                      # (N, J, 2) true joints, the same pixels
+    visible,                     # (N, J) above 0 where labelled
+    keypoint_set: KeypointSet,   # names, and which joints give the size
+    threshold: float | None = None,  # share of the size; None: that of `PCK_THRESHOLDS`
+    # "torso": left shoulder to right hip; "head": neck to head top; "box": `sizes`
+    normaliser: str = "torso",
+    sizes=None,                  # (N,) longer side of each person's box, pixels, for "box"
+# per_joint, mean (percent), joint_counts, n, left_out, hits and counts (N, J), normaliser,
+# threshold; NaN where nobody is counted
+) -> dict:
+    """Percentage of correct keypoints over labelled joints; people whose size is unknown are left
+    out and counted."""
+    ends = _ruler(keypoint_set, normaliser, sizes)
     preds, joints, visible = _same_people(preds, joints, visible)
     if joints.shape[1] != len(keypoint_set.names):
         raise ValueError(
@@ -112,7 +119,8 @@ def pck(
             f"{len(keypoint_set.names)}"
         )
     threshold = PCK_THRESHOLDS[normaliser] if threshold is None else threshold
-    sizes = person_size(joints, visible, ends)
+    if ends is None: sizes = np.where(_array(sizes) > 0, _array(sizes), np.nan)
+    else: sizes = person_size(joints, visible, ends)
     hits, counts = keypoint_hits(preds, joints, visible, sizes, threshold)
     rates, left_out = joint_rates(hits, counts), int(np.isnan(sizes).sum())
     return {
@@ -218,258 +226,70 @@ def oks(
     seen = np.broadcast_to(visible > 0, soft.shape)
     return _ratio(np.where(seen, soft, 0.).sum(-1), seen.sum(-1))
 
-# %% ../nbs/04_metrics.ipynb #bdeda5fe
-def to_coco_results(
-    keypoints,             # (N, J, 2) predicted joints, photo pixels
-    image_ids,             # (N,) id of the photo in the ground truth
-    scores=None,           # (N,) score of each pose; None: 1
-    keypoint_scores=None,  # (N, J) third value of each keypoint; None: 1
-    category_id=1,         # COCO's person; for other files see `person_category`
-):  # One dict a pose: image_id, category_id, keypoints [x, y, score, ...], score
-    "Predictions as the list of rows that pycocotools reads and `json.dump` writes."
-    keypoints = _array(keypoints)
-    scores = np.ones(len(keypoints)) if scores is None else _array(scores)
-    heat = np.ones(keypoints.shape[:2]) if keypoint_scores is None else _array(keypoint_scores)
-    # (N, 3J)
-    triples = np.concatenate([keypoints, heat[..., None]], axis=-1).reshape(len(keypoints), -1)
-    if not np.isfinite(triples).all() or not np.isfinite(scores).all():
-        raise ValueError(
-            "predicted keypoints or scores hold NaN or infinity, which COCO results cannot"
-        )
-    return [
-        {"image_id": int(i), "category_id": category_id, "keypoints": k, "score": s}
-        for i, k, s in zip(
-            np.asarray(image_ids).tolist(), triples.tolist(), scores.tolist(), strict=True
-        )
-    ]
-
-# %% ../nbs/04_metrics.ipynb #ab82b6a6
+# %% ../nbs/04_metrics.ipynb #efc8b7b5
 COCO_STATS = ("AP", "AP50", "AP75", "AP_M", "AP_L", "AR", "AR50", "AR75", "AR_M", "AR_L")
 
-def _read_json(source):
-    "A loaded JSON file, or `source` itself where it is no path."
-    if not isinstance(source, (str, Path)): return source
-    if not Path(source).is_file(): raise FileNotFoundError(f"{source}: no such file")
-    try: return json.loads(Path(source).read_text())
-    except ValueError as error: raise DataError(f"{source}: is not JSON ({error})") from None
-
-# %% ../nbs/04_metrics.ipynb #8b4c8f58
-def _truth_lists(ground_truth):
-    "A ground truth as a loaded dictionary, and its name for messages."
-    data = _read_json(getattr(ground_truth, "dataset", ground_truth))
-    name = ground_truth if isinstance(ground_truth, (str, Path)) else "ground truth"
-    lists = data if isinstance(data, dict) else {}
-    missing = [
-        f
-        for f in ("images", "annotations", "categories")
-        if not isinstance(lists.get(f), list) or not all(isinstance(e, dict) for e in lists[f])
-    ]
-    if missing:
-        raise DataError(
-            f"{name}: has no {missing[0]!r}, a list of entries; give a COCO keypoint file"
-        )
-    for field, key in (("images", "id"), ("annotations", "image_id"), ("categories", "id")):
-        if any(key not in entry for entry in data[field]):
-            raise DataError(f"{name}: an entry of {field!r} has no {key!r}; add it")
-    return data, name
-
-def person_category(
-    ground_truth,  # Path of a COCO keypoint JSON, its loaded dict, or a pycocotools COCO object
-) -> int:          # Its id, for `category_id` of the predictions
-    """The category whose keypoints are scored: the one that has keypoints, of several the one
-    called person."""
-    data, name = _truth_lists(ground_truth)
-    labelled = lambda c: any(
-        a.get("keypoints") and a.get("category_id") == c["id"] for a in data["annotations"]
-    )
-    found = (
-        [c for c in data["categories"] if c.get("keypoints")]
-        or [c for c in data["categories"] if labelled(c)]
-        or data["categories"]
-    )
-    if not found: raise DataError(f"{name}: 'categories' is empty; add the category of the people")
-    return min(found, key=lambda c: c.get("name") != "person")["id"]
-
-# %% ../nbs/04_metrics.ipynb #1dd046ba
-def _complete(annotation, number, num_keypoints, name="ground truth"):
-    "A copy of the annotation with every field that pycocotools needs."
-    given = {"keypoints": [0] * (3 * num_keypoints)} | {
-        k: v for k, v in annotation.items() if v is not None and not (isinstance(v, list) and not v)
-    }
-    who = f"{name}: annotation {annotation.get('id', number)}"
-    labelled = field_numbers(
-        given, "keypoints", (3 * num_keypoints,), who,
-        f"{num_keypoints} keypoints need {3 * num_keypoints}: mend it, "
-        "or give the sigmas of the file's own keypoint set",
-    ).reshape(-1, 3)
-    for field, shape in {"bbox": (4,), "area": ()}.items():
-        if field in given: field_numbers(given, field, shape, who)
-    labelled = labelled[labelled[:, 2] > 0, :2]                 # (L, 2)
-    low, high = (labelled.min(0), labelled.max(0)) if len(labelled) else (np.zeros(2), np.zeros(2))
-    box = given.get("bbox", [*low.tolist(), *(high - low).tolist()])
-    filled = {
-        "iscrowd": 0, "num_keypoints": len(labelled), "bbox": box, "area": 0.53 * box[2] * box[3],
-    }
-    return {**filled, **given, "id": number}  # numbered from 1: pycocotools takes 0 for "no match"
-
-# %% ../nbs/04_metrics.ipynb #d06e23fd
-def _quiet(function, *args):
-    "Call `function` with its printing swallowed."
-    with contextlib.redirect_stdout(io.StringIO()): return function(*args)
-
-def _coco(dataset):
-    "pycocotools' index over a dataset held in memory."
-    from pycocotools.coco import COCO
-    coco = COCO()
-    coco.dataset = dataset
-    _quiet(coco.createIndex)
-    return coco
-
-# %% ../nbs/04_metrics.ipynb #7f1ef0af
-def _coco_truth(ground_truth, num_keypoints):
-    """Ground truth from a JSON path, a loaded dict or a COCO object, its people alone and
-    completed, as a COCO object of its own."""
-    data, name = _truth_lists(ground_truth)
-    person = person_category(data)
-    people = [
-        {"category_id": person, **a}
-        for a in data["annotations"]
-        if a.get("category_id", person) == person
-    ]
-    annotations = [_complete(a, i, num_keypoints, name) for i, a in enumerate(people, start=1)]
-    return _coco(
-        {
-            **data,
-            "annotations": annotations,
-            "categories": [c for c in data["categories"] if c["id"] == person],
-        }
-    )
-
-def _check_row(row, number, truth, num_keypoints):
-    "One sentence about a result row that cannot be scored."
-    who, fields = f"prediction {number}", row if isinstance(row, dict) else {}
-    lacking = [
-        field for field in ("image_id", "category_id", "keypoints", "score") if field not in fields
-    ]
-    if lacking: raise ValueError(f"{who}: has no {lacking[0]!r}")
-    if isinstance(row["image_id"], (list, dict)) or row["image_id"] not in truth.imgs:
-        raise ValueError(f"{who}: image {row['image_id']} is not in the ground truth")
-    if row["category_id"] not in list(truth.cats):
+def _scored_by(file, sigmas):
+    "The sigmas that a file is scored by; None: pycocotools' own, which are COCO's."
+    own = file.keypoint_set
+    if sigmas is None and (own is None or own.sigmas == COCO17.sigmas): return None
+    if sigmas is None:
+        said = "those of the file" if file.content["categories"][0].get("sigmas") else "by name"
+        print(f"OKS sigmas are {said}")
+        return np.array(own.sigmas)
+    sigmas = _array(sigmas)
+    if sigmas.shape != (file.num_joints,):
         raise ValueError(
-            f"{who}: category {row['category_id']} is not that of the ground truth's "
-            f"people, {list(truth.cats)[0]}; "
-            "write the id that `person_category` gives"
+            f"sigmas: {sigmas.size} are given, but {file.where} has {file.num_joints} keypoints"
         )
-    field_numbers(
-        row, "keypoints", (3 * num_keypoints,), who,
-        f"{num_keypoints} keypoints need {3 * num_keypoints}",
-    )
-    field_numbers(row, "score", (), who)
+    if not (np.isfinite(sigmas) & (sigmas > 0)).all():
+        raise ValueError("sigmas: every one must be a finite number above 0")
+    return sigmas
 
-def _coco_predictions(truth, predictions, num_keypoints):
-    "Result rows as a COCO object beside `truth`."
-    rows = _read_json(predictions)
-    if isinstance(rows, dict) or not hasattr(rows, "__iter__"):
-        raise ValueError("predictions must be a list of rows as `to_coco_results` makes them")
-    rows = list(rows)
-    for i, row in enumerate(rows): _check_row(row, i, truth, num_keypoints)
-    # copies: loadRes writes into them
-    if rows: return _quiet(truth.loadRes, [dict(row) for row in rows])
-    return _coco(
-        {key: truth.dataset[key] for key in ("images", "categories")} | {"annotations": []}
-    )
-
-# %% ../nbs/04_metrics.ipynb #efc8b7b5
 def match_coco(
-    # Path of a COCO keypoint JSON, its loaded dict, or a pycocotools COCO object; left unchanged
-    ground_truth,
-    predictions,     # Result rows (see `to_coco_results`), or the path of a JSON file of them
-    image_ids=None,  # Score these photos only; None: all in the ground truth
-    sigmas=None,     # (J,) OKS sigmas; None: COCO's for its 17 keypoints
+    # path of a COCO keypoint JSON, its loaded dict, or a pycocotools COCO object; left unchanged
+    ground_truth: str | Path | dict,
+    predictions: list | str | Path,  # rows of `to_coco_results`, or the path of a file of them
+    image_ids=None,  # score these photos only; None: all in the ground truth
+    sigmas=None,     # (J,) OKS sigmas; None: those of the file's keypoints
+    category: str | int | list | None = None,  # whose people; None: see `choose_categories`
 ):                   # pycocotools' COCOeval, evaluated, accumulated and summarised
-    "Match predictions with people by OKS, through pycocotools, without its printing."
+    """Match predictions with people by OKS, through pycocotools, without its printing; what was
+    completed in the ground truth is said."""
     from pycocotools.cocoeval import COCOeval
-    evaluation = COCOeval(iouType="keypoints")
-    if sigmas is not None: evaluation.params.kpt_oks_sigmas = _array(sigmas)
-    num_keypoints = len(evaluation.params.kpt_oks_sigmas)
-    truth = evaluation.cocoGt = _coco_truth(ground_truth, num_keypoints)
-    evaluation.cocoDt = _coco_predictions(truth, predictions, num_keypoints)
+    number = None if sigmas is None else len(_array(sigmas))
+    file = read_content(ground_truth, category=category, named=False, num_joints=number)
+    for note in file.notes: print(note)
+    evaluation, sigmas = COCOeval(iouType="keypoints"), _scored_by(file, sigmas)
+    if sigmas is not None: evaluation.params.kpt_oks_sigmas = sigmas
+    truth = evaluation.cocoGt = truth_index(file)
+    evaluation.cocoDt = predictions_index(truth, predictions, file.num_joints)
     chosen = sorted(truth.imgs) if image_ids is None else np.unique(np.asarray(image_ids)).tolist()
     unknown = [i for i in chosen if i not in truth.imgs]
     if unknown: raise ValueError(f"image_ids: {unknown[0]} is not in the ground truth")
     evaluation.params.imgIds, evaluation.params.catIds = chosen, sorted(truth.cats)
-    for step in (evaluation.evaluate, evaluation.accumulate, evaluation.summarize): _quiet(step)
+    for step in (evaluation.evaluate, evaluation.accumulate, evaluation.summarize): quiet(step)
     return evaluation
 
-# %% ../nbs/04_metrics.ipynb #dade2c8a
 def evaluate_coco(
-    # Path of a COCO keypoint JSON, its loaded dict, or a pycocotools COCO object; left unchanged
-    ground_truth,
-    predictions,  # Result rows, the path of a JSON file of them, or an array (N, J, 2) with `ids`
-    image_ids=None,  # Score these photos only; None: all in the ground truth
-    sigmas=None,     # (J,) OKS sigmas; None: COCO's for its 17 keypoints
+    # path of a COCO keypoint JSON, its loaded dict, or a pycocotools COCO object; left unchanged
+    ground_truth: str | Path | dict,
+    predictions,  # result rows, the path of a JSON file of them, or an array (N, J, 2) with `ids`
+    image_ids=None,  # score these photos only; None: all in the ground truth
+    sigmas=None,     # (J,) OKS sigmas; None: those of the file's keypoints
     ids=None,        # (N,) photo of each row of a prediction array
     scores=None,     # (N,) score of each row of a prediction array; None: 1
+    category: str | int | list | None = None,  # whose people; None: see `choose_categories`
 # AP, AP50, AP75, AP_M, AP_L, AR, AR50, AR75, AR_M, AR_L in 0..1; -1 where nobody is of that size
-):
+) -> dict:
     "Average precision and recall over OKS 0.50 to 0.95, computed by pycocotools."
     if hasattr(predictions, "shape"):
         if ids is None: raise ValueError("ids: an array of predictions needs the photo of each row")
         predictions = to_coco_results(
-            predictions, ids, scores, category_id=person_category(ground_truth)
+            predictions, ids, scores, category_id=person_category(ground_truth, category)
         )
-    return dict(
-        zip(COCO_STATS, match_coco(ground_truth, predictions, image_ids, sigmas).stats.tolist())
-    )
-
-# %% ../nbs/04_metrics.ipynb #133faeb4
-def rescore(
-    box_scores,       # (N,) the detector's confidence
-    keypoint_scores,  # (N, J) heat of each keypoint
-    threshold=0.2,    # Keypoints at or below it do not vote
-):                    # (N,) score of the pose
-    """Score of a detected pose: box score times the mean keypoint score above `threshold`, 0 where
-    none is."""
-    boxes, scores = _array(box_scores), _array(keypoint_scores)
-    votes = scores > threshold                                                      # (N, J)
-    total, count = np.where(votes, scores, 0.).sum(-1), votes.sum(-1)
-    return boxes * total / np.maximum(count, 1)
-
-# %% ../nbs/04_metrics.ipynb #18383380
-def similar_pairs(keypoints, areas, image_ids, sigmas, threshold):
-    """Sorted index pairs (P, 2) of poses in the same photo with OKS above `threshold`; rows must be
-    grouped by photo."""
-    pairs, seen = [np.zeros((0, 2), dtype=int)], np.ones(keypoints.shape[1])
-    for shift in range(1, np.unique(image_ids, return_counts=True)[1].max(initial=0)):
-        # compare each with the shift-th after it
-        first = np.flatnonzero(image_ids[:-shift] == image_ids[shift:])
-        second = first + shift
-        alike = oks(
-            keypoints[second], keypoints[first], seen, (areas[first] + areas[second]) / 2, sigmas
-        )
-        pairs.append(np.stack([first, second], axis=1)[alike > threshold])
-    pairs = np.concatenate(pairs)
-    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
-
-# %% ../nbs/04_metrics.ipynb #3e6766d9
-def oks_nms(
-    keypoints,      # (N, J, 2) predicted joints of all images, photo pixels
-    scores,         # (N,) score of each pose
-    areas,          # (N,) area of each person's padded box, square pixels
-    image_ids,      # (N,) which photo it is in
-    sigmas,         # (J,) OKS sigmas
-    threshold=0.9,  # Poses more alike than this are one person
-):                  # Indices of the poses that stay, rising
-    """Of poses in one photo that are nearly the same, keep the best scored (greedy, as the released
-    COCO evaluation)."""
-    keypoints, scores, areas = map(_array, (keypoints, scores, areas))
-    image_ids = np.asarray(image_ids)
-    order = np.lexsort((-scores, image_ids))                    # photo by photo, best first
-    pairs = similar_pairs(keypoints[order], areas[order], image_ids[order], sigmas, threshold)
-    keep = np.ones(len(order), dtype=bool)
-    for better, worse in pairs:  # sorted, so `better` is decided before it decides
-        if keep[better]: keep[worse] = False
-    return np.sort(order[keep])
+    matched = match_coco(ground_truth, predictions, image_ids, sigmas, category)
+    return dict(zip(COCO_STATS, matched.stats.tolist()))
 
 # %% ../nbs/04_metrics.ipynb #eb68fe6d
 DRAWN_AT_ONCE = 5_000_000    # draws held in memory at a time
@@ -488,22 +308,22 @@ def _columns(values):
     return values[:, None] if values.ndim == 1 else values
 
 def _percentiles(drawn, level):
-    "The middle `level` of the resampled scores."
+    "The middle `level` of the resampled scores; NaN where none could be computed."
+    if np.isnan(drawn).all(): return float("nan"), float("nan")
     low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
-# %% ../nbs/04_metrics.ipynb #4854c5e8
 def bootstrap_interval(
     values,               # (N,) or (N, J): hits with `counts`, else any value per person
-    # Same shape: what each hit is a share of; None: the statistic is the mean of `values`
+    # same shape: what each hit is a share of; None: the statistic is the mean of `values`
     counts=None,
-    # A second model's values on the same people: the interval of `values` minus `other`
+    # a second model's values on the same people: the interval of `values` minus `other`
     other=None,
-    statistic=mean_rate,  # From sums of hits and counts (n, J) to (n,); `pooled_rate` for PCKh
-    n=1000,               # Resamples
-    level=0.95,           # Share of resamples inside the interval
-    seed=0,
-):                        # (low, high), in percent with `counts`, else in the unit of `values`
+    statistic=mean_rate,  # from sums of hits and counts (n, J) to (n,); `pooled_rate` for PCKh
+    n: int = 1000,        # resamples
+    level: float = 0.95,  # share of resamples inside the interval
+    seed: int = 0,        # of the draws
+) -> tuple:               # (low, high), in percent with `counts`, else in the unit of `values`
     """Percentile bootstrap over people (Efron, 1979): how far a score would move with other people
     of the same kind."""
     values = _columns(values)                                                       # (N, J)
@@ -525,55 +345,6 @@ def bootstrap_interval(
         )
     drawn = np.concatenate(drawn, axis=1)                                           # (1 or 2, n)
     return _percentiles(drawn[0] - drawn[1] if len(pairs) == 2 else drawn[0], level)
-
-# %% ../nbs/04_metrics.ipynb #697f79de
-def ranked_matches(evaluation):
-    """From a `match_coco`: photo (D,), true and false positive (T, D) of all detections, best
-    first, and people per photo (I,)."""
-    photos = evaluation.evalImgs[:len(evaluation.params.imgIds)]  # people of all sizes
-    if len(evaluation.params.catIds) != 1:
-        raise ValueError("intervals of AP are for one category, person")
-    found = [(i, e) for i, e in enumerate(photos) if e is not None]
-    people = np.array([0 if e is None else (e["gtIgnore"] == 0).sum() for e in photos])
-    if not people.sum(): raise ValueError("the ground truth has nobody with labelled keypoints")
-    owner = np.concatenate([np.full(len(e["dtScores"]), i) for i, e in found])
-    order = np.argsort(-np.concatenate([e["dtScores"] for _, e in found]), kind="mergesort")
-    matched = np.concatenate([e["dtMatches"] > 0 for _, e in found], axis=1)[:, order]
-    ignored = np.concatenate([e["dtIgnore"] for _, e in found], axis=1)[:, order] > 0
-    return owner[order], matched & ~ignored, ~matched & ~ignored, people
-
-# %% ../nbs/04_metrics.ipynb #da097c92
-def weighted_ap(weights, matches, recalls):
-    """AP with a weight per photo (I,), from `ranked_matches`, read at `recalls` (R,); NaN if nobody
-    was drawn."""
-    owner, true, false, people = matches
-    if not weights @ people: return float("nan")
-    tp, fp = (np.cumsum(kind * weights[owner], axis=1) for kind in (true, false))   # (T, D)
-    precision = tp / (tp + fp + np.spacing(1))
-    # never rises with recall
-    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    precision = np.pad(precision, ((0, 0), (0, 1)))  # 0 beyond the last recall
-    recall = tp / (weights @ people)
-    return float(np.mean([p[np.searchsorted(r, recalls)] for p, r in zip(precision, recall)]))
-
-# %% ../nbs/04_metrics.ipynb #464abdb9
-def bootstrap_ap(
-    evaluation,  # What `match_coco` gives
-    other=None,  # A second model's `match_coco` on the same photos: the interval of the difference
-    n=200,       # Resamples
-    level=0.95,  # Share of resamples inside the interval
-    seed=0,
-):               # (low, high), AP in 0..1
-    """Bootstrap interval of AP over photos: people of one photo compete for the same detections, so
-    photos are drawn."""
-    pairs = [evaluation] if other is None else [evaluation, other]
-    if pairs[-1].params.imgIds != evaluation.params.imgIds:
-        raise ValueError("the two evaluations are not on the same photos")
-    matches, generator = [ranked_matches(e) for e in pairs], np.random.default_rng(seed)
-    photos, recalls = len(evaluation.params.imgIds), evaluation.params.recThrs
-    drawn = np.array([[weighted_ap(weights, m, recalls) for m in matches]
-                      for weights in resample_counts(photos, n, generator)])        # (n, 1 or 2)
-    return _percentiles(drawn[:, 0] - drawn[:, 1] if other is not None else drawn[:, 0], level)
 
 # %% ../nbs/04_metrics.ipynb #66159721
 from .moved import former_names

@@ -14,20 +14,24 @@ from importlib import import_module
 # former module -> module of today -> names
 MOVED = {
     "crops": {
-        "store": "cut_people prepare_store store_affines store_geometry table_windows work_ahead",
+        "cutting": "cut_people prepare_store store_affines store_geometry table_windows work_ahead",
     },
     "datasets": {
-        "files": "ImageSource field_numbers room_for usable_cores watch write_whole",
-        "store": (
-            "CropSet MANIFEST STORE_VERSION StoreHeader StoreWriter crop_rows encode_jpeg "
-            "from_synthetic read_manifest read_store shard_bytes store_header write_store"
+        "cutting": "usable_cores",
+        "files": "ImageSource field_numbers watch write_whole",
+        "shards": (
+            "MANIFEST StoreHeader StoreWriter encode_jpeg read_manifest shard_bytes write_store"
         ),
+        "store": "CropSet crop_rows from_synthetic read_store room_for",
     },
     "distillation": {
         "heatmaps": "divergence",
     },
     "keypoints": {
-        "files": "DataError",
+        "checks": "DataError",
+    },
+    "study": {
+        "studies": "PRUNED Row STUDIES find_rows fit_row row_recipe",
     },
     "tokenpose": {
         "checkpoints": "CONFIG WEIGHTS network_files",

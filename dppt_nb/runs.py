@@ -140,7 +140,7 @@ class RunFolder:
             # fields of a recipe that are newer than the run have their defaults
             record["recipe"] = Recipe.from_dict(record["recipe"]).to_dict()
             tensors = load_file(self.path / record["state"])
-        self.epoch = len(record["history"])
+            self.epoch = len(record["history"])
         return record, tensors
 
     @contextmanager

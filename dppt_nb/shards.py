@@ -307,7 +307,9 @@ class StoreWriter:
         claim = claim_folder(folder, "choose another folder for the store")
         self.folder = self._claim.enter_context(claim)
         try: _clear_folder(self.folder, overwrite)
-        except BaseException: self.abandon(); raise
+        except BaseException:
+            self.abandon()
+            raise
 
     def __enter__(self): return self
     def __exit__(self, kind, *_):
@@ -362,7 +364,9 @@ class StoreWriter:
     def close(self) -> dict:
         "Write what is left and the manifest: from now on the store is complete."
         try: self._finish()
-        except BaseException: self.abandon(); raise
+        except BaseException:
+            self.abandon()
+            raise
         self._claim.close()
         return self.report
 

@@ -394,3 +394,10 @@ def format_claims(
             f"{verdict(result):<32}{claim.source}"
         )
     return "\n".join(lines)
+
+# %% ../nbs/13_study.ipynb #f26339d3
+from .moved import former_names
+
+# %% ../nbs/13_study.ipynb #34e07fea
+# names that live elsewhere now
+__getattr__ = former_names("dppt_nb.study")

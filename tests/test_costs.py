@@ -10,8 +10,17 @@ import torch
 from click.testing import CliRunner
 
 from dppt_nb.costs import (
-    COUNTERS, PUBLISHED_COSTS, agrees, benchmark_forward, compare, count_layers,
-    format_benchmark, format_published, time_by_kind, time_by_operation, time_interleaved,
+    COUNTERS,
+    PUBLISHED_COSTS,
+    agrees,
+    benchmark_forward,
+    compare,
+    count_layers,
+    format_benchmark,
+    format_published,
+    time_by_kind,
+    time_by_operation,
+    time_interleaved,
 )
 from dppt_nb.models import create_model, list_models, macs, parameters_count
 

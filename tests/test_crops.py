@@ -6,9 +6,22 @@ import torch
 from PIL import Image
 
 from dppt_nb.crops import (
-    AUGMENTATIONS, Augmentation, PIXEL_STD, apply_affine, augment_batch, batched_affine,
-    box_to_center_scale, central_affine, crop_affine, crop_image, half_body_window, inside,
-    invert_affine, normalize, uncrop_points, warp_batch,
+    AUGMENTATIONS,
+    PIXEL_STD,
+    Augmentation,
+    apply_affine,
+    augment_batch,
+    batched_affine,
+    box_to_center_scale,
+    central_affine,
+    crop_affine,
+    crop_image,
+    half_body_window,
+    inside,
+    invert_affine,
+    normalize,
+    uncrop_points,
+    warp_batch,
 )
 from dppt_nb.keypoints import COCO17, LSP14
 

@@ -10,8 +10,13 @@ from torch import nn
 
 from dppt_nb.crops import normalize
 from dppt_nb.cycles import (
-    CycleObjective, RegressionObjective, ResidualFlow, heatmap_cycle_loss, joint_shares,
-    rle_loss, token_loss,
+    CycleObjective,
+    RegressionObjective,
+    ResidualFlow,
+    heatmap_cycle_loss,
+    joint_shares,
+    rle_loss,
+    token_loss,
 )
 from dppt_nb.files import DataError
 from dppt_nb.heatmaps import decode_dark, encode_heatmaps, rescale_joints

@@ -13,7 +13,13 @@ from scipy.io import savemat
 
 from dppt_nb import datasets
 from dppt_nb.datasets import (
-    joint_boxes, lspet_split, read_coco, read_crowdpose, read_dataset, read_lsp, read_lspet,
+    joint_boxes,
+    lspet_split,
+    read_coco,
+    read_crowdpose,
+    read_dataset,
+    read_lsp,
+    read_lspet,
     read_mpii,
 )
 from dppt_nb.files import DataError, ImageSource
@@ -302,13 +308,15 @@ def test_coco_rows_and_counts(tmp_path):
     ]
     table = read_coco(save_coco(tmp_path, coco_content(annotations=people + odd)))
     assert (
-        len(table) == 4
+        len(table) == 5
         and table.keypoint_set == COCO17
         and set(table.split) == {"val"}
-        and list(table.image_ids) == [1, 2, 3, 1]
+        and list(table.image_ids) == [1, 2, 3, 1, 1]
     )
+    # the box that is missing is that of the labelled joints, (20, 15) and (30, 20)
+    assert table.ids[4] == 51 and table.boxes[4].tolist() == [20, 15, 9, 4]
     assert table.left_out == {
-        "crowd, not a person": 1, "no box": 1, "box of no size": 1, "no visible joints": 2,
+        "crowd, not a person": 1, "box of no size": 1, "no visible joints": 2,
         "another category": 1, "box outside the picture": 1,
     }
     assert table.visible[0, :3].tolist() == [1, 1, 0] and table.visibility[0, :3].tolist() == [
@@ -317,7 +325,7 @@ def test_coco_rows_and_counts(tmp_path):
     assert table.boxes[0].tolist() == [5, 6, 39, 29] and table.areas[0] == 500
     assert all(
         words in table.summary()
-        for words in ("4 people in 3 photographs", "crowd, not a person 1", "no visible joints 2")
+        for words in ("5 people in 3 photographs", "crowd, not a person 1", "no visible joints 2")
     )
 
 
@@ -381,7 +389,7 @@ def test_own_keypoints_from_elsewhere(tmp_path):
         (dict(area=[1, 2]), "'area' has 2 numbers"),
         (dict(image_id=[1]), "names image .1."),
         (dict(image_id=None), "names image None"),
-        (dict(image_id="1"), "names image 1"),
+        (dict(image_id="9"), 'names image "9"'),
     ],
 )
 def test_bad_annotation_names_file_and_field(tmp_path, change, words):
@@ -424,13 +432,15 @@ def test_bad_coco_file_is_one_sentence(tmp_path, content, words):
         (lambda c: c["images"][0].update(file_name=4), "'id' and 'file_name'"),
         (
             lambda c: c["annotations"][0].update(id="a"),
-            "annotation a: 'id' is missing or no whole number",
+            "annotation \"a\": 'id' is missing or no whole number",
         ),
         (lambda c: c["annotations"][0].update(id=float("nan")), "'id' is missing"),
         (lambda c: c["categories"][0].update(keypoints=7), "no category names keypoints"),
         (lambda c: c["categories"][0].update(id=None), "no category names keypoints"),
         (lambda c: c["categories"][0].update(keypoints=[1, 2]), "no list of keypoint names"),
-        (lambda c: c["categories"][0].update(keypoints=["a", "b"], skeleton=[1]), "'skeleton'"),
+        (lambda c: c["categories"][0].update(sigmas=[0.1]), "one sigma a keypoint"),
+        (lambda c: c["categories"][0].update(sigmas=[float("nan")] * 17), "finite number above 0"),
+        (lambda c: c["categories"][0].update(flip_pairs=[[0, 99]]), "no keypoint '99'"),
     ],
 )
 def test_wrong_kinds_in_a_coco_file_are_one_sentence(tmp_path, change, words):
@@ -446,7 +456,7 @@ def test_nulls_in_a_coco_file_are_what_is_not_there(tmp_path):
     for image in content["images"]: image |= dict(width=None, height=None)
     nothing = [
         dict(content["annotations"][0], id=60, keypoints=None),
-        dict(content["annotations"][0], id=61, bbox=None),
+        dict(content["annotations"][0], id=61, bbox=None, keypoints=None),
     ]
     # of something else: not looked at
     other = [dict(id=62, image_id=1, category_id=2, bbox=[1, 2, 3, 4], keypoints=[1, 2, 2])]
@@ -455,9 +465,9 @@ def test_nulls_in_a_coco_file_are_what_is_not_there(tmp_path):
     content["categories"].append(dict(id=2, name="dog", keypoints=["nose"]))
     table = read_coco(save_coco(tmp_path / "null", content))
     assert table.left_out == {
-        "no visible joints": 1, "no box": 1, "another category": 1,
+        "no box": 1, "no visible joints": 1, "another category": 1,
     } and np.array_equal(table.joints, good.joints)
-    assert np.allclose(table.areas, .53 * table.boxes[:, 2] * table.boxes[:, 3])
+    assert np.allclose(table.areas, .53 * 40 * 30)
 
 
 @pytest.mark.parametrize(
@@ -532,7 +542,7 @@ def test_crowdpose_keeps_its_own_points(tmp_path):
     assert (
         table.keypoint_set.name == "crowdpose" and len(table) == 4 and set(table.split) == {"train"}
     ), "trainval would count people twice"
-    assert np.allclose(table.areas, .53 * table.boxes[:, 2] * table.boxes[:, 3])
+    assert np.allclose(table.areas, .53 * 40 * 30)
 
 
 # MPII

@@ -7,11 +7,19 @@ import torch
 
 import dppt_nb.distillation as distillation
 from dppt_nb.distillation import (
-    AttentionObjective, FeatureObjective, GuideObjective, OutputObjective, Teacher,
-    align_attention, attention_loss, feature_loss, match_layers, output_loss,
+    AttentionObjective,
+    FeatureObjective,
+    GuideObjective,
+    OutputObjective,
+    Teacher,
+    align_attention,
+    attention_loss,
+    feature_loss,
+    match_layers,
+    output_loss,
 )
-from dppt_nb.heatmaps import divergence
 from dppt_nb.files import DataError
+from dppt_nb.heatmaps import divergence
 from dppt_nb.models import create_model
 from dppt_nb.pruning import REDUCERS, new_owner
 

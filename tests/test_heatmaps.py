@@ -4,8 +4,16 @@ import pytest
 import torch
 
 from dppt_nb.heatmaps import (
-    average_flip, decode_argmax, decode_dark, decode_quarter, encode_heatmaps, flip_back,
-    heatmap_coordinates, heatmap_cross_entropy_loss, normalize_heatmaps, rescale_joints,
+    average_flip,
+    decode_argmax,
+    decode_dark,
+    decode_quarter,
+    encode_heatmaps,
+    flip_back,
+    heatmap_coordinates,
+    heatmap_cross_entropy_loss,
+    normalize_heatmaps,
+    rescale_joints,
 )
 from dppt_nb.keypoints import COCO17
 

@@ -8,8 +8,20 @@ import torch
 
 from dppt_nb.files import DataError
 from dppt_nb.keypoints import (
-    COCO17, KEYPOINT_SETS, KeypointSet, LSP14, MPII16, canonical_name, draw_pose,
-    keypoint_set_of, map_keypoints, show_poses, sigma_of,
+    COCO17,
+    KEYPOINT_SETS,
+    LSP14,
+    MPII16,
+    KeypointSet,
+    canonical_name,
+    draw_pose,
+    flip_pairs_of,
+    keypoint_set_of,
+    map_keypoints,
+    read_keypoint_set,
+    show_poses,
+    sigma_of,
+    write_keypoint_set,
 )
 
 SETS = list(KEYPOINT_SETS.values())
@@ -103,13 +115,70 @@ def test_sigma_of_unknown_point_is_the_median_of_coco():
 
 
 @pytest.mark.parametrize(
+    "skeleton, limbs",
+    [
+        ([[1, 3], [1, 2]], ((0, 1),)), ([[1, 2, 2]], ()), ([[0, 1]], ((0, 1),)), (7, ()),
+        ([["a", "b"], None, 3, [1, 2]], ((0, 1),)), ({"a": 1}, ()),
+    ],
+)
+def test_a_skeleton_decides_nothing(skeleton, limbs):
+    s = keypoint_set_of({"name": "x", "keypoints": ["a", "b"], "skeleton": skeleton})
+    assert s.limbs == limbs and s.names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "names, pairs",
+    [
+        ("lefteye righteye nose", ((0, 1),)), ("RHIP LHIP", ((1, 0),)), ("kpt-0 kpt-1", ()),
+        ("eyeL1 eyeR1 eyeL2 eyeR2", ((0, 1), (2, 3))), ("fl_paw fr_paw", ((0, 1),)),
+        ("lip tip", ()), ("left_eye nose", ()), ("top_left top_right", ((0, 1),)),
+        ("upright bright", ()),
+    ],
+)
+def test_pairs_that_names_tell(names, pairs):
+    assert flip_pairs_of(tuple(names.split())) == pairs
+
+
+def test_whole_body_faces_have_all_their_pairs():
+    names = ["nose", "left_eye", "right_eye", *(f"face-{i}" for i in range(68))]
+    pairs = dict(flip_pairs_of(names))
+    assert len(pairs) == 30 and pairs[3] == 19 and pairs[3 + 48] == 3 + 54
+    assert flip_pairs_of(names[:-1]) == ((1, 2),), "67 points are not that layout"
+
+
+def test_a_set_without_pairs_is_not_mirrored():
+    assert not keypoint_set_of({"keypoints": ["kpt-0", "kpt-1"]}).mirrored
+    assert COCO17.mirrored and keypoint_set_of({"keypoints": ["nose"]}).mirrored
+
+
+def test_sigmas_of_a_known_set_are_those_of_the_file():
+    category = {"name": "person", "keypoints": list(COCO17.names), "sigmas": [0.5] * 17}
+    assert keypoint_set_of(category).sigmas == (0.5,) * 17
+    assert keypoint_set_of(category | {"sigmas": list(COCO17.sigmas)}) == COCO17
+
+
+def test_keypoint_set_files(tmp_path):
+    write_keypoint_set(tmp_path / "set.json", LSP14)
+    assert read_keypoint_set(tmp_path / "set.json") == LSP14
+    fields = json.loads((tmp_path / "set.json").read_text())
+    for change in (dict(flip_pairs=[[0, 99]]), dict(flip_pairs=[[0, 1], [1, 2]]), dict(extra=1),
+                   dict(flip_pairs=[[0]])):
+        (tmp_path / "bad.json").write_text(json.dumps(fields | change))
+        with pytest.raises(DataError, match="no keypoint set file"):
+            read_keypoint_set(tmp_path / "bad.json")
+
+
+@pytest.mark.parametrize(
     "category, words",
     [
         ({"name": "x"}, "no list of keypoint names"),
         ({"name": "x", "keypoints": ["a", 3]}, "no list of keypoint names"),
         ({"name": "x", "keypoints": ["a", "a"]}, "twice"),
-        ({"name": "x", "keypoints": ["a", "b"], "skeleton": [[1, 3]]}, "from 1 to 2"),
-        ({"name": "x", "keypoints": ["a", "b"], "skeleton": [[1, 2, 2]]}, "two numbers"),
+        ({"name": "x", "keypoints": "nose"}, "no list of keypoint names"),
+        ({"name": "x", "keypoints": ["a", "b"], "sigmas": [0.1, float("nan")]}, "finite number"),
+        ({"name": "x", "keypoints": ["a", "b"], "sigmas": [0.1, 0]}, "above 0"),
+        ({"name": "x", "keypoints": ["a", "b"], "sigmas": [0.1, "b"]}, "finite number"),
+        ({"name": "x", "keypoints": ["a", "b"], "sigmas": 1}, "no list of numbers"),
         ({"name": "x", "keypoints": ["a", "b"], "sigmas": [0.1]}, "one sigma a keypoint"),
     ],
 )

@@ -14,8 +14,21 @@ from dppt_nb.checkpoints import load_network, load_released
 from dppt_nb.crops import normalize
 from dppt_nb.models import create_model
 from dppt_nb.pruning import (
-    REDUCERS, KeepPlaces, KeepRandom, draw_kept, joints_kept, keep_patches, keep_ratio_at,
-    keep_top, match_tokens, merge, often_kept, patch_scores, patches_left, sum_by_owner, whole_grid,
+    REDUCERS,
+    KeepPlaces,
+    KeepRandom,
+    draw_kept,
+    joints_kept,
+    keep_patches,
+    keep_ratio_at,
+    keep_top,
+    match_tokens,
+    merge,
+    often_kept,
+    patch_scores,
+    patches_left,
+    sum_by_owner,
+    whole_grid,
 )
 from dppt_nb.recipes import Recipe
 from dppt_nb.synthetic import make_people

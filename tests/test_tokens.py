@@ -8,7 +8,13 @@ import torch.utils.checkpoint
 
 from dppt_nb.hrnet import HRNet
 from dppt_nb.tokens import (
-    Bottleneck, Pixels, PoseTokens, Pyramid, Stem, join_patches, sine_position_code,
+    Bottleneck,
+    Pixels,
+    PoseTokens,
+    Pyramid,
+    Stem,
+    join_patches,
+    sine_position_code,
     split_patches,
 )
 

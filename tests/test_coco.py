@@ -1,0 +1,334 @@
+"""COCO's format: one rule completes an annotation for reader and scorer; categories, ids, sigmas,
+mirror pairs and splits as files of many tools have them."""
+import json
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from dppt_nb import datasets
+from dppt_nb.cli import main
+from dppt_nb.coco import (
+    choose_categories,
+    read_category,
+    read_content,
+    read_flip_pairs,
+    split_of_file,
+)
+from dppt_nb.crops import AUGMENTATIONS, augment_batch
+from dppt_nb.datasets import DATASETS, DataSet, coco_truth, judged_split, read_coco, read_dataset
+from dppt_nb.evaluation import format_scores, headline, score_joints
+from dppt_nb.files import DataError
+from dppt_nb.heatmaps import average_flip
+from dppt_nb.keypoints import COCO17, keypoint_set_of, write_keypoint_set
+from dppt_nb.metrics import evaluate_coco, to_coco_results
+from dppt_nb.store import CropSet
+
+
+def content_of(people=6, names=COCO17.names, seed=0, **category):
+    "People of 60 x 120 pixels, two in a picture, all keypoints labelled."
+    rng, annotations = np.random.default_rng(seed), []
+    for i in range(1, people + 1):
+        corner = rng.uniform(5, 30, 2) + (60 * (i % 2), 0)
+        points = corner + rng.uniform(0, 1, (len(names), 2)) * (60, 120)
+        low, size = points.min(0), np.ptp(points, axis=0)
+        annotations.append(
+            dict(
+                id=i, image_id=(i + 1) // 2, category_id=1, iscrowd=0,
+                bbox=[*low.tolist(), *size.tolist()],
+                keypoints=[v for x, y in points for v in (x, y, 2)],
+            )
+        )
+    images = [dict(id=i, file_name=f"{i}.png", width=200, height=180) for i in range(1, 4)]
+    category = dict(id=1, name="person", keypoints=list(names)) | category
+    return dict(images=images, annotations=annotations, categories=[category])
+
+
+def save(root, content, file="annotations/person_keypoints_val.json", pictures="images"):
+    for image in content["images"]:
+        (root / pictures).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (200, 180)).save(root / pictures / image["file_name"])
+    (root / file).parent.mkdir(parents=True, exist_ok=True)
+    (root / file).write_text(json.dumps(content))
+    return root
+
+
+def rows_of(content, error=0.):
+    points = np.array([a["keypoints"] for a in content["annotations"]]).reshape(
+        len(content["annotations"]), -1, 3
+    )
+    ids = [a["image_id"] for a in content["annotations"]]
+    return to_coco_results(points[..., :2] + error, ids)
+
+
+# D. one rule
+
+@pytest.mark.parametrize("area", [0, 1, None, "absent"])
+def test_area_that_is_none_scores_like_the_readers(tmp_path, area, capsys):
+    content = content_of()
+    rows = rows_of(content, 1.)
+    right = evaluate_coco(content, rows)["AP"]
+    capsys.readouterr()
+    if area != "absent":
+        for a in content["annotations"]: a["area"] = area
+    assert evaluate_coco(content, rows)["AP"] == right > .9
+    assert "6 areas that were absent or at most 1" in capsys.readouterr().out
+    table = read_coco(save(tmp_path, content))
+    assert any("6 areas" in n for n in table.notes)
+    boxes = np.array([a["bbox"] for a in content["annotations"]])
+    assert np.allclose(table.areas, .53 * boxes[:, 2] * boxes[:, 3])
+
+
+def test_reader_and_scorer_know_the_same_people(tmp_path):
+    content = content_of()
+    for a, change in zip(content["annotations"], (
+        dict(num_keypoints=0), dict(bbox=None), dict(area=0), dict(iscrowd=1), dict(keypoints=[]),
+    )): a |= change
+    truth = coco_truth("coco", save(tmp_path, content), "val")
+    table = read_coco(tmp_path)
+    scored = [a for a in truth["annotations"] if a["num_keypoints"] and not a["iscrowd"]]
+    assert [a["id"] for a in scored] == table.ids.tolist() == [1, 2, 3, 6]
+    assert np.allclose([a["area"] for a in scored], table.areas)
+
+
+def test_the_given_count_of_keypoints_is_ignored(capsys):
+    content = content_of()
+    right = evaluate_coco(content, rows_of(content, 1.))["AP"]
+    for a in content["annotations"]: a["num_keypoints"] = 0
+    assert evaluate_coco(content, rows_of(content, 1.))["AP"] == right
+    assert "6 counts in 'num_keypoints' disagree" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("bad", [float("nan"), -.05, 0., float("inf")])
+def test_sigmas_that_are_none(tmp_path, bad):
+    content = content_of()
+    with pytest.raises(ValueError, match="finite number above 0"):
+        evaluate_coco(content, rows_of(content), sigmas=[bad] * 17)
+    content["categories"][0]["sigmas"] = [.05] * 16 + [bad]
+    for read in (lambda: evaluate_coco(content, []), lambda: read_coco(save(tmp_path, content))):
+        with pytest.raises(DataError, match="finite number above 0"): read()
+
+
+def test_sigmas_of_the_file_are_used_and_said(tmp_path, capsys):
+    content = content_of(sigmas=[.5] * 17)
+    assert read_coco(save(tmp_path, content)).keypoint_set.sigmas == (.5,) * 17
+    rows = rows_of(content, 15.)
+    capsys.readouterr()
+    ours = evaluate_coco(content, rows)
+    assert "OKS sigmas are those of the file" in capsys.readouterr().out
+    assert ours == evaluate_coco(content, rows, sigmas=[.5] * 17) and ours["AP"] > .8
+    assert evaluate_coco(content, rows, sigmas=COCO17.sigmas)["AP"] < .1
+
+
+def test_keypoints_of_a_detector_are_no_truth(tmp_path):
+    content = content_of()
+    boxes = [dict(image_id=a["image_id"], category_id=1, bbox=a["bbox"], score=.9)
+             for a in content["annotations"]]
+    save(tmp_path, content)
+    tables = []
+    for extra in ({}, dict(keypoints=[9.] * 51), dict(keypoints=[9.] * 15)):
+        (tmp_path / "boxes.json").write_text(json.dumps([b | extra for b in boxes]))
+        tables.append(read_coco(tmp_path, boxes="boxes.json"))
+    for table in tables:
+        assert not table.visible.any() and not table.joints.any()
+        assert np.array_equal(table.boxes, tables[0].boxes) and len(table) == 6
+    assert any("keypoints that come with 6 boxes are not used" in n for n in tables[1].notes)
+
+
+# E. mirror pairs
+
+def test_pairs_come_from_names_category_option_or_file(tmp_path):
+    names = ["kpt-0", "kpt-1", "kpt-2"]
+    plain, notes = read_category(dict(name="face", keypoints=names))
+    assert plain.flip_pairs == () and notes[0].startswith("WARNING: no mirror pairs")
+    write_keypoint_set(tmp_path / "set.json", keypoint_set_of(dict(keypoints=names)))
+    fields = json.loads((tmp_path / "set.json").read_text()) | dict(flip_pairs=[[0, 2]])
+    (tmp_path / "set.json").write_text(json.dumps(fields))
+    for category, option in (
+        (dict(flip_pairs=[[0, 2]]), None), (dict(flip_pairs=[["kpt-0", "kpt-2"]]), None),
+        (dict(swap=["kpt-2", "", "kpt-0"]), None), (dict(swap={"kpt-0": "kpt-2"}), None),
+        ({}, "kpt-0:kpt-2"), ({}, "0:2"), (dict(flip_pairs=[[0, 1]]), "0:2"),
+        ({}, str(tmp_path / "set.json")),
+    ):
+        s, notes = read_category(dict(name="face", keypoints=names) | category, option)
+        assert s.flip_pairs == ((0, 2),) and notes == ["mirror pairs: kpt-0:kpt-2"]
+
+
+@pytest.mark.parametrize(
+    "pairs", ["a:z", "a", "a:a", "0:3", [[0, 1, 2]], 7, "a:b,b:c", [[0, True]]]
+)
+def test_bad_pairs_are_one_sentence(pairs):
+    with pytest.raises(DataError) as error:
+        read_category(dict(name="x", keypoints=["a", "b", "c"]), pairs)
+    assert "\n" not in str(error.value)
+
+
+def test_layouts_of_facial_landmarks():
+    names = tuple(f"kpt-{i}" for i in range(98))
+    assert [len(read_flip_pairs(k, names)) for k in ("ibug68", "wflw98", "cofw29")] == [29, 44, 11]
+    with pytest.raises(DataError, match="no keypoint"): read_flip_pairs("wflw98", names[:68])
+
+
+def test_nobody_is_mirrored_without_pairs():
+    numbered = keypoint_set_of(dict(keypoints=["kpt-0", "kpt-1"]))
+    sided = keypoint_set_of(dict(keypoints=["left_eye", "right_eye"]))
+    images = torch.randint(0, 255, (8, 3, 48, 36), dtype=torch.uint8)
+    joints, seen = torch.tensor([[[12., 20], [24, 20]]]).repeat(8, 1, 1), torch.ones(8, 2)
+    still = AUGMENTATIONS["coco"].__class__(flip=1, rotation=0, scale=0, half_body=0, shift=0)
+    run = lambda s: augment_batch(
+        images, joints, seen, s, 1.5, (32, 24), still, torch.Generator().manual_seed(0)
+    )[1]
+    plain = augment_batch(images, joints, seen, numbered, 1.5, (32, 24))[1]
+    assert torch.allclose(run(numbered), plain, atol=1e-3)
+    assert not torch.allclose(run(sided), plain, atol=.5)
+    model = lambda x: x[:, :2]
+    x = torch.randn(2, 3, 8, 6)
+    assert torch.equal(average_flip(model, x, numbered), model(x))
+    assert not torch.equal(average_flip(model, x, sided), model(x))
+
+
+# H. categories, files, splits
+
+def test_categories_that_are_called_the_same_are_one():
+    content = content_of()
+    content["categories"] = [
+        dict(content["categories"][0], id=i, name=n)
+        for i, n in enumerate(("ape", "bear", "cat"), 1)
+    ]
+    for k, a in enumerate(content["annotations"]): a["category_id"] = k % 2 + 1
+    file = read_content(content)
+    assert len(file.content["annotations"]) == 6 and any("ape, bear" in n for n in file.notes)
+    for wanted in ("BEAR", 2, "2", ["bear"]):
+        assert len(read_content(content, category=wanted).content["annotations"]) == 3
+    assert len(read_content(content, category="ape,bear").content["annotations"]) == 6
+    with pytest.raises(DataError, match="it has .labelled.: ape 3, bear 3, cat 0"):
+        read_content(content, category="dog")
+    content["categories"][1]["keypoints"] = content["categories"][1]["keypoints"][::-1]
+    with pytest.raises(DataError, match="choose one with --category"): read_content(content)
+
+
+def test_the_category_that_has_people_is_read():
+    content = content_of()
+    content["categories"] = [dict(id=2, name="bag", keypoints=["handle"]),
+                             dict(content["categories"][0], name="Person")]
+    assert [c["id"] for c in choose_categories(content, "x")] == [1]
+    content["categories"][1]["name"] = "skater"
+    assert [c["id"] for c in choose_categories(content, "x")] == [1]
+
+
+@pytest.mark.parametrize(
+    "file, split",
+    [
+        ("train/_annotations.coco.json", "train"), ("valid/_annotations.coco.json", "val"),
+        ("annotations/instances_default.json", "val"), ("result.json", "val"),
+        ("annotations/person_keypoints_default.json", "val"), ("test/result.json", "test"),
+    ],
+)
+def test_files_as_other_tools_name_them(tmp_path, file, split):
+    table = read_coco(save(tmp_path, content_of(), file))
+    assert set(table.split) == {split} == {split_of_file(file)}
+
+
+def test_a_file_of_any_name_and_its_split(tmp_path):
+    save(tmp_path, content_of(), "mine.json")
+    with pytest.raises(DataError, match="--annotations .there are mine.json"): read_coco(tmp_path)
+    table = read_coco(tmp_path, annotations=["train=mine.json"])
+    assert set(table.split) == {"train"}
+    shares = [read_coco(tmp_path, annotations="mine.json", val_share=.4, split_seed=s).split
+              for s in (0, 0, 1, 2, 3)]
+    assert np.array_equal(shares[0], shares[1])
+    assert any(not np.array_equal(shares[0], s) for s in shares[2:])
+    table = read_coco(tmp_path, annotations="mine.json", val_share=.4)
+    assert not set(table.select("train").files) & set(table.select("val").files)
+    truth = coco_truth("coco", tmp_path, "val", annotations="mine.json", val_share=.4)
+    assert {i["id"] for i in truth["images"]} == set(table.select("val").image_ids.tolist())
+
+
+def test_skeletons_of_two_splits_may_differ(tmp_path):
+    save(tmp_path, content_of(skeleton=[[1, 2]], name="fly", keypoints=list("abcdefghijklmnopq")),
+         "annotations/person_keypoints_train.json", "train")
+    other = content_of(name="Fly", keypoints=list("abcdefghijklmnopq"), seed=1)
+    table = read_coco(save(tmp_path, other, pictures="val"))
+    assert len(table) == 12 and table.keypoint_set.limbs == ((0, 1),)
+
+
+def test_a_data_set_is_one_row(tmp_path, monkeypatch):
+    monkeypatch.setitem(DATASETS, "mine", DataSet(read_coco, ap=True, judged="val", note="17"))
+    table = read_dataset("mine", save(tmp_path, content_of()), category="person")
+    assert table.name == "mine" and len(table) == 6 and judged_split("mine") == "val"
+    assert datasets.has_ap("mine") and not datasets.has_ap("synthetic")
+    assert len(coco_truth("mine", tmp_path, "val")["annotations"]) == 6
+    with pytest.raises(DataError, match="--category goes with data sets in COCO's format"):
+        read_dataset("lspet", tmp_path, category="person")
+
+
+# G. emptiness
+
+def crops_of(names, visible=None, count=5):
+    s = keypoint_set_of(dict(name="x", keypoints=names))
+    joints = torch.rand(count, len(names), 2, generator=torch.Generator().manual_seed(0)) * 40
+    visible = torch.ones(count, len(names), dtype=torch.uint8) if visible is None else visible
+    return CropSet(
+        images=torch.zeros(count, 3, 48, 36, dtype=torch.uint8), joints=joints, visible=visible,
+        affine=torch.eye(2, 3).repeat(count, 1, 1), centers=torch.full((count, 2), 20.),
+        scales=torch.full((count, 2), .3), keypoint_set=s, margin=1.5, name="x",
+        ids=torch.arange(count), image_ids=torch.arange(count), split=["val"] * count,
+        areas=torch.full((count,), 900.),
+    )
+
+
+@pytest.mark.filterwarnings("error")
+def test_sets_without_torso_are_measured_by_the_box():
+    corners = crops_of(["top_left", "top_right", "bottom_right", "bottom_left"])
+    scores = score_joints(corners.joints, corners)
+    assert list(scores) == ["PCK@0.05 box"] and headline(scores) == 100
+    # the box is the window without its padding: 48 pixels, of which a twentieth is 2.4
+    for shift, mean in ((2.3, 100), (2.5, 0)):
+        assert headline(score_joints(corners.joints + torch.tensor([shift, 0]), corners)) == mean
+    face = crops_of(["nose", "left_eye", "right_eye"])
+    assert list(score_joints(face.joints, face)) == ["PCK@0.05 box", "OKS"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_nobody_to_measure_is_said():
+    people = crops_of(COCO17.names)
+    people.visible[:, [5, 12]] = 0
+    scores = score_joints(people.joints, people)
+    assert headline(scores) == 100 and scores["PCK@0.2 torso"]["people"] == 0
+    assert np.isnan(scores["PCK@0.2 torso"]["mean"])
+    text = format_scores(scores)
+    assert "nobody to measure, 5 left out" in text and "nan" not in text
+    people.visible[:] = 0
+    assert "nan" not in format_scores(score_joints(people.joints, people))
+
+
+def test_ap_of_a_size_that_nobody_has_is_words():
+    row = dict(mean=50., interval=[40., 60.], joints=dict(AP_M=float("nan")), people=3, left_out=0)
+    assert "AP_M              nobody of that size" in format_scores({"AP": row})
+
+
+# the command
+
+def test_data_check_says_what_is_odd(tmp_path):
+    content = content_of(names=["kpt-0", "kpt-1", "kpt-2"])
+    for a in content["annotations"][:2]: a["keypoints"][:2] = [500., 500.]
+    for a in content["annotations"]: a["keypoints"][8] = 0
+    save(tmp_path, content)
+    Image.new("RGB", (9, 9)).save(tmp_path / "images/unused.png")
+    found = CliRunner().invoke(main, ["data", "check", "coco", "--root", str(tmp_path)])
+    assert found.exit_code == 0, found.output
+    for words in (
+        "6 people in 3 photographs", "no mirror pairs are known", "val: 6 people in 3 pictures",
+        "pictures from 200 x 180 to 200 x 180", "labelled on nobody: kpt-2",
+        "2 people have a labelled joint outside", "1 pictures have no row, in images",
+    ): assert words in found.output, words
+    paired = CliRunner().invoke(
+        main, ["data", "check", "coco", "--root", str(tmp_path), "--flip-pairs", "0:1"]
+    )
+    assert "mirror pairs: kpt-0:kpt-1" in paired.output
+    wrong = CliRunner().invoke(
+        main, ["data", "check", "coco", "--root", str(tmp_path), "--category", "dog"]
+    )
+    assert wrong.exit_code == 1 and "has no category 'dog'" in wrong.output
