@@ -4,16 +4,21 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check -q
 OUT    ?= demo
-MODULES := $(wildcard dppt_nb/*.py)
+# Where PyTorch comes from: `auto` (the small CPU wheels unless there is an NVIDIA GPU), `cpu`, or
+# `default` (the usual index).
+TORCH  ?= auto
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check export clean outputs readme hooks lock lab distclean
+.PHONY: demo test soak export outputs readme hooks lock lab distclean
 
 demo: $(VENV)/.plain            ## train nano networks on synthetic people and show what they learned
 	$(BIN)/dppt demo --out $(OUT)
 
-test: $(VENV)/.dev              ## what CI runs: clean, export, notebooks, tests
+test: $(VENV)/.dev              ## what CI runs: clean, export, README, ruff, notebooks, tests
 	bash tools/check.sh
+
+soak: $(VENV)/.dev              ## the same with all that is long by nature, of which `make test` runs a sample
+	DPPT_SOAK=1 DPPT_FUZZ=$${DPPT_FUZZ:-10000} bash tools/check.sh
 
 lab: $(VENV)/.dev               ## read the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs
@@ -24,7 +29,7 @@ export: $(VENV)/.dev            ## notebooks -> package
 outputs: $(VENV)/.dev           ## run every notebook and store its outputs
 	$(BIN)/python tools/run_notebooks.py
 
-readme: $(VENV)/.dev            ## nbs/index.ipynb -> README.md
+readme: $(VENV)/.dev            ## nbs/index.ipynb -> README.md, and tools/pypi.md for the package index
 	$(BIN)/python tools/readme.py
 
 hooks: $(VENV)/.dev             ## git hooks that clean notebooks and merge them cell by cell
@@ -42,10 +47,15 @@ $(VENV)/bin/python:
 	@echo "Making the environment in $(VENV) (about a minute where packages are near, more on a slow line)"
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.plain: pyproject.toml requirements.lock | $(VENV)/bin/python
+# PyTorch first, so that the next line finds it there and does not fetch gigabytes of CUDA.
+$(VENV)/.torch: | $(VENV)/bin/python
+	@bash tools/torch.sh $(TORCH) $(BIN)/pip
+	@touch $@
+
+$(VENV)/.plain: pyproject.toml requirements.lock $(VENV)/.torch
 	$(PIP) install -c requirements.lock -e .
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml requirements.lock | $(VENV)/bin/python
+$(VENV)/.dev: pyproject.toml requirements.lock $(VENV)/.torch
 	$(PIP) install -c requirements.lock -e '.[notebooks,dev]'
 	@touch $@ $(VENV)/.plain

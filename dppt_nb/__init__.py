@@ -1,5 +1,5 @@
 """Pose transformers with keypoint tokens, from one class and a table of variants."""
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 from importlib import import_module
 

@@ -10,6 +10,7 @@ __all__ = ['NO_LOSSES', 'Batch', 'Progress', 'make_batch', 'PoseObjective', 'nea
 import json
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,8 +21,8 @@ from torch import Tensor, nn
 from .checkpoints import load_backbone, load_teacher
 from .crops import Augmentation
 from .cycles import RegressionObjective
-from .evaluation import conditions, evaluate, headline, people_digest, take_people
-from .files import DataError, epoch_bar, make_folder, read_json, watch, write_json
+from .evaluation import RESULTS_FORMAT, conditions, evaluate, headline, take_people
+from .files import DataError, epoch_bar, read_json, watch, write_json
 from dppt_nb.heatmaps import (
     encode_heatmaps,
     heatmap_cross_entropy_loss,
@@ -325,7 +326,7 @@ class Trainer(Loop):
         recipe: Recipe,
         train: CropSet, # people to learn from
         val: CropSet | None = None, # people to look at between epochs
-        out: str | Path | None = None, # folder for checkpoints; None keeps nothing
+        out: str | Path | RunFolder | None = None, # for checkpoints; None keeps nothing
         device: str | torch.device | None = None, # None: the fastest there is
         objectives: list | None = None, # as in `Loop`
         bars: bool = True, # progress bars and live curves
@@ -333,13 +334,13 @@ class Trainer(Loop):
     ):
         super().__init__(recipe, train, device, objectives, teacher)
         self.val_set, self.bars = near(val, self.device), bars
-        self.folder = RunFolder(out) if out is not None else None
+        self.folder = out if out is None or isinstance(out, RunFolder) else RunFolder(out)
 
     def identity(self) -> dict:
         "What makes it this run and no other."
         known = dict(
             self.recipe.to_dict(), data=self.train_set.name, people=len(self.train_set),
-            people_digest=people_digest(self.train_set), taught_by=weights_print(self.teacher),
+            people_digest=self.train_set.digest, taught_by=weights_print(self.teacher),
             objectives=[describe(o) for o in self.objectives],
             steps_per_epoch=self.steps_per_epoch, threads=torch.get_num_threads(),
             compute=self.compute,
@@ -424,17 +425,24 @@ class Trainer(Loop):
         allow_drift: bool = False, # as in `resume`
     ) -> PoseTransformer:
         "Train to the recipe's end and return the network to use."
-        if self.folder and self.folder.holds_run(resume): self.resume(allow_drift)
-        left = range(self.epoch, epochs or self.recipe.epochs)
-        self.trained = len(left)    # how many epochs this call adds
-        bar = epoch_bar(left) if self.bars else left
-        try:
-            for _ in bar:
-                self.history.append(self.epoch_row(bar if self.bars else None))
-                if self.folder: self.save()
-                if self.bars: self.report(bar)
-        except KeyboardInterrupt as stop: raise type(stop)(self.stopped()) from None
+        with self.folder.claim() if self.folder else nullcontext():
+            if self.folder and self.folder.holds_run(resume): self.resume(allow_drift)
+            try: self.trained = self.run_epochs(epochs or self.recipe.epochs)
+            except KeyboardInterrupt as stop: raise type(stop)(self.stopped()) from None
         return self.network()
+
+    def run_epochs(
+        self,
+        last: int, # number of the epoch to end with
+    ) -> int: # how many were trained
+        "Train, note, save and tell, epoch by epoch."
+        left = range(self.epoch, last)
+        bar = epoch_bar(left) if self.bars else left
+        for _ in bar:
+            self.history.append(self.epoch_row(bar if self.bars else None))
+            if self.folder: self.save()
+            if self.bars: self.report(bar)
+        return len(left)
 
     def stopped(self) -> str:
         "What is left after a stop by hand."
@@ -505,11 +513,18 @@ def train_recipe(
     allow_drift: bool = False, # go on with other threads or another format: other last bits
 ) -> dict: # what is written to validation.json
     "Train, judge on the validation people with the mirrored test, and write `validation.json`."
-    out = make_folder(out)
+    folder = RunFolder(out)
+    with folder.claim():
+        return _train_and_judge(
+            recipe, data, root, folder, device, resume, bars, people, allow_drift
+        )
+
+
+def _train_and_judge(recipe, data, root, folder, device, resume, bars, people, allow_drift):
     crops = load_people(data, root, ("train",), recipe.image_size, bars, people)["train"]
     judges = load_judges(data, root, recipe.image_size, bars, people)
     trainer = Trainer(
-        recipe, crops, judges, out, device, bars=bars,
+        recipe, crops, judges, folder, device, bars=bars,
         teacher=load_teacher(recipe, crops.keypoint_set),
     )
     sizes = sorted({len(batch) for batch in trainer.batches()})
@@ -518,11 +533,12 @@ def train_recipe(
         f"{' or '.join(map(str, sizes))} an epoch, computed in {trainer.compute}"
     )
     network = trainer.fit(resume, allow_drift=allow_drift)
-    written = out / "validation.json"
+    written = folder.path / "validation.json"
     if not trainer.trained and written.exists(): return read_json(written)
     scores = evaluate(network, judges, recipe, bars=bars) if judges else {}
     took = sum(row["seconds"] for row in trainer.history)
     results = dict(
+        format=RESULTS_FORMAT,
         conditions=conditions(recipe, data, "val", judges or crops, trainer.device, took),
         scores=scores,
         history=trainer.history,

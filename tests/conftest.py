@@ -6,6 +6,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+SOAK = os.environ.get("DPPT_SOAK") == "1"
+
+
+def pytest_collection_modifyitems(items):
+    "What is long by nature runs in `make soak` only."
+    if SOAK: return
+    for item in items:
+        if "soak" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="long by nature: `make soak` runs it"))
+
+
+@pytest.fixture(scope="session")
+def fuzz():
+    "How many mutated inputs a test tries: a sample, unless DPPT_FUZZ says how many."
+    return int(os.environ.get("DPPT_FUZZ", 200))
 
 
 @pytest.fixture(scope="session")

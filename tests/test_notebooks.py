@@ -1,4 +1,6 @@
 """Every notebook and every page of solutions runs from top to bottom."""
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -18,3 +20,22 @@ def test_notebook_runs(path, monkeypatch):
     with torch.enable_grad():  # a page that switches gradients off does so for itself only
         passed, seconds = test_nb(path, skip_flags=get_config().tst_flags.split())
     assert passed, f"{path.name} failed after {seconds:.0f} s; its error is printed above"
+
+
+def prose(path):
+    "The prose cells of a page, one text."
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: str(path.relative_to(NBS)))
+def test_links_lead_to_pages_that_are_there(path):
+    links = re.findall(r"\]\(([^)#\s]+)", prose(path))
+    local = [link for link in links if not link.startswith(("http", "attachment:"))]
+    assert [link for link in local if not (path.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: str(path.relative_to(NBS)))
+def test_pages_are_linked_and_not_numbered(path):
+    bare = r"`(?:solutions/)?[01]\d(?:_\w+)?(?:\.ipynb)?`|\b(?:notebook|page|lesson) [01]\d\b"
+    assert re.findall(bare, prose(path), re.IGNORECASE) == []

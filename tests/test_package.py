@@ -1,47 +1,106 @@
-"""The package as a whole: light imports, the contract of names, notebooks and package in step."""
+"""The package as a whole: light imports, floors, sizes, the contract of names, one version, links
+that lead somewhere."""
+import ast
+import configparser
 import json
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = sorted(p.stem for p in (ROOT / "dppt_nb").glob("[a-z]*.py"))
+PACKAGE, NBS = ROOT / "dppt_nb", ROOT / "nbs"
+MODULES = sorted(p.stem for p in PACKAGE.glob("[a-z]*.py"))
 HEAVY = (
     "matplotlib", "cv2", "nbdev", "fastcore", "IPython", "ipywidgets", "pyarrow", "pycocotools",
 )
+# Ground floor first: a module imports only from modules above it. A new module gets its place here.
+FLOORS = (
+    "moved checks locks matlab files keypoints crops heatmaps coco metrics scoring pictures tables "
+    "datasets synthetic shards cutting store tokens hrnet pruning tokenpose models distillation "
+    "cycles recipes released checkpoints optim evaluation runs training inference explore studies "
+    "study demo costs cli train"
+).split()
+# A network is saved and loaded by methods of its own, which fetch the page on checkpoints when they
+# are called and not before.
+LATE = {"tokenpose": {"checkpoints"}}
+PAGES = sorted(
+    page for folder in (".", "machinery", "solutions") for page in NBS.glob(f"{folder}/*.ipynb")
+)
+LESSONS = sorted(NBS.glob("[0-9][0-9]_*.ipynb"))
+TEXTS = [*PAGES, *(ROOT / name for name in (
+    "README.md", "CONTRIBUTING.md", "SECURITY.md", "THIRD_PARTY.md", "CHANGELOG.md",
+    "data/README.md",
+))]
 
+
+def named(path): return str(path.relative_to(ROOT))
+
+
+@cache
+def tree(module): return ast.parse((PACKAGE / f"{module}.py").read_text(), module)
+
+
+@cache
+def cells(path): return json.loads(path.read_text())["cells"]
+
+
+def source(cell): return "".join(cell["source"])
+
+
+# Imports
 
 def loaded_after(statement):
     "Modules that are loaded in a fresh interpreter after `statement`."
-    code = (
-        f"{statement}; import sys, json; print(json.dumps(sorted({{m.split('.')[0] "
-        f"for m in sys.modules}})))"
+    run = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", statement], check=True, capture_output=True,
+        text=True,
     )
-    return json.loads(
-        subprocess.run(
-            [sys.executable, "-c", code], check=True, capture_output=True, text=True
-        ).stdout
-    )
+    names = re.findall(r"^import time:[\s\d]+\|[\s\d]+\|\s*([\w.]+)$", run.stderr, re.M)
+    assert "sys" in names or len(names) > 10, run.stderr
+    return {name.split(".")[0] for name in names}
 
 
 def test_import_is_light():
-    assert not {"torch", *HEAVY} & set(loaded_after("import dppt_nb"))
+    assert not {"torch", "numpy", *HEAVY} & loaded_after("import dppt_nb")
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_modules_need_no_jupyter_and_draw_nothing_yet(module):
-    assert not set(HEAVY) & set(loaded_after(f"import dppt_nb.{module}"))
+    assert not set(HEAVY) & loaded_after(f"import dppt_nb.{module}")
+
+
+def imported(module):
+    "Modules of the package that `module` names in an import, at its top or inside a function."
+    found = set()
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            found |= {node.module} if node.module else {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "dppt_nb":
+            found |= set(node.module.split(".")[1:2]) or {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            parts = [alias.name.split(".") for alias in node.names]
+            found |= {part[1] for part in parts if part[0] == "dppt_nb" and len(part) > 1}
+    return found & set(MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_from_floors_above_it(module):
+    assert module in FLOORS, f"{module} is new: give it its floor in FLOORS"
+    above = FLOORS[: FLOORS.index(module)]
+    wrong = sorted(imported(module) - set(above) - LATE.get(module, set()))
+    assert not wrong, f"{module} imports {wrong}, which stand below it or on its own floor"
 
 
 def test_contract_of_names():
     import dppt_nb
-    from dppt_nb.crops import crop_affine  # noqa: F401
-
-    # noqa: F401
-    from dppt_nb.metrics import evaluate_coco, pck, pckh  # noqa: F401
+    from dppt_nb.crops import crop_affine
+    from dppt_nb.metrics import evaluate_coco, pck, pckh
+    assert all(map(callable, (crop_affine, evaluate_coco, pck, pckh)))
     assert all(
         callable(getattr(dppt_nb, name))
         for name in ("create_model", "list_models", "load_released", "macs")
@@ -56,7 +115,83 @@ def test_contract_of_names():
     )
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "nbs").rglob("*.ipynb")), ids=lambda p: p.name)
+def test_the_version_is_one():
+    import dppt_nb
+    settings = configparser.ConfigParser(interpolation=None)
+    settings.read(ROOT / "settings.ini")
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.M)[1]
+    newest = re.search(r"^## ([^\s,]+)", (ROOT / "CHANGELOG.md").read_text(), re.M)[1]
+    assert settings["DEFAULT"]["version"] == dppt_nb.__version__ == cited == newest
+
+
+# Sizes and habits
+
+def test_modules_are_of_a_size_to_be_read():
+    "Lines of 501 and more; the people made by program are a small renderer and stay in one piece."
+    lines = {m: len((PACKAGE / f"{m}.py").read_text().splitlines()) for m in MODULES}
+    assert not {m: n for m, n in lines.items() if n > 500 and m != "synthetic"}
+
+
+def functions(module):
+    "Every function of a module, with its name in the module."
+    for node in tree(module).body:
+        if isinstance(node, ast.FunctionDef): yield node.name, node
+        if isinstance(node, ast.ClassDef):
+            for part in node.body:
+                if isinstance(part, ast.FunctionDef): yield f"{node.name}.{part.name}", part
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_functions_are_short(module):
+    sizes = {
+        n.name: n.end_lineno - n.lineno + 1
+        for n in ast.walk(tree(module))
+        if isinstance(n, ast.FunctionDef)
+    }
+    assert not {name: size for name, size in sizes.items() if size > 45}
+
+
+def is_public(name): return not any(part.startswith("_") for part in name.split("."))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_what_is_public_is_described(module):
+    classes = [
+        (n.name, n) for n in tree(module).body if isinstance(n, ast.ClassDef)
+    ]
+    silent = [
+        name
+        for name, node in [*functions(module), *classes]
+        if is_public(name) and not ast.get_docstring(node) and not is_short_override(name, node)
+    ]
+    assert not silent
+
+
+def is_short_override(name, node):
+    """Methods whose meaning their base class gives: `forward` of a described module and a one-line
+    property or method."""
+    return "." in name and (node.name == "forward" or node.end_lineno - node.lineno < 2)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_public_arguments_are_typed(module):
+    untyped = []
+    for name, node in functions(module):
+        if "." in name or not is_public(name) or is_command(node): continue
+        given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        bare = [a.arg for a in given if a.annotation is None and a.arg not in ("self", "cls")]
+        untyped += [f"{name}({arg})" for arg in bare]
+    assert not untyped
+
+
+def is_command(node):
+    "A command of `dppt`: click's options give its arguments their types and their help."
+    return any("command" in ast.unparse(mark) for mark in node.decorator_list)
+
+
+# Pages
+
+@pytest.mark.parametrize("path", PAGES, ids=named)
 def test_notebook_is_small_and_stores_no_errors(path):
     notebook = json.loads(path.read_text())
     assert path.stat().st_size < 1_500_000
@@ -65,17 +200,72 @@ def test_notebook_is_small_and_stores_no_errors(path):
     assert not [o for o in outputs if o["output_type"] == "error"]
 
 
-def test_functions_are_short():
-    import ast
-    lengths = []
-    for module in MODULES:
-        tree = ast.parse((ROOT / "dppt_nb" / f"{module}.py").read_text())
-        lengths += [
-            (n.end_lineno - n.lineno + 1, f"{module}.{n.name}")
-            for n in ast.walk(tree)
-            if isinstance(n, ast.FunctionDef)
-        ]
-    assert max(lengths)[0] <= 45, max(lengths)
+@pytest.mark.parametrize("path", LESSONS, ids=named)
+def test_a_lesson_has_at_most_about_eighty_cells(path):
+    assert len(cells(path)) <= 85
+
+
+def prose(path):
+    "The text that a reader reads: Markdown without its code."
+    if path.suffix == ".md": return path.read_text()
+    return "\n\n".join(source(c) for c in cells(path) if c["cell_type"] == "markdown")
+
+
+def unfenced(text): return re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+
+
+def headings(path):
+    "Anchors of a page's headings, as Jupyter and GitHub write them, in lower case."
+    found = re.findall(r"^#{1,6} +(.+?)\s*$", unfenced(prose(path)), re.M)
+    plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title) for title in found]
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in plain}
+
+
+def links(path):
+    "Targets within the project of all links and pictures in a page's prose."
+    text = re.sub(r"`[^`\n]*`", "", unfenced(prose(path)))
+    found = re.findall(r"\]\(\s*<?([^)\s>]+)", text)
+    found += re.findall(r"(?:src|href)=[\"']([^\"']+)", text)
+    return [unquote(to) for to in found if not re.match(r"[a-z]+:|attachment:", to)]
+
+
+def missing(path, link):
+    "What is wrong with a link, or nothing."
+    place, _, anchor = link.partition("#")
+    target = (path.parent / place).resolve() if place else path
+    if not target.exists(): return f"{link}: there is no {place}"
+    if anchor and target.suffix in (".ipynb", ".md"):
+        there = re.sub(r"[^\w\- ]", "", anchor.lower())
+        if there not in headings(target): return f"{link}: {target.name} has no heading {anchor}"
+    return None
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=named)
+def test_links_lead_somewhere(path):
+    assert not [wrong for link in links(path) if (wrong := missing(path, link))]
+
+
+def test_links_are_found(tmp_path):
+    "The checks above see a page's links, and a wrong one."
+    assert links(NBS / "index.ipynb")
+    page = tmp_path / "page.md"
+    page.write_text("# One `two`\n\n[a](page.md#one-two) [b](gone.ipynb) [c](#three)\n")
+    wrong = [missing(page, link) for link in links(page)]
+    assert wrong[0] is None and "no gone.ipynb" in wrong[1] and "no heading" in wrong[2]
+
+
+def test_every_page_is_on_the_index():
+    listed = {(NBS / link.partition("#")[0]).resolve() for link in links(NBS / "index.ipynb")}
+    mine = {p.resolve() for p in PAGES if p.parent.name != "solutions" and p.name != "index.ipynb"}
+    assert not {p.name for p in mine - listed}
+
+
+@pytest.mark.parametrize("path", [p for p in TEXTS if p.name != "CHANGELOG.md"], ids=named)
+def test_pages_are_named_by_links_not_by_numbers(path):
+    """A bare `04` tells no reader where to go, and is wrong when pages move; what pages were called
+    before stands in a table of the changelog."""
+    text = unfenced(prose(path))
+    assert not re.findall(r"`[01]\d(?:_\w+)?`|\b(?:page|notebook|lesson)s? [01]\d\b", text)
 
 
 def test_text_names_no_place_on_a_machine():

@@ -1,5 +1,5 @@
 """Forward passes timed in rounds with a float32 matrix product: ratios that travel from machine to
-machine (see nbs/16_costs)."""
+machine (see nbs/machinery/costs.ipynb)."""
 import platform
 import time
 from pathlib import Path

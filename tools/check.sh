@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Clean leaves no diff, export leaves no diff, README is the index page, then all notebooks and tests, with a count.
+# Clean and export leave no diff, README is the index page, ruff finds nothing, then all notebooks
+# and tests, with a count and the ten slowest. More words go to pytest: tools/check.sh -k crops.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+unset IN_TEST  # with it nbdev_export writes nothing, and nothing would ever differ
 
 # Compare with a snapshot rather than with git, so that work in progress can be checked too.
 before=$(mktemp -d); trap 'rm -rf "$before"' EXIT
-cp -r nbs dppt_nb README.md "$before"/
+cp -r nbs dppt_nb README.md tools "$before"/
 
 unchanged() {
   local changed
@@ -16,6 +18,7 @@ unchanged() {
 
 echo "== clean";  nbdev_clean;  unchanged nbs "nbdev_clean"
 echo "== export"; nbdev_export; unchanged dppt_nb "nbdev_export"
-echo "== readme"; python tools/readme.py; unchanged README.md "make readme"
+echo "== readme"; python tools/readme.py; unchanged README.md "make readme"; unchanged tools "make readme"
+echo "== ruff";   ruff check --quiet dppt_nb nbs tests tools
 echo "== notebooks and tests"
-IN_TEST=1 MPLBACKEND=agg OMP_NUM_THREADS=1 python -m pytest -n "${WORKERS:-2}" "$@"
+IN_TEST=1 MPLBACKEND=agg OMP_NUM_THREADS=1 python -m pytest -n "${WORKERS:-2}" --durations=10 "$@"

@@ -1,5 +1,5 @@
-"""Write README.md from nbs/index.ipynb: what a reader of the index page sees, with picture links
-that work at the top folder."""
+"""Write README.md from nbs/index.ipynb: what a reader of the index page sees, with links that work
+at the top folder; and tools/pypi.md, the same with links that work away from the repository."""
 import re
 from pathlib import Path
 
@@ -7,6 +7,8 @@ import nbformat
 from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = "https://github.com/dppt-nb/dppt-nb/blob/main/"
+FILES = "https://raw.githubusercontent.com/dppt-nb/dppt-nb/main/"
 HIDDEN = re.compile(r"^\s*#\s*\|\s*(hide|default_exp)\b", re.M)
 
 
@@ -27,5 +29,15 @@ def readme(path):
     )
 
 
+def away(text):
+    "The README's `text` with whole addresses, as the package index needs them."
+    text = re.sub(r"(!\[[^\]]*\]\()(?!https?://|#)", r"\1" + FILES, text)
+    text = re.sub(r'src="(?!https?://|#)', f'src="{FILES}', text)
+    text = re.sub(r'href="(?!https?://|#)', f'href="{PAGES}', text)
+    return re.sub(r"\]\((?!https?://|#)", "](" + PAGES, text)
+
+
 if __name__ == "__main__":
-    ROOT.joinpath("README.md").write_text(readme(ROOT / "nbs" / "index.ipynb"))
+    text = readme(ROOT / "nbs" / "index.ipynb")
+    ROOT.joinpath("README.md").write_text(text)
+    ROOT.joinpath("tools", "pypi.md").write_text(away(text))

@@ -14,6 +14,12 @@ NBS = Path(__file__).resolve().parent.parent / "nbs"
 SKIP = re.compile(r"^\s*#\s*\|\s*(eval:\s*false|slow|cuda)\b", re.M)
 
 
+def every_page():
+    "Lessons, machinery and answers, in the order in which they are read."
+    patterns = ("*.ipynb", "machinery/*.ipynb", "solutions/*.ipynb")
+    return [path for pattern in patterns for path in sorted(NBS.glob(pattern))]
+
+
 def run(path):
     "Execute the notebook at `path` in place; its outputs come from this run and no other."
     notebook = nbformat.read(path, as_version=4)
@@ -22,8 +28,8 @@ def run(path):
             cell.metadata["tags"] = ["skip-execution"]
     start = time.time()
     NotebookClient(
-        notebook, timeout=1200, kernel_name="python3", skip_cells_with_tag="skip-execution",
-        resources={"metadata": {"path": str(NBS)}},
+        notebook, timeout=3600, kernel_name="python3", skip_cells_with_tag="skip-execution",
+        resources={"metadata": {"path": str(path.parent)}},
     ).execute()
     clean_nb(notebook)
     temporary = path.with_suffix(".tmp")
@@ -36,5 +42,5 @@ if __name__ == "__main__":
     os.environ["PYTHONPATH"] = os.pathsep.join(
         filter(None, [str(NBS.parent), os.environ.get("PYTHONPATH")])
     )
-    for name in sys.argv[1:] or sorted(map(str, NBS.glob("*.ipynb"))):
-        run(Path(name))
+    for path in map(Path, sys.argv[1:]) if sys.argv[1:] else every_page():
+        run(path.resolve())
