@@ -16,6 +16,7 @@ from torch import Tensor
 from .checkpoints import load_network, save_network
 from .crops import denormalize
 from dppt_nb.evaluation import (
+    RESULTS_FORMAT,
     answer_mean_pose,
     conditions,
     device_name,
@@ -239,7 +240,7 @@ def run_demo(
     shown = trainer.recipe.change(model=", ".join(names))
     took = time.time() - start
     known = conditions(shown, "synthetic", "test", crops["test"], device, took)
-    write_json(out / "results.json", dict(conditions=known, rows=rows))
+    write_json(out / "results.json", dict(format=RESULTS_FORMAT, conditions=known, rows=rows))
     some = crops["test"].select(torch.arange(10))
     show_networks(networks, some, first).savefig(out / "demo.png", dpi=110)
     show_answers(networks[names[0]], some, first).savefig(out / "answers.png", dpi=110)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .checkpoints import load_network
-from .evaluation import conditions, people_digest, predict_joints
+from .evaluation import RESULTS_FORMAT, conditions, predict_joints
 from .files import DataError, make_folder, read_json, write_json
 from .metrics import bootstrap_interval, pck
 from .models import macs
@@ -64,6 +64,7 @@ def judge(
     known = read_json(folder / "training.json")
     took = sum(row["train_seconds"] for row in known["history"])
     return dict(
+        format=RESULTS_FORMAT,
         score=result["mean"],
         interval=list(bootstrap_interval(result["hits"], result["counts"])),
         joints=result["per_joint"],
@@ -138,9 +139,7 @@ def check_people(
     out: Path, # folder of the study
 ) -> None:
     "Refuse to set rows beside each other that other people taught or judged."
-    mine = dict(
-        data=data, split=split, people=len(crops), people_digest=people_digest(crops)
-    )
+    mine = dict(data=data, split=split, people=len(crops), people_digest=crops.digest)
     for run in runs:
         known = run["conditions"]    # of an older study it has no digest
         other = [k for k in mine if k in known and known[k] != mine[k]]
