@@ -26,11 +26,11 @@ from contextlib import contextmanager
 from dataclasses import fields
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Literal, dataclass_transform, get_origin
+from typing import Literal, dataclass_transform, get_origin
 
 import numpy as np
 from PIL import Image
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from .checks import DataError, first_few, parse_json, plain_reason

@@ -45,7 +45,6 @@ from dppt_nb.shards import (
     KEY_COLUMNS,
     MANIFEST,
     SHARD_NAME,
-    StoreHeader,
     decode_jpeg,
     people_digest,
     person_keys,
