@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import DataError, ImageSource, field_numbers, read_json
+from .checks import DataError
+from .files import ImageSource, field_numbers, read_json
 from dppt_nb.keypoints import (
     COCO17,
     MIRROR_LAYOUTS,

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from pydantic import Field
 
-from .files import checked
+from .checks import checked
 
 # %% ../nbs/02_crops.ipynb #b18d0e06
 PIXEL_STD = 200.0  # pixels in one unit of scale (MPII's habit)

@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .checks import DataError
 from .crops import PIXEL_STD, apply_affine, batched_affine, box_to_center_scale, crop_image
-from .files import DataError, watch
+from .files import watch
 from .shards import StoreHeader, StoreWriter, encode_jpeg, person_keys
 from .tables import PoseTable, format_counts
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .files import DataError
+from .checks import DataError
 from dppt_nb.heatmaps import (
     divergence,
     heatmap_cross_entropy_loss,

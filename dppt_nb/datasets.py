@@ -17,15 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dppt_nb.coco import (
-    BOX_SHARE,
-    annotation_names,
-    as_id,
-    read_content,
-    says_split,
-    split_of_file,
-)
-from .files import DataError, ImageSource, field_numbers, place_of, read_mat
+from .checks import DataError
+from .coco import BOX_SHARE, annotation_names, as_id, read_content, says_split, split_of_file
+from .files import ImageSource, field_numbers, place_of, read_mat
 from .keypoints import LSP14, MPII16
 from .pictures import find_pictures, measure_pictures
 from .tables import PoseTable, clip_boxes, drop_copies, join_tables, joint_boxes

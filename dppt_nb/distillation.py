@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .files import DataError
+from .checks import DataError
 from .heatmaps import divergence, heatmap_mse_loss, masked_mean
 from .pruning import patch_scores, sum_by_owner
 from .tokenpose import PoseTransformer, Trace

@@ -20,21 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoints import load_network, results_folder
+from .checks import DataError
+from .coco import person_category, to_coco_results
 from .crops import Augmentation, augment_batch
 from .datasets import coco_truth, has_ap
-from .files import DataError, make_folder, read_json, watch, write_json
+from .files import make_folder, read_json, watch, write_json
 from .heatmaps import average_flip, decode_argmax, decode_dark, decode_quarter
 from .keypoints import UNKNOWN_SIGMA, KeypointSet, map_keypoints
-from dppt_nb.metrics import (
-    COCO_STATS,
-    bootstrap_interval,
-    match_coco,
-    oks,
-    pck,
-    pckh,
-    person_category,
-    to_coco_results,
-)
+from .metrics import COCO_STATS, bootstrap_interval, match_coco, oks, pck, pckh
 from .optim import compute_name, pick_device, precision
 from .recipes import Recipe
 from .scoring import bootstrap_ap, oks_nms, rescore

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import DataError, read_json, write_json
+from .checks import DataError
+from .files import read_json, write_json
 
 # %% ../nbs/01_keypoints.ipynb #52aad1be
 SIDES = {

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from .files import DataError
+from .checks import DataError
 from .recipes import Recipe
 
 # %% ../nbs/machinery/optim.ipynb #46ea4f61

@@ -16,8 +16,9 @@ from urllib.parse import unquote
 
 from PIL import UnidentifiedImageError
 
+from .checks import DataError
 from .coco import split_word
-from .files import DataError, ImageSource, open_picture
+from .files import ImageSource, open_picture
 
 # %% ../nbs/machinery/pictures.ipynb #3b3dec30
 def _parts(name):

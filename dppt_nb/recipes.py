@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from .checks import DataError, checked, field_types, must_be
 from .crops import Augmentation
 from .cycles import CycleObjective, kind_of_loss
 from dppt_nb.distillation import (
@@ -23,7 +24,6 @@ from dppt_nb.distillation import (
     OutputObjective,
     Teacher,
 )
-from .files import DataError, checked, field_types, must_be
 from .models import VARIANTS, nearest
 from .tokenpose import PoseTransformer
 

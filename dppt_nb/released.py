@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .files import DataError
+from .checks import DataError
 from .keypoints import COCO17, MPII16, KeypointSet
 from .models import PATCHES, create_model, listed_config
 from .recipes import RECIPES, Recipe

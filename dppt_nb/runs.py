@@ -14,15 +14,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from .checkpoints import CONFIG, WEIGHTS, load_network, save_network
-from .checks import check_format
-from dppt_nb.files import (
-    DataError,
-    claim_folder,
-    make_folder,
-    read_json,
-    write_json,
-    write_tensors,
-)
+from .checks import DataError, check_format
+from .files import claim_folder, make_folder, read_json, write_json, write_tensors
 from .recipes import Recipe
 
 # %% ../nbs/machinery/runs.ipynb #5c0a5e06

@@ -24,11 +24,10 @@ from PIL import Image
 from pydantic import ConfigDict, Field, PlainValidator, model_validator
 from pydantic.dataclasses import dataclass
 
-from .checks import check_format, first_few, plain_reason, validated
+from .checks import DataError, check_format, first_few, plain_reason, validated
 from dppt_nb.files import (
     CLAIM,
     PICTURE_ERRORS,
-    DataError,
     claim_folder,
     folder_writer,
     read_file,

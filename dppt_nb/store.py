@@ -25,13 +25,12 @@ import numpy as np
 import torch
 
 import dppt_nb
-from .checks import plain_reason
+from .checks import DataError, plain_reason
 from .coco import describe_pairs
 from .cutting import prepare_store, usable_cores
 from .datasets import has_ap, read_dataset
 from dppt_nb.files import (
     CACHE_MEND,
-    DataError,
     ImageSource,
     cache_folder,
     digest_of,

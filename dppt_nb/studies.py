@@ -9,7 +9,7 @@ __all__ = ['STUDIES', 'PRUNED', 'Row', 'find_rows', 'fit_row', 'fit_weights', 'r
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .files import DataError
+from .checks import DataError
 from .models import nearest
 from .recipes import DPPT, LESSONS, SDPOSE, Recipe, get_recipe, lessons_of, needs_teacher
 

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from .checkpoints import load_network
+from .checks import DataError
 from .evaluation import RESULTS_FORMAT, conditions, predict_joints
-from .files import DataError, make_folder, read_json, write_json
+from .files import make_folder, read_json, write_json
 from .metrics import bootstrap_interval, pck
 from .models import macs
 from .optim import pick_device

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from .checks import DataError
 from .coco import say
-from .files import DataError, ImageSource
+from .files import ImageSource
 from .keypoints import KeypointSet
 from .pictures import read_header
 

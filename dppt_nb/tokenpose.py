@@ -17,11 +17,10 @@ from huggingface_hub import PyTorchModelHubMixin
 from pydantic import AfterValidator, BeforeValidator, Field
 from torch import Tensor, nn
 
-from .files import checked
+from .checks import checked
 from .heads import HEADS
-from .hrnet import BACKBONES
 from .pruning import REDUCERS, Reducer, Tokens, prune, whole_grid
-from .tokens import BasicBlock, PoseTokens, in_inference
+from .tokens import BACKBONES, BasicBlock, PoseTokens, in_inference
 
 # %% ../nbs/06_tokenpose.ipynb #ecbc1eaa
 class Attention(nn.Module):

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .checkpoints import load_backbone, load_teacher
+from .checkpoints import load_teacher
+from .checks import DataError
 from .crops import Augmentation
 from .cycles import PoseObjective, RegressionObjective
 from .evaluation import RESULTS_FORMAT, conditions, evaluate, headline, take_people
-from .files import DataError, epoch_bar, read_json, watch, write_json
+from .files import epoch_bar, read_json, watch, write_json
 from .heatmaps import encode_heatmaps, rescale_joints
 from .models import create_model
 from dppt_nb.optim import (
@@ -37,6 +38,7 @@ from dppt_nb.optim import (
 )
 from .pruning import keep_ratio_at
 from .recipes import Recipe, make_lessons
+from .released import load_backbone
 from .runs import RunFolder, check_same_run, describe, weights_print
 from .shards import read_manifest
 from .store import CropSet, find_store, load_people
@@ -51,7 +53,6 @@ class Batch:
     visible: Tensor    # (B, J) 1 where the joint counts
     targets: Tensor    # (B, J, H/4, W/4) Gaussians with peak 1
     weights: Tensor    # (B, J) 0 where there is nothing to learn
-
 
 @dataclass
 class Progress:
@@ -273,7 +274,6 @@ class Loop:
 # %% ../nbs/10_training.ipynb #58ae2527
 NO_LOSSES = ("epoch", "lr", "skipped", "score", "train_seconds", "seconds")    # of a history's row
 
-
 class Trainer(Loop):
     "A loop that can be stopped and go on, looks at validation people, and tells how it goes."
     def __init__(
@@ -455,7 +455,6 @@ def load_judges(
             return print(f"training without validation people: {data} has {', '.join(splits)}")
     found = load_people(data, root, ("val",), image_size, bars, people, **reader_options)
     return found["val"]
-
 
 def train_recipe(
     recipe: Recipe,

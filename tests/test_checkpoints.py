@@ -23,7 +23,8 @@ from dppt_nb.checkpoints import (
     save_network,
     shipped_networks,
 )
-from dppt_nb.files import DataError, digest_of
+from dppt_nb.checks import DataError
+from dppt_nb.files import digest_of
 from dppt_nb.hrnet import HRModule, HRNet
 from dppt_nb.keypoints import COCO17, MPII16
 from dppt_nb.models import VARIANTS, create_model, list_models

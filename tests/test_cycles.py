@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dppt_nb.checks import DataError
 from dppt_nb.crops import normalize
 from dppt_nb.cycles import (
     CycleObjective,
@@ -18,7 +19,6 @@ from dppt_nb.cycles import (
     rle_loss,
     token_loss,
 )
-from dppt_nb.files import DataError
 from dppt_nb.heatmaps import decode_dark, encode_heatmaps, rescale_joints
 from dppt_nb.models import create_model, list_models, macs
 from dppt_nb.store import from_synthetic

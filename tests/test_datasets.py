@@ -12,8 +12,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from dppt_nb import datasets
+from dppt_nb.checks import DataError
 from dppt_nb.datasets import (
-    joint_boxes,
     lspet_split,
     read_coco,
     read_crowdpose,
@@ -22,8 +22,9 @@ from dppt_nb.datasets import (
     read_lspet,
     read_mpii,
 )
-from dppt_nb.files import DataError, ImageSource
+from dppt_nb.files import ImageSource
 from dppt_nb.keypoints import COCO17, LSP14, MPII16
+from dppt_nb.tables import joint_boxes
 
 
 def picture(seed=0, size=(60, 80)):

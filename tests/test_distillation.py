@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import dppt_nb.distillation as distillation
+from dppt_nb.checks import DataError
 from dppt_nb.distillation import (
     AttentionObjective,
     FeatureObjective,
@@ -18,7 +19,6 @@ from dppt_nb.distillation import (
     match_layers,
     output_loss,
 )
-from dppt_nb.files import DataError
 from dppt_nb.heatmaps import divergence
 from dppt_nb.models import create_model
 from dppt_nb.pruning import REDUCERS, new_owner

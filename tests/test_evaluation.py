@@ -7,23 +7,17 @@ import pytest
 import torch
 
 from dppt_nb.checkpoints import load_network
+from dppt_nb.checks import DataError
 from dppt_nb.evaluation import (
     answer_in_terms_of,
     evaluate_checkpoint,
     format_scores,
     predict_joints,
 )
-from dppt_nb.files import DataError
 from dppt_nb.keypoints import COCO17, LSP14, map_keypoints
 from dppt_nb.recipes import Recipe
 from dppt_nb.shards import StoreHeader, write_store
-from dppt_nb.store import (
-    STORE_MARGIN,
-    crop_rows,
-    from_synthetic,
-    load_people,
-    synthetic_people,
-)
+from dppt_nb.store import STORE_MARGIN, crop_rows, from_synthetic, load_people, synthetic_people
 from dppt_nb.synthetic import make_people
 from dppt_nb.training import Trainer, load_judges, train_recipe
 

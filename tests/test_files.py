@@ -17,10 +17,9 @@ import torch
 from scipy.io import loadmat, savemat
 
 from dppt_nb import files, locks
-from dppt_nb.checks import JSON_DEPTH, check_format, parse_json, validated
+from dppt_nb.checks import JSON_DEPTH, DataError, check_format, parse_json, validated
 from dppt_nb.files import (
     CLAIM,
-    DataError,
     ImageSource,
     cache_folder,
     claim_folder,
@@ -377,6 +376,7 @@ def test_a_claim_ends_with_its_block_however_it_ends(tmp_path):
         (locks.HOST, os.getpid(), True), (locks.HOST, 2**22 + 7, False),
         ("another-machine", 1, True), (locks.HOST, 10**30, False),
     ],
+    ids=["ours", "nobody", "elsewhere", "no-number-of-a-process"],
 )
 def test_where_a_disk_knows_no_locks_the_process_is_asked(
     tmp_path, monkeypatch, host, process, held

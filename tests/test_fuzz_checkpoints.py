@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from dppt_nb.checkpoints import load_network, save_network
-from dppt_nb.files import DataError
+from dppt_nb.checks import DataError
 from dppt_nb.keypoints import COCO17
 from dppt_nb.models import create_model
 from dppt_nb.recipes import get_recipe

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dppt_nb.checks import DataError
 from dppt_nb.coco import read_content
 from dppt_nb.datasets import read_coco
-from dppt_nb.files import DataError, ImageSource
+from dppt_nb.files import ImageSource
 from dppt_nb.keypoints import COCO17
 
 INPUTS = int(os.environ.get("DPPT_FUZZ", 300))

@@ -106,7 +106,7 @@ def mat(packed):
 
 def read_found(array):
     "A file without the array has the shape (), at which every caller stops."
-    from dppt_nb.files import DataError
+    from dppt_nb.checks import DataError
     if array.shape == (): raise DataError("x.mat has no joints.")
     return array
 
@@ -197,7 +197,7 @@ def same(a, b):
 
 def fuzz(kind, seeds):
     "What became of the damaged inputs: word -> seeds."
-    from dppt_nb.files import DataError
+    from dppt_nb.checks import DataError
     folder, outcomes = Path(tempfile.mkdtemp()), collections.defaultdict(list)
     good, write, read = KINDS[kind](folder)
     write(good)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dppt_nb.files import DataError
+from dppt_nb.checks import DataError
 from dppt_nb.keypoints import (
     COCO17,
     KEYPOINT_SETS,

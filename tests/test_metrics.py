@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from dppt_nb.files import DataError
+from dppt_nb.checks import DataError
+from dppt_nb.coco import person_category, to_coco_results
 from dppt_nb.keypoints import COCO17, LSP14, MPII16
 from dppt_nb.metrics import (
     bootstrap_interval,
@@ -19,9 +20,7 @@ from dppt_nb.metrics import (
     pck,
     pckh,
     pckh_hits,
-    person_category,
     pooled_rate,
-    to_coco_results,
 )
 from dppt_nb.scoring import bootstrap_ap, oks_nms, ranked_matches, rescore, weighted_ap
 

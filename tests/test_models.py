@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dppt_nb import models
-from dppt_nb.files import DataError
+from dppt_nb.checks import DataError
 from dppt_nb.models import (
     count,
     create_model,

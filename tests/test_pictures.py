@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from dppt_nb.checks import DataError
 from dppt_nb.datasets import read_coco, read_crowdpose
-from dppt_nb.files import DataError, ImageSource
+from dppt_nb.files import ImageSource
 from dppt_nb.keypoints import COCO17
 from dppt_nb.pictures import PictureHeader, find_pictures, read_header, settle_size
 

@@ -8,10 +8,10 @@ import torch
 from click.testing import CliRunner
 
 from dppt_nb.checkpoints import load_network
+from dppt_nb.checks import DataError
 from dppt_nb.cli import main
 from dppt_nb.crops import apply_affine, augment_batch, batched_affine
 from dppt_nb.evaluation import decode, predict_joints
-from dppt_nb.files import DataError
 from dppt_nb.keypoints import COCO17
 from dppt_nb.metrics import mean_rate, pck
 from dppt_nb.recipes import PROTOCOLS, RECIPES, Recipe, get_recipe

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dppt_nb.checkpoints import load_network, load_released
+from dppt_nb.checkpoints import load_network
 from dppt_nb.crops import normalize
 from dppt_nb.models import create_model
 from dppt_nb.pruning import (
@@ -31,6 +31,7 @@ from dppt_nb.pruning import (
     whole_grid,
 )
 from dppt_nb.recipes import Recipe
+from dppt_nb.released import load_released
 from dppt_nb.synthetic import make_people
 from dppt_nb.tokenpose import Attention, PoseTransformer
 

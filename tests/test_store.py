@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 
 from dppt_nb import store
+from dppt_nb.checks import DataError
 from dppt_nb.crops import apply_affine, augment_batch, batched_affine
 from dppt_nb.cutting import prepare_store, table_windows
-from dppt_nb.datasets import PoseTable, read_coco
-from dppt_nb.files import CLAIM, DataError, ImageSource, claim_folder
+from dppt_nb.datasets import read_coco
+from dppt_nb.files import CLAIM, ImageSource, claim_folder
 from dppt_nb.keypoints import COCO17, LSP14
 from dppt_nb.shards import (
     StoreHeader,
@@ -41,6 +42,7 @@ from dppt_nb.store import (
     synthetic_people,
 )
 from dppt_nb.synthetic import make_people
+from dppt_nb.tables import PoseTable
 
 
 def picture(seed=0, size=(60, 80)):

@@ -7,8 +7,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from dppt_nb.checks import DataError
 from dppt_nb.cli import main
-from dppt_nb.files import DataError
 from dppt_nb.metrics import mean_rate
 from dppt_nb.models import create_model
 from dppt_nb.recipes import get_recipe

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from dppt_nb.checkpoints import load_released
 from dppt_nb.heatmaps import decode_dark, encode_heatmaps
 from dppt_nb.models import VARIANTS, create_model, list_models, macs, parameters_count
 from dppt_nb.pruning import keep_top, patch_scores, take_patches
+from dppt_nb.released import load_released
 from dppt_nb.tokenpose import Attention
 
 COUNTS = {
