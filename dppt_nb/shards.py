@@ -47,7 +47,6 @@ def _as_keypoint_set(values):
     try: return KeypointSet.from_dict(values)
     except (AttributeError, TypeError, OverflowError) as error:
         raise ValueError(f"this is no keypoint set ({plain_reason(error)})") from None
-
 Side = Annotated[int, Field(strict=True, ge=1, le=4096)]
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**40)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -56,8 +55,7 @@ Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 class StoreHeader:
     "What all crops of a store have in common; it stands in every shard and in the manifest."
     name: str                      # of the data set
-    # what the joints are
-    keypoint_set: Annotated[KeypointSet, PlainValidator(_as_keypoint_set)]
+    keypoint_set: Annotated[KeypointSet, PlainValidator(_as_keypoint_set)]  # of the joints
     crop_size: tuple[Side, Side]   # (height, width) of the stored crops, pixels
     margin: Annotated[float, Field(gt=0, le=100)]  # stored crop over the person's box
     left_out: dict[str, Count] = field(default_factory=dict)  # reason -> people without a crop
