@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from .checks import checked
 from .heads import HEADS
+from .hrnet import BACKBONES
 from .pruning import REDUCERS, Reducer, Tokens, prune, whole_grid
-from .tokens import BACKBONES, BasicBlock, PoseTokens, in_inference
+from .tokens import BasicBlock, PoseTokens, in_inference
 
 # %% ../nbs/06_tokenpose.ipynb #ecbc1eaa
 class Attention(nn.Module):
