@@ -10,7 +10,8 @@ from dppt_nb.recipes import RECIPES
 
 @pytest.mark.parametrize("fresh", [False, True])
 def test_the_demo_trains_judges_draws_and_keeps_its_networks(tmp_path, monkeypatch, capsys, fresh):
-    monkeypatch.setattr(demo, "SYNTHETIC_PEOPLE", {"train": 32, "val": 16, "test": 24})
+    for split, count in {"train": 32, "val": 16, "test": 24}.items():
+        monkeypatch.setitem(demo.SYNTHETIC_PEOPLE, split, count)
     taught = []
     real = demo.Trainer
     monkeypatch.setattr(

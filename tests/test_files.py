@@ -334,7 +334,7 @@ def hold(folder, seconds=60):
 
 def test_of_many_writers_exactly_one_holds_the_folder(tmp_path):
     writers = [hold(tmp_path / "run", seconds=5) for _ in range(6)]
-    said = [w.communicate(timeout=60)[0].strip() for w in writers]
+    said = [w.communicate(timeout=600)[0].strip() for w in writers]
     assert said.count("held") == 1
     holder = writers[said.index("held")].pid
     for line in said:

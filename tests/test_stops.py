@@ -24,6 +24,8 @@ def start(out, *more):
         [sys.executable, "-c", "from dppt_nb.cli import main; main()", *WORDS, "--out", out, *more],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True,
+        # a test run that was itself sent to the background hands on that Ctrl-C is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
