@@ -189,18 +189,21 @@ class ImageSource:
         return [found[f] for f in files]
 
 def _walk(root):
-    "Every file once, in a fixed order; a link that leads to a folder around it is not followed."
-    seen = {root.resolve(), *root.resolve().parents}
-    for folder, folders, names in os.walk(root, followlinks=True):
-        here = Path(folder)
-        # folders themselves before links to them
-        for sub in sorted(folders, key=lambda n: ((here / n).is_symlink(), n)):
-            place = (here / sub).resolve()
-            if place in seen: folders.remove(sub)
-            seen.add(place)
-        folders.sort()
-        inside = here.relative_to(root).as_posix()
-        yield from (n if inside == "." else f"{inside}/{n}" for n in sorted(names))
+    """Every ordinary file once, in a fixed order; a link that leads to a folder around it is not
+    followed."""
+    yield from _enter(root, "", {root.resolve(), *root.resolve().parents})
+
+def _enter(folder, inside, seen):
+    # folders themselves before links to them
+    try: entries = sorted(os.scandir(folder), key=lambda entry: (entry.is_symlink(), entry.name))
+    except PermissionError: return  # such as a disk's own lost+found; what is missing is told later
+    for entry in entries:
+        if entry.is_file(): yield inside + entry.name
+        if not entry.is_dir(): continue
+        place = Path(entry.path).resolve()
+        if place in seen: continue
+        seen.add(place)
+        yield from _enter(entry.path, f"{inside}{entry.name}/", seen)
 
 # %% ../nbs/machinery/files.ipynb #ddd0efa5
 def read_mat(

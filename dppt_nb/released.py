@@ -200,7 +200,9 @@ def load_released(
 ) -> PoseTransformer:       # the same model, weights loaded
     """Load the released layout of TokenPose, PPT or SDPose, strictly: raises DataError naming all
     that does not fit."""
-    where, state = named_tensors(source)
+    return _fill_released(model, *named_tensors(source))
+
+def _fill_released(model, where, state):
     given = renamed(state, lambda name: our_name(name, model.encoder.stage_depth), where)
     check_position_code(model, given.pop("tokens.code", None), where)
     fill(model, given, f"{where} does not fit {model.config.name}")
@@ -320,4 +322,5 @@ def released_network(
             if count else f"{where} has no keypoint tokens; it is no TokenPose, PPT or SDPose"
         )
     network = create_model(name, len(keypoints), released_size(ours, name))
-    return load_released(network, state), released_recipe(network.config), keypoints
+    _fill_released(network, where, state)
+    return network, released_recipe(network.config), keypoints

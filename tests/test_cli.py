@@ -94,7 +94,7 @@ def test_synthetic_train_resume_eval(tmp_path):
     first = dppt(*words, "--data", "synthetic", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     refused(dppt(*words, cwd=tmp_path), "--resume")
-    refused(dppt(*words, "--resume", "--lr", "0.5", cwd=tmp_path), "lr")
+    refused(dppt(*words, "--resume", "--sigma", "2", cwd=tmp_path), "sigma")
     done = dppt(
         "eval", "run", "--people", 64, "--device", "cpu", "--no-mirror", "--decode", "argmax",
         cwd=tmp_path,
@@ -246,11 +246,15 @@ def test_a_store_is_what_it_says_and_is_cut_anew_when_the_data_change(tmp_path):
         annotations=[person],
         categories=[dict(id=1, name="person", keypoints=list(COCO17.names), skeleton=[])],
     )
-    for part in ("train", "val"):
-        (root / "annotations" / f"person_keypoints_{part}2017.json").write_text(json.dumps(content))
+    for i, part in enumerate(("train", "val"), 1):    # two people, as a data set has them
+        someone = content | dict(
+            images=[dict(content["images"][0], id=i, file_name=f"{i}.jpg")],
+            annotations=[dict(person, id=i, image_id=i)],
+        )
+        (root / "annotations" / f"person_keypoints_{part}2017.json").write_text(json.dumps(someone))
     jpeg = io.BytesIO()
     Image.new("RGB", (64, 96), "grey").save(jpeg, "JPEG")
-    (root / "1.jpg").write_bytes(jpeg.getvalue())
+    for i in (1, 2): (root / f"{i}.jpg").write_bytes(jpeg.getvalue())
     done = dppt(
         "train", "tokenpose_nano", "--data", "coco", "--root", root, "--out", "a",
         *run,
