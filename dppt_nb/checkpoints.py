@@ -13,6 +13,7 @@ import dataclasses
 import math
 import re
 import threading
+from collections.abc import Callable
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -38,7 +39,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 # of config.json: 2 names the digest of the weights. 1, without a number, is read until version 0.3
 FORMAT = 2
 
-def built(make):
+def built(make: Callable):
     """A validator that makes an object of a dictionary; whatever a damaged file may bring up is an
     error of validation."""
     def validate(value):
@@ -234,7 +235,7 @@ def build(
     config: PoseConfig,
     numbers: int, # that its weights may hold
     path: Path,   # the config.json, for the error
-    kind=PoseTransformer, # or a class of that kind
+    kind: type = PoseTransformer, # or a class of that kind
 ) -> PoseTransformer: # with weights that are going to be replaced
     "The network of a configuration that is not trusted."
     large = f"{path} asks for a network that is larger than its weights; one of both is another's"
@@ -269,7 +270,7 @@ def read_weights(
 def build_network(
     config: Path,  # config.json
     weights: Path, # model.safetensors
-    kind=PoseTransformer, # or a class of that kind
+    kind: type = PoseTransformer, # or a class of that kind
 ) -> tuple[PoseTransformer, About]: # on the CPU, in eval mode; what config.json says
     "The one way to build a saved network: from the configuration saved beside it, strictly."
     about, values = read_about(config)

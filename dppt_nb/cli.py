@@ -15,6 +15,7 @@ import re
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cache
 
@@ -235,7 +236,7 @@ _READER_OPTIONS = (
 )
 
 
-def reader_options(command):
+def reader_options(command: Callable):
     "Options of data sets in COCO's format, for every command that reads them."
     for option in reversed(_READER_OPTIONS): command = option(command)
     return command

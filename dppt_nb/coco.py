@@ -14,10 +14,12 @@ import io
 import posixpath
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .checks import DataError
 from .files import ImageSource, field_numbers, read_json
@@ -32,17 +34,15 @@ from dppt_nb.keypoints import (
 )
 
 # %% ../nbs/machinery/coco.ipynb #7e738476
-def as_id(
-    value  # of an id field: a number, or text of digits
-):         # int where it can be read as one, else as it is
-    "An id as a whole number, where it is one."
+def as_id(value: object):  # of an id field: a number, or text of digits
+    "An id as a whole number, where it can be read as one; else as it is."
     if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 19:
         return int(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)): return value
     return int(value) if abs(value) < 2**63 and int(value) == value else value
 
 def say(
-    value  # of an id, as it stands in the file
+    value: object  # of an id, as it stands in the file
 ) -> str:
     "An id in words: text in quotes, a number without."
     return f'"{value}"' if isinstance(value, str) else str(value)
@@ -77,7 +77,7 @@ def load_lists(
 def image_entries(
     content: dict,  # an annotation file
     where: str,     # its name
-    named=True,     # whether every picture needs a file name
+    named: bool = True,     # whether every picture needs a file name
 ) -> dict:          # id -> entry
     "The pictures by their ids. `DataError` for one without an id, or an id that two pictures have."
     found = {}
@@ -413,10 +413,10 @@ def _array(values):
     )
 
 def to_coco_results(
-    keypoints,             # (N, J, 2) predicted joints, photo pixels
-    image_ids,             # (N,) id of the photo in the ground truth
-    scores=None,           # (N,) score of each pose; None: 1
-    keypoint_scores=None,  # (N, J) third value of each keypoint; None: 1
+    keypoints: ArrayLike,             # (N, J, 2) predicted joints, photo pixels
+    image_ids: ArrayLike,             # (N,) id of the photo in the ground truth
+    scores: ArrayLike | None = None,           # (N,) score of each pose; None: 1
+    keypoint_scores: ArrayLike | None = None,  # (N, J) third value of each keypoint; None: 1
     category_id: int = 1,  # COCO's person; for other files see `person_category`
 ) -> list:  # one dict a pose: image_id, category_id, keypoints [x, y, score, ...], score
     "Predictions as the list of rows that pycocotools reads and `json.dump` writes."
@@ -437,7 +437,7 @@ def to_coco_results(
     ]
 
 def quiet(
-    function,  # anything that prints
+    function: Callable,  # anything that prints
     *args      # its arguments
 ):             # what it returns
     "Call `function` with its printing swallowed."
@@ -481,7 +481,7 @@ def _check_row(row, number, truth, num_joints):
     return row | {"image_id": image, "category_id": kind}
 
 def predictions_index(
-    truth,                            # what `truth_index` gives
+    truth: object,                            # what `truth_index` gives
     predictions: list | str | Path,   # result rows, or the path of a JSON file of them
     num_joints: int                   # how many keypoints each has to have
 ):                                    # a pycocotools COCO object beside `truth`
@@ -489,7 +489,7 @@ def predictions_index(
     is_path = isinstance(predictions, (str, Path))
     if is_path and not Path(predictions).is_file():
         raise FileNotFoundError(f"{predictions}: no such file")
-    rows = read_json(Path(predictions)) if is_path else predictions
+    rows = read_json(Path(predictions), object) if is_path else predictions
     if isinstance(rows, dict) or not hasattr(rows, "__iter__"):
         raise ValueError("predictions must be a list of rows as `to_coco_results` makes them")
     # copies: loadRes writes into them

@@ -15,18 +15,21 @@ from typing import Annotated
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from PIL import Image
 from pydantic import Field
 
 from .checks import checked
+from .keypoints import KeypointSet
 
 # %% ../nbs/02_crops.ipynb #b18d0e06
 PIXEL_STD = 200.0  # pixels in one unit of scale (MPII's habit)
 
 def box_to_center_scale(
-    boxes,                  # (N, 4) x, y, w, h in pixels; an array or a tensor
-    image_size=(256, 192),  # (height, width) of the network's input; only its shape matters
-    padding=1.25,           # size of the window over size of the grown box
+    boxes: ArrayLike,                  # (N, 4) x, y, w, h in pixels; an array or a tensor
+    # (height, width) of the network's input; only its shape matters
+    image_size: tuple[int, int] = (256, 192),
+    padding: float = 1.25,           # size of the window over size of the grown box
 # centers (N, 2) in pixels, scales (N, 2) in units of 200 px; arrays or tensors, as came in
 ) -> tuple:
     """The window around each box: grown to the input's shape, then padded (HRNet, Sec. 4.1).
@@ -46,12 +49,13 @@ def box_to_center_scale(
 
 # %% ../nbs/02_crops.ipynb #cd6a45b6
 def batched_affine(
-    centers,                 # (B, 2) middle of each window, pixels of the source
-    scales,  # (B, 2) size of each window in units of 200 px; the width sets the zoom
-    rotations,  # (B,) or one number, degrees; positive turns the picture counter-clockwise
-    output_size=(256, 192),  # (height, width) of the crop
+    centers: torch.Tensor,                 # (B, 2) middle of each window, pixels of the source
+    scales: torch.Tensor,  # (B, 2) size of each window in units of 200 px; the width sets the zoom
+    # (B,) or one number, degrees; positive turns the picture counter-clockwise
+    rotations: ArrayLike,
+    output_size: tuple[int, int] = (256, 192),  # (height, width) of the crop
     # lengths from pixel centre to pixel centre, size - 1 (DarkPose); else counts of pixels (HRNet)
-    unbiased=True,
+    unbiased: bool = True,
 ) -> torch.Tensor:           # (B, 2, 3) source pixels -> crop pixels
     "The maps that carry each window to a whole crop (DarkPose's release, `get_affine_transform`)."
     less = 1 if unbiased else 0
@@ -68,11 +72,11 @@ def batched_affine(
 def crop_affine(
     # (2,) x, y in pixels of the photograph: numbers, an array, or a tensor of any type on any
     # device
-    center,
-    scale,                   # (2,) width, height of the window in units of 200 px
-    rotation_deg=0,          # degrees
-    output_size=(256, 192),  # (height, width) of the crop
-    unbiased=True,           # as in `batched_affine`
+    center: ArrayLike,
+    scale: ArrayLike,                   # (2,) width, height of the window in units of 200 px
+    rotation_deg: float = 0,          # degrees
+    output_size: tuple[int, int] = (256, 192),  # (height, width) of the crop
+    unbiased: bool = True,           # as in `batched_affine`
 ) -> np.ndarray:             # (2, 3) float64, photograph -> crop
     "`batched_affine` for one person, in NumPy and double precision."
     as_array = lambda value: (
@@ -87,15 +91,15 @@ def crop_affine(
 
 # %% ../nbs/02_crops.ipynb #8e7527cc
 def apply_affine(
-    points,  # (..., P, 2) x, y; array or tensor
-    affine,  # (..., 2, 3)
+    points: ArrayLike,  # (..., P, 2) x, y; array or tensor
+    affine: ArrayLike,  # (..., 2, 3)
 ):           # (..., P, 2)
     """Points carried by affine maps. Sums, not a matrix product, which half precision or TF32 would
     round to a tenth of a pixel."""
     return (points[..., None, :] * affine[..., None, :, :2]).sum(-1) + affine[..., None, :, 2]
 
 def invert_affine(
-    affine,  # (..., 2, 3); array or tensor
+    affine: ArrayLike,  # (..., 2, 3); array or tensor
 ):           # (..., 2, 3)
     "The maps back."
     stack = torch.stack if torch.is_tensor(affine) else np.stack
@@ -106,20 +110,20 @@ def invert_affine(
     return stack([inverse[..., 0], inverse[..., 1], offset], -1)
 
 def uncrop_points(
-    points,  # (..., P, 2) in crop pixels; array or tensor
-    affine,  # (..., 2, 3) photograph -> crop
+    points: ArrayLike,  # (..., P, 2) in crop pixels; array or tensor
+    affine: ArrayLike,  # (..., 2, 3) photograph -> crop
 ):           # (..., P, 2) in pixels of the photograph
     "Points of a crop, back in the photograph."
     return apply_affine(points, invert_affine(affine))
 
 # %% ../nbs/02_crops.ipynb #6c0ec0e9
 def warp_batch(
-    images,       # (B, 3, Hs, Ws) uint8 or float
-    affines,      # (B, 2, 3) pixels of `images` -> output pixels
-    output_size,  # (height, width)
+    images: torch.Tensor,       # (B, 3, Hs, Ws) uint8 or float
+    affines: torch.Tensor,      # (B, 2, 3) pixels of `images` -> output pixels
+    output_size: tuple[int, int],  # (height, width)
     # side of the blocks to average first: how many times denser than the output `images` is,
     # rounded down
-    reduce=1,
+    reduce: int = 1,
 ) -> torch.Tensor:  # (B, 3, height, width) float32, in the values' own range; 0 outside
     "Every image by its own map, all in one `grid_sample`."
     images, inverse = images.float(), invert_affine(affines.float())
@@ -138,9 +142,9 @@ def warp_batch(
 
 # %% ../nbs/02_crops.ipynb #3bb8954f
 def crop_image(
-    image,        # PIL image, or uint8 array (H, W, 3) in RGB
-    affine,       # (2, 3) photograph -> crop
-    output_size,  # (height, width)
+    image: Image.Image | np.ndarray,        # PIL image, or uint8 array (H, W, 3) in RGB
+    affine: ArrayLike,       # (2, 3) photograph -> crop
+    output_size: tuple[int, int],  # (height, width)
 ) -> np.ndarray:  # uint8 (height, width, 3); black outside the photograph
     "One crop, bilinear; a photograph over twice as dense as the crop is averaged down first."
     image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
@@ -167,7 +171,7 @@ def _per_channel(values, images):
     return torch.tensor(values, device=images.device).view(3, 1, 1) * 255
 
 def normalize(
-    images,         # (B, 3, H, W) uint8, or float in 0..255
+    images: torch.Tensor,         # (B, 3, H, W) uint8, or float in 0..255
 ) -> torch.Tensor:  # (B, 3, H, W) float32
     "Pictures as networks take them: ImageNet's mean subtracted, divided by its deviation."
     return (images.float() - _per_channel(IMAGENET_MEAN, images)) / _per_channel(
@@ -175,7 +179,7 @@ def normalize(
     )
 
 def denormalize(
-    images,         # (B, 3, H, W) float, normalised
+    images: torch.Tensor,         # (B, 3, H, W) float, normalised
 ) -> torch.Tensor:  # (B, 3, H, W) uint8
     "Pictures as people look at them."
     return (
@@ -234,9 +238,9 @@ AUGMENTATIONS = {
 
 # %% ../nbs/02_crops.ipynb #aa64c15c
 def nominal_window(
-    stored_size,  # (height, width) of the stored crops
-    margin,       # size of a stored crop over size of the person's window
-    output_size,  # (height, width) of the network's input
+    stored_size: tuple[int, int],  # (height, width) of the stored crops
+    margin: float,       # size of a stored crop over size of the person's window
+    output_size: tuple[int, int],  # (height, width) of the network's input
 ) -> tuple:       # center (2,) in stored pixels, scale (2,) in units of 200 stored pixels
     "The person's own window inside a stored crop. ValueError when its shape is not the input's."
     height, width = stored_size[0] / margin, stored_size[1] / margin
@@ -251,9 +255,9 @@ def nominal_window(
     return center, torch.tensor([width, height]) / PIXEL_STD
 
 def central_affine(
-    stored_size,    # (height, width) of the stored crops
-    margin,         # size of a stored crop over size of the person's window
-    output_size,    # (height, width) of the network's input
+    stored_size: tuple[int, int],    # (height, width) of the stored crops
+    margin: float,         # size of a stored crop over size of the person's window
+    output_size: tuple[int, int],    # (height, width) of the network's input
 ) -> torch.Tensor:  # (2, 3) stored pixels -> input pixels
     "The map of the plain crop, with nothing varied."
     center, scale = nominal_window(stored_size, margin, output_size)
@@ -264,11 +268,12 @@ def central_affine(
 UPPER_BODY_SHARE = 0.69
 
 def half_body_window(
-    joints,        # (B, J, 2) pixels
-    visible,       # (B, J)
-    upper_body,    # indices of the upper body's joints
-    aspect,        # width over height of the window
-    prefer_upper,  # (B,) bool; the other half is taken where this one has no three joints
+    joints: torch.Tensor,        # (B, J, 2) pixels
+    visible: torch.Tensor,       # (B, J)
+    upper_body: tuple[int, ...],    # indices of the upper body's joints
+    aspect: float,        # width over height of the window
+    # (B,) bool; the other half is taken where this one has no three joints
+    prefer_upper: torch.Tensor,
 ) -> tuple:        # centers (B, 2), widths (B,) in pixels, valid (B,) bool: at least two joints
     """Windows around one half of each body, 1.5 times as large as its joints' extent (HRNet's
     release, `half_body_transform`)."""
@@ -289,13 +294,13 @@ def half_body_window(
 
 # %% ../nbs/02_crops.ipynb #6f81ff48
 def draw_windows(
-    joints,        # (B, J, 2) in stored pixels
-    visible,       # (B, J)
-    keypoint_set,  # KeypointSet, for its upper body
-    center,        # (2,) middle of the person's own window, see `nominal_window`
-    scale,         # (2,) and its size
-    augmentation,  # Augmentation
-    generator,     # torch.Generator
+    joints: torch.Tensor,        # (B, J, 2) in stored pixels
+    visible: torch.Tensor,       # (B, J)
+    keypoint_set: KeypointSet,  # KeypointSet, for its upper body
+    center: torch.Tensor,        # (2,) middle of the person's own window, see `nominal_window`
+    scale: torch.Tensor,         # (2,) and its size
+    augmentation: Augmentation,  # Augmentation
+    generator: torch.Generator,     # torch.Generator
 ) -> tuple:        # centers (B, 2), scales (B, 2), degrees (B,), flip (B,) bool
     """A random window for every person: half body, shift, size, turn, mirror (order of HRNet's
     release)."""
@@ -320,13 +325,13 @@ def draw_windows(
 
 # %% ../nbs/02_crops.ipynb #177e9a0c
 def mirror(
-    affines,       # (B, 2, 3) stored -> input pixels
-    joints,        # (B, J, 2) in input pixels
-    visible,       # (B, J)
-    keypoint_set,  # KeypointSet, for its left and right pairs
-    flip,          # (B,) bool, who is mirrored
+    affines: torch.Tensor,       # (B, 2, 3) stored -> input pixels
+    joints: torch.Tensor,        # (B, J, 2) in input pixels
+    visible: torch.Tensor,       # (B, J)
+    keypoint_set: KeypointSet,  # KeypointSet, for its left and right pairs
+    flip: torch.Tensor,          # (B,) bool, who is mirrored
     # of a row of the input: width - 1 between pixel centres, or width where pixels are counted
-    length,
+    length: float,
 ) -> tuple:        # affines, joints, visible of the same shapes
     "Mirror the chosen people; their left and right joints change names."
     reflect = affines.new_tensor([[-1, 1]]).mT  # (2, 1), turns x around
@@ -342,10 +347,11 @@ def mirror(
 
 # %% ../nbs/02_crops.ipynb #1659f36b
 def jitter_colour(
-    images,         # (B, 3, H, W) float, 0..255
-    colour,  # brightness, contrast and saturation are each multiplied by 1 - colour to 1 + colour
-    grey,           # probability of a grey picture
-    generator,      # torch.Generator
+    images: torch.Tensor,         # (B, 3, H, W) float, 0..255
+    # brightness, contrast and saturation are each multiplied by 1 - colour to 1 + colour
+    colour: float,
+    grey: float,           # probability of a grey picture
+    generator: torch.Generator,      # torch.Generator
 ) -> torch.Tensor:  # (B, 3, H, W) float, 0..255
     "Other light for every person, and no colour for some."
     draw = torch.rand(len(images), 4, generator=generator, device=generator.device).to(
@@ -362,8 +368,8 @@ def jitter_colour(
 
 # %% ../nbs/02_crops.ipynb #ee27ba91
 def inside(
-    joints,         # (..., 2) x, y
-    image_size,     # (height, width)
+    joints: torch.Tensor,         # (..., 2) x, y
+    image_size: tuple[int, int],     # (height, width)
 ) -> torch.Tensor:  # (...) bool
     """Whether a point lies on a pixel of the picture; pixels reach half a step around their
     centres. NaN lies nowhere."""
@@ -373,8 +379,8 @@ def inside(
 
 # %% ../nbs/02_crops.ipynb #c0af7a68
 def counted_lengths(
-    photo_widths,   # (B,) widths of the people's windows, pixels of the photograph
-    stored_width,   # the same window in pixels of the stored crop
+    photo_widths: torch.Tensor,   # (B,) widths of the people's windows, pixels of the photograph
+    stored_width: float,   # the same window in pixels of the stored crop
 ) -> torch.Tensor:  # (B,)
     """Factors for windows in a stored crop, which was cut by lengths between centres, so that they
     are counts of the photograph's pixels."""
@@ -382,18 +388,19 @@ def counted_lengths(
 
 # %% ../nbs/02_crops.ipynb #b7fc30da
 def augment_batch(
-    images,             # (B, 3, Hs, Ws) uint8, stored crops in RGB, on the training device
-    joints,             # (B, J, 2) float in stored pixels, same device
-    visible,            # (B, J), 0 where a joint is not labelled
-    keypoint_set,       # KeypointSet of the joints
-    margin,             # size of a stored crop over size of the person's window
+    images: torch.Tensor,  # (B, 3, Hs, Ws) uint8, stored crops in RGB, on the training device
+    joints: torch.Tensor,             # (B, J, 2) float in stored pixels, same device
+    visible: torch.Tensor,            # (B, J), 0 where a joint is not labelled
+    keypoint_set: KeypointSet,       # KeypointSet of the joints
+    margin: float,             # size of a stored crop over size of the person's window
     # (height, width) of the network's input, of the window's shape but at any resolution
-    output_size,
-    augmentation=None,  # Augmentation, or None for the plain crop
-    generator=None,     # torch.Generator of all draws; needed with an augmentation
+    output_size: tuple[int, int],
+    augmentation: Augmentation | None = None,  # Augmentation, or None for the plain crop
+    # torch.Generator of all draws; needed with an augmentation
+    generator: torch.Generator | None = None,
     # (B,) widths of the windows in photograph pixels, for lengths that are counts of pixels, see
     # `counted_lengths` below; None: unbiased
-    photo_widths=None,
+    photo_widths: torch.Tensor | None = None,
 # images (B, 3, H, W) float32 normalised, joints (B, J, 2) in input pixels, visible (B, J)
 ) -> tuple:
     """Stored crops to network inputs: one affine map a person, one `grid_sample` a batch.

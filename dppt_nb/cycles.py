@@ -225,8 +225,8 @@ def rle_loss(
 
 def joint_shares(
     joints: Tensor, # (..., 2) x, y in pixels of the network's input
-    image_size,     # (height, width)
-    heatmap_size,   # (height, width) of the heatmaps that the head draws
+    image_size: tuple[int, int],     # (height, width)
+    heatmap_size: tuple[int, int],   # (height, width) of the heatmaps that the head draws
     unbiased: bool = True, # as in `rescale_joints`
 ) -> Tensor:        # (..., 2)
     """Joints as shares of width and height, such that the head draws them where `encode_heatmaps`

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .checks import DataError
 from .coco import BOX_SHARE, annotation_names, as_id, read_content, says_split, split_of_file
@@ -26,7 +27,7 @@ from .tables import PoseTable, clip_boxes, drop_copies, join_tables, joint_boxes
 
 # %% ../nbs/machinery/datasets.ipynb #9f0dece3
 def lspet_split(
-    number  # number of the picture, counted from 1; one or an array
+    number: ArrayLike  # number of the picture, counted from 1; one or an array
 ):          # "train", "val" or "test"; an array of them for an array
     """The split of LSPET that this suite uses: of every ten blocks of a hundred pictures the ninth
     is val, the tenth test."""
@@ -94,7 +95,7 @@ def read_lspet(
     return _read_leeds("lspet", root, True, lspet_split)
 
 def lsp_split(
-    number  # (N,) number of the picture, counted from 1
+    number: ArrayLike  # (N,) number of the picture, counted from 1
 ) -> np.ndarray:
     """LSP's own halves: 1 to 1000 for training, of which we keep the last hundred for validation,
     the rest for the test."""

@@ -60,7 +60,7 @@ _TURNS = dict(
 )
 
 def open_picture(
-    file  # path or binary file
+    file: object  # path or binary file
 ) -> Image.Image:  # nothing but its header is read yet
     "Open a picture of one of `PICTURE_FORMATS`. Raises what Pillow raises."
     return Image.open(file, formats=PICTURE_FORMATS)
@@ -189,21 +189,21 @@ class ImageSource:
         return [found[f] for f in files]
 
 def _walk(root):
-    """Every ordinary file once, in a fixed order; a link that leads to a folder around it is not
-    followed."""
-    yield from _enter(root, "", {root.resolve(), *root.resolve().parents})
+    """Every ordinary file, in a fixed order. A link to a folder elsewhere is followed, one that
+    leads to a folder around it or to another of the root is not."""
+    yield from _enter(root, "", root.resolve(), ())
 
-def _enter(folder, inside, seen):
-    # folders themselves before links to them
-    try: entries = sorted(os.scandir(folder), key=lambda entry: (entry.is_symlink(), entry.name))
+def _enter(folder, inside, root, entered):
+    entered = (*entered, Path(folder).resolve())
+    try: entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except PermissionError: return  # such as a disk's own lost+found; what is missing is told later
     for entry in entries:
         if entry.is_file(): yield inside + entry.name
         if not entry.is_dir(): continue
         place = Path(entry.path).resolve()
-        if place in seen: continue
-        seen.add(place)
-        yield from _enter(entry.path, f"{inside}{entry.name}/", seen)
+        around = any(above.is_relative_to(place) for above in entered)
+        if around or entry.is_symlink() and place.is_relative_to(root): continue
+        yield from _enter(entry.path, f"{inside}{entry.name}/", root, entered)
 
 # %% ../nbs/machinery/files.ipynb #ddd0efa5
 def read_mat(
@@ -280,7 +280,7 @@ def read_json(
     try:
         content = read_file(path)
     except FileNotFoundError:
-        mend = "name the folder that `dppt train --out` wrote"
+        mend = "correct the path; of a run, name the folder that `dppt train --out` wrote"
         raise DataError(f"{path} is missing; {mend}") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error}).") from None

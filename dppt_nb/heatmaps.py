@@ -24,7 +24,7 @@ from .keypoints import KeypointSet
 def encode_heatmaps(
     joints: Tensor,  # (B, J, 2) x, y in heatmap pixels, not rounded
     visible: Tensor,  # (B, J), 0 where there is nothing to learn
-    heatmap_size=(64, 48),  # (height, width)
+    heatmap_size: tuple[int, int] = (64, 48),  # (height, width)
     sigma: float = 2.0,  # standard deviation of the Gaussian, heatmap pixels
 ) -> tuple:                 # targets (B, J, H, W) with height 1, weights (B, J); both float32
     """A Gaussian at each joint's true place, over the whole map (DARK, Sec. 3.2; weights as in its

@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .checks import DataError
 from .files import read_json, write_json
@@ -291,7 +292,7 @@ KEYPOINT_SETS = {s.name: s for s in (COCO17, MPII16, LSP14)}
 
 # %% ../nbs/01_keypoints.ipynb #6966dc5f
 def limbs_of(
-    skeleton,   # as a category gives it: a list of pairs of numbers, or anything else
+    skeleton: object,   # as a category gives it: a list of pairs of numbers, or anything else
     count: int  # how many keypoints there are
 ) -> tuple:     # limbs, pairs of indices from 0; notes, a list of sentences
     "The limbs of a skeleton that can be drawn, and what is to be said of the others."
@@ -362,8 +363,8 @@ def _parents(name, source):
     return part and _segment(source.names, [f"left_{part}"], [f"right_{part}"])
 
 def map_keypoints(
-    joints,               # (..., J, 2) array or tensor of source keypoints, any unit
-    visible,              # (..., J), 0 where a keypoint is not known
+    joints: ArrayLike,               # (..., J, 2) array or tensor of source keypoints, any unit
+    visible: ArrayLike,              # (..., J), 0 where a keypoint is not known
     source: KeypointSet,  # what `joints` are
     target: KeypointSet,  # what is wanted
 # joints (..., K, 2) and visible (..., K) of the target set; zeros where nothing is known
@@ -426,8 +427,9 @@ def _draw_person(image, joints, visible, s, width, radius):
 # %% ../nbs/01_keypoints.ipynb #28892c5d
 def draw_pose(
     image: np.ndarray,                    # (H, W, 3) uint8; left as it is
-    joints,  # (J, 2) or (P, J, 2) x, y in pixels, centres of pixels at whole numbers
-    visible=None,  # (J,) or (P, J); points with 0 are left out; all are drawn if not given
+    joints: ArrayLike,  # (J, 2) or (P, J, 2) x, y in pixels, centres of pixels at whole numbers
+    # (J,) or (P, J); points with 0 are left out; all are drawn if not given
+    visible: ArrayLike | None = None,
     keypoint_set: KeypointSet = COCO17,   # names the limbs and sides
     width: float | None = None,  # of the limbs, pixels; from the size of the person if not given
     radius: float | None = None,          # of the points, pixels
@@ -462,9 +464,9 @@ def _picture(image):
     return image.permute(1, 2, 0).cpu().numpy() if hasattr(image, "permute") else np.asarray(image)
 
 def show_poses(
-    images,  # (N, 3, H, W) uint8 tensor, or a list of (H, W, 3) uint8 arrays
-    joints,                              # (N, J, 2) in pixels of the images, or a list of (P, J, 2)
-    visible=None,                        # (N, J), or a list of (P, J)
+    images: ArrayLike | list,  # (N, 3, H, W) uint8 tensor, or a list of (H, W, 3) uint8 arrays
+    joints: ArrayLike | list,  # (N, J, 2) in pixels of the images, or a list of (P, J, 2)
+    visible: ArrayLike | list | None = None,                        # (N, J), or a list of (P, J)
     keypoint_set: KeypointSet = COCO17,  # names the limbs and sides
     titles: list[str] | None = None,     # one a picture
     columns: int = 8,                    # pictures in a row

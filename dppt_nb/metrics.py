@@ -8,9 +8,11 @@ __all__ = ['PCK_THRESHOLDS', 'HIT', 'MISS', 'HEAD_SIZE', 'PCKH_GROUPS', 'PCKH_SK
            'pckh', 'oks', 'match_coco', 'evaluate_coco', 'resample_counts', 'bootstrap_interval']
 
 # %% ../nbs/04_metrics.ipynb #ac16a4c8
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dppt_nb.coco import (
     _array,
@@ -50,7 +52,7 @@ def _same_people(preds, joints, visible):
     return preds, joints, visible
 
 # %% ../nbs/04_metrics.ipynb #2bf12e31
-def person_size(joints, visible, ends):
+def person_size(joints: ArrayLike, visible: ArrayLike, ends: tuple[int, int]):
     """Distance between the two joints `ends` of (N, J, 2): (N,) pixels, NaN where one is not
     labelled or both coincide."""
     first, second = ends
@@ -59,7 +61,9 @@ def person_size(joints, visible, ends):
     return np.where(seen, size, np.nan)
 
 # %% ../nbs/04_metrics.ipynb #9621df9c
-def keypoint_hits(preds, joints, visible, sizes, threshold):
+def keypoint_hits(
+    preds: ArrayLike, joints: ArrayLike, visible: ArrayLike, sizes: ArrayLike, threshold: float
+):
     """Two (N, J) bool arrays: hit (within `threshold` times the person's size), and counted. A
     prediction of NaN is a miss."""
     counts = (visible > 0) & np.isfinite(sizes)[:, None]        # (N, J)
@@ -67,18 +71,18 @@ def keypoint_hits(preds, joints, visible, sizes, threshold):
     return counts & (distance <= threshold * sizes[:, None]), counts
 
 # %% ../nbs/04_metrics.ipynb #3f1d9bb4
-def joint_rates(hits, counts):
+def joint_rates(hits: ArrayLike, counts: ArrayLike):
     """Percent of counted joints that are hit, per joint: (..., N, J) twice to (..., J), NaN where
     no person has the joint."""
     return 100 * _ratio(np.sum(hits, axis=-2), np.sum(counts, axis=-2))
 
-def mean_rate(hits, counts):
+def mean_rate(hits: ArrayLike, counts: ArrayLike):
     """PCK's mean in percent, from sums over people (..., J): every joint that was counted weighs
     the same."""
     seen = np.asarray(counts) > 0
     return _ratio(np.where(seen, 100 * _ratio(hits, counts), 0.).sum(-1), seen.sum(-1))
 
-def pooled_rate(hits, counts):
+def pooled_rate(hits: ArrayLike, counts: ArrayLike):
     "PCKh's mean in percent, from sums over people (..., J): every labelled point weighs the same."
     return 100 * _ratio(np.sum(hits, axis=-1), np.sum(counts, axis=-1))
 
@@ -98,14 +102,14 @@ def _ruler(keypoint_set, normaliser, sizes):
     return ends
 
 def pck(
-    preds,                       # (N, J, 2) predicted joints, pixels (array or tensor)
-    joints,                      # (N, J, 2) true joints, the same pixels
-    visible,                     # (N, J) above 0 where labelled
+    preds: ArrayLike,                       # (N, J, 2) predicted joints, pixels (array or tensor)
+    joints: ArrayLike,                      # (N, J, 2) true joints, the same pixels
+    visible: ArrayLike,                     # (N, J) above 0 where labelled
     keypoint_set: KeypointSet,   # names, and which joints give the size
     threshold: float | None = None,  # share of the size; None: that of `PCK_THRESHOLDS`
     # "torso": left shoulder to right hip; "head": neck to head top; "box": `sizes`
     normaliser: str = "torso",
-    sizes=None,                  # (N,) longer side of each person's box, pixels, for "box"
+    sizes: ArrayLike | None = None,  # (N,) longer side of each person's box, pixels, for "box"
 # per_joint, mean (percent), joint_counts, n, left_out, hits and counts (N, J), normaliser,
 # threshold; NaN where nobody is counted
 ) -> dict:
@@ -135,14 +139,14 @@ def pck(
 HIT, MISS = "#009E73", "#D55E00"   # green and vermilion that colour-blind readers tell apart
 
 def show_pck(
-    image,               # (H, W, 3) uint8
-    preds,               # (J, 2) predicted joints, pixels
-    joints,              # (J, 2) true joints, pixels
-    visible,             # (J,) above 0 where labelled
-    keypoint_set,        # `KeypointSet` of both
-    threshold=None,      # As in `pck`
-    normaliser="torso",  # As in `pck`
-    ax=None,             # matplotlib axes; None: new ones
+    image: np.ndarray,               # (H, W, 3) uint8
+    preds: ArrayLike,               # (J, 2) predicted joints, pixels
+    joints: ArrayLike,              # (J, 2) true joints, pixels
+    visible: ArrayLike,             # (J,) above 0 where labelled
+    keypoint_set: KeypointSet,        # `KeypointSet` of both
+    threshold: float | None = None,      # As in `pck`
+    normaliser: str = "torso",  # As in `pck`
+    ax: object = None,             # matplotlib axes; None: new ones
 ):                       # The axes
     """One person with the circle that PCK draws around each true joint, and a line to each
     prediction."""
@@ -175,11 +179,11 @@ PCKH_GROUPS = {"Head": (9,), "Shoulder": (12, 13), "Elbow": (11, 14), "Wrist": (
 PCKH_SKIPPED = (6, 7)   # pelvis and thorax are left out of the mean
 
 def pckh_hits(
-    preds,          # (N, 16, 2) predicted MPII joints, pixels
-    joints,         # (N, 16, 2) true joints, the same pixels
-    head_boxes,     # (N, 2, 2) two opposite corners of the head box
-    visible,        # (N, 16) above 0 where labelled
-    threshold=0.5,  # Share of the head size
+    preds: ArrayLike,          # (N, 16, 2) predicted MPII joints, pixels
+    joints: ArrayLike,         # (N, 16, 2) true joints, the same pixels
+    head_boxes: ArrayLike,     # (N, 2, 2) two opposite corners of the head box
+    visible: ArrayLike,        # (N, 16) above 0 where labelled
+    threshold: float = 0.5,  # Share of the head size
 ):                  # Two (N, 16) bool arrays: hit, and counted
     """Hits of PCKh: the person's size is 0.6 times the diagonal of the head box (Andriluka et al.,
     2014; released scoring)."""
@@ -195,10 +199,10 @@ def pckh_hits(
 
 # %% ../nbs/04_metrics.ipynb #9b6e27d9
 def pckh(
-    preds,       # (N, 16, 2) predicted MPII joints, pixels
-    joints,      # (N, 16, 2) true joints, in the same pixels: both 0-based or both 1-based
-    head_boxes,  # (N, 2, 2) two opposite corners of the head box
-    visible,     # (N, 16) above 0 where labelled
+    preds: ArrayLike,       # (N, 16, 2) predicted MPII joints, pixels
+    joints: ArrayLike,  # (N, 16, 2) true joints, in the same pixels: both 0-based or both 1-based
+    head_boxes: ArrayLike,  # (N, 2, 2) two opposite corners of the head box
+    visible: ArrayLike,     # (N, 16) above 0 where labelled
 ):  # Percent: Head, Shoulder, Elbow, Wrist, Hip, Knee, Ankle, Mean, Mean@0.10, Mean@0.11
     """PCKh as the MPII scoring reports it; the mean is over all labelled joints but pelvis and
     thorax."""
@@ -212,11 +216,11 @@ def pckh(
 
 # %% ../nbs/04_metrics.ipynb #32c58eed
 def oks(
-    preds,    # (..., J, 2) predicted joints, pixels
-    joints,   # (..., J, 2) true joints, the same pixels
-    visible,  # (..., J) above 0 where labelled
-    areas,    # (...) the person's area, square pixels
-    sigmas,   # (J,) how far human labellers disagree, in units of sqrt(area)
+    preds: ArrayLike,    # (..., J, 2) predicted joints, pixels
+    joints: ArrayLike,   # (..., J, 2) true joints, the same pixels
+    visible: ArrayLike,  # (..., J) above 0 where labelled
+    areas: ArrayLike,    # (...) the person's area, square pixels
+    sigmas: ArrayLike,   # (J,) how far human labellers disagree, in units of sqrt(area)
 ):            # (...) 0 to 1, NaN where no joint is labelled
     """Object keypoint similarity: mean over labelled joints of exp(-d^2 / (2 area (2 sigma)^2)).
     Leading axes broadcast."""
@@ -250,8 +254,8 @@ def match_coco(
     # path of a COCO keypoint JSON, its loaded dict, or a pycocotools COCO object; left unchanged
     ground_truth: str | Path | dict,
     predictions: list | str | Path,  # rows of `to_coco_results`, or the path of a file of them
-    image_ids=None,  # score these photos only; None: all in the ground truth
-    sigmas=None,     # (J,) OKS sigmas; None: those of the file's keypoints
+    image_ids: ArrayLike | None = None,  # score these photos only; None: all in the ground truth
+    sigmas: ArrayLike | None = None,     # (J,) OKS sigmas; None: those of the file's keypoints
     category: str | int | list | None = None,  # whose people; None: see `choose_categories`
 ):                   # pycocotools' COCOeval, evaluated, accumulated and summarised
     """Match predictions with people by OKS, through pycocotools, without its printing; what was
@@ -274,11 +278,12 @@ def match_coco(
 def evaluate_coco(
     # path of a COCO keypoint JSON, its loaded dict, or a pycocotools COCO object; left unchanged
     ground_truth: str | Path | dict,
-    predictions,  # result rows, the path of a JSON file of them, or an array (N, J, 2) with `ids`
-    image_ids=None,  # score these photos only; None: all in the ground truth
-    sigmas=None,     # (J,) OKS sigmas; None: those of the file's keypoints
-    ids=None,        # (N,) photo of each row of a prediction array
-    scores=None,     # (N,) score of each row of a prediction array; None: 1
+    # result rows, the path of a JSON file of them, or an array (N, J, 2) with `ids`
+    predictions: object,
+    image_ids: ArrayLike | None = None,  # score these photos only; None: all in the ground truth
+    sigmas: ArrayLike | None = None,     # (J,) OKS sigmas; None: those of the file's keypoints
+    ids: ArrayLike | None = None,        # (N,) photo of each row of a prediction array
+    scores: ArrayLike | None = None,     # (N,) score of each row of a prediction array; None: 1
     category: str | int | list | None = None,  # whose people; None: see `choose_categories`
 # AP, AP50, AP75, AP_M, AP_L, AR, AR50, AR75, AR_M, AR_L in 0..1; -1 where nobody is of that size
 ) -> dict:
@@ -294,7 +299,7 @@ def evaluate_coco(
 # %% ../nbs/04_metrics.ipynb #eb68fe6d
 DRAWN_AT_ONCE = 5_000_000    # draws held in memory at a time
 
-def resample_counts(people, n, generator):
+def resample_counts(people: int, n: int, generator: np.random.Generator):
     """Draw `people` out of `people` with replacement, `n` times: (n, people), how often each was
     drawn."""
     # (n, people)
@@ -314,12 +319,13 @@ def _percentiles(drawn, level):
     return float(low), float(high)
 
 def bootstrap_interval(
-    values,               # (N,) or (N, J): hits with `counts`, else any value per person
+    values: ArrayLike,               # (N,) or (N, J): hits with `counts`, else any value per person
     # same shape: what each hit is a share of; None: the statistic is the mean of `values`
-    counts=None,
+    counts: ArrayLike | None = None,
     # a second model's values on the same people: the interval of `values` minus `other`
-    other=None,
-    statistic=mean_rate,  # from sums of hits and counts (n, J) to (n,); `pooled_rate` for PCKh
+    other: ArrayLike | None = None,
+    # from sums of hits and counts (n, J) to (n,); `pooled_rate` for PCKh
+    statistic: Callable = mean_rate,
     n: int = 1000,        # resamples
     level: float = 0.95,  # share of resamples inside the interval
     seed: int = 0,        # of the draws

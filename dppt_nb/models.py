@@ -12,6 +12,7 @@ import copy
 import dataclasses
 import difflib
 import fnmatch
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -64,7 +65,7 @@ def list_models(
 
 def nearest(
     name: str, # as somebody wrote it
-    names,     # that there are
+    names: Iterable[str],     # that there are
 ) -> str:      # some of them, with commas
     "The names that are spelled most alike, for error messages."
     return ", ".join(difflib.get_close_matches(name, names, cutoff=0.3)) or ", ".join(names)

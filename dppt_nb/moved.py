@@ -60,18 +60,19 @@ MOVED = {
         ),
         "models": "PUBLISHED format_models",
         "store": (
-            "AP_DATA STORE_MARGIN SYNTHETIC_PEOPLE cached_store find_store fingerprint is_store "
+            "STORE_MARGIN SYNTHETIC_PEOPLE cached_store find_store fingerprint is_store "
             "load_people prepare synthetic_people"
         ),
         "training": "train_recipe",
     },
     "training": {
         "checkpoints": "find_network load_network save_network",
+        "checks": "field_types",
         "evaluation": (
             "decode evaluate headline plain_images predict_joints score_joints take_people"
         ),
         "files": (
-            "LogLines epoch_bar field_types make_folder read_json without_nan write_json "
+            "LogLines epoch_bar make_folder read_json without_nan write_json "
             "write_tensors"
         ),
         "heatmaps": "heatmap_mse_loss",

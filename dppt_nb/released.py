@@ -14,6 +14,7 @@ import re
 import warnings
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +113,8 @@ def unreadable(
     )
 
 def named_tensors(
-    source, # path of a .pth or .safetensors file, or a state dict, raw or under "state_dict"
+    # path of a .pth or .safetensors file, or a state dict, raw or under "state_dict"
+    source: object,
 ) -> tuple[str, dict]: # words for where they come from, and parameter name -> tensor
     "The parameters of a checkpoint; refuses what holds anything else in their place."
     where = "the state dict"
@@ -130,7 +132,7 @@ def named_tensors(
     return where, {name: torch.as_tensor(value) for name, value in items}
 
 def is_numbers(
-    value, # anything
+    value: object, # anything
 ) -> bool:
     "Whether it is a plain array of numbers: dense, and with its numbers at hand."
     if isinstance(value, np.ndarray): return value.dtype.kind in "biuf"
@@ -182,7 +184,7 @@ def fill(
 # %% ../nbs/machinery/released.ipynb #eed9a85e
 def renamed(
     state: dict, # its name -> tensor
-    rename,      # its name -> our name
+    rename: Callable[[str], str],      # its name -> our name
     where: str,  # words for where they come from
 ) -> dict: # our name -> (its name, tensor), as `fill` takes them
     "Parameters under our names; refuses two that would become one."
@@ -196,7 +198,8 @@ def renamed(
 
 def load_released(
     model: PoseTransformer, # of the size that the checkpoint was made for
-    source,  # path of a .pth or .safetensors file, or a state dict, raw or under "state_dict"
+    # path of a .pth or .safetensors file, or a state dict, raw or under "state_dict"
+    source: object,
 ) -> PoseTransformer:       # the same model, weights loaded
     """Load the released layout of TokenPose, PPT or SDPose, strictly: raises DataError naming all
     that does not fit."""
@@ -243,7 +246,8 @@ def own_keys(
 
 def load_backbone(
     model: PoseTransformer, # with a backbone that others have trained, such as HRNet
-    source,  # path or state dict in the layout of its release, whatever stands before the names
+    # path or state dict in the layout of its release, whatever stands before the names
+    source: object,
 ) -> PoseTransformer:       # the same model, its backbone loaded
     """Load weights as learned on ImageNet into the backbone; strict about all that it needs, prints
     what it leaves out."""

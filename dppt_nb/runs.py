@@ -20,7 +20,7 @@ from .recipes import Recipe
 
 # %% ../nbs/machinery/runs.ipynb #5c0a5e06
 def describe(
-    objective, # a module, or anything that is called like one
+    objective: object, # a module, or anything that is called like one
 ) -> list: # [name, weight or weights]
     "What tells one objective from another."
     weight = getattr(objective, "weight", getattr(objective, "weights", 1.0))

@@ -7,14 +7,15 @@ __all__ = ['rescore', 'similar_pairs', 'oks_nms', 'ranked_matches', 'weighted_ap
 
 # %% ../nbs/machinery/scoring.ipynb #7d74e377
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .coco import _array
 from .metrics import _percentiles, oks, resample_counts
 
 # %% ../nbs/machinery/scoring.ipynb #058f078f
 def rescore(
-    box_scores,              # (N,) the detector's confidence
-    keypoint_scores,         # (N, J) heat of each keypoint
+    box_scores: ArrayLike,              # (N,) the detector's confidence
+    keypoint_scores: ArrayLike,         # (N, J) heat of each keypoint
     threshold: float = 0.2,  # keypoints at or below it do not vote
 ) -> np.ndarray:             # (N,) score of the pose
     """Score of a detected pose: box score times the mean keypoint score above `threshold`, 0 where
@@ -26,10 +27,10 @@ def rescore(
 
 # %% ../nbs/machinery/scoring.ipynb #f26e049d
 def similar_pairs(
-    keypoints,        # (N, J, 2) predicted joints, rows grouped by photo
-    areas,            # (N,) square pixels
-    image_ids,        # (N,) which photo
-    sigmas,           # (J,) OKS sigmas
+    keypoints: ArrayLike,        # (N, J, 2) predicted joints, rows grouped by photo
+    areas: ArrayLike,            # (N,) square pixels
+    image_ids: ArrayLike,        # (N,) which photo
+    sigmas: ArrayLike,           # (J,) OKS sigmas
     threshold: float  # OKS above which two poses are alike
 ) -> np.ndarray:      # (P, 2) pairs of rows, sorted
     "Poses in the same photo that are alike."
@@ -47,11 +48,11 @@ def similar_pairs(
 
 # %% ../nbs/machinery/scoring.ipynb #b630402f
 def oks_nms(
-    keypoints,      # (N, J, 2) predicted joints of all images, photo pixels
-    scores,         # (N,) score of each pose
-    areas,          # (N,) area of each person's padded box, square pixels
-    image_ids,      # (N,) which photo it is in
-    sigmas,         # (J,) OKS sigmas
+    keypoints: ArrayLike,      # (N, J, 2) predicted joints of all images, photo pixels
+    scores: ArrayLike,         # (N,) score of each pose
+    areas: ArrayLike,          # (N,) area of each person's padded box, square pixels
+    image_ids: ArrayLike,      # (N,) which photo it is in
+    sigmas: ArrayLike,         # (J,) OKS sigmas
     threshold: float = 0.9,  # poses more alike than this are one person
 ) -> np.ndarray:    # indices of the poses that stay, rising
     """Of poses in one photo that are nearly the same, keep the best scored (greedy, as the released
@@ -67,7 +68,7 @@ def oks_nms(
 
 # %% ../nbs/machinery/scoring.ipynb #9b898fc3
 def ranked_matches(
-    evaluation  # what `match_coco` gives
+    evaluation: object  # what `match_coco` gives
 ) -> tuple:
     """Photo (D,), true and false positive (T, D) of all detections, best first, and people per
     photo (I,)."""
@@ -85,9 +86,9 @@ def ranked_matches(
 
 # %% ../nbs/machinery/scoring.ipynb #f8e6cbd7
 def weighted_ap(
-    weights,         # (I,) of the photos
+    weights: ArrayLike,         # (I,) of the photos
     matches: tuple,  # what `ranked_matches` gives
-    recalls          # (R,) at which precision is read
+    recalls: ArrayLike          # (R,) at which precision is read
 ) -> float:          # NaN if nobody was drawn
     "AP with a weight per photo."
     owner, true, false, people = matches
@@ -102,8 +103,9 @@ def weighted_ap(
 
 # %% ../nbs/machinery/scoring.ipynb #be269815
 def bootstrap_ap(
-    evaluation,  # what `match_coco` gives
-    other=None,  # a second model's `match_coco` on the same photos: the interval of the difference
+    evaluation: object,  # what `match_coco` gives
+    # a second model's `match_coco` on the same photos: the interval of the difference
+    other: object = None,
     n: int = 200,         # resamples
     level: float = 0.95,  # share of resamples inside the interval
     seed: int = 0,        # of the draws

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from .checks import DataError
 from .coco import say
@@ -22,8 +23,8 @@ from .pictures import read_header
 
 # %% ../nbs/machinery/tables.ipynb #56987686
 def row_numbers(
-    which,              # a split's name, "all", a mask, row numbers, or a slice
-    split,              # (N,) name of the split of each row
+    which: object,              # a split's name, "all", a mask, row numbers, or a slice
+    split: ArrayLike,              # (N,) name of the split of each row
     name: str           # what it is called, for the error message
 ) -> np.ndarray:        # (M,) int64
     "The rows that `which` means. Raises `DataError` for a split that has nobody."
@@ -39,7 +40,7 @@ def row_numbers(
     return rows
 
 def split_counts(
-    split  # (N,) name of the split of each row
+    split: ArrayLike  # (N,) name of the split of each row
 ) -> str:
     "How many rows each split has, in words."
     names, counts = np.unique(np.asarray(split, dtype=str), return_counts=True)

@@ -233,7 +233,7 @@ class PoseConfig:
         )
 
 # %% ../nbs/06_tokenpose.ipynb #7689e6c9
-def check_config(config) -> None:
+def check_config(config: object) -> None:
     "Refuse a configuration that cannot be built, with one sentence that says why."
     def refuse(sentence): raise ValueError(sentence)
     (height, width), (down, across) = (
@@ -405,6 +405,7 @@ class PoseTransformer(
 
     @keep_ratio.setter
     def keep_ratio(self, ratio: float) -> None:
+        "A ratio above 0 and at most 1; ValueError for others."
         if not 0 < ratio <= 1:
             raise ValueError(f"keep_ratio is {ratio}; it must be above 0 and at most 1")
         self.encoder.keep_ratio = ratio

@@ -380,7 +380,7 @@ def edit(folder, **changes):
             "it is of another library",
         ),
         (lambda f: rewrite(f, dept=3), "config: unknown field 'dept'; nearest names: depth"),
-        (lambda f: rewrite(f, depth="deep"), "config: depth is 'deep'; it must be a whole num"),
+        (lambda f: rewrite(f, depth="deep"), "config: depth is 'deep'; it must be a valid integ"),
         (lambda f: rewrite(f, heads=7), "config: a width of 32 does not divide into 7 heads"),
         (lambda f: edit(f, config=[1]), "config: it must be a dictionary of fields"),
         (lambda f: edit(f, config=None), "lacks the 'config' that builds the network"),

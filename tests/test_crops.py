@@ -141,6 +141,7 @@ class Three:
     flip_pairs, flip_index, upper_body, names = (
         ((0, 1),), [1, 0, 2], (0, 1, 2), ("left", "right", "middle"),
     )
+    mirrored = True
     def __len__(self): return 3
 
 
