@@ -10,7 +10,9 @@ SOAK = os.environ.get("DPPT_SOAK") == "1"
 
 
 def pytest_collection_modifyitems(items):
-    "What is long by nature runs in `make soak` only."
+    """Pages come first, since the longest of them would keep one worker busy at the end; what is
+    long by nature runs in `make soak` only."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
     if SOAK: return
     for item in items:
         if "soak" in item.keywords:
