@@ -21,4 +21,4 @@ echo "== export"; nbdev_export; unchanged dppt_nb "nbdev_export"
 echo "== readme"; python tools/readme.py; unchanged README.md "make readme"; unchanged tools "make readme"
 echo "== ruff";   ruff check --quiet dppt_nb nbs tests tools
 echo "== notebooks and tests"
-IN_TEST=1 MPLBACKEND=agg OMP_NUM_THREADS=1 python -m pytest -n "${WORKERS:-2}" --durations=10 "$@"
+IN_TEST=1 MPLBACKEND=agg OMP_NUM_THREADS=1 python -m pytest -n "${WORKERS:-2}" --dist worksteal --durations=10 "$@"
