@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, dataclass_transform, get_origin
 
 from PIL import UnidentifiedImageError
-from pydantic import AfterValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 # %% ../nbs/machinery/checks.ipynb #e99c05fc
@@ -94,7 +94,6 @@ def validated(
     mend: str = "copy it again",  # what to do
 ):                      # what the schema makes of the values
     "Values checked by a schema. Raises `DataError` that names file and field."
-    from pydantic import TypeAdapter, ValidationError
     try:
         return TypeAdapter(schema).validate_python(values)
     except ValidationError as error:

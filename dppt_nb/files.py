@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PICTURE_ERRORS', 'PICTURE_FORMATS', 'CLAIM', 'CACHE_MEND', 'read_file', 'open_picture', 'to_rgb', 'ImageSource',
-           'read_mat', 'field_numbers', 'is_whole', 'is_given', 'read_json', 'write_whole', 'without_nan', 'write_json',
-           'write_tensors', 'read_tensors', 'digest_of', 'make_folder', 'folder_writer', 'claim_folder', 'cache_folder',
-           'place_of', 'watch', 'LogLines', 'epoch_bar']
+           'read_mat', 'field_numbers', 'read_json', 'write_whole', 'without_nan', 'write_json', 'write_tensors',
+           'read_tensors', 'digest_of', 'make_folder', 'folder_writer', 'claim_folder', 'cache_folder', 'place_of',
+           'watch', 'LogLines', 'epoch_bar']
 
 # %% ../nbs/machinery/files.ipynb #07585c87
 import fnmatch
@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .checks import DataError, first_few, parse_json, plain_reason
+from .checks import DataError, parse_json, plain_reason
 from .locks import holder, is_held, leave_claim, sweep, take_claim, temporary_name
 from .matlab import find_array, most_unpacked
 
@@ -167,27 +167,6 @@ class ImageSource:
         found = [n for n in self.names() if fnmatch.fnmatch(posixpath.basename(n), pattern)]
         return sorted(found, key=lambda n: (n.count("/"), n))
 
-    def locate(self,
-               files: list[str],  # names as the annotations give them, with or without their folder
-               named_in: str      # the annotation file, for the error message
-              ) -> list[str]:     # names relative to the root, in the same order
-        """Find every picture, wherever its folder is. Raises one `DataError` that lists what is
-        missing."""
-        places = {}
-        for name in self.names(): places.setdefault(posixpath.basename(name), []).append(name)
-        fits = {
-            f: [n for n in places.get(posixpath.basename(f), ()) if f"/{n}".endswith(f"/{f}")]
-            for f in set(files)
-        }
-        found = {f: min(names, key=len, default=None) for f, names in fits.items()}
-        if missing := sorted(f for f, n in found.items() if n is None):
-            raise DataError(
-                f"{self.root}: {named_in} names {len(missing)} picture(s) that are not "
-                f"there ({first_few(missing)}); "
-                "add them or take their people out."
-            )
-        return [found[f] for f in files]
-
 def _walk(root):
     """Every ordinary file, in a fixed order. A link to a folder elsewhere is followed, one that
     leads to a folder around it or to another of the root is not."""
@@ -257,19 +236,6 @@ def field_numbers(
             "take the entry out."
         )
     return array.astype(np.float64)
-
-def is_whole(
-    value: object  # anything that JSON can hold
-) -> bool:
-    "Whether it is a whole number that fits 64 bits; False for NaN."
-    return isinstance(value, (int, float)) and abs(value) < 2**63 and int(value) == value
-
-def is_given(
-    entry: dict,  # of an annotation file
-    name: str     # of the field
-) -> bool:
-    "Whether the field is there with something in it."
-    return entry.get(name) is not None and entry[name] != []
 
 # %% ../nbs/machinery/files.ipynb #b20a3568
 def read_json(
