@@ -472,7 +472,7 @@ class Trainer(Loop):
         row = dict(epoch=number, **self.train_epoch(bar))
         self.check_tensors()
         row |= dict(
-            lr=self.optimizers[0].param_groups[0]["lr"],
+            lr=float(self.optimizers[0].param_groups[0]["lr"]),
             train_seconds=round(time.time() - start, 2),
         )
         if self.skipped > skipped: row["skipped"] = self.skipped - skipped
