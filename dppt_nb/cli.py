@@ -419,15 +419,22 @@ def data():
     "--quality", type=click.IntRange(1, 100),
     help="of the stored crops; 92 for jpeg, 75 for webp unless given",
 )
+@click.option(
+    "--workers", type=click.IntRange(min=1),
+    help="processes that cut; as many as there are cores for this one unless given",
+)
+@click.option("--overwrite", is_flag=True, help="cut again what is there already")
 @reader_options
-def prepare(name, root, out, image_size, crop_size, codec, quality, **given):
-    "Cut every person of data set NAME once, into Parquet shards that travel."
+def prepare(name, root, out, image_size, crop_size, codec, quality, workers, overwrite, **given):
+    """Cut every person of data set NAME once, into Parquet shards that travel. Stopped or killed,
+    the same command goes on; when all is there it does nothing."""
     from dppt_nb.recipes import Recipe
     from dppt_nb.store import prepare
     as_size = lambda text: Recipe(**read_changes({"image_size": text})).image_size
     report = prepare(
         name, root, out, as_size(image_size), codec=codec, quality=quality,
-        crop_size=crop_size and as_size(crop_size), **take_reader_options(given),
+        crop_size=crop_size and as_size(crop_size), workers=workers, processes=True,
+        overwrite=overwrite, **take_reader_options(given),
     )
     click.echo(json.dumps(report, indent=2))
 

@@ -375,6 +375,9 @@ def prepare(
     quality: int | None = None,       # of the crops, 1 to 100; the codec's own if not given
     # (height, width) of the stored crops; `STORE_MARGIN` times the input if not given
     crop_size: tuple | None = None,
+    workers: int | None = None,       # as many as there are cores for this process if not given
+    processes: bool = False,          # workers are processes, see `work_ahead`
+    overwrite: bool = False,          # cut again what is there
     **options                         # of the reader
 ) -> dict:                            # what was cut and what was left out
     "Cut every person of a data set once, into a crop store. Raises `DataError`."
@@ -387,7 +390,7 @@ def prepare(
     print(table.summary())
     return prepare_store(
         table, out, image_size, STORE_MARGIN, quality, progress=bars, made_from=made_from,
-        codec=codec, crop_size=crop_size,
+        codec=codec, crop_size=crop_size, workers=workers, processes=processes, overwrite=overwrite,
     )
 
 _PARTIAL = re.compile(r".+\.[0-9a-f]{8}\.part")

@@ -21,12 +21,7 @@ from dppt_nb.cutting import prepare_store, table_windows
 from dppt_nb.datasets import read_coco
 from dppt_nb.files import CLAIM, ImageSource, claim_folder
 from dppt_nb.keypoints import COCO17, LSP14
-from dppt_nb.shards import (
-    StoreHeader,
-    StoreWriter,
-    read_manifest,
-    write_store,
-)
+from dppt_nb.shards import StoreHeader, read_manifest
 from dppt_nb.store import (
     CropSet,
     cached_store,
@@ -42,6 +37,7 @@ from dppt_nb.store import (
 )
 from dppt_nb.synthetic import make_people
 from dppt_nb.tables import PoseTable
+from dppt_nb.writing import StoreWriter, write_store
 
 
 def picture(seed=0, size=(60, 80)):
