@@ -38,6 +38,11 @@ def find_codec(
     return CODECS[name]
 
 # %% ../nbs/machinery/codec.ipynb #1989d747
+def _picture(image):
+    "As a picture; three planes are put together faster than one array is turned around."
+    if image.strides[-1] == 1: return Image.fromarray(image)
+    return Image.merge("RGB", [Image.fromarray(image[..., channel]) for channel in range(3)])
+
 def encode_crop(
     image: np.ndarray,           # (H, W, 3) uint8 RGB
     codec: str = "jpeg",         # one of `CODECS`
@@ -46,7 +51,7 @@ def encode_crop(
     "A picture as bytes."
     out, how = io.BytesIO(), find_codec(codec)
     quality = how.quality if quality is None else quality
-    Image.fromarray(image).save(out, how.pillow, quality=quality, **how.options)
+    _picture(image).save(out, how.pillow, quality=quality, **how.options)
     return out.getvalue()
 
 def decode_crop(

@@ -178,7 +178,7 @@ def crop_image(
     crop = warp_batch(
         part.permute(2, 0, 1)[None], torch.from_numpy(affine)[None], output_size, dense
     )
-    return crop[0].round_().byte().permute(1, 2, 0).contiguous().numpy()
+    return crop[0].round_().byte().permute(1, 2, 0).numpy()
 
 # %% ../nbs/02_crops.ipynb #9cfafad0
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # red, green, blue, of values in 0..1
