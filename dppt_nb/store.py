@@ -396,12 +396,17 @@ def prepare(
 _PARTIAL = re.compile(r".+\.[0-9a-f]{8}\.part")
 
 def _sweep_cache(cache):
-    "Remove what killed processes left: a minute old, and nobody is writing in it."
+    "Remove what killed processes left: a day old, and nobody is writing in it."
     for folder in cache.iterdir():
         if not _PARTIAL.fullmatch(folder.name) or folder_writer(folder): continue
-        try: old = time.time() - folder.stat().st_mtime > 60
+        try: old = time.time() - folder.stat().st_mtime > 24 * 3600
         except FileNotFoundError: continue  # just finished
         if old: shutil.rmtree(folder, ignore_errors=True)
+
+def _partial_store(store):
+    "Where a store is being cut: in the folder that a stopped run left, or in one of its own."
+    left = [f for f in store.parent.glob(f"{store.name}.*.part") if not folder_writer(f)]
+    return min(left, default=store.with_name(f"{store.name}.{secrets.token_hex(4)}.part"))
 
 def find_store(
     data: str,                        # name of the data set
@@ -424,12 +429,15 @@ def find_store(
     if is_store(store): return store
     _sweep_cache(make_folder(store.parent, CACHE_MEND))
     print(f"cutting crops into {store} (once)")
-    partial = store.with_name(f"{store.name}.{secrets.token_hex(4)}.part")
+    partial = _partial_store(store)
     try:
         prepare(data, root, partial, image_size, bars, made_from=made, **options)
         if not store.exists(): partial.rename(store)  # else another run was first
-    finally:
+    except KeyboardInterrupt: raise  # the next run goes on from there
+    except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
+        raise
+    shutil.rmtree(partial, ignore_errors=True)
     return store
 
 # %% ../nbs/machinery/store.ipynb #e19f9419

@@ -136,8 +136,7 @@ class StoreWriter:
     def __enter__(self): return self
     def __exit__(self, kind, *_):
         if kind is None: self.close()
-        elif self.made_of and issubclass(kind, KeyboardInterrupt): self._leave()
-        else: self.abandon()
+        else: self._stop(kind)
 
     @property
     def done(self) -> int:
@@ -150,6 +149,11 @@ class StoreWriter:
         (self.folder / UNFINISHED).unlink(missing_ok=True)
         self.shards = []
         self._leave()
+
+    def _stop(self, kind):
+        "After a stop by hand finished shards may stay; after an error nothing does."
+        if self.made_of and issubclass(kind, KeyboardInterrupt): self._leave()
+        else: self.abandon()
 
     def _leave(self):
         self._claim.close()
@@ -196,8 +200,8 @@ class StoreWriter:
     def close(self) -> dict:
         "Write what is left and the manifest: from now on the store is complete."
         try: self._finish()
-        except BaseException:
-            self.abandon()
+        except BaseException as error:
+            self._stop(type(error))
             raise
         self._claim.close()
         return self.report
