@@ -7,7 +7,7 @@ __all__ = ['TRUNK', 'SIDED', 'FRAMES', 'PARENTS', 'OFFSETS', 'LIMITS', 'AXIAL', 
            'LANDMARKS', 'ALIASES', 'MATERIALS', 'GROUPS', 'BODY', 'STROKE', 'TILE', 'PLAIN', 'SLOTS', 'CHUNK',
            'GPU_CHUNK', 'Dice', 'pose_skeleton', 'sample_angles', 'sample_sizes', 'landmark_indices', 'Bodies',
            'make_bodies', 'Camera', 'aim_camera', 'project_bodies', 'paint', 'paint_background', 'body_boxes', 'Scene',
-           'clutter', 'SyntheticPeople', 'make_people', 'draw_sheet', 'SyntheticPhoto', 'make_photo']
+           'clutter', 'SyntheticPeople', 'chunk_size', 'make_people', 'draw_sheet', 'SyntheticPhoto', 'make_photo']
 
 # %% ../nbs/machinery/synthetic.ipynb #ee422139
 import math
@@ -61,7 +61,7 @@ class Dice:
     def uniform(self, name: str, *shape: int, low=0.0, high=1.0) -> torch.Tensor:
         "Uniform numbers (n, *shape) in [low, high)."
         wanted = name, math.prod(shape)
-        if self.drawn is None: self.drawn = self._draw(tuple(self.known))
+        if self.drawn is None: self.drawn = self._draw(tuple(self.known.copy()))  # other threads add
         if wanted not in self.drawn:
             self.known[wanted] = True
             self.drawn |= self._draw((wanted,))
@@ -1490,6 +1490,15 @@ def _make_chunk(index, indices, image_size, seed, size, pose, scene):
     return _develop(dice, picture[:, :3], edges), *joints, poses[::SLOTS], boxes
 
 # %% ../nbs/machinery/synthetic.ipynb #3a14a8bd
+def chunk_size(
+    size: tuple,                  # (height, width) of the pictures
+    device: str | torch.device,   # where they are made
+) -> int:
+    "How many pictures are made at once."
+    chunk = CHUNK if torch.device(device).type == "cpu" else GPU_CHUNK
+    return max(8, chunk // (size[0] * size[1]))
+
+
 def make_people(
     n: int,                                    # how many
     keypoint_set: KeypointSet = COCO17,        # which joints to report
@@ -1508,8 +1517,7 @@ def make_people(
         raise ValueError(f"unknown pose {pose!r}; known poses: {', '.join(POSE_NAMES)}.")
     if n < 1 or margin < 1: raise ValueError(f"n={n} and margin={margin}: both must be at least 1.")
     indices, size = landmark_indices(keypoint_set), tuple(round(s * margin) for s in image_size)
-    chunk = CHUNK if torch.device(device).type == "cpu" else GPU_CHUNK
-    step = max(8, chunk // (size[0] * size[1]))
+    step = chunk_size(size, device)
     start = first // step * step  # always whole chunks, so that every bit agrees
     chunks = [
         _make_chunk(
