@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 import torch
 
+from .codec import EncodedCrops
 from .keypoints import KeypointSet
 from .shards import KEY_COLUMNS, people_digest, person_keys
 from .synthetic import SyntheticPeople
@@ -21,7 +22,7 @@ from .tables import row_numbers, take_rows
 class CropSet:
     "People cut from their photographs, decoded, on one device: what training and evaluation read."
     # (N, 3, H, W) uint8 RGB: the stored crops, `margin` times as wide and high as the person's box
-    images: torch.Tensor
+    images: torch.Tensor | EncodedCrops
     joints: torch.Tensor                     # (N, J, 2) float32 in pixels of these crops
     visible: torch.Tensor                    # (N, J) uint8
     affine: torch.Tensor                     # (N, 2, 3) float32 from photograph to crop
@@ -50,7 +51,7 @@ class CropSet:
         tensors = {
             f.name: getattr(self, f.name)
             for f in fields(self)
-            if torch.is_tensor(getattr(self, f.name))
+            if isinstance(getattr(self, f.name), (torch.Tensor, EncodedCrops))
         }
         moved = replace(self, **{name: t.to(device) for name, t in tensors.items()})
         moved.keys = self.keys
@@ -67,9 +68,17 @@ class CropSet:
               ) -> "CropSet":
         "Some of the people."
         rows = row_numbers(which, self.split, self.name)
-        some = replace(self, **{f: take_rows(getattr(self, f), rows) for f in _CROP_ROWS})
+        taken = {f: take_rows(getattr(self, f), rows) for f in _CROP_ROWS}
+        some = replace(self, images=self.images_of(rows), **taken)
         some.keys = take_rows(self.keys, rows)
         return some
+
+    def images_of(self,
+                  rows: np.ndarray  # (M,) numbers
+                 ) -> torch.Tensor | EncodedCrops:
+        "Their crops, still as bytes where they are bytes."
+        if isinstance(self.images, EncodedCrops): return self.images.keep(rows)
+        return take_rows(self.images, rows)
 
     @property
     def digest(self) -> str:  # 64 hexadecimal letters
@@ -88,7 +97,7 @@ class CropSet:
         return (self.joints - shift) @ torch.linalg.inv(linear).mT
 
 _CROP_ROWS = (
-    "images", "joints", "visible", "affine", "centers", "scales", "ids", "image_ids", "split",
+    "joints", "visible", "affine", "centers", "scales", "ids", "image_ids", "split",
     "head_boxes", "areas", "box_scores",
 )
 
