@@ -77,7 +77,7 @@ def decode_crop(
 
 # %% ../nbs/machinery/codec.ipynb #e03aae0d
 class EncodedCrops:
-    "Crops that stay bytes, in place of their tensor (N, 3, H, W) uint8: a row is decoded when asked."
+    "Crops that stay bytes in place of their tensor (N, 3, H, W) uint8; decoded when asked for."
     device, dtype = torch.device("cpu"), torch.uint8
 
     def __init__(self,

@@ -226,7 +226,7 @@ def prepare_store(
     overwrite: bool = False,         # replace a store that is there
     made_from: dict | None = None,   # what a store in the cache is cut from
     codec: str = "jpeg",             # of the crops, one of `CODECS`
-    # (height, width) of the stored crops, of the input's shape; `margin` times the input if not given
+    # (height, width) of the stored crops, of the input's shape; `margin` times it if not given
     crop_size: tuple | None = None,
     processes: bool = False,         # workers are processes, see `work_ahead`
 ) -> dict:  # people, photographs, shards, bytes, seconds, left_out (reason -> people)

@@ -61,7 +61,8 @@ class Dice:
     def uniform(self, name: str, *shape: int, low=0.0, high=1.0) -> torch.Tensor:
         "Uniform numbers (n, *shape) in [low, high)."
         wanted = name, math.prod(shape)
-        if self.drawn is None: self.drawn = self._draw(tuple(self.known.copy()))  # other threads add
+        if self.drawn is None:  # a copy, because other threads add to what is known
+            self.drawn = self._draw(tuple(self.known.copy()))
         if wanted not in self.drawn:
             self.known[wanted] = True
             self.drawn |= self._draw((wanted,))

@@ -121,7 +121,8 @@ class StoreWriter:
                  # taken over
                  made_of: str | None = None
                 ):
-        self.header, self.made_from, self.made_of = header.with_quality(quality), made_from, made_of
+        self.header = header.with_quality(quality)
+        self.made_from, self.made_of = made_from, made_of
         self.limit, self.columns = int(shard_mb * 2**20) - 2**16, shard_columns(len(header.keypoint_set))
         self.rows, self.size, self.shards, self.splits, self.report = [], 0, [], {}, None
         self.keys, self.is_new = [], not Path(folder).expanduser().exists()

@@ -180,7 +180,8 @@ def same_files(*folders):
 
 def test_a_store_of_webp_is_smaller_and_serves_every_size(photographs, tmp_path):
     for name, how in (
-        ("jpeg", {}), ("webp", dict(codec="webp")), ("small", dict(codec="webp", crop_size=(96, 72))),
+        ("jpeg", {}), ("webp", dict(codec="webp")),
+        ("small", dict(codec="webp", crop_size=(96, 72))),
         ("fine", dict(codec="webp", quality=95)), ("own", dict(codec="webp", quality=75)),
     ):
         prepare_store(photographs, tmp_path / name, (128, 96), progress=False, **how)
@@ -250,7 +251,8 @@ def test_whenever_it_stops_the_next_call_goes_on(photographs, tmp_path, monkeypa
         kept = {p.name: p.stat().st_mtime_ns for p in out.glob("*.parquet")}
         opened, read = [], photographs.source.read
         with monkeypatch.context() as patch:
-            patch.setattr(photographs.source, "read", lambda name: opened.append(name) or read(name))
+            look = lambda name: opened.append(name) or read(name)
+            patch.setattr(photographs.source, "read", look)
             prepare_store(photographs, out, **cut)
         said = capsys.readouterr().out
         if (finished := (number + after) // 2) and number < 2 * report["shards"]:
@@ -313,7 +315,7 @@ def test_a_second_call_does_nothing(photographs, tmp_path, monkeypatch, capsys):
     first = prepare_store(photographs, tmp_path / "s", progress=False)
     before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "s").iterdir()}
     with monkeypatch.context() as patch:
-        patch.setattr(photographs.source, "read", lambda name: pytest.fail("a photograph is opened"))
+        patch.setattr(photographs.source, "read", lambda name: pytest.fail("one is opened"))
         again = prepare_store(photographs, tmp_path / "s", progress=False)
     assert before == {p.name: p.stat().st_mtime_ns for p in (tmp_path / "s").iterdir()}
     assert "holds these 6 people already, cut as asked; nothing to do" in capsys.readouterr().out
