@@ -123,7 +123,8 @@ class StoreWriter:
                 ):
         self.header = header.with_quality(quality)
         self.made_from, self.made_of = made_from, made_of
-        self.limit, self.columns = int(shard_mb * 2**20) - 2**16, shard_columns(len(header.keypoint_set))
+        self.limit = int(shard_mb * 2**20) - 2**16
+        self.columns = shard_columns(len(header.keypoint_set))
         self.rows, self.size, self.shards, self.splits, self.report = [], 0, [], {}, None
         self.keys, self.is_new = [], not Path(folder).expanduser().exists()
         self._claim = ExitStack()
