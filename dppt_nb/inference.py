@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'GROWTH', 'DEFAULT_NETWORK', 'PIXELS_AT_ONCE', 'CAPTURED_PEOPLE', 'CAPTURED', 'People', 'cut_people',
-           'pose_boxes', 'Captured', 'find_in_photo', 'photo_density', 'PosePredictor', 'many_photos']
+           'pose_boxes', 'Captured', 'find_in_photo', 'photo_densities', 'Look', 'PosePredictor', 'many_photos']
 
 # %% ../nbs/11_inference.ipynb #706bc504
 import io
@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,6 @@ from .checkpoints import load_network
 from .checks import DataError
 from .coco import to_coco_results
 from dppt_nb.crops import (
-    PIXEL_STD,
     batched_affine,
     box_to_center_scale,
     crop_affine,
@@ -117,7 +117,8 @@ class People:
 
     def to_pandas(self):
         "A table, one row a joint: photo, person, keypoint, x, y, score."
-        try: from pandas import DataFrame
+        try:
+            from pandas import DataFrame
         except ImportError:
             raise DataError("tables need pandas, which is not there; pip install pandas") from None
         people, names = len(self), self.keypoint_set.names
@@ -129,7 +130,8 @@ class People:
 
     def to_supervision(self):
         "The same as `supervision.KeyPoints`."
-        try: from supervision import KeyPoints
+        try:
+            from supervision import KeyPoints
         except ImportError:
             raise DataError(
                 "KeyPoints need supervision, which is not there; pip install supervision"
@@ -210,17 +212,25 @@ def find_in_photo(
     crops = warp_batch(people, affines, recipe.image_size, reduce)
     return find_joints(network, normalize(crops), centers, scales, recipe, keypoint_set)
 
-def photo_density(
-    scales: Tensor,  # (N, 2) units of 200 px
-    image_size: tuple[int, int],
-) -> int:
-    "How many pixels of the photograph lie on one of the crop, at least, rounded down."
-    return max(1, int(float(scales[:, 0].min()) * PIXEL_STD / image_size[1]))
+def photo_densities(
+    affines: Tensor,  # (N, 2, 3) photo -> crop
+) -> list[int]:       # N numbers, at least 1
+    "How many pixels of the photograph lie on one of each crop, along a line, rounded down."
+    return [int(max(1, 1 / zoom)) for zoom in affines[:, :, 0].norm(dim=1).tolist()]
 
 # %% ../nbs/11_inference.ipynb #6b51fb6a
 DEFAULT_NETWORK = "dppt_s_lspet"    # ships with the package; trained on real photographs
 PIXELS_AT_ONCE = 50_000_000         # of photographs that wait for a batch
 CAPTURED_PEOPLE, CAPTURED = 8, 4    # people in a recording at most; recordings that are kept
+
+@dataclass
+class Look:
+    "A photo that is open, and where in it to look."
+    photo: Photo
+    kept: object               # what its people remember it by: a path, or the photo itself
+    boxes: np.ndarray          # (N, 4)
+    scores: np.ndarray | None  # (N,) the detector's
+    again: bool                # look a second time, in the boxes of the joints
 
 class PosePredictor:
     "Finds the joints of people in photographs."
@@ -230,7 +240,8 @@ class PosePredictor:
         keypoint_set: KeypointSet,
         mirror: bool = False,        # average with the mirrored picture: better, twice the time
         decode: str | None = None,   # "dark", "quarter", "argmax"; as in training if not given
-        refine: bool = False,        # look a second time, in the box of the joints
+        # look a second time, in the box of the joints; None: where the whole photo was the box
+        refine: bool | None = None,
         # finds boxes where none are given: (H, W, 3) uint8 RGB -> (N, 4) x, y, w, h, or (N, 5) with
         # a score
         detector: Callable | None = None,
@@ -251,10 +262,11 @@ class PosePredictor:
         # folder of a run or of `save_pretrained`, name of a network that ships, "hub:owner/name"
         name: str | Path = DEFAULT_NETWORK,
         device: str | None = None,  # "cpu", "cuda", "mps"; the fastest there is if not given
+        model: str = "",            # of a released checkpoint, as `load_network` has it
         **options,                  # as `PosePredictor` has them
     ) -> "PosePredictor":
         "A predictor with a trained network."
-        return cls(*load_network(name, pick_device(device)), **options)
+        return cls(*load_network(name, pick_device(device), model), **options)
 
     def __call__(self,
         photo: object,  # as `open_photo` takes it, or a list of such; a folder: all its pictures
@@ -274,43 +286,52 @@ class PosePredictor:
         boxes: Iterable | None = None, # for each its boxes, or None
     ) -> Iterator[People]:
         "The people of one photo after the other, in their order; only a batch is held in memory."
-        waiting, boxes = [], None if boxes is None else iter(boxes)
-        for given in photos:
-            photo = open_photo(given)
-            waiting.append((given, photo, *self.boxes_of(photo, next(boxes) if boxes else None)))
-            pixels = sum(p.image.width * p.image.height for _, p, _, _ in waiting)
-            people = sum(len(b) for _, _, b, _ in waiting)
-            if people >= self.batch_size or pixels > PIXELS_AT_ONCE:
+        pairs = zip(photos, repeat(None) if boxes is None else boxes)
+        return self.in_batches(self.look(photo, b) for photo, b in pairs)
+
+    def look(self,
+        photo: object,                   # as `open_photo` takes it
+        boxes: ArrayLike | None = None,  # those that were given; (N, 5) with a score
+    ) -> Look:
+        "Open a photo and settle where to look. Raises `DataError`."
+        seen = open_photo(photo)
+        if boxes is None and self.detector: boxes = self.detector(np.asarray(seen.image))
+        if whole := boxes is None:
+            if not self.told: print(
+                "no boxes and no detector: each photo is taken as one box around one person"
+            )
+            self.told, boxes = True, [0, 0, *seen.image.size]
+        shape = getattr(boxes, "shape", ())
+        scored = len(shape) == 2 and shape[1] == 5
+        scores = np.asarray(boxes, np.float32)[:, 4] if scored else None
+        boxes = check_boxes(boxes[:, :4] if scored else boxes, seen.size, seen.name)
+        kept = photo if isinstance(photo, (str, Path)) else seen
+        again = whole if self.refine is None else self.refine
+        return Look(seen, kept, boxes, scores, again)
+
+    def in_batches(self,
+        looks: Iterable[Look],
+    ) -> Iterator[People]:
+        "The people of each, as soon as there are enough for a batch."
+        waiting = []
+        for look in looks:
+            waiting.append(look)
+            pixels = sum(w.photo.image.width * w.photo.image.height for w in waiting)
+            if sum(len(w.boxes) for w in waiting) >= self.batch_size or pixels > PIXELS_AT_ONCE:
                 yield from self._answer(waiting)
                 waiting = []
         yield from self._answer(waiting)
 
-    def boxes_of(self,
-        photo: Photo,
-        boxes: ArrayLike | None = None,  # those that were given
-    ) -> tuple[np.ndarray, np.ndarray | None]:  # (N, 4) and the detector's scores (N,)
-        "Where to look. Raises `DataError` for boxes that are none."
-        if boxes is None and self.detector: boxes = self.detector(np.asarray(photo.image))
-        if boxes is None:
-            if not self.told: print(
-                "no boxes and no detector: each photo is taken as one box around one person"
-            )
-            self.told, boxes = True, [0, 0, *photo.image.size]
-        shape = getattr(boxes, "shape", ())
-        scored = len(shape) == 2 and shape[1] == 5
-        scores = np.asarray(boxes, np.float32)[:, 4] if scored else None
-        return check_boxes(boxes[:, :4] if scored else boxes, photo.size, photo.name), scores
-
-    def _answer(self, waiting):
+    def _answer(self, looks):
         "People of some photos."
-        photos, boxes = [photo for _, photo, _, _ in waiting], [b for _, _, b, _ in waiting]
-        found = self.locate(photos, boxes)
-        if self.refine:
-            again = [pose_boxes(*answer, b) for answer, b in zip(found, boxes)]
-            found = self.locate(photos, again)
-        for (given, photo, b, given_scores), answer in zip(waiting, found):
-            source = given if isinstance(given, (str, Path)) else photo
-            yield People(*answer, b, self.keypoint_set, source, photo.name, given_scores)
+        found = self.locate([k.photo for k in looks], [k.boxes for k in looks])
+        again = [i for i, look in enumerate(looks) if look.again]
+        better = [pose_boxes(*found[i], looks[i].boxes) for i in again]
+        second = self.locate([looks[i].photo for i in again], better)
+        for i, answer in zip(again, second): found[i] = answer
+        for look, answer in zip(looks, found):
+            name = look.photo.name
+            yield People(*answer, look.boxes, self.keypoint_set, look.kept, name, look.scores)
 
     @torch.inference_mode()
     def locate(self,
@@ -320,8 +341,9 @@ class PosePredictor:
         "One pass over people who lie in these boxes."
         if len(photos) == 1 and self.graph and 0 < len(boxes[0]) <= CAPTURED_PEOPLE:
             return [self._replay(photos[0], boxes[0])]
-        cut = lambda photo, b: cut_people(photo.image, b, self.recipe.image_size, self.recipe.unbiased)
-        cuts = [torch.cat(part) for part in zip(*map(cut, photos, boxes))]
+        size, unbiased = self.recipe.image_size, self.recipe.unbiased
+        cuts = [cut_people(p.image, b, size, unbiased) for p, b in zip(photos, boxes)]
+        cuts = [torch.cat(part) for part in zip(*cuts)]
         if not cuts or not len(cuts[0]): return [self._nobody() for _ in photos]
         parts = [self._pass(*part) for part in zip(*(c.split(self.batch_size) for c in cuts))]
         joints, scores = (torch.cat(part).float().cpu().numpy() for part in zip(*parts))
@@ -339,16 +361,20 @@ class PosePredictor:
         )
 
     def _replay(self, photo, boxes):
-        "One photo through the recording for its size and number of people."
+        "One photo through the recordings for its size, number of people and their density."
         size, unbiased = self.recipe.image_size, self.recipe.unbiased
-        centers, scales = box_to_center_scale(torch.from_numpy(boxes), size)
-        places = batched_affine(centers, scales, 0.0, size, unbiased)
-        reduce = photo_density(scales, size)
-        pixels = torch.from_numpy(np.array(photo.image))
-        values = [t.to(self.device) for t in (pixels, places, centers, scales)]
-        run = lambda *v: find_in_photo(self.network, self.recipe, self.keypoint_set, *v, reduce)
-        run = self._recorded((*pixels.shape, len(boxes), reduce), run, values)
-        return tuple(t.float().cpu().numpy() for t in run(*values))
+        windows = box_to_center_scale(torch.from_numpy(boxes), size)
+        places = batched_affine(*windows, 0.0, size, unbiased)
+        pixels, densities = torch.from_numpy(np.array(photo.image)), photo_densities(places)
+        joints, scores = (np.zeros((len(boxes), *a.shape[1:]), np.float32) for a in self._nobody())
+        for reduce in set(densities):
+            mine = [i for i, density in enumerate(densities) if density == reduce]
+            values = [pixels, *(t[mine] for t in (places, *windows))]
+            values = [value.to(self.device) for value in values]
+            run = lambda *v: find_in_photo(self.network, self.recipe, self.keypoint_set, *v, reduce)
+            run = self._recorded((*pixels.shape, len(mine), reduce), run, values)
+            joints[mine], scores[mine] = (t.float().cpu().numpy() for t in run(*values))
+        return joints, scores
 
     def _recorded(self, key, run, values):
         "The recording of `run`; what is asked for the first time is not worth one."
