@@ -64,7 +64,7 @@ def person_boxes(
     least_score: float = 0.5,
 ) -> np.ndarray:            # (P, 5) x, y, w, h in pixels of the network's input, and a score
     "Squares around people, from the network's numbers."
-    scores = 1 / (1 + np.exp(-np.clip(logits, -100, 100)))
+    scores = 1 / (1 + np.exp(-logits.astype(np.float64).clip(-100, 100)))
     chosen = np.argsort(-scores)[: (scores >= least_score).sum()]
     numbers = raw[chosen].astype(np.float64)
     points = numbers.reshape(len(chosen), 6, 2)             # a view: middle, size, four points

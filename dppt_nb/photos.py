@@ -83,11 +83,11 @@ def photo_name(
 def _read(photo):
     "A path, bytes or Pillow picture as RGB; raises what Pillow raises."
     if isinstance(photo, (str, Path)): photo = read_file(Path(photo).expanduser())
-    with warnings.catch_warnings():  # beyond twice the size that Pillow warns of, it refuses
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    with warnings.catch_warnings():  # of tags, and of sizes below the one that Pillow refuses
+        warnings.simplefilter("ignore")
         picture = photo if isinstance(photo, Image.Image) else open_picture(io.BytesIO(photo))
-    picture.load()
-    return to_rgb(picture, orientation_of(picture))
+        picture.load()
+        return to_rgb(picture, orientation_of(picture))
 
 def open_photo(
     photo: object,  # path, bytes, Pillow picture, array (H, W, C), tensor (C, H, W), or a `Photo`
