@@ -31,14 +31,20 @@ def predictor():
 
 
 def passing(frames, seed=8):
-    "Two people who walk past each other and back, one behind the other."
+    "Two people who walk past each other, one behind the other, and back: thirty frames each way."
     for k in range(frames):
-        along = 2.4 * (1 - np.cos(2 * np.pi * k / max(150, frames))) / 2
+        along = 1.8 * (1 - np.cos(np.pi * k / 30)) / 2
         moves = torch.tensor([[along, 0, 0.5], [-along, 0, -1.5]])
         yield make_photo(2, COCO17, (240, 360), seed=seed, moves=moves)
 
 
 def pixels_of(photo): return photo.image.permute(1, 2, 0).numpy()
+
+
+def owners_of(people, photo):
+    "Track -> the true person whose joints are nearest."
+    apart = np.linalg.norm(people.keypoints[:, None] - photo.joints.numpy()[None], axis=-1)
+    return dict(zip(people.tracks.tolist(), apart.mean(-1).argmin(1).tolist()))
 
 
 def write(path, pictures, rate=25):
@@ -60,7 +66,8 @@ def resident():
 
 
 def test_a_video_is_followed_without_a_swap_and_in_flat_memory(predictor, tmp_path, capsys):
-    "30 frames; `make soak` takes 300."
+    """30 frames; `make soak` takes 300. While one hides the other, the nearest true person says
+    nothing: judged where they stand apart."""
     count, truth, memory = 300 if SOAK else 30, [], []
     def pictures():
         for photo in passing(count):
@@ -71,15 +78,18 @@ def test_a_video_is_followed_without_a_swap_and_in_flat_memory(predictor, tmp_pa
     with Video(path) as video:
         first = truth[0].boxes.numpy()
         for (frame, people), photo in zip(follow(predictor, video, first_boxes=first), truth):
-            apart = np.linalg.norm(people.keypoints[:, None] - photo.joints.numpy()[None], axis=-1)
-            owners.append(dict(zip(people.tracks.tolist(), apart.mean(-1).argmin(1).tolist())))
+            owners.append(owners_of(people, photo))
             memory.append(resident())
     seconds = time.perf_counter() - start
     with capsys.disabled(): print(f"\n{count} frames of two people: {count / seconds:.1f} a second")
     assert len(owners) == count and owners[0] == {1: 0, 2: 1}
-    assert all(owner == owners[0][track] for found in owners for track, owner in found.items())
-    assert sum(len(found) == 2 for found in owners) > 0.6 * count
-    assert set().union(*owners) == {1, 2} and owners[-1] == owners[0]
+    assert set().union(*owners) == {1, 2}  # nobody was lost and found as somebody else
+    clear = [
+        found for found, photo in zip(owners, truth)
+        if abs(np.subtract(*photo.joints[..., 0].mean(1))) > 50
+    ]
+    assert len(clear) > 0.4 * count and sum(len(f) == 2 for f in clear) > 0.8 * len(clear)
+    assert all(owner == track - 1 for found in clear for track, owner in found.items())
     assert memory[-1] - memory[count // 3] < 30, memory
 
 
