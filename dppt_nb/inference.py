@@ -166,7 +166,7 @@ def pose_boxes(
 ) -> np.ndarray:                # (N, 4) float32 x, y, w, h
     "Boxes of people by their joints; those with fewer than four that vote keep what they had."
     sure = scores >= threshold
-    boxes, enough = np.array(boxes, np.float32).reshape(-1, 4), sure.sum(1) >= 4
+    boxes, enough = np.array(np.asarray(boxes), np.float32).reshape(-1, 4), sure.sum(1) >= 4
     if not enough.any(): return boxes
     tight = joint_boxes(keypoints[enough], sure[enough])
     more = tight[:, 2:] * (growth - 1) / 2

@@ -1548,9 +1548,7 @@ def make_photo(
     index: int = 0,                    # which photograph of this seed
     device: str = "cpu",
     scene: Scene = Scene(),  # only `clutter`, `high_camera`, `rolled` and `frontal` matter here
-    # (P, 3) metres right, up and towards the camera by which the people have moved since the camera
-    # was set up: the frames of a video
-    moves: torch.Tensor | None = None,
+    moves: torch.Tensor | None = None,  # (P, 3) metres right, up, nearer: a later frame of a video
 ) -> SyntheticPhoto:
     "A photograph of a row of people with their boxes, as a person detector would give them."
     number, indices = torch.tensor([index], device=device), landmark_indices(keypoint_set)
