@@ -6,7 +6,7 @@
 __all__ = ['SHOWN', 'GROWTH', 'VOTES', 'DEFAULT_NETWORK', 'PIXELS_AT_ONCE', 'CAPTURED_PEOPLE', 'CAPTURED', 'People', 'cut_boxes',
            'pose_boxes', 'Captured', 'find_in_photo', 'photo_densities', 'Look', 'PosePredictor', 'many_photos']
 
-# %% ../nbs/11_inference.ipynb #706bc504
+# %% ../nbs/11_inference.ipynb #7fa99afe
 import io
 import re
 import statistics
@@ -41,7 +41,7 @@ from .recipes import Recipe
 from .scoring import rescore
 from .tables import joint_boxes
 
-# %% ../nbs/11_inference.ipynb #3ea66660
+# %% ../nbs/11_inference.ipynb #c91f1e96
 SHOWN = 0.3  # joints with a lower score are left out of drawings
 
 @dataclass
@@ -138,7 +138,7 @@ class People:
             ) from None
         return KeyPoints(xy=self.keypoints, confidence=self.scores.astype(np.float32))
 
-# %% ../nbs/11_inference.ipynb #7bc9afa3
+# %% ../nbs/11_inference.ipynb #db96488f
 def cut_boxes(
     image: Image.Image,           # RGB
     boxes: ArrayLike,             # (N, 4) x, y, w, h
@@ -153,7 +153,7 @@ def cut_boxes(
     crops = torch.from_numpy(np.stack(crops) if crops else blank)  # (N, h, w, 3)
     return crops.permute(0, 3, 1, 2), centers, scales
 
-# %% ../nbs/11_inference.ipynb #ec732102
+# %% ../nbs/11_inference.ipynb #a06ec87d
 GROWTH = 1.1  # a person's box over the box of the joints: hands, feet and hair go beyond them
 VOTES = 0.1   # joints with a lower score do not vote on where the person is
 
@@ -173,7 +173,7 @@ def pose_boxes(
     boxes[enough] = np.concatenate([tight[:, :2] - more, tight[:, 2:] + 2 * more], 1)
     return boxes
 
-# %% ../nbs/11_inference.ipynb #dd79a3d8
+# %% ../nbs/11_inference.ipynb #309141fb
 class Captured:
     "A function of CUDA tensors, recorded once for their shapes and replayed."
     def __init__(self,
@@ -197,7 +197,7 @@ class Captured:
         self.graph.replay()
         return tuple(output.clone() for output in self.outputs)
 
-# %% ../nbs/11_inference.ipynb #e5c565f0
+# %% ../nbs/11_inference.ipynb #d129cf16
 def find_in_photo(
     network: nn.Module,
     recipe: Recipe,
@@ -219,7 +219,7 @@ def photo_densities(
     "How many pixels of the photograph lie on one of each crop, along a line, rounded down."
     return [int(max(1, 1 / zoom)) for zoom in affines[:, :, 0].norm(dim=1).tolist()]
 
-# %% ../nbs/11_inference.ipynb #6b51fb6a
+# %% ../nbs/11_inference.ipynb #3b5aea5b
 DEFAULT_NETWORK = "dppt_s_lspet"    # ships with the package; trained on real photographs
 PIXELS_AT_ONCE = 50_000_000         # of photographs that wait for a batch
 CAPTURED_PEOPLE, CAPTURED = 8, 4    # people in a recording at most; recordings that are kept
