@@ -397,6 +397,12 @@ def study(
         split or judged_split(data), people, protocol,
     )
 
+# %% ../nbs/machinery/cli.ipynb #4e17b92c
+from .commands import predict
+
+# %% ../nbs/machinery/cli.ipynb #90d2ea5f
+main.add_command(predict)
+
 # %% ../nbs/machinery/cli.ipynb #9618fd54
 @main.command()
 def models():
