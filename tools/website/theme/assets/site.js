@@ -1,0 +1,8 @@
+// Formulas: what the Markdown marked as TeX, by the KaTeX that lies beside the pages.
+document.querySelectorAll(".arithmatex").forEach(place => {
+  const tex = place.textContent.trim().replace(/^\\[([]/, "").replace(/\\[)\]]$/, "")
+  katex.render(tex, place, { displayMode: place.tagName === "DIV", throwOnError: false })
+})
+// What is wider than the page can be scrolled, by keyboard too.
+document.querySelectorAll(".md-typeset pre > code, .md-typeset__scrollwrap, .katex-display")
+  .forEach(box => { if (box.scrollWidth > box.clientWidth) box.tabIndex = 0 })
