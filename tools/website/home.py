@@ -5,7 +5,7 @@ import re
 from functools import cache
 
 from dppt_nb.studies import STUDIES
-from dppt_nb.study import difference, format_interval, of_row, row_score
+from dppt_nb.study import difference, format_interval, of_row, row_score, unpack_bits
 from website.moving import CROWD, moving_picture
 from website.names import (
     NBS,
@@ -105,13 +105,15 @@ def study_table(runs):
         if not (mine := of_row(runs, name)): continue
         first = next(iter(mine.values()))
         gain = "" if name == "ppt" else format_interval(difference(runs, name, "ppt"), sign=True)
-        lines.append(f"| {known[name].words.strip()} | {first['macs'] / 1e9:.2f} | {len(mine)} "
+        lines.append(f"| {known[name].words.strip()} | {first['macs'] / 1e9:.3f} | {len(mine)} "
                      f"| {format_interval(row_score(runs, name))} | {gain} |")
     told = runs[0]["conditions"]
     size = " x ".join(map(str, told["image_size"]))
+    judged = unpack_bits(runs[0]["counts"], runs[0]["shape"]).any(1).sum()
     return "\n".join(lines) + (
-        f"\n\n`{told['model']}` on {told['data'].upper()}, {told['people']} people of the "
-        f"{told['split']} split, {told['epochs']} epochs, input {size}, {told['device']}."
+        f"\n\n`{told['model']}` and its relatives on {told['data'].upper()}: {told['epochs']} epochs, "
+        f"input {size}, judged by {judged} of {told['people']} people of the {told['split']} split, "
+        f"those who show a torso to measure by."
     )
 
 
@@ -143,8 +145,8 @@ hide: [navigation, toc]
 <input class="still" type="checkbox" id="still"><label class="still" for="still"> Hold still</label>
 <div class="moving-place">{svg}</div>
 <figcaption>A pruned network of twelve layers that ships with the package, and the three of {CROWD}
-synthetic people, new to it, of whose joints it is surest. Orange patches leave; the keypoint tokens
-chose them.</figcaption>
+synthetic people, new to it, of whose joints it is surest. Orange patches leave: the keypoint tokens
+attend to them least.</figcaption>
 </figure>
 </div>
 

@@ -95,7 +95,7 @@ def style(count):
     "What moves, when, for `count` prunings."
     times = [FIRST + k * STEP for k in range(count)]
     rules = [
-        "path{shape-rendering:crispEdges}.skeleton path{shape-rendering:auto}","text{font:600 15px system-ui,sans-serif;fill:currentColor}",
+        "path{shape-rendering:crispEdges}.skeleton path{shape-rendering:auto}","text{font:600 21px system-ui,sans-serif;fill:currentColor}",
         ".dark{fill:#05070d;fill-opacity:.86}.flash{fill:#D55E00;opacity:0}",
         ".skeleton path{stroke-width:4;stroke-linecap:round;fill:none}.skeleton circle{fill:#fff}",
         ".say{opacity:0}.say.last{opacity:1}",
@@ -149,10 +149,10 @@ def moving_picture(count=3):
     network, _, _, trace, _, _ = traced()
     people = surest(count)
     said = words(trace, people[0])
-    wide, high = count * (SIZE[1] + GAP) - GAP, SIZE[0] + 28
+    wide, high = count * (SIZE[1] + GAP) - GAP, SIZE[0] + 34
     lines = "".join(
         f'<text class="say moves say{k}{" last" if k == len(said) - 1 else ""}" x="{wide / 2:g}" '
-        f'y="{high - 7}" text-anchor="middle">{text}</text>' for k, text in enumerate(said)
+        f'y="{high - 8}" text-anchor="middle">{text}</text>' for k, text in enumerate(said)
     )
     alt = (
         f"{count} synthetic people under the patches of a pruned network: {'; '.join(said).lower()}."

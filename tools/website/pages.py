@@ -2,6 +2,7 @@
 import base64
 import json
 import re
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from website.names import ROOT, between, github, reference, target
 
 IMAGES = {"image/png": "png", "image/jpeg": "jpg", "image/svg+xml": "svg"}
 DIRECTIVE = re.compile(r"^\s*#\s*\|\s*(\w+)[^\n]*\n?", re.M)
+ALONE = ("nbs/papers.ipynb", "nbs/glossary.ipynb")    # their own tab: no list of pages beside them
 COLAB = "https://colab.research.google.com/assets/colab-badge.svg"
 PICTURES = Path(__file__).with_name("pictures.json")
+COUNTED = [0, 0]    # pictures with a text written for them, and without
 
 
 def outside_code(text, change):
@@ -78,6 +81,7 @@ def described(cells, number, source):
     "A text for the picture of a cell: the one written for it, or what the page says around it."
     cell = cells[number]
     own = written_pictures().get(f"{source.removeprefix('nbs/')}#{cell['id']}")
+    COUNTED[not own] += 1
     if own: return own
     heading, spoken = "", ""
     for before in cells[:number]:
@@ -109,7 +113,7 @@ def picture(data, kind, name, folder, alt):
     size = ""
     if kind != "image/svg+xml":
         with Image.open(file) as image: size = f' width="{image.width}" height="{image.height}"'
-    return f'<p class="picture"><img src="{{place}}/{file.name}" alt="{escape(alt)}"{size} ' \
+    return f'<p class="picture"><img src="{{place}}/{file.name}" alt="{escape(alt())}"{size} ' \
            'loading="lazy"></p>'
 
 
@@ -165,11 +169,12 @@ def from_notebook(source, page, docs):
         if cell["cell_type"] != "code" or re.search(r"^#\|\s*hide\b", text, re.M): continue
         parts.append(code(cell, module))
         for k, out in enumerate(cell.get("outputs", [])):
-            alt = described(cells, number, source)
-            made = output(out, f"{cell['id']}-{k}", folder, alt)
+            made = output(out, f"{cell['id']}-{k}", folder,
+                          partial(described, cells, number, source))
             parts.append(made.replace("{place}", f"pictures/{name}"))
     parts.insert(1, head_of(source, page, module))
-    return "\n\n".join(part for part in parts if part) + "\n"
+    alone = "---\nhide: [navigation]\n---" if source in ALONE else ""
+    return "\n\n".join(part for part in [alone, *parts] if part) + "\n"
 
 
 def without_badge(text):
