@@ -7,52 +7,24 @@ import logging
 import shutil
 import subprocess
 import sys
-import tarfile
 from functools import partial
 from pathlib import Path
 
-from dppt_nb.files import cache_folder
-from website import api, home, names, pages
+from website import api, home, names, npm, pages
+
+from dppt_nb.checks import DataError
 
 ROOT = names.ROOT
-# from npm: package, version, what of it is served
-SERVED = [
-    ("katex", "0.16.22", ("dist/katex.min.js", "dist/katex.min.css", "dist/fonts/*.woff2")),
-    ("iframe-worker", "1.0.4", ("shim/index.js",)),
-]
-BROWSER = ROOT / "tools" / "browser_page.py"
+BROWSER = ROOT / "tools" / "browser_page.py"    # builds the page that runs a network
 
 
-def npm_package(name, version, cache):
-    "The folder of a package of npm, fetched once."
-    folder = cache / "npm" / f"{name}-{version}"
-    if folder.exists(): return folder
-    unpacked = folder.with_suffix(".tmp")
-    shutil.rmtree(unpacked, ignore_errors=True)
-    unpacked.mkdir(parents=True)
-    try:
-        subprocess.run(
-            ["npm", "pack", "--silent", f"{name}@{version}", "--pack-destination", unpacked],
-            check=True, stdout=subprocess.DEVNULL,
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
-        sys.exit(f"npm could not fetch {name}@{version}: {error}; the site needs npm, once")
-    with tarfile.open(next(unpacked.glob("*.tgz"))) as archive:
-        archive.extractall(unpacked, filter="data")
-    (unpacked / "package").rename(folder)
-    shutil.rmtree(unpacked)
-    return folder
-
-
-def copy_served(docs, cache):
-    "Copy what the pages load besides their own text."
-    for name, version, patterns in SERVED:
-        package = npm_package(name, version, cache)
-        for file in [file for pattern in patterns for file in sorted(package.glob(pattern))]:
-            place = docs / "assets" / name / file.relative_to(package)
+def copy_served(docs):
+    "Put beside the pages what they load besides their own text."
+    for name, version, digest, patterns in npm.SERVED:
+        for path, content in npm.files(name, version, digest, patterns).items():
+            place = docs / "assets" / name / path
             place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, place)
-        shutil.copy(package / "LICENSE", docs / "assets" / name / "LICENSE")
+            place.write_bytes(content)
     shutil.copytree(ROOT / "nbs" / "images", docs / "images")
 
 
@@ -90,19 +62,22 @@ def render(docs, out, whole=True):
         str(ROOT / "tools" / "website" / "mkdocs.yml"), docs_dir=str(docs), site_dir=str(out),
         strict=whole, **(dict(nav=home.navigation()) if whole else {}),
     )
+    config.extra["browser"] = BROWSER.exists()
     config.plugins.on_startup(command="build", dirty=False)
     build(config)
 
 
-def make_site(docs, out, cache, only=()):
+def make_site(docs, out, only=()):
     "Everything, from empty folders."
     shutil.rmtree(docs, ignore_errors=True)
     docs.mkdir(parents=True)
-    copy_served(docs, cache)
+    copy_served(docs)
     write_pages(docs, only)
     render(docs, out, whole=not only)
     if BROWSER.exists() and not only:
-        subprocess.run([sys.executable, BROWSER, "--out", out / "try"], check=True)
+        subprocess.run(
+            [sys.executable, BROWSER, "--out", out / "try", "--home", "../index.html"], check=True
+        )
 
 
 def main():
@@ -111,7 +86,10 @@ def main():
     parser.add_argument("--out", type=Path, default=ROOT / "_site")
     parser.add_argument("--only", nargs="*", default=(), help="a few pages, such as 07_pruning.md")
     given = parser.parse_args()
-    make_site(ROOT / "_docs", given.out, cache_folder(), given.only)
+    try:
+        make_site(ROOT / "_docs", given.out, given.only)
+    except DataError as error:
+        sys.exit(str(error))
     described, silent = pages.COUNTED
     print(f"{described} pictures have a text of their own, {silent} one taken from the page")
     print(f"{len(list(given.out.rglob('*.html')))} pages in {given.out}; open index.html there")

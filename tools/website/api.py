@@ -8,7 +8,16 @@ from importlib import import_module
 
 from fastcore.docments import docments
 
-from website.names import ROOT, between, cells_of, exported, floors, notebooks, subtitle_of, title_of
+from website.names import (
+    ROOT,
+    between,
+    cells_of,
+    exported,
+    floors,
+    notebooks,
+    subtitle_of,
+    title_of,
+)
 from website.pages import adapt, fenced
 
 EMPTY = inspect.Parameter.empty
@@ -18,7 +27,8 @@ def words(value):
     "A type, a default or a note as one line of a table."
     if value is EMPTY or value is None: return ""
     name = value.__name__ if isinstance(value, type) else str(value)
-    return re.sub(r"\b(?:dppt_nb|torch|pathlib|numpy|collections\.abc|typing)\.(?:\w+\.)*", "", name)
+    home = r"\b(?:dppt_nb|torch|pathlib|numpy|collections\.abc|typing)\."
+    return re.sub(home + r"(?:\w+\.)*", "", name)
 
 
 def marked(value):
@@ -72,10 +82,10 @@ def signature(item, name):
         given = inspect.signature(item)
     except (TypeError, ValueError):
         return name
-    plain = [
-        p.replace(annotation=EMPTY, default=Shown(short(p.default)) if p.default is not EMPTY else EMPTY)
-        for p in given.parameters.values() if p.name not in ("self", "cls")
-    ]
+    bare = lambda p: p.replace(
+        annotation=EMPTY, default=EMPTY if p.default is EMPTY else Shown(short(p.default))
+    )
+    plain = [bare(p) for p in given.parameters.values() if p.name not in ("self", "cls")]
     return f"{name}{given.replace(parameters=plain, return_annotation=EMPTY)}"
 
 

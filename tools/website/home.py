@@ -1,4 +1,4 @@
-"The pages that are no notebook: the landing page, the map, the list of reference pages, and the nav."
+"The pages that are no notebook: landing page, map, list of the reference; and the list of all."
 import ast
 import json
 import re
@@ -110,11 +110,12 @@ def study_table(runs):
     told = runs[0]["conditions"]
     size = " x ".join(map(str, told["image_size"]))
     judged = unpack_bits(runs[0]["counts"], runs[0]["shape"]).any(1).sum()
-    return "\n".join(lines) + (
-        f"\n\n`{told['model']}` and its relatives on {told['data'].upper()}: {told['epochs']} epochs, "
-        f"input {size}, judged by {judged} of {told['people']} people of the {told['split']} split, "
-        f"those who show a torso to measure by."
+    about = (
+        f"`{told['model']}` and its relatives on {told['data'].upper()}: {told['epochs']} epochs, "
+        f"input {size}, judged by {judged} of {told['people']} people of the {told['split']} "
+        "split, those who show a torso to measure by."
     )
+    return "\n".join([*lines, "", about])
 
 
 def landing_page(with_browser):
@@ -122,7 +123,7 @@ def landing_page(with_browser):
     title, subtitle = re.search(r"^# (.+?)\n+> (.+?)\n", index_cells()[0], re.S).groups()
     story = re.split(r"\n\n", index_cells()[0])[2]
     svg = moving_picture().replace("<svg ", '<svg class="moving" ', 1)
-    try_it = "\n\n**[Try it in this browser](try/index.html)**: your own photo, nothing is sent." \
+    try_it = '\n\n<a class="md-button" href="try/index.html">Try it in this browser</a>' \
         if with_browser else ""
     return f"""---
 title: Home
@@ -178,10 +179,12 @@ def map_page():
 
 > Lessons are one story, read in order. Machinery is read when it is needed.
 
-    photo + person boxes -> crops -> tokens -> encoder -> keypoint tokens -> heatmaps -> keypoints -> metric
-                              ^                   ^
-                        augmentation      token reduction and cycles: how the encoder runs
-                                          distillation: how it is taught
+```text
+photo + person boxes -> crops -> tokens -> encoder -> keypoint tokens -> heatmaps -> keypoints
+                          ^                   ^
+                    augmentation      token reduction and cycles: how the encoder runs
+                                      distillation: how it is taught
+```
 
 ## Lessons
 

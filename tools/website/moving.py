@@ -95,7 +95,8 @@ def style(count):
     "What moves, when, for `count` prunings."
     times = [FIRST + k * STEP for k in range(count)]
     rules = [
-        "path{shape-rendering:crispEdges}.skeleton path{shape-rendering:auto}","text{font:600 21px system-ui,sans-serif;fill:currentColor}",
+        "path{shape-rendering:crispEdges}.skeleton path{shape-rendering:auto}",
+        "text{font:600 21px system-ui,sans-serif;fill:currentColor}",
         ".dark{fill:#05070d;fill-opacity:.86}.flash{fill:#D55E00;opacity:0}",
         ".skeleton path{stroke-width:4;stroke-linecap:round;fill:none}.skeleton circle{fill:#fff}",
         ".say{opacity:0}.say.last{opacity:1}",
@@ -155,8 +156,9 @@ def moving_picture(count=3):
         f'y="{high - 8}" text-anchor="middle">{text}</text>' for k, text in enumerate(said)
     )
     alt = (
-        f"{count} synthetic people under the patches of a pruned network: {'; '.join(said).lower()}."
-        " The patches of the background go dark first, and in the end the skeletons are drawn."
+        f"{count} synthetic people and the patches that a pruned network keeps: "
+        f"{'; '.join(said).lower()}. The patches of the background go dark first, and in the end "
+        "the skeletons are drawn."
     )
     groups = "".join(person_group(place, person) for place, person in enumerate(people))
     return (

@@ -84,8 +84,8 @@ def homes():
 
 
 def reference(name):
-    """Page and anchor of the reference for `name`, `module.name` or `dppt_nb.module.name`, or None; of
-    a method or a field those of its class."""
+    """Page and anchor of the reference for `name`, `module.name` or `dppt_nb.module.name`, or None;
+    of a method or a field those of its class."""
     parts = name.removeprefix("dppt_nb.").split(".")
     if len(parts) == 1 and name.startswith("dppt_nb.") and parts[0] in floors():
         return f"api/{parts[0]}.md"
