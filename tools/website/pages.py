@@ -77,12 +77,13 @@ def written_pictures():
     return json.loads(PICTURES.read_text())
 
 
-def described(cells, number, source):
-    "A text for the picture of a cell: the one written for it, or what the page says around it."
+def described(cells, number, source, place):
+    """A text for a cell's picture, its first or a later one: what was written for it, or what the
+    page says around it."""
     cell = cells[number]
     own = written_pictures().get(f"{source.removeprefix('nbs/')}#{cell['id']}")
     COUNTED[not own] += 1
-    if own: return own
+    if own: return own if isinstance(own, str) else own[min(place, len(own) - 1)]
     heading, spoken = "", ""
     for before in cells[:number]:
         if before["cell_type"] == "markdown":
@@ -142,7 +143,7 @@ def code(cell, module):
     text = "".join(cell["source"])
     marks = set(DIRECTIVE.findall(text))
     text = DIRECTIVE.sub("", text)
-    if "hide" in marks or not text.strip(): return ""
+    if not text.strip(): return ""
     if not {"export", "exports", "exporti"} & marks: return fenced(text, "python")
     place = f'<div class="cell" id="cell-{cell["id"]}"></div>\n\n'
     return place + fenced(text, "python", f"dppt_nb/{module}.py")
@@ -155,23 +156,27 @@ def module_of(cells):
     return found[1] if found else None
 
 
+def shown(cells, number, source, page, docs):
+    "What a cell printed and drew; its pictures go beside the page."
+    name, cell, drawn = Path(page).stem, cells[number], 0
+    folder = (docs / page).parent / "pictures" / name
+    for k, out in enumerate(cell.get("outputs", [])):
+        alt = partial(described, cells, number, source, drawn)
+        drawn += any(kind in out.get("data", {}) for kind in IMAGES)
+        made = output(out, f"{cell['id']}-{k}", folder, alt)
+        yield made.replace("{place}", f"pictures/{name}")
+
+
 def from_notebook(source, page, docs):
-    "The Markdown of a notebook; its pictures go beside the page."
+    "The Markdown of a notebook."
     cells = json.loads((ROOT / source).read_text())["cells"]
     module, parts = module_of(cells), []
-    name = Path(page).with_suffix("").name
-    folder = (docs / page).parent / "pictures" / name
     for number, cell in enumerate(cells):
         text = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
             parts.append(adapt(without_badge(text), source, page))
-            continue
-        if cell["cell_type"] != "code" or re.search(r"^#\|\s*hide\b", text, re.M): continue
-        parts.append(code(cell, module))
-        for k, out in enumerate(cell.get("outputs", [])):
-            made = output(out, f"{cell['id']}-{k}", folder,
-                          partial(described, cells, number, source))
-            parts.append(made.replace("{place}", f"pictures/{name}"))
+        elif cell["cell_type"] == "code" and not re.search(r"^#\|\s*hide\b", text, re.M):
+            parts += [code(cell, module), *shown(cells, number, source, page, docs)]
     parts.insert(1, head_of(source, page, module))
     alone = "---\nhide: [navigation]\n---" if source in ALONE else ""
     return "\n\n".join(part for part in [alone, *parts] if part) + "\n"
