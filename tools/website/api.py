@@ -43,17 +43,27 @@ def arguments(item):
         found = docments(item, full=True)
     except (TypeError, ValueError, OSError, SyntaxError):
         return ""    # made at run time, without a source
-    rows = {k: v for k, v in found.items() if k not in ("self", "cls") and v is not None}
-    if not any(row.get("docment") for row in rows.values()): return ""
-    lines = ["| argument | type | default | meaning |", "|---|---|---|---|"]
-    for name, row in rows.items():
-        if name == "return" and row.get("docment") is None: continue
-        default = row.get("default", EMPTY)
-        shown = "`None`" if default is None else marked(short(default))
-        note = words(row.get("docment")).replace("|", "\\|").replace("\n", " ")
-        name = "**returns**" if name == "return" else f"`{name}`"
-        lines.append(f"| {name} | {marked(row.get('anno', EMPTY))} | {shown} | {note} |")
-    return "\n".join(lines)
+    given = {k: v for k, v in found.items() if k not in ("self", "cls") and v is not None}
+    if not any(row.get("docment") for row in given.values()): return ""
+    rows = [
+        row_of(name, row) for name, row in given.items()
+        if name != "return" or row.get("docment") is not None
+    ]
+    columns = list(zip(("argument", "type", "default", "meaning"), *rows))
+    columns = [column for column in columns if any(column[1:])]    # none that is empty
+    head, *lines = [f"| {' | '.join(line)} |" for line in zip(*columns)]
+    return "\n".join([head, "|---" * len(columns) + "|", *lines])
+
+
+def row_of(name, row):
+    "An argument's name, type, default and meaning, marked for a table."
+    default = row.get("default", EMPTY)
+    return (
+        "**returns**" if name == "return" else f"`{name}`",
+        marked(row.get("anno", EMPTY)),
+        "`None`" if default is None else marked(short(default)),
+        words(row.get("docment")).replace("|", "\\|").replace("\n", " "),
+    )
 
 
 def short(value, length=60):
