@@ -60,7 +60,7 @@ $(VENV)/.plain: pyproject.toml requirements.lock $(VENV)/.torch
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml requirements.lock $(VENV)/.torch
-	$(PIP) install -c requirements.lock -e '.[notebooks,dev]'
+	$(PIP) install -c requirements.lock -e '.[notebooks,dev,export]'
 	@touch $@ $(VENV)/.plain
 
 $(VENV)/.docs: $(VENV)/.dev
