@@ -24,6 +24,31 @@ function paintPatches(image, crop, kept, { grid, image_size: [height, width] }) 
   }
 }
 
+/** A line around the patches that are left, which also shows where the picture itself is dark. */
+function outlinePatches(context, kept, { grid: [down, across] }) {
+  const alive = new Set(kept);
+  const [width, height] = [context.canvas.width / across, context.canvas.height / down];
+  const here = (row, column) => (
+    row >= 0 && row < down && column >= 0 && column < across && alive.has(row * across + column)
+  );
+  context.beginPath();
+  for (let row = 0; row <= down; row++) {
+    for (let column = 0; column <= across; column++) {
+      const [x, y] = [column * width, row * height];
+      if (here(row, column) !== here(row - 1, column)) addLine(context, x, y, width, 0);
+      if (here(row, column) !== here(row, column - 1)) addLine(context, x, y, 0, height);
+    }
+  }
+  context.strokeStyle = "#f2e34c";
+  context.lineWidth = Math.max(1, context.canvas.width / 250);
+  context.stroke();
+}
+
+function addLine(context, x, y, dx, dy) {
+  context.moveTo(x, y);
+  context.lineTo(x + dx, y + dy);
+}
+
 /** The number of the patch in which pixel `i` of the crop lies. */
 function patchOf(i, [down, across], [height, width]) {
   const [row, column] = [Math.floor(i / width), i % width];

@@ -47,30 +47,33 @@ function averaged({ data, width, height }, side) {
   const [across, down] = [Math.ceil(width / side), Math.ceil(height / side)];
   const sums = new Float32Array(3 * across * down);
   const counts = new Float32Array(across * down);
-  for (let y = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) {
-      const block = Math.floor(y / side) * across + Math.floor(x / side);
-      const pixel = 4 * (y * width + x);
+  for (let y = 0, pixel = 0; y < height; y++) {
+    const first = Math.floor(y / side) * across;
+    for (let x = 0; x < width; x++, pixel += 4) {
+      const block = first + Math.floor(x / side);
       counts[block] += 1;
-      for (let c = 0; c < 3; c++) sums[3 * block + c] += data[pixel + c];
+      sums[3 * block] += data[pixel];
+      sums[3 * block + 1] += data[pixel + 1];
+      sums[3 * block + 2] += data[pixel + 2];
     }
   }
   for (let i = 0; i < sums.length; i++) sums[i] /= counts[Math.floor(i / 3)];
   return { data: sums, width: across, height: down, channels: 3 };
 }
 
-/** Bilinear value between four pixels; black outside. */
-function sample({ data, width, height, channels }, x, y, c) {
+/** The colour at a place between four pixels, each with its share, is put into `colour`; what lies
+ *  outside is black. */
+function sample({ data, width, height, channels }, x, y, colour) {
   const [left, top] = [Math.floor(x), Math.floor(y)];
-  let value = 0;
-  for (const [column, share] of [[left, left + 1 - x], [left + 1, x - left]]) {
-    if (column < 0 || column >= width) continue;
-    for (const [row, part] of [[top, top + 1 - y], [top + 1, y - top]]) {
-      if (row < 0 || row >= height) continue;
-      value += share * part * data[channels * (row * width + column) + c];
-    }
+  colour.fill(0);
+  for (let corner = 0; corner < 4; corner++) {
+    const [right, low] = [corner & 1, corner >> 1];
+    const [column, row] = [left + right, top + low];
+    if (column < 0 || column >= width || row < 0 || row >= height) continue;
+    const share = (right ? x - left : left + 1 - x) * (low ? y - top : top + 1 - y);
+    const pixel = channels * (row * width + column);
+    for (let c = 0; c < 3; c++) colour[c] += share * data[pixel + c];
   }
-  return value;
 }
 
 /**
@@ -85,13 +88,14 @@ function cropPhoto(pixelsOf, photoSize, map, [height, width]) {
     : { data: pixels.data, width: part.w, height: part.h, channels: 4 };
   const middle = (part.dense - 1) / (2 * part.dense);  // of a block, in blocks
   const crop = new Uint8ClampedArray(3 * height * width);
+  const colour = new Float64Array(3);
   for (let row = 0; row < height; row++) {
     for (let column = 0; column < width; column++) {
       const [x, y] = toPhoto([column, row], map);
-      const [u, v] = [(x - part.x) / part.dense - middle, (y - part.y) / part.dense - middle];
-      for (let c = 0; c < 3; c++) {
-        crop[3 * (row * width + column) + c] = Math.round(sample(source, u, v, c));
-      }
+      sample(
+        source, (x - part.x) / part.dense - middle, (y - part.y) / part.dense - middle, colour,
+      );
+      crop.set(colour, 3 * (row * width + column));  // rounded as it is stored
     }
   }
   return crop;

@@ -35,6 +35,10 @@ async function startWorker() {
     waiting.delete(id);
     if (error) reject(new Error(error)); else resolve(answer);
   };
+  worker.onerror = ({ message }) => {
+    for (const { reject } of waiting.values()) reject(new Error(message));
+    waiting.clear();
+  };
   const ask = (task, values) => new Promise((resolve, reject) => {
     const id = theWorker.count = (theWorker.count ?? 0) + 1;
     waiting.set(id, { resolve, reject });
@@ -44,14 +48,16 @@ async function startWorker() {
   return ask;
 }
 
-const loading = new Map();
+const loading = new Map();  // name -> promise
+const loaded = new Set();   // names
 
 /** Load a network, once. */
-function loadNetwork(name) {
+function loadNetwork({ name, image_size: size }) {
   if (!loading.has(name)) {
     const load = async () => {
       const [ask, onnx] = await Promise.all([theWorker(), embedded(name)]);
-      await ask("load", { name, onnx });
+      await ask("load", { name, onnx, size });
+      loaded.add(name);
     };
     loading.set(name, load().catch((error) => { loading.delete(name); throw error; }));
   }
@@ -69,7 +75,7 @@ function survivors(outputs, { grid, depth }) {
 
 /** One person: keypoints in the photo and in the crop, surviving patches, attention, times. */
 async function estimate(network, pixelsOf, photoSize, box, method = "dark") {
-  await loadNetwork(network.name);
+  await loadNetwork(network);
   const begin = performance.now();
   const window = windowOf(box, network.image_size);
   const map = cropMap(window, network.image_size);

@@ -87,6 +87,7 @@ async function startWebcam() {
   }
   state.live = true;
   showLive();
+  say("The webcam runs; each picture is forgotten when the next one comes.");
   while (state.live) {
     const { videoWidth, videoHeight } = $("video");
     const box = state.box;
@@ -117,16 +118,15 @@ let asked = 0;  // of two questions the later one counts
 async function estimateAll() {
   if (!state.photo) return;
   const mine = ++asked;
-  const begin = performance.now();
   for (const network of state.active) {
     if (!await estimateOne(network, mine)) return;
   }
-  sayFound(performance.now() - begin);
+  if (!state.live) sayFound();
 }
 
 /** Whether the answer still counts when it comes. */
 async function estimateOne(network, mine) {
-  if (!loading.has(network.name)) say(`Loading ${network.label} (${network.megabytes} MB).`);
+  if (!loaded.has(network.name)) say(`Loading ${network.label} (${network.megabytes} MB).`);
   try {
     const box = state.box ?? wholeBox();
     const result = await estimate(network, pixelsOf, photoSize(), box, $("method").value);
@@ -140,14 +140,16 @@ async function estimateOne(network, mine) {
   }
 }
 
-function sayFound(milliseconds) {
+function sayFound() {
   const network = drawnNetwork();
   const { keypoints } = state.results.get(network.name);
   const sure = keypoints.filter(({ score }) => score >= UNSURE).length;
+  const times = state.active.map(({ name }) => state.results.get(name))
+    .map(({ milliseconds, around }) => milliseconds + around);
   say(`${network.label} found ${keypoints.length} joints in ${state.photoName}, `
     + `${sure} of them with a score of at least ${UNSURE}. `
-    + `From the photo to the answer of ${countOf(state.active.length, "network")}: `
-    + `${round(milliseconds)} ms.`);
+    + `${countOf(times.length, "network")} took ${round(times.reduce((a, b) => a + b))} ms, `
+    + "from the photo to the joints.");
 }
 
 const countOf = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
@@ -217,7 +219,7 @@ function showLayer() {
 
 function patchesLeft(network, result) {
   const all = network.grid[0] * network.grid[1];
-  const left = layersDone(network) ? result.kept[layersDone(network) - 1].length : all;
+  const left = keptNow(network, result).length;
   return left === all ? `all ${all} patches` : `${left} of ${all} patches`;
 }
 
@@ -228,8 +230,12 @@ function showPanels() {
     const canvas = document.createElement("canvas");
     canvas.setAttribute("role", "img");
     canvas.id = `crop-${network.name}`;
-    canvas.addEventListener("pointermove", (event) => pointAt(event, network));
-    canvas.addEventListener("pointerleave", () => lookAt(null));
+    for (const kind of ["pointermove", "pointerdown"]) {
+      canvas.addEventListener(kind, (event) => (
+        pointAt(event, network, "crop", network.image_size[1])
+      ));
+    }
+    canvas.addEventListener("pointerleave", () => lookAt(focusedJoint()));
     const place = document.createElement("div");
     place.append(canvas);
     const caption = document.createElement("figcaption");
@@ -265,11 +271,12 @@ function drawPanel(network, result) {
     paintAttention(image, result.crop, shares, network);
   }
   picture.getContext("2d").putImageData(image, 0, 0);
-  const zoom = fitCanvas(canvas, network.image_size, 360);
+  const zoom = fitCanvas(canvas, network.image_size, 330);
   context.imageSmoothingEnabled = joint < 0;
   context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  if (joint < 0) outlinePatches(context, keptNow(network, result), network);
   const points = result.keypoints.map(({ crop }) => crop.map((value) => (value + 0.5) * zoom));
-  drawSkeleton(context, points, scoresOf(result), network, clamp(canvas.width / 90, 2, 5), joint);
+  drawSkeleton(context, points, scoresOf(result), network, clamp(canvas.width / 110, 1.5, 4), joint);
   describePanel(network, result, canvas);
 }
 
@@ -283,8 +290,8 @@ function describePanel(network, result, canvas) {
   const known = network.names.includes(state.joint);
   patches.textContent = state.joint === null ? left
     : known ? `attention of the ${words(state.joint)}` : `knows no ${words(state.joint)}`;
-  times.textContent = `${round(result.milliseconds)} ms, and ${round(result.around)} ms to cut the `
-    + "crop and read the heatmaps";
+  times.textContent = `${round(result.milliseconds)} ms, crop and decoding `
+    + `${round(result.around)} ms`;
   canvas.setAttribute("aria-label", `What ${network.label} sees: ${patches.textContent}`);
 }
 
@@ -301,7 +308,7 @@ function showJoints() {
     button.addEventListener("focus", () => lookAt(name));
     button.addEventListener("blur", () => lookAt(null));
     button.addEventListener("pointerenter", () => lookAt(name));
-    button.addEventListener("pointerleave", () => lookAt(null));
+    button.addEventListener("pointerleave", () => lookAt(focusedJoint()));
     button.addEventListener("click", () => lookAt(name));
     return button;
   }));
@@ -318,21 +325,26 @@ function lookAt(name) {
   drawPhoto();
 }
 
-/** The joint under the pointer, within a twelfth of the picture's width. */
-function pointAt(event, network) {
+/** Look at the joint under the pointer; `place` names where a keypoint lies in the picture. */
+function pointAt(event, network, place, width) {
   const result = state.results.get(network.name);
   if (!result) return;
-  const place = event.currentTarget.getBoundingClientRect();
-  const zoom = network.image_size[1] / place.width;
-  const [x, y] = [(event.clientX - place.left) * zoom, (event.clientY - place.top) * zoom];
-  lookAt(nearestJoint(result.keypoints.map(({ crop }) => crop), [x, y], network));
+  const frame = event.currentTarget.getBoundingClientRect();
+  const zoom = width / frame.width;
+  const pointer = [(event.clientX - frame.left) * zoom, (event.clientY - frame.top) * zoom];
+  const joint = nearest(result.keypoints.map((keypoint) => keypoint[place]), pointer, width / 15);
+  lookAt(joint === null ? focusedJoint() : network.names[joint]);
 }
 
-function nearestJoint(points, [x, y], network) {
+/** The number of the point next to a place, within `reach`; null if there is none. */
+function nearest(points, [x, y], reach) {
   const far = points.map((point) => Math.hypot(point[0] - x, point[1] - y));
   const best = far.indexOf(Math.min(...far));
-  return far[best] < network.image_size[1] / 12 ? network.names[best] : null;
+  return far[best] < reach ? best : null;
 }
+
+/** The joint whose button has the focus, or null. */
+const focusedJoint = () => document.activeElement?.dataset.joint ?? null;
 
 function showRows() {
   const network = drawnNetwork();
@@ -358,17 +370,19 @@ function showChoices() {
     const button = document.createElement("button");
     button.type = "button";
     button.id = `add-${network.name}`;
-    button.textContent = `Beside it: ${network.label} (${network.megabytes} MB)`;
+    button.textContent = `Add ${network.label} (${network.megabytes} MB)`;
     button.addEventListener("click", () => addNetwork(network));
     return button;
   }));
 }
 
 function showAbout() {
-  $("about").replaceChildren(...NETWORKS.flatMap((network) => {
+  $("about").replaceChildren(...NETWORKS.map((network) => {
     const [term, text] = [document.createElement("dt"), document.createElement("dd")];
     [term.textContent, text.textContent] = [network.label, network.about];
-    return [term, text];
+    const pair = document.createElement("div");
+    pair.append(term, text);
+    return pair;
   }));
 }
 
@@ -399,11 +413,13 @@ function dragBox() {
     canvas.setPointerCapture(event.pointerId);
   });
   canvas.addEventListener("pointermove", (event) => {
-    if (!start) return;
+    if (!state.photo) return;
+    if (!start) return pointAt(event, drawnNetwork(), "photo", state.photo.width);
     state.box = boxBetween(start, placeOn(event));
     drawPhoto();
     showBox();
   });
+  canvas.addEventListener("pointerleave", () => lookAt(focusedJoint()));
   canvas.addEventListener("pointerup", (event) => {
     if (!start) return;
     state.box = boxBetween(start, placeOn(event));
@@ -488,21 +504,16 @@ function takeDropped() {
   });
 }
 
-async function begin() {
+function begin() {
   state.active = [NETWORKS[0]];
   $("runtime").textContent = RUNTIME;
+  if (HOME) $("home").innerHTML = ` <a href="${encodeURI(HOME)}">All pages of dppt-nb</a>.`;
   listen();
   showChoices();
   showPanels();
   showAbout();
   showLayer();
-  say(`Loading ${NETWORKS[0].label} (${NETWORKS[0].megabytes} MB).`);
-  try {
-    await loadNetwork(NETWORKS[0].name);
-    if (!state.photo) say("The network is ready: choose a photo.");
-  } catch (error) {
-    say(`${NETWORKS[0].label} cannot run here: ${error.message}.`);
-  }
+  $("astronaut").click();
 }
 
 begin();

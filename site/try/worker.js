@@ -17,14 +17,18 @@ const tasks = {
   /** The run-time: its WebAssembly, and the script that starts it. */
   async start({ wasm, script }) {
     ort.env.wasm.numThreads = 1;  // more need headers that a plain server does not send
-    ort.env.wasm.wasmBinary = await unpacked(wasm);
-    const url = URL.createObjectURL(new Blob([await unpacked(script)], { type: "text/javascript" }));
-    ort.env.wasm.wasmPaths = { mjs: url };
+    const address = async (text, type) => (
+      URL.createObjectURL(new Blob([await unpacked(text)], { type }))
+    );
+    ort.env.wasm.wasmPaths = {
+      mjs: await address(script, "text/javascript"), wasm: await address(wasm, "application/wasm"),
+    };
   },
 
-  /** A network, once. */
-  async load({ name, onnx }) {
+  /** A network, once; a first run on a black picture, so that the reader's is not the slow one. */
+  async load({ name, onnx, size }) {
     sessions.set(name, await ort.InferenceSession.create(await unpacked(onnx)));
+    await tasks.run({ name, planes: new Float32Array(3 * size[0] * size[1]), size });
   },
 
   /** One person: normalised planes in; all outputs and the milliseconds out. */
