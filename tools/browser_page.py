@@ -124,7 +124,7 @@ def sentence(network):
     data, config = about.get("data") or "unknown data", network.config
     size = sum(weights.numel() for weights in network.parameters()) / 1e6
     teacher = ", taught by a network that keeps all patches" if about.get("taught_by") else ""
-    share = f"{config.keep_ratio:.0%} of the patches stay in each of {len(config.prune_at)} layers"
+    share = f"{100 * config.keep_ratio:.0f} % of the patches stay in each of {len(config.prune_at)} layers"
     return (
         f"{size:.1f} million parameters, {config.depth} layers; "
         f"{share if config.prune_at else 'keeps all patches'}{teacher}. Finds "
