@@ -24,10 +24,11 @@ from torch import Tensor
 from .checks import DataError
 from .costs import time_interleaved
 from .crops import normalize
-from .files import open_picture, read_tensors, to_rgb, write_tensors
+from .files import read_tensors, write_tensors
 from .heatmaps import draw_heatmaps, heatmap_coordinates, rescale_joints
 from .keypoints import KeypointSet, draw_pose
 from .models import macs
+from .photos import open_photo
 from .pruning import REDUCERS, draw_kept
 from .recipes import Recipe
 from .tokenpose import PoseTransformer
@@ -434,12 +435,7 @@ def read_upload(
     files: tuple,      # value of an ipywidgets FileUpload
 ) -> np.ndarray:       # (H, W, 3) uint8, at most 1,024 pixels a side
     "The picture that was chosen. `DataError` where it is none."
-    name = files[0]["name"]
-    try:
-        with open_picture(io.BytesIO(bytes(files[0]["content"]))) as picture:
-            picture = to_rgb(picture, picture.getexif().get(0x0112, 1))
-    except Exception as error:  # Pillow raises many kinds for files that are damaged or made up
-        raise DataError(f"{name} cannot be read as a picture ({error}); choose another") from None
+    picture = open_photo(bytes(files[0]["content"])).image
     picture.thumbnail((1024, 1024))
     return np.asarray(picture)
 

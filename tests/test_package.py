@@ -20,10 +20,10 @@ HEAVY = (
 )
 # Ground floor first: a module imports only from modules above it. A new module gets its place here.
 FLOORS = (
-    "moved checks locks matlab files keypoints crops heatmaps coco metrics scoring pictures tables "
-    "datasets synthetic shards cutting store tokens hrnet pruning heads tokenpose models "
+    "moved checks locks matlab files keypoints crops heatmaps coco metrics scoring pictures photos "
+    "tables datasets synthetic shards cutting store tokens hrnet pruning heads tokenpose models "
     "distillation cycles recipes released checkpoints optim evaluation runs training inference "
-    "costs views explore studies study demo cli train"
+    "detectors tracking video costs views explore studies study demo cli train"
 ).split()
 # A network is saved and loaded by methods of its own, which fetch the page on checkpoints when they
 # are called and not before.
