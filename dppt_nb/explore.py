@@ -26,6 +26,7 @@ from .costs import time_interleaved
 from .crops import normalize
 from .files import read_tensors, write_tensors
 from .heatmaps import draw_heatmaps, heatmap_coordinates, rescale_joints
+from .inference import SHOWN
 from .keypoints import KeypointSet, draw_pose
 from .models import macs
 from .photos import open_photo
@@ -84,7 +85,8 @@ class Explorer:
         except DataError as error: pictures, sentence = {}, str(error)
         for ax, (title, picture) in zip(self.figure.axes, pictures.items()):
             height, width = picture.shape[:2]
-            ax.images[0].set(data=picture, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
+            ax.images[0].set(data=picture, extent=(0, width, height, 0))
+            ax.set(xlim=(0, width), ylim=(height, 0))
             ax.set_title(title, fontsize=8)
         self.image.value = figure_png(self.figure)
         self.image.tooltip = sentence
@@ -245,7 +247,7 @@ def reduction_pictures(
     off = np.linalg.norm(one.view.joints[0] - whole.view.joints[0], axis=1)
     return {
         f"after layer {layer}: {left} patches": one.view.kept(layer - 1, 0),
-        "the answer": one.view.drawn(0, one.view.kept(-1, 0)),
+        "the answer": one.view.drawn(0, one.view.darkened(-1, 0)),
     }, (
         f"{way} with keep ratio {ratio}: {left} of {all_of_them} patches after layer {layer}; "
         f"{one.macs / 1e9:.2f} of {whole.macs / 1e9:.2f} GMACs, {one.milliseconds:.0f} of "
@@ -321,7 +323,7 @@ def pair_pictures(
     off = np.linalg.norm(teacher.joints[0] - student.joints[0], axis=1)
     pictures = {}
     for name, view, shares in zip(("teacher", "student"), (teacher, student), looks):
-        pictures[f"{name}: answer"] = view.drawn(0, view.kept(-1, 0))
+        pictures[f"{name}: answer"] = view.drawn(0, view.darkened(-1, 0))
         pictures[f"{name}: {spoken(joint)}"] = attention_picture(view, shares)
     return pictures, (
         f"Layer {layer}: the {spoken(joint)} of teacher and student share "
@@ -453,9 +455,9 @@ def photo_pictures(
     crop = crop_person(photo, box / 100, recipe.image_size)
     view = view_person(model, crop, recipe, keypoint_set, 1, ())
     left_over, score = view.trace.kept[0][-1].shape[1], view.scores[0]
-    return {"the crop": crop, "patches left": view.kept(), "answer": view.drawn()}, (
+    return {"the crop": view.crop, "patches left": view.kept(), "answer": view.drawn()}, (
         f"{left_over} of {np.prod(view.grid)} patches left; "
-        f"{(score >= view.sure * score.max()).sum()} of {len(score)} joints are drawn, the surest "
+        f"{(score >= SHOWN).sum()} of {len(score)} joints are drawn, the surest "
         f"is the {spoken(keypoint_set.names[score.argmax()])}."
     )
 

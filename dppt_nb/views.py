@@ -9,6 +9,7 @@ __all__ = ['crop_person', 'plain_crops', 'View', 'view_person', 'show_pictures',
 # %% ../nbs/machinery/views.ipynb #a1fa598d
 import io
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from dppt_nb.crops import (
 )
 from .evaluation import plain_images
 from .heatmaps import draw_heatmaps, heatmap_coordinates, rescale_joints
+from .inference import SHOWN
 from .keypoints import KeypointSet, draw_pose
 from .pruning import draw_kept
 from .recipes import Recipe
@@ -60,21 +62,36 @@ class View:
     scores: np.ndarray         # (cycles, J) heights of the heatmaps there
     grid: tuple[int, int]      # patches down and across
     keypoint_set: KeypointSet
-    sure: float = 0.3          # joints below this share of the surest one are not drawn
+
+    @cached_property
+    def part(self) -> tuple[slice, slice]:
+        "Rows and columns of the crop that are shown: those where there is a photograph."
+        rows, columns = (self.photo.any(axis).any(-1).nonzero()[0] for axis in (1, 0))
+        if not len(rows): return slice(None), slice(None)
+        return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+    @property
+    def crop(self) -> np.ndarray:
+        "The crop without what lies outside of the photograph."
+        return self.photo[self.part]
 
     def drawn(self, cycle: int = -1, photo: np.ndarray | None = None) -> np.ndarray:
-        "The answer of a cycle, drawn on the crop or on another picture of its size."
-        seen = self.scores[cycle] >= self.sure * self.scores[cycle].max()
+        "Joints that a cycle is sure of, drawn on the crop or on another picture of its size."
+        seen = self.scores[cycle] >= SHOWN
         picture = self.photo if photo is None else photo
-        return draw_pose(picture, self.joints[cycle], seen, self.keypoint_set)
+        return draw_pose(picture, self.joints[cycle], seen, self.keypoint_set)[self.part]
 
     def kept(self, layer: int = -1, cycle: int = -1) -> np.ndarray:
         "The crop after a layer: dropped patches dark, merged ones in their common colour."
-        return draw_kept(self.photo, self.trace.owner[cycle][layer][0], self.grid)
+        return self.darkened(layer, cycle)[self.part]
+
+    def darkened(self, layer: int = -1, cycle: int = -1, dim: float = 0.25) -> np.ndarray:
+        "The same with what lies outside of the photograph, to be drawn upon."
+        return draw_kept(self.photo, self.trace.owner[cycle][layer][0], self.grid, dim)
 
     def heat(self, joint: int, cycle: int = -1) -> np.ndarray:
         "One joint's heatmap over the grey crop."
-        return draw_heatmaps(self.photo, self.trace.heatmaps[cycle][0, joint])
+        return draw_heatmaps(self.photo, self.trace.heatmaps[cycle][0, joint])[self.part]
 
 @torch.inference_mode()
 def view_person(
@@ -150,7 +167,8 @@ def attention_picture(
 ) -> np.ndarray:        # (H, W, 3) uint8
     "A joint's attention as heat over the grey crop: black where it is least or a patch is gone."
     least = attention[~attention.isnan()].min()
-    return draw_heatmaps(view.photo, (attention - least).nan_to_num(0).reshape(view.grid))
+    heat = (attention - least).nan_to_num(0).reshape(view.grid)
+    return draw_heatmaps(view.photo, heat)[view.part]
 
 # %% ../nbs/machinery/views.ipynb #39dd0da9
 def show_attention(
