@@ -413,14 +413,15 @@ def film_pictures(
     maps = frame[person - 1].float()
     joints = heatmap_coordinates(maps[None], film.decode, film.kernel)[0]
     joints = rescale_joints(joints, maps.shape[-2:], photo.shape[:2], film.unbiased)[0].numpy()
-    shown = maps if joint == "all" else maps[film.keypoint_set.index(joint)]
+    shown = maps if joint == "all" else maps[film.keypoint_set.index(joint)][None]
+    whose = "all joints" if joint == "all" else f"the {spoken(joint)}"
     when = f"after epoch {epoch}" if epoch else "before training"
     return {
         f"{when}: heat": draw_heatmaps(photo, shown),
         "answer": draw_pose(photo, joints, None, film.keypoint_set),
     }, (
-        f"{when.capitalize()}: {sharpness(maps):.0%} of the heat lies within two heatmap pixels "
-        "of its peak, mean over the joints."
+        f"{when.capitalize()}: {sharpness(shown):.0%} of the heat of {whose} lies within two "
+        "heatmap pixels of its peak."
     )
 
 def explore_film(film: Film) -> Explorer:
