@@ -408,15 +408,26 @@ def data():
     "--image-size", default="256x192", show_default=True,
     help="height x width that networks will see",
 )
+@click.option(
+    "--crop-size", help="height x width of the stored crops; 1.5 times --image-size unless given"
+)
+@click.option(
+    "--codec", type=click.Choice(["jpeg", "webp"]), default="jpeg", show_default=True,
+    help="of the stored crops",
+)
+@click.option(
+    "--quality", type=click.IntRange(1, 100),
+    help="of the stored crops; 92 for jpeg, 75 for webp unless given",
+)
 @reader_options
-def prepare(name, root, out, image_size, **given):
+def prepare(name, root, out, image_size, crop_size, codec, quality, **given):
     "Cut every person of data set NAME once, into Parquet shards that travel."
     from dppt_nb.recipes import Recipe
     from dppt_nb.store import prepare
+    as_size = lambda text: Recipe(**read_changes({"image_size": text})).image_size
     report = prepare(
-        name, root, out,
-        Recipe(image_size=read_changes({"image_size": image_size})["image_size"]).image_size,
-        **take_reader_options(given),
+        name, root, out, as_size(image_size), codec=codec, quality=quality,
+        crop_size=crop_size and as_size(crop_size), **take_reader_options(given),
     )
     click.echo(json.dumps(report, indent=2))
 

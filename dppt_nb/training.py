@@ -11,7 +11,7 @@ import json
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +24,10 @@ from .crops import Augmentation
 from .cycles import PoseObjective, RegressionObjective
 from .evaluation import RESULTS_FORMAT, conditions, evaluate, headline, take_people
 from .files import epoch_bar, read_json, watch, write_json
-from .heatmaps import encode_heatmaps, rescale_joints
+from .heatmaps import encode_heatmaps, joint_weights, rescale_joints
 from .models import create_model
 from dppt_nb.optim import (
-    averaged,
+    Average,
     compute_name,
     flatten_optimizers,
     make_optimizers,
@@ -35,12 +35,14 @@ from dppt_nb.optim import (
     precision,
     rate_share,
     restore_optimizers,
+    set_rates,
 )
 from .pruning import keep_ratio_at
 from .recipes import Recipe, make_lessons
 from .released import load_backbone
 from .runs import RunFolder, check_same_run, describe, weights_print
 from .shards import read_manifest
+from .steps import Alarm, CapturedStep, can_capture, compiled, tune
 from .store import CropSet, find_store, load_people
 from .tokenpose import PoseTransformer, Trace
 
@@ -51,8 +53,9 @@ class Batch:
     images: Tensor     # (B, 3, H, W) normalised
     joints: Tensor     # (B, J, 2) x, y in input pixels
     visible: Tensor    # (B, J) 1 where the joint counts
-    targets: Tensor    # (B, J, H/4, W/4) Gaussians with peak 1
+    targets: Tensor | None    # (B, J, H/4, W/4) Gaussians with peak 1; None: nobody reads them
     weights: Tensor    # (B, J) 0 where there is nothing to learn
+    answers: list = field(default_factory=list)    # what teachers make of it, see `Teacher`
 
 @dataclass
 class Progress:
@@ -74,10 +77,14 @@ def make_batch(
     augmentation: Augmentation | None, # None: the plain crop
     generator: torch.Generator, # on the training device; its draws are the only randomness
     heatmap_size: tuple[int, int], # (height, width)
+    draw_targets: bool = True, # False where no objective reads them
 ) -> Batch:
     "Cut, turn, mirror and label a batch: one gather and one resampling, on the training device."
     images, joints, visible = take_people(crops, index, recipe, augmentation, generator)
     places = rescale_joints(joints, recipe.image_size, heatmap_size, recipe.unbiased)
+    if not draw_targets:
+        weights = joint_weights(places, visible, heatmap_size, recipe.sigma).float()
+        return Batch(images, joints, visible, None, weights)
     targets, weights = encode_heatmaps(places, visible, heatmap_size, recipe.sigma)
     return Batch(images, joints, visible, targets, weights)
 
@@ -136,10 +143,16 @@ class Loop:
         # what an objective learns itself is trained along and left behind when the network is used
         self.beside = nn.ModuleList(module for module in modules if module.state_dict())
         self.optimizers = make_optimizers(nn.ModuleList([self.model, self.beside]), recipe)
-        self.average = averaged(self.model, recipe.ema) if recipe.ema else None
+        self.average = Average(self.model, recipe.ema) if recipe.ema else None
         self.compute = compute_name(recipe, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.compute == "fp16")
         self.history, self.step, self.skipped = [], 0, 0
+        tune(self.device)
+        self.losses_of = compiled(self.losses) if recipe.compile else self.losses
+        self.draws = torch.Generator(self.device)
+        self.captured = None
+        if can_capture(recipe, self.compute, self.train_set.images.device):
+            self.captured = CapturedStep(self.learn_people, self.device, self.draws)
 
     def build(self) -> PoseTransformer:
         "The recipe's network with its first weights; other code's randomness is left alone."
@@ -158,20 +171,29 @@ class Loop:
     @property
     def steps_per_epoch(self) -> int:
         "Batches in an epoch."
-        return batch_count(len(self.train_set), self.recipe.batch_size)
+        people = len(self.train_set)
+        if self.recipe.equal_batches: return people // self.batch_size
+        return batch_count(people, self.recipe.batch_size)
 
-    def generator(
+    @property
+    def batch_size(self) -> int:
+        "People in a step: what the recipe says, or all where there are fewer."
+        return min(self.recipe.batch_size, len(self.train_set))
+
+    def seed(
         self,
-        purpose: int, # a number for what it is drawn for; 0 is drawn on the CPU
-    ) -> torch.Generator:
-        "Randomness of this epoch, from the run's seed, the epoch's number and the purpose alone."
+        purpose: int, # a number for what is drawn
+    ) -> int:
+        "Of this epoch's draws, from the run's seed, the epoch's number and the purpose alone."
         entropy = np.random.SeedSequence([self.recipe.seed, self.epoch, purpose])
-        seed = int(entropy.generate_state(1, np.uint64)[0] >> 1)
-        return torch.Generator("cpu" if purpose == 0 else self.device).manual_seed(seed)
+        return int(entropy.generate_state(1, np.uint64)[0] >> 1)
 
-    def batches(self) -> list[Tensor]: # of (B,) indices
-        "Everybody once, in a new order."
-        order = torch.randperm(len(self.train_set), generator=self.generator(0))
+    def batches(self) -> list[Tensor]: # of (B,) indices, where the people are
+        "Everybody once, in a new order; with batches of one size some wait for another epoch."
+        generator = torch.Generator().manual_seed(self.seed(0))
+        order = torch.randperm(len(self.train_set), generator=generator)
+        order = order.to(self.train_set.images.device)
+        if self.recipe.equal_batches: order = order[:self.steps_per_epoch * self.batch_size]
         return list(order.tensor_split(self.steps_per_epoch))
 
     def see(self, batch: Batch) -> Trace:
@@ -181,28 +203,70 @@ class Loop:
         cycles = max(getattr(o, "cycles", 1) for o in self.objectives)
         return self.model(batch.images, cycles=cycles, look=tuple(sorted(look)), trace=True)
 
-    def set_rates(self, progress: Progress) -> None:
+    @property
+    def progress(self) -> Progress:
+        "How far the run has come."
+        return Progress(self.epoch, self.step, self.recipe.epochs * self.steps_per_epoch)
+
+    def begin_step(self) -> None:
         "Learning rates, and the share of patches that stays, for the next step."
-        share = rate_share(self.recipe, self.step, self.steps_per_epoch)
-        for group in (g for o in self.optimizers for g in o.param_groups):
-            group["lr"] = share * group["peak"]
+        set_rates(self.optimizers, rate_share(self.recipe, self.step, self.steps_per_epoch))
         if self.recipe.anneal:
             self.model.keep_ratio = keep_ratio_at(
-                progress.fraction, self.model.config.keep_ratio, *self.recipe.anneal
+                self.progress.fraction, self.model.config.keep_ratio, *self.recipe.anneal,
+                self.recipe.anneal_steps,
             )
 
-    def train_step(self, batch: Batch) -> dict[str, Tensor]: # named losses, still on the device
-        "One batch: forward, losses added up, backward, one step of optimisers and averages."
-        now = Progress(self.epoch, self.step, self.recipe.epochs * self.steps_per_epoch)
-        self.set_rates(now)
-        with precision(self.recipe, self.device):
-            student_trace, losses = self.see(batch), {}
-            for objective in self.objectives: losses |= objective(student_trace, batch, now)
+    def losses(
+        self,
+        now: Progress,
+        *parts: Tensor, # of a batch, which is put together here: a compiled pass leaves none behind
+    ) -> dict[str, Tensor]: # named
+        "What every objective makes of one forward pass."
+        batch = Batch(*parts)
+        student_trace, losses = self.see(batch), {}
+        for objective in self.objectives: losses |= objective(student_trace, batch, now)
+        return losses
+
+    def learn(self, batch: Batch) -> dict[str, Tensor]: # named losses, still on the device
+        "Forward, losses added up, backward, one step of the optimisers."
+        parts = batch.images, batch.joints, batch.visible, batch.targets, batch.weights
+        with precision(self.recipe, self.device): losses = self.losses_of(self.progress, *parts)
         self.scaler.scale(sum(losses.values())).backward()
         self.move_weights()
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def end_step(self) -> None:
+        "Averages follow; the step is counted."
         if self.average: self.average.update_parameters(self.model)
         self.step += 1
-        return {name: loss.detach() for name, loss in losses.items()}
+
+    def train_step(self, batch: Batch) -> dict[str, Tensor]: # named losses, still on the device
+        "One batch, from the rates to the averages."
+        self.begin_step()
+        losses = self.learn(batch)
+        self.end_step()
+        return losses
+
+    def make_batch(self, index: Tensor) -> Batch:
+        "Some people as the recipe wants them, varied by this epoch's draws."
+        return make_batch(
+            self.train_set, index, self.recipe, self.recipe.augmentation, self.draws,
+            self.model.heatmap_size,
+            any(getattr(o, "reads_targets", True) for o in self.objectives),
+        )
+
+    def learn_people(self, index: Tensor) -> dict[str, Tensor]: # named losses
+        "From stored crops to moved weights: all that a GPU can do alone."
+        return self.learn(self.make_batch(index))
+
+    def train_people(self, index: Tensor) -> dict[str, Tensor]: # named losses
+        "One step for the people of these numbers, replayed where it was recorded."
+        if not self.captured: return self.train_step(self.make_batch(index))
+        self.begin_step()
+        losses = self.captured(index, (len(index), self.model.keep_ratio))
+        self.end_step()
+        return losses
 
     def move_weights(self) -> None:
         "Unscale, clip and step; with fp16 no optimiser steps where any gradient overflowed."
@@ -221,24 +285,19 @@ class Loop:
     def train_epoch(self, bar=None) -> dict[str, float]: # named losses, averaged over the epoch
         "Everybody once; `bar` is the outer progress bar, None for none."
         self.model.train()
-        generator, sums, last = self.generator(1), {}, {}
-        for index in watch(self.batches(), show=bar is not None, parent=bar):
-            batch = make_batch(
-                self.train_set, index, self.recipe, self.recipe.augmentation, generator,
-                self.model.heatmap_size,
-            )
-            losses = self.train_step(batch)
-            # that of the step before: reading the newest would make a GPU wait
-            self.check_losses(last, self.step - 1)
-            for name, loss in losses.items(): sums[name] = sums.get(name, 0) + loss
-            last = losses
-        self.check_losses(last, self.step)
+        self.draws.manual_seed(self.seed(1))
+        sums, alarm = {}, Alarm(self.stop_run, self.device)
+        with self.captured.running() if self.captured else nullcontext():
+            for index in watch(self.batches(), show=bar is not None, parent=bar):
+                losses = self.train_people(index)
+                alarm.note(losses, self.step)
+                for name, loss in losses.items(): sums[name] = sums.get(name, 0) + loss
+            alarm.look(wait=True)
         return {name: float(total) / self.steps_per_epoch for name, total in sums.items()}
 
-    def check_losses(self, losses: dict[str, Tensor], step: int) -> None:
-        "End the run where a loss is no longer a number."
-        if not losses or math.isfinite(sum(losses.values())): return
-        found = ", ".join(f"{name} {float(loss):.3g}" for name, loss in losses.items())
+    def stop_run(self, losses: dict[str, float], step: int) -> None:
+        "End the run: a loss is no longer a number."
+        found = ", ".join(f"{name} {loss:.3g}" for name, loss in losses.items())
         raise DataError(
             f"the loss became {found} in step {step}, in epoch {self.epoch + 1}; {self.way_back()}"
         )
@@ -413,7 +472,7 @@ class Trainer(Loop):
         row = dict(epoch=number, **self.train_epoch(bar))
         self.check_tensors()
         row |= dict(
-            lr=self.optimizers[0].param_groups[0]["lr"],
+            lr=float(self.optimizers[0].param_groups[0]["lr"]),
             train_seconds=round(time.time() - start, 2),
         )
         if self.skipped > skipped: row["skipped"] = self.skipped - skipped

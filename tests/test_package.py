@@ -21,7 +21,7 @@ HEAVY = (
 # Ground floor first: a module imports only from modules above it. A new module gets its place here.
 FLOORS = (
     "moved checks locks matlab files keypoints crops heatmaps coco metrics scoring pictures photos "
-    "tables datasets synthetic shards cutting store tokens hrnet pruning heads tokenpose models "
+    "tables datasets synthetic codec shards cutting store tokens hrnet pruning heads tokenpose models "
     "distillation cycles recipes released checkpoints optim evaluation runs training inference "
     "detectors tracking video costs views explore studies study demo cli train"
 ).split()
