@@ -509,9 +509,13 @@ def check(name, root, **given):
     is_flag=True,
     help="train the teacher too, instead of taking the one that ships with the package",
 )
+@click.option(
+    "--all", "with_all", is_flag=True, help="train the two networks with cycles too: twice the time"
+)
 @device_option
-def demo(out, fresh_teacher, device):
-    """Train nano networks on synthetic people, with and without a teacher, and show what they
-    learned, in minutes."""
-    from dppt_nb.demo import run_demo
-    run_demo(out, device, fresh_teacher=fresh_teacher)
+def demo(out, fresh_teacher, with_all, device):
+    """Show networks that ship; then train nano networks on synthetic people, with and without a
+    teacher, and show what they learned, in minutes."""
+    from dppt_nb.demo import DEMO, DEMO_REST, run_demo
+    names = DEMO + DEMO_REST if with_all else DEMO
+    run_demo(out, device, names=names, fresh_teacher=fresh_teacher)

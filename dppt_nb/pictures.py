@@ -221,11 +221,11 @@ def measure_pictures(
 
 # %% ../nbs/machinery/pictures.ipynb #7a0c1e02
 # name -> box around the person: x, y, width, height in pixels
-FREE_PHOTOS = {"astronaut": (60, 0, 380, 512), "camera": (60, 50, 350, 440)}
+FREE_PHOTOS = {"astronaut": (40, 10, 400, 850), "camera": (40, 40, 320, 640)}
 
 def free_photo(
-    name: str = "astronaut",  # or "camera"
-) -> np.ndarray:              # (512, 512, 3) uint8
+    name: str = "camera",  # or "astronaut"
+) -> np.ndarray:           # (512, 512, 3) uint8
     "A photograph of a person that is free to share; `FREE_PHOTOS` has the person's box."
     if name not in FREE_PHOTOS:
         raise DataError(f"there is no free photograph {name!r}; there are {', '.join(FREE_PHOTOS)}")

@@ -24,7 +24,7 @@ FLOORS = (
     "photos tables datasets synthetic codec shards writing cutting cropset endless feed "
     "store tokens hrnet pruning heads tokenpose models distillation cycles recipes released "
     "checkpoints optim steps evaluation runs training inference detectors tracking video "
-    "explore studies study demo costs forms export commands cli train"
+    "explore studies study claims demo costs views forms export commands cli train"
 ).split()
 # A network is saved and loaded by methods of its own, which fetch the page on checkpoints when they
 # are called and not before.
