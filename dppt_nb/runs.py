@@ -196,6 +196,12 @@ class RunFolder:
         self.epoch, self.batches = 0, 0    # what is saved: whole epochs, batches after them
         self.claimed = not writes
 
+    @property
+    def saved(self) -> str: # empty where nothing is
+        "The last state, in words."
+        if self.batches: return f"epoch {self.epoch + 1} up to batch {self.batches}"
+        return f"epoch {self.epoch}" if self.epoch else ""
+
     @contextmanager
     def claim(self):
         "Be the only writer; another one is refused at once, and told who holds the folder."
