@@ -43,7 +43,8 @@ def weigh(
 # %% ../nbs/machinery/devices.ipynb #42e68a3c
 def load_accelerate():
     "The Accelerate library. Raises `DataError` where it is not installed."
-    try: import accelerate
+    try:
+        import accelerate
     except ImportError:
         raise DataError(
             "several devices and trackers need Accelerate; install it: pip install "
@@ -190,7 +191,7 @@ def part_shares(
                        for b in parts])                                               # (parts, 2)
     whole = own.sum(0)
     team.add_up([whole])
-    return list((own / whole.clamp(min=1)).unbind())
+    return [tuple(row.unbind()) for row in own / whole.clamp(min=1)]
 
 
 def share_step(
@@ -242,7 +243,7 @@ def free_port() -> int:
 def end_with_parent() -> None:
     "End this process when the one that started it has ended, whatever ended that one."
     def watch_input():
-        while sys.stdin.buffer.read(1): pass
+        while os.read(0, 1): pass
         os._exit(1)
     threading.Thread(target=watch_input, daemon=True).start()
 
@@ -274,7 +275,7 @@ def launch(
     count: int, # of processes
     device: str | None = None, # as in `Team`
 ) -> int: # exit code
-    "Run a command in several processes of this machine, and say how the first that ended badly did."
+    "Run a command in several processes of this machine; how the first that failed ended, counts."
     load_accelerate()
     there = torch.cuda.device_count() if device != "cpu" else 0
     if there and count > there or device == "cuda" and not there:

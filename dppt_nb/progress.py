@@ -122,7 +122,8 @@ def peak_memory(
 ) -> int: # bytes
     "The most memory that was held so far: of the GPU, or of the process."
     if device.type == "cuda": return torch.cuda.max_memory_allocated(device)
-    try: import resource
+    try:
+        import resource  # not on Windows
     except ImportError: return 0
     # macOS counts bytes, Linux kilobytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (

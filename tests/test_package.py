@@ -22,8 +22,8 @@ HEAVY = (
 FLOORS = (
     "moved checks locks matlab files keypoints crops heatmaps coco metrics scoring pictures tables "
     "datasets synthetic shards cutting store tokens hrnet pruning heads tokenpose models "
-    "distillation cycles recipes released checkpoints optim evaluation runs training inference "
-    "explore studies study demo costs cli train"
+    "distillation cycles recipes released checkpoints optim evaluation runs devices progress "
+    "report keeping training runner inference explore studies study demo costs cli train"
 ).split()
 # A network is saved and loaded by methods of its own, which fetch the page on checkpoints when they
 # are called and not before.

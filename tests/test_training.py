@@ -15,10 +15,11 @@ from dppt_nb.keypoints import COCO17
 from dppt_nb.models import create_model
 from dppt_nb.optim import averaged, make_optimizers, rate_share
 from dppt_nb.recipes import LESSONS, RECIPES, Lesson, Recipe, get_recipe
+from dppt_nb.runner import train_recipe
 from dppt_nb.store import from_synthetic
 from dppt_nb.synthetic import make_people
 from dppt_nb.tokenpose import PoseTransformer
-from dppt_nb.training import Trainer, batch_count, make_batch, make_objectives, train_recipe
+from dppt_nb.training import Trainer, batch_count, make_batch, make_objectives
 
 SIZE = (64, 48)
 TINY = dict(
