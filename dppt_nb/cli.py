@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CONTROL', 'data_option', 'root_option', 'people_option', 'device_option', 'protocol_option', 'read_value',
            'recipe_options', 'RecipeCommand', 'read_changes', 'shown', 'Words', 'plain_words', 'Terminated',
-           'termination', 'sentence', 'Sentences', 'main', 'run_options', 'take_run_options', 'reader_options',
-           'take_reader_options', 'train', 'evaluate_command', 'study', 'models', 'data', 'prepare', 'check', 'demo']
+           'termination', 'sentence', 'Sentences', 'main', 'reader_options', 'take_reader_options', 'train',
+           'evaluate_command', 'study', 'models', 'data', 'prepare', 'check', 'demo']
 
 # %% ../nbs/machinery/cli.ipynb #b0dfd766
 import json
@@ -22,6 +22,7 @@ from functools import cache
 import click
 
 from .checks import DataError
+from .options import run_options, take_run_options
 
 # %% ../nbs/machinery/cli.ipynb #6d8243a4
 def read_value(text:str, kind:type): # what was typed, and the field's type
@@ -190,49 +191,6 @@ class Sentences(click.Group):
 @click.version_option(package_name="dppt-nb")
 def main():
     "Pose transformers with keypoint tokens: train, judge and list them."
-
-# %% ../nbs/machinery/cli.ipynb #51b434bb
-_RUN_OPTIONS = (
-    click.option("--devices", type=click.IntRange(min=1), help="train on so many GPUs, or processes"
-                 " of the CPU; needs dppt-nb[devices]"),
-    click.option("--accumulate", type=click.IntRange(min=1), default=1, show_default=True,
-                 help="parts, one after the other, in which a device computes a step"),
-    click.option("--sync-norm", is_flag=True, help="batch norms look at all GPUs' people"),
-    click.option("--keep", type=click.IntRange(min=1), default=1, show_default=True,
-                 help="states of so many last epochs stay; that of the best always does"),
-    click.option("--save-minutes", type=click.FloatRange(min=0), default=10, show_default=True,
-                 help="a kill loses at most so many minutes"),
-    click.option("--from-epoch", type=click.IntRange(min=1),
-                 help="with --resume: go back to the end of an epoch whose state was kept"),
-    click.option("--plan", "plan_only", is_flag=True, help="say what the run will take, and stop"),
-    click.option("--track", default="",
-                 help="tensorboard, wandb or another tracker of Accelerate"),
-    click.option("--samples/--no-samples", default=True,
-                 help="draw some validation people about ten times in a run"),
-    click.option("--report/--no-report", default=True, help="write report.html at the end"),
-)
-
-
-def run_options(command: Callable):
-    "Options of how a run is carried out."
-    for option in reversed(_RUN_OPTIONS): command = option(command)
-    return command
-
-
-def take_run_options(
-    given: dict, # all options; these are taken out of it
-    device: str | None, # as it was said
-) -> object: # `Settings`, in the process that is to train
-    "What was said of how the run is carried out; with several devices it is run here, in others."
-    from dppt_nb.devices import end_with_parent, launch, processes
-    from dppt_nb.runner import Settings
-    count, here = given.pop("devices", None) or 1, processes()
-    if os.environ.get("DPPT_LAUNCHED"): end_with_parent()
-    elif here > 1 and count not in (1, here):
-        raise DataError(f"--devices is {count}, but this was started as one of {here} processes")
-    elif count > here: raise click.exceptions.Exit(launch(sys.argv[1:], count, device))
-    names = "accumulate sync_norm keep save_minutes from_epoch plan_only track samples report"
-    return Settings(plan=True, **{name: given.pop(name) for name in names.split()})
 
 # %% ../nbs/machinery/cli.ipynb #3bdd3405
 data_option = click.option(
@@ -454,15 +412,26 @@ def data():
     "--image-size", default="256x192", show_default=True,
     help="height x width that networks will see",
 )
+@click.option(
+    "--crop-size", help="height x width of the stored crops; 1.5 times --image-size unless given"
+)
+@click.option(
+    "--codec", type=click.Choice(["jpeg", "webp"]), default="jpeg", show_default=True,
+    help="of the stored crops",
+)
+@click.option(
+    "--quality", type=click.IntRange(1, 100),
+    help="of the stored crops; 92 for jpeg, 75 for webp unless given",
+)
 @reader_options
-def prepare(name, root, out, image_size, **given):
+def prepare(name, root, out, image_size, crop_size, codec, quality, **given):
     "Cut every person of data set NAME once, into Parquet shards that travel."
     from dppt_nb.recipes import Recipe
     from dppt_nb.store import prepare
+    as_size = lambda text: Recipe(**read_changes({"image_size": text})).image_size
     report = prepare(
-        name, root, out,
-        Recipe(image_size=read_changes({"image_size": image_size})["image_size"]).image_size,
-        **take_reader_options(given),
+        name, root, out, as_size(image_size), codec=codec, quality=quality,
+        crop_size=crop_size and as_size(crop_size), **take_reader_options(given),
     )
     click.echo(json.dumps(report, indent=2))
 

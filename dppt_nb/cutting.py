@@ -18,17 +18,28 @@ import numpy as np
 import torch
 
 from .checks import DataError
+from .codec import encode_crop
 from .crops import PIXEL_STD, apply_affine, batched_affine, box_to_center_scale, crop_image
 from .files import watch
-from .shards import StoreHeader, StoreWriter, encode_jpeg, person_keys
+from .shards import StoreHeader, StoreWriter, person_keys
 from .tables import PoseTable, format_counts
 
 # %% ../nbs/machinery/cutting.ipynb #9a1502c8
 def store_geometry(
     image_size: tuple,  # (height, width) of the network's input
     margin: float,      # wanted size of a stored crop over size of the person's window
+    crop_size: tuple | None = None,  # (height, width) that stored crops shall have
 ) -> tuple:             # (height, width) of the stored crops, margin as it then is
-    "A stored size that exceeds the input by an even number of pixels."
+    """A stored size that exceeds the input by an even number of pixels, or the one that is asked
+    for. DataError for one of another shape."""
+    if crop_size is not None:
+        (height, width), (h, w) = crop_size, image_size
+        if abs(height * w / (width * h) - 1) > .03:
+            raise DataError(
+                f"crops of {height} x {width} have another shape than the input of {h} x {w}; "
+                f"take {round(width * h / w)} x {width}."
+            )
+        return (height, width), margin
     height, width = (n + 2 * round(n * (margin - 1) / 2) for n in image_size)
     return (height, width), width / image_size[1]
 
@@ -66,7 +77,8 @@ def cut_people(
     scales: np.ndarray,   # (N, 2)
     affines: np.ndarray,  # (N, 2, 3) photograph -> stored crop
     stored_size: tuple,   # (height, width)
-    quality: int,         # of the JPEGs
+    codec: str = "jpeg",         # of the crops, one of `CODECS`
+    quality: int | None = None,  # 1 to 100; the codec's own if not given
 ) -> list:                # dictionaries as `StoreWriter.add` takes them
     """All people of one photograph, which is opened once. DataError names a photograph that cannot
     be read."""
@@ -74,7 +86,7 @@ def cut_people(
     extra = {"head_box": table.head_boxes, "area": table.areas, "box_score": table.box_scores}
     return [
         dict(
-            image=encode_jpeg(crop_image(photo, affines[i], stored_size), quality),
+            image=encode_crop(crop_image(photo, affines[i], stored_size), codec, quality),
             joints=apply_affine(table.joints[i], affines[i]), visible=table.visible[i],
             affine=affines[i], center=centers[i], scale=scales[i], id=table.ids[i],
             image_id=table.image_ids[i], split=table.split[i], file=table.files[i],
@@ -120,16 +132,20 @@ def prepare_store(
     out: str | Path,                 # folder to write, made if it is not there
     image_size: tuple = (256, 192),  # (height, width) of the network's input
     margin: float = 1.5,             # size of a stored crop over size of the person's window
-    quality: int = 92,               # of the JPEGs
+    quality: int | None = None,      # of the crops, 1 to 100; the codec's own if not given
     shard_mb: float = 60,            # MiB that no shard exceeds
     progress: bool = True,           # show a bar
     workers: int | None = None,      # threads; as many as there are cores for this process
     overwrite: bool = False,         # replace a store that is there
     made_from: dict | None = None,   # what a store in the cache is cut from
+    codec: str = "jpeg",             # of the crops, one of `CODECS`
+    # (height, width) of the stored crops, of the input's shape; `margin` times the input if not given
+    crop_size: tuple | None = None,
 ) -> dict:  # people, photographs, shards, bytes, seconds, left_out (reason -> people)
     """Cut every person of a table once into a crop store, and print the counts. DataError for bad
     photographs or folders, or for nobody."""
-    started, (stored_size, margin) = time.perf_counter(), store_geometry(image_size, margin)
+    started = time.perf_counter()
+    stored_size, margin = store_geometry(image_size, margin, crop_size)
     usable = np.isfinite(table.boxes).all(1) & (table.boxes[:, 2:] > 0).all(1)
     left_out = table.left_out | (
         {"no usable box": int((~usable).sum())} if not usable.all() else {}
@@ -143,9 +159,9 @@ def prepare_store(
     windows = table_windows(table, image_size)
     affines, photos = store_affines(*windows, stored_size, margin), {}
     for row, file in enumerate(table.files): photos.setdefault(file, []).append(row)
-    cut = lambda rows: cut_people(table, rows, *windows, affines, stored_size, quality)
+    cut = lambda rows: cut_people(table, rows, *windows, affines, stored_size, codec, quality)
     keys = table_keys(table)
-    header = StoreHeader(table.name, table.keypoint_set, stored_size, margin, left_out)
+    header = StoreHeader(table.name, table.keypoint_set, stored_size, margin, left_out, codec)
     with StoreWriter(out, header, shard_mb, quality, overwrite, made_from) as writer:
         jobs = work_ahead(cut, photos.values(), workers or usable_cores())
         for rows, people in zip(photos.values(), watch(jobs, len(photos), progress)):

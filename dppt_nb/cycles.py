@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import DataError
+from .crops import constant
 from dppt_nb.heatmaps import (
     divergence,
     heatmap_cross_entropy_loss,
@@ -234,8 +235,8 @@ def joint_shares(
 ) -> Tensor:        # (..., 2)
     """Joints as shares of width and height, such that the head draws them where `encode_heatmaps`
     would."""
-    return (rescale_joints(joints, image_size, heatmap_size, unbiased) + 0.5) / joints.new_tensor(
-        heatmap_size[::-1]
+    return (rescale_joints(joints, image_size, heatmap_size, unbiased) + 0.5) / constant(
+        (heatmap_size[1], heatmap_size[0]), joints
     )
 
 # %% ../nbs/09_cycles.ipynb #8d936654
@@ -244,6 +245,7 @@ class RegressionObjective(nn.Module):
     (sdpose_reg)."""
     look = ()    # no attention is needed
     per_joint = ("rle",)    # a mean over the joints that count
+    reads_targets = False    # nor are heatmaps drawn for it
 
     def __init__(self,
         cycles: int = 1, # passes through the encoder
@@ -266,9 +268,9 @@ class RegressionObjective(nn.Module):
                 "residual log-likelihood needs a head that points; create the model with "
                 "head='regression'"
             )
-        joints = joint_shares(
-            batch.joints, batch.images.shape[2:], trace.heatmaps[0].shape[2:], self.unbiased
-        )
+        image_size = tuple(batch.images.shape[2:])
+        heatmap_size = tuple(side // 4 for side in image_size)
+        joints = joint_shares(batch.joints, image_size, heatmap_size, self.unbiased)
         return {
             "rle": sum(
                 rle_loss(raw, joints, batch.weights, self.flow)

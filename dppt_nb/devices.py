@@ -32,12 +32,12 @@ from .store import CropSet
 # %% ../nbs/machinery/devices.ipynb #d2b32754
 def weigh(
     losses: dict[str, Tensor], # of one part of a batch
-    objective: object, # that gave them; its `per_joint` names the means over joints
+    objectives: list, # that gave them; their `per_joint` names the means over joints
     shares: tuple, # of the whole batch's people and of its joints that count, that this part has
 ) -> dict[str, Tensor]: # what the part adds to the losses of the whole batch
     "Every loss times the part's share in what it is a mean over."
     people, joints = shares
-    names = getattr(objective, "per_joint", ())
+    names = {name for o in objectives for name in getattr(o, "per_joint", ())}
     return {name: loss * (joints if name in names else people) for name, loss in losses.items()}
 
 # %% ../nbs/machinery/devices.ipynb #42e68a3c

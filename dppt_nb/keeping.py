@@ -68,7 +68,7 @@ class Kept:
     def save_under_way(self) -> None:
         "The state within an epoch, once its last loss and all weights are known to be numbers."
         if self.folder.writes:
-            self.check_losses(self.last, self.step)
+            self.alarm.look(wait=True)
             self.check_tensors()
             epoch, skipped = self.under_way, self.skipped - self.skipped_before
             spent = dict(
@@ -116,9 +116,9 @@ class Kept:
         if saved["scaler"]: self.scaler.load_state_dict(saved["scaler"])
         self.history, self.step = saved["history"], saved["step"] - 1
         # as the last step left them
-        self.set_rates(self.progress())
+        self.begin_step()
         self.step += 1
-        if under_way: self.begun = UnderWay(self.generator(1)).restore(under_way, tensors)
+        if under_way: self.begun = UnderWay(self.draws).restore(under_way, tensors)
 
     def way_back(self) -> str:
         "What to do after a failure, for the sentence that says it."

@@ -20,7 +20,7 @@ MOVED = {
         "cutting": "usable_cores",
         "files": "ImageSource field_numbers watch write_whole",
         "shards": (
-            "MANIFEST StoreHeader StoreWriter encode_jpeg read_manifest shard_bytes write_store"
+            "MANIFEST StoreHeader StoreWriter read_manifest shard_bytes write_store"
         ),
         "store": "CropSet crop_rows from_synthetic read_store room_for",
     },

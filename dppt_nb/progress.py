@@ -11,6 +11,7 @@ import math
 import statistics
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,14 +139,15 @@ def time_steps(
 ) -> list[float]: # seconds of each
     "Train a few steps and time them."
     loop.model.train()
-    generator, took = loop.generator(1), []
-    wait = torch.cuda.synchronize if loop.device.type == "cuda" else lambda: None
-    for index in (loop.batches() * steps)[:steps]:
-        if loop.team.count == 1 and sum(took) > limit: break
-        start = time.perf_counter()
-        loop.train_step(*loop.take(index, generator))
-        wait()
-        took.append(time.perf_counter() - start)
+    loop.draws.manual_seed(loop.seed(1))
+    took, wait = [], torch.cuda.synchronize if loop.device.type == "cuda" else lambda: None
+    with loop.captured.running() if loop.captured else nullcontext():
+        for index in (loop.batches() * steps)[:steps]:
+            if loop.team.count == 1 and sum(took) > limit: break
+            start = time.perf_counter()
+            loop.train_people(index)
+            wait()
+            took.append(time.perf_counter() - start)
     return took
 
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STORE_FORMAT', 'MANIFEST', 'SHARD_NAME', 'Side', 'Count', 'Digest', 'KEY_COLUMNS', 'StoreHeader', 'Shard', 'Manifest',
-           'as_manifest', 'person_keys', 'people_digest', 'encode_jpeg', 'shard_bytes', 'column_fault', 'decode_jpeg',
-           'StoreWriter', 'write_store', 'read_manifest', 'read_shard']
+           'as_manifest', 'person_keys', 'people_digest', 'shard_bytes', 'column_fault', 'StoreWriter', 'write_store',
+           'read_manifest', 'read_shard']
 
 # %% ../nbs/machinery/shards.ipynb #7e90eb72
 import hashlib
@@ -17,17 +17,16 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from PIL import Image
 from pydantic import ConfigDict, Field, PlainValidator, model_validator
 from pydantic.dataclasses import dataclass
 
 from .checks import DataError, check_format, first_few, plain_reason, validated
+from .codec import decode_crop, encode_crop, find_codec
 from dppt_nb.files import (
     CLAIM,
-    PICTURE_ERRORS,
     claim_folder,
     folder_writer,
     read_file,
@@ -59,13 +58,16 @@ class StoreHeader:
     crop_size: tuple[Side, Side]   # (height, width) of the stored crops, pixels
     margin: Annotated[float, Field(gt=0, le=100)]  # stored crop over the person's box
     left_out: dict[str, Count] = field(default_factory=dict)  # reason -> people without a crop
+    codec: Literal["jpeg", "webp"] = "jpeg"  # of the crops
 
     def to_dict(self) -> dict:
         "As a dictionary that JSON can hold."
-        return asdict(self) | {
+        values = asdict(self) | {
             "keypoint_set": self.keypoint_set.to_dict(),
             "crop_size": list(self.crop_size),
         }
+        if self.codec == "jpeg": del values["codec"]  # as before there was a choice
+        return values
 
     @classmethod
     def from_dict(cls, values: dict) -> "StoreHeader":
@@ -93,7 +95,7 @@ class Manifest:
 
     @model_validator(mode="after")
     def _agree(self):
-        "Counts, names and sizes must fit together; a JPEG is at least 1/600 of its pixels."
+        "Counts, names and sizes must fit together; a crop has so many bytes at least."
         total, (height, width) = sum(s.rows for s in self.shards), self.header.crop_size
         if sum(self.splits.values()) != total:
             raise ValueError("the counts of 'shards' and 'splits' do not agree")
@@ -101,7 +103,8 @@ class Manifest:
             raise ValueError("a shard is named twice")
         if self.format > 1 and not (self.people and all(s.sha256 for s in self.shards)):
             raise ValueError("digests are missing")
-        if 3 * total * height * width > 600 * sum(s.bytes for s in self.shards):
+        most = find_codec(self.header.codec).most
+        if 3 * total * height * width > most * sum(s.bytes for s in self.shards):
             raise ValueError("the shards are too small for so many crops of this size")
         return self
 
@@ -151,17 +154,8 @@ def people_digest(
     return hashlib.sha256(named + np.asarray(keys, "<i8").tobytes()).hexdigest()
 
 # %% ../nbs/machinery/shards.ipynb #e8d55b76
-def encode_jpeg(
-    image: np.ndarray,  # (H, W, 3) uint8 RGB
-    quality: int = 92   # of the JPEG, 1 to 95
-) -> bytes:
-    "A picture as JPEG."
-    out = io.BytesIO()
-    Image.fromarray(image).save(out, "jpeg", quality=quality)
-    return out.getvalue()
-
 def _columns(num_joints):
-    """The columns of a shard besides the JPEG: name, number of values, whether a value must be
+    """The columns of a shard besides the crop: name, number of values, whether a value must be
     there."""
     return {
         "joints": (2 * num_joints, True), "visible": (num_joints, True), "affine": (6, True),
@@ -174,7 +168,7 @@ def shard_bytes(
     columns: dict,        # name -> (numbers a row, needed)
     header: StoreHeader   # goes into the schema's metadata
 ) -> bytes:
-    """Rows as one Parquet file; JPEGs are stored as they are, without statistics, so that the file
+    """Rows as one Parquet file; crops are stored as they are, without statistics, so that the file
     is as small as they are."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -228,34 +222,17 @@ def _row_value(name, value, columns, id):
         raise DataError(f"crop {id}: {name!r} {fault}; mend the annotation.")
     return array
 
-def _as_jpeg(image, header, quality, id):
-    "JPEG bytes as they are; a picture of the header's size encoded."
+def _as_bytes(image, header, quality, id):
+    "Bytes as they are; a picture of the header's size encoded."
     if isinstance(image, bytes):
-        decode_jpeg(image, header.crop_size, f"crop {id}", "give one of the header's size")
+        mend = "give one of the header's size"
+        decode_crop(image, header.crop_size, f"crop {id}", mend, codec=header.codec)
         return image
     if np.shape(image) != (*header.crop_size, 3):
         raise DataError(
             f"crop {id} has shape {np.shape(image)}; the store holds {(*header.crop_size, 3)}."
         )
-    return encode_jpeg(np.asarray(image), quality)
-
-# %% ../nbs/machinery/shards.ipynb #9ab57917
-def decode_jpeg(
-    jpeg: bytes,      # one crop
-    size: tuple,      # (height, width) that it must have
-    where: str,       # file and crop, for the error message
-    mend: str = "prepare the store again",  # what to do
-    into: np.ndarray | None = None,         # (3, H, W) uint8 to fill; None: only look at its size
-) -> None:
-    "Look at the size of a JPEG, and decode it. Raises `DataError` for any other picture."
-    try:
-        picture = Image.open(io.BytesIO(jpeg), formats=("JPEG",))
-        if picture.size[::-1] == tuple(size) and into is not None:
-            into[:] = np.asarray(picture.convert("RGB")).transpose(2, 0, 1)  # (3, H, W)
-    except PICTURE_ERRORS as error:
-        raise DataError(f"{where} cannot be decoded ({plain_reason(error)}); {mend}.") from None
-    if picture.size[::-1] != tuple(size):
-        raise DataError(f"{where} is {picture.size[::-1]} pixels, not {tuple(size)}; {mend}.")
+    return encode_crop(np.asarray(image), header.codec, quality)
 
 # %% ../nbs/machinery/shards.ipynb #339aeac8
 def _is_own(path):
@@ -291,7 +268,7 @@ class StoreWriter:
                  folder: str | Path,      # made if it is not there
                  header: StoreHeader,     # what all crops have in common
                  shard_mb: float = 60,    # MiB that no shard exceeds
-                 quality: int = 92,       # of the JPEGs that the writer encodes
+                 quality: int | None = None,  # of the crops that the writer encodes; None: the codec's
                  overwrite: bool = False,  # replace a complete store
                  # what the crops are cut from, for the manifest of a store in the cache
                  made_from: dict | None = None
@@ -321,7 +298,7 @@ class StoreWriter:
         if self.is_new and not any(self.folder.iterdir()): self.folder.rmdir()
 
     def add(self,
-            image,               # JPEG bytes, or (H, W, 3) uint8 of the header's crop size
+            image,               # bytes of the header's codec, or (H, W, 3) uint8 of its size
             joints,              # (J, 2) in pixels of the crop
             visible,             # (J,) 0 or 1
             affine,              # (2, 3) from photograph to crop
@@ -343,7 +320,7 @@ class StoreWriter:
         )
         row = {name: _row_value(name, values[name], self.columns, id) for name in self.columns}
         row |= dict(
-            image=_as_jpeg(image, self.header, self.quality, id), id=int(id),
+            image=_as_bytes(image, self.header, self.quality, id), id=int(id),
             image_id=int(image_id), split=str(split), file=str(file),
         )
         if key is None: key = person_keys(*([row[name]] for name in KEY_COLUMNS))[0]
@@ -394,7 +371,7 @@ def write_store(
     header: StoreHeader,      # what all crops have in common
     rows: Iterable,           # of dictionaries: the arguments of `StoreWriter.add`
     shard_mb: float = 60,     # MiB that no shard exceeds
-    quality: int = 92,        # of the JPEGs that the writer encodes
+    quality: int | None = None,  # of the crops that the writer encodes; None: the codec's
     overwrite: bool = False,  # replace a complete store
 ) -> dict:                    # people, shards, bytes, left_out
     "Write a whole crop store."

@@ -27,6 +27,7 @@ import torch
 import dppt_nb
 from .checks import DataError, plain_reason
 from .coco import describe_pairs
+from .codec import decode_crop
 from .cutting import prepare_store, usable_cores
 from .datasets import has_ap, read_dataset
 from dppt_nb.files import (
@@ -44,7 +45,6 @@ from dppt_nb.shards import (
     KEY_COLUMNS,
     MANIFEST,
     SHARD_NAME,
-    decode_jpeg,
     people_digest,
     person_keys,
     read_manifest,
@@ -190,27 +190,28 @@ def room_for(
         ) from None
 
 # %% ../nbs/machinery/store.ipynb #09808b4a
-def _decode_shards(shards, images, rest, workers):
+def _decode_shards(shards, images, rest, workers, codec="jpeg"):
     """Decode every crop into its row of `images`, keep the other columns in `rest`; yields once a
     crop."""
     start = 0
     with ThreadPoolExecutor(workers) as pool:
-        for path, jpegs, arrays in shards:
-            def decode(row, jpeg, path=path):
-                decode_jpeg(jpeg, images.shape[2:], f"{path}: crop {row}", into=images[row])
-            rows = range(start, start + len(jpegs))
+        for path, encoded, arrays in shards:
+            def decode(row, content, path=path):
+                where, size = f"{path}: crop {row}", images.shape[2:]
+                decode_crop(content, size, where, into=images[row], codec=codec)
+            rows = range(start, start + len(encoded))
             rest.append(arrays)
             start = rows.stop
             if start > len(images): break
-            yield from pool.map(decode, rows, jpegs)
+            yield from pool.map(decode, rows, encoded)
 
 def _read_shards(folder, manifest, split):
     "One shard after the other, only the rows of the split."
     for shard in manifest.shards:
-        jpegs, arrays = read_shard(folder, shard, manifest)
+        encoded, arrays = read_shard(folder, shard, manifest)
         rows = np.flatnonzero((arrays["split"] == split) | (split is None))
         kept = {name: array[rows] for name, array in arrays.items()}
-        yield Path(folder) / shard.file, [jpegs[row] for row in rows], kept
+        yield Path(folder) / shard.file, [encoded[row] for row in rows], kept
 
 # %% ../nbs/machinery/store.ipynb #ff70d4e4
 def _tensor(arrays, name, *shape):
@@ -256,7 +257,8 @@ def read_store(
     count, rest = sum(splits.values()) if split is None else splits[split], []
     images = room_for((count, 3, *manifest.header.crop_size), folder)
     shards = _read_shards(folder, manifest, split)
-    decoding = _decode_shards(shards, images, rest, workers or usable_cores())
+    workers, codec = workers or usable_cores(), manifest.header.codec
+    decoding = _decode_shards(shards, images, rest, workers, codec)
     for _ in watch(decoding, count, progress): pass
     arrays = {name: np.concatenate([part[name] for part in rest]) for name in rest[0]}
     _check_people(arrays, manifest, split, folder)
@@ -369,6 +371,10 @@ def prepare(
     bars: bool = True,                # show a bar
     boxes: str | Path | None = None,  # a detector's results file, in place of annotated boxes
     made_from: dict | None = None,    # for the manifest of a store in the cache
+    codec: str = "jpeg",              # of the crops: "jpeg" or "webp"
+    quality: int | None = None,       # of the crops, 1 to 100; the codec's own if not given
+    # (height, width) of the stored crops; `STORE_MARGIN` times the input if not given
+    crop_size: tuple | None = None,
     **options                         # of the reader
 ) -> dict:                            # what was cut and what was left out
     "Cut every person of a data set once, into a crop store. Raises `DataError`."
@@ -380,7 +386,8 @@ def prepare(
     table = read_dataset(data, root, **options | ({"boxes": boxes} if boxes else {}))
     print(table.summary())
     return prepare_store(
-        table, out, image_size, STORE_MARGIN, progress=bars, made_from=made_from
+        table, out, image_size, STORE_MARGIN, quality, progress=bars, made_from=made_from,
+        codec=codec, crop_size=crop_size,
     )
 
 _PARTIAL = re.compile(r".+\.[0-9a-f]{8}\.part")

@@ -9,7 +9,7 @@ __all__ = ['Batch', 'Progress', 'make_batch', 'near', 'make_objectives', 'batch_
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .checks import DataError
-from .crops import Augmentation
+from .crops import Augmentation, Part
 from .cycles import PoseObjective, RegressionObjective
 from dppt_nb.devices import (
     Team,
@@ -31,22 +31,24 @@ from dppt_nb.devices import (
 )
 from .evaluation import headline, score_joints, take_people
 from .files import epoch_bar, watch
-from .heatmaps import encode_heatmaps, rescale_joints
+from .heatmaps import encode_heatmaps, joint_weights, rescale_joints
 from .keeping import Kept
 from .models import create_model
 from dppt_nb.optim import (
-    averaged,
+    Average,
     compute_name,
     flatten_optimizers,
     make_optimizers,
     precision,
     rate_share,
+    set_rates,
 )
 from .progress import Show, tell
 from .pruning import keep_ratio_at
 from .recipes import Recipe, make_lessons
 from .released import load_backbone
 from .runs import RunFolder, Stops, UnderWay, weights_print
+from .steps import Alarm, CapturedStep, can_capture, compiled, tune
 from .store import CropSet
 from .tokenpose import PoseTransformer, Trace
 
@@ -57,8 +59,9 @@ class Batch:
     images: Tensor     # (B, 3, H, W) normalised
     joints: Tensor     # (B, J, 2) x, y in input pixels
     visible: Tensor    # (B, J) 1 where the joint counts
-    targets: Tensor    # (B, J, H/4, W/4) Gaussians with peak 1
+    targets: Tensor | None    # (B, J, H/4, W/4) Gaussians with peak 1; None: nobody reads them
     weights: Tensor    # (B, J) 0 where there is nothing to learn
+    answers: list = field(default_factory=list)    # what teachers make of it, see `Teacher`
 
 @dataclass
 class Progress:
@@ -80,10 +83,14 @@ def make_batch(
     augmentation: Augmentation | None, # None: the plain crop
     generator: torch.Generator, # on the training device; its draws are the only randomness
     heatmap_size: tuple[int, int], # (height, width)
+    draw_targets: bool = True, # False where no objective reads them
 ) -> Batch:
     "Cut, turn, mirror and label a batch: one gather and one resampling, on the training device."
     images, joints, visible = take_people(crops, index, recipe, augmentation, generator)
     places = rescale_joints(joints, recipe.image_size, heatmap_size, recipe.unbiased)
+    if not draw_targets:
+        weights = joint_weights(places, visible, heatmap_size, recipe.sigma).float()
+        return Batch(images, joints, visible, None, weights)
     targets, weights = encode_heatmaps(places, visible, heatmap_size, recipe.sigma)
     return Batch(images, joints, visible, targets, weights)
 
@@ -144,12 +151,19 @@ class Loop:
         self.beside = nn.ModuleList(module for module in modules if module.state_dict())
         self.trained_modules = nn.ModuleList([self.model, self.beside])
         self.optimizers = make_optimizers(self.trained_modules, recipe)
-        self.average = averaged(self.model, recipe.ema) if recipe.ema else None
+        self.average = Average(self.model, recipe.ema) if recipe.ema else None
         self.compute = compute_name(recipe, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.compute == "fp16")
         self.history, self.step, self.skipped = [], 0, 0
         # the epoch that is being trained, and one that was stopped and is to be gone on with
         self.under_way, self.begun = None, None
+        tune(self.device)
+        self.losses_of = compiled(self.losses) if recipe.compile else self.losses
+        self.draws = torch.Generator(self.device)
+        self.captured = None
+        at_once = not self.team.parted    # no others take part in a step that is recorded
+        if at_once and can_capture(recipe, self.compute, self.train_set.images.device):
+            self.captured = CapturedStep(self.learn_people, self.device, self.draws)
 
     def build(self) -> PoseTransformer:
         "The recipe's network with its first weights; other code's randomness is left alone."
@@ -169,24 +183,29 @@ class Loop:
     @property
     def steps_per_epoch(self) -> int:
         "Batches in an epoch."
-        return batch_count(len(self.train_set), self.recipe.batch_size)
+        people = len(self.train_set)
+        if self.recipe.equal_batches: return people // self.batch_size
+        return batch_count(people, self.recipe.batch_size)
 
-    def progress(self) -> Progress:
-        "How far it is before the next step."
-        return Progress(self.epoch, self.step, self.recipe.epochs * self.steps_per_epoch)
+    @property
+    def batch_size(self) -> int:
+        "People in a step: what the recipe says, or all where there are fewer."
+        return min(self.recipe.batch_size, len(self.train_set))
 
-    def generator(
+    def seed(
         self,
-        purpose: int, # a number for what it is drawn for; 0 is drawn on the CPU
-    ) -> torch.Generator:
-        "Randomness of this epoch, from the run's seed, the epoch's number and the purpose alone."
+        purpose: int, # a number for what is drawn
+    ) -> int:
+        "Of this epoch's draws, from the run's seed, the epoch's number and the purpose alone."
         entropy = np.random.SeedSequence([self.recipe.seed, self.epoch, purpose])
-        seed = int(entropy.generate_state(1, np.uint64)[0] >> 1)
-        return torch.Generator("cpu" if purpose == 0 else self.device).manual_seed(seed)
+        return int(entropy.generate_state(1, np.uint64)[0] >> 1)
 
-    def batches(self) -> list[Tensor]: # of (B,) indices
-        "Everybody once, in a new order."
-        order = torch.randperm(len(self.train_set), generator=self.generator(0))
+    def batches(self) -> list[Tensor]: # of (B,) indices, where the people are
+        "Everybody once, in a new order; with batches of one size some wait for another epoch."
+        generator = torch.Generator().manual_seed(self.seed(0))
+        order = torch.randperm(len(self.train_set), generator=generator)
+        order = order.to(self.train_set.images.device)
+        if self.recipe.equal_batches: order = order[:self.steps_per_epoch * self.batch_size]
         return list(order.tensor_split(self.steps_per_epoch))
 
     def see(self, batch: Batch) -> Trace:
@@ -196,45 +215,89 @@ class Loop:
         cycles = max(getattr(o, "cycles", 1) for o in self.objectives)
         return self.model(batch.images, cycles=cycles, look=tuple(sorted(look)), trace=True)
 
-    def set_rates(self, progress: Progress) -> None:
+    @property
+    def progress(self) -> Progress:
+        "How far the run has come."
+        return Progress(self.epoch, self.step, self.recipe.epochs * self.steps_per_epoch)
+
+    def begin_step(self) -> None:
         "Learning rates, and the share of patches that stays, for the next step."
-        share = rate_share(self.recipe, self.step, self.steps_per_epoch)
-        for group in (g for o in self.optimizers for g in o.param_groups):
-            group["lr"] = share * group["peak"]
+        set_rates(self.optimizers, rate_share(self.recipe, self.step, self.steps_per_epoch))
         if self.recipe.anneal:
             self.model.keep_ratio = keep_ratio_at(
-                progress.fraction, self.model.config.keep_ratio, *self.recipe.anneal
+                self.progress.fraction, self.model.config.keep_ratio, *self.recipe.anneal,
+                self.recipe.anneal_steps,
             )
 
-    def train_step(self, *parts: Batch) -> dict[str, Tensor]: # named losses, still on the device
-        """One batch, whole or in parts: forward, losses added up, backward, one step of optimisers
-        and averages."""
-        now = self.progress()
-        self.set_rates(now)
-        if not self.team.parted: losses = self.learn(*parts, now)
-        else: losses = self.learn_parts(parts, now)
-        self.move_weights()
-        if self.average: self.average.update_parameters(self.model)
-        self.step += 1
+    def losses(
+        self,
+        now: Progress,
+        *parts: Tensor, # of a batch, which is put together here: a compiled pass leaves none behind
+    ) -> dict[str, Tensor]: # named
+        "What every objective makes of one forward pass."
+        batch = Batch(*parts)
+        student_trace, losses = self.see(batch), {}
+        for objective in self.objectives: losses |= objective(student_trace, batch, now)
         return losses
 
-    def learn(self, batch: Batch, now: Progress, shares: tuple = ()) -> dict[str, Tensor]:
-        "Forward, losses added up, backward; `shares` are a part's in the whole batch."
-        with precision(self.recipe, self.device):
-            student_trace, losses = self.see(batch), {}
-            for objective in self.objectives:
-                found = objective(student_trace, batch, now)
-                losses |= weigh(found, objective, shares) if shares else found
+    def backward(self, batch: Batch, shares: tuple = ()) -> dict[str, Tensor]: # named losses
+        "Forward, losses added up, backward; of a part of a batch by its `shares` in the whole."
+        parts = batch.images, batch.joints, batch.visible, batch.targets, batch.weights
+        with precision(self.recipe, self.device): losses = self.losses_of(self.progress, *parts)
+        if shares: losses = weigh(losses, self.objectives, shares)
         self.scaler.scale(sum(losses.values())).backward()
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def learn_parts(self, parts: tuple, now: Progress) -> dict[str, Tensor]:
-        "The same for a batch in parts, here and on other devices."
+    def backward_in_parts(self, parts: tuple) -> dict[str, Tensor]: # named losses of the whole
+        "The same for a batch of which other parts may be on other devices."
         sums = {}
         for batch, shares in zip(parts, part_shares(self.team, parts)):
-            for name, loss in self.learn(batch, now, shares).items():
+            for name, loss in self.backward(batch, shares).items():
                 sums[name] = sums[name] + loss if name in sums else loss
         return share_step(self.team, self.trained_modules, sums)
+
+    def learn(self, *parts: Batch) -> dict[str, Tensor]: # named losses, still on the device
+        "A batch, whole or in parts: forward and backward, one step of the optimisers."
+        losses = self.backward_in_parts(parts) if self.team.parted else self.backward(*parts)
+        self.move_weights()
+        return losses
+
+    def end_step(self) -> None:
+        "Averages follow; the step is counted."
+        if self.average: self.average.update_parameters(self.model)
+        self.step += 1
+
+    def train_step(self, *parts: Batch) -> dict[str, Tensor]: # named losses, still on the device
+        "One batch, whole or in parts, from the rates to the averages."
+        self.begin_step()
+        losses = self.learn(*parts)
+        self.end_step()
+        return losses
+
+    def make_batch(self, index: Tensor, draws: Part | None = None) -> Batch:
+        "Some people as the recipe wants them, varied by this epoch's draws, or a part of them."
+        return make_batch(
+            self.train_set, index, self.recipe, self.recipe.augmentation, draws or self.draws,
+            self.model.heatmap_size,
+            any(getattr(o, "reads_targets", True) for o in self.objectives),
+        )
+
+    def take(self, index: Tensor) -> list[Batch]:
+        "These people: the whole batch, or the parts of it that are ours."
+        if not self.team.parted: return [self.make_batch(index)]
+        return make_parts(self.team, index, self.draws, self.make_batch)
+
+    def learn_people(self, index: Tensor) -> dict[str, Tensor]: # named losses
+        "From stored crops to moved weights: all that a GPU can do alone."
+        return self.learn(self.make_batch(index))
+
+    def train_people(self, index: Tensor) -> dict[str, Tensor]: # named losses
+        "One step for the people of these numbers, replayed where it was recorded."
+        if not self.captured: return self.train_step(*self.take(index))
+        self.begin_step()
+        losses = self.captured(index, (len(index), self.model.keep_ratio))
+        self.end_step()
+        return losses
 
     def move_weights(self) -> None:
         "Unscale, clip and step; with fp16 no optimiser steps where any gradient overflowed."
@@ -253,34 +316,24 @@ class Loop:
     def train_epoch(self, bar=None) -> dict[str, float]: # named losses, averaged over the epoch
         "Everybody once, or the rest of an epoch; `bar` is the outer progress bar, None for none."
         self.model.train()
-        epoch = self.under_way = self.begun or UnderWay(self.generator(1))
-        self.begun, self.last = None, {}
-        for index in watch(self.batches()[epoch.done:], show=bar is not None, parent=bar):
-            losses = self.train_step(*self.take(index, epoch.generator))
-            # that of the step before: reading the newest would make a GPU wait
-            self.check_losses(self.last, self.step - 1)
-            epoch.add(losses)
-            self.last = losses
-            self.after_step()
-        self.check_losses(self.last, self.step)
+        if self.begun is None: self.draws.manual_seed(self.seed(1))
+        epoch = self.under_way = self.begun or UnderWay(self.draws)
+        self.begun, self.alarm = None, Alarm(self.stop_run, self.device)
+        with self.captured.running() if self.captured else nullcontext():
+            for index in watch(self.batches()[epoch.done:], show=bar is not None, parent=bar):
+                losses = self.train_people(index)
+                self.alarm.note(losses, self.step)
+                epoch.add(losses)
+                self.after_step()
+            self.alarm.look(wait=True)
         return {name: float(total) / self.steps_per_epoch for name, total in epoch.sums.items()}
-
-    def take(self, index: Tensor, generator: torch.Generator) -> list[Batch]:
-        "These people, cut and labelled: the whole batch, or the parts of it that are ours."
-        make = lambda rows, draws: make_batch(
-            self.train_set, rows, self.recipe, self.recipe.augmentation, draws,
-            self.model.heatmap_size,
-        )
-        if not self.team.parted: return [make(index, generator)]
-        return make_parts(self.team, index, generator, make)
 
     def after_step(self) -> None:
         "What is to be done between two steps; nothing here."
 
-    def check_losses(self, losses: dict[str, Tensor], step: int) -> None:
-        "End the run where a loss is no longer a number."
-        if not losses or math.isfinite(sum(losses.values())): return
-        found = ", ".join(f"{name} {float(loss):.3g}" for name, loss in losses.items())
+    def stop_run(self, losses: dict[str, float], step: int) -> None:
+        "End the run: a loss is no longer a number."
+        found = ", ".join(f"{name} {loss:.3g}" for name, loss in losses.items())
         raise DataError(
             f"the loss became {found} in step {step}, in epoch {self.epoch + 1}; {self.way_back()}"
         )
@@ -387,7 +440,7 @@ class Trainer(Kept, Loop):
         self.check_tensors()
         before, skipped = self.under_way, self.skipped - self.skipped_before
         row |= dict(
-            lr=self.optimizers[0].param_groups[0]["lr"],
+            lr=float(self.optimizers[0].param_groups[0]["lr"]),
             train_seconds=round(before.seconds + time.time() - start, 2),
         )
         if skipped + before.skipped: row["skipped"] = skipped + before.skipped

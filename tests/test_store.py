@@ -15,6 +15,7 @@ from PIL import Image
 
 from dppt_nb import store
 from dppt_nb.checks import DataError
+from dppt_nb.codec import decode_crop, encode_crop
 from dppt_nb.crops import apply_affine, augment_batch, batched_affine
 from dppt_nb.cutting import prepare_store, table_windows
 from dppt_nb.datasets import read_coco
@@ -23,8 +24,6 @@ from dppt_nb.keypoints import COCO17, LSP14
 from dppt_nb.shards import (
     StoreHeader,
     StoreWriter,
-    decode_jpeg,
-    encode_jpeg,
     read_manifest,
     write_store,
 )
@@ -243,7 +242,7 @@ def test_store_round_trip(tmp_path, optional):
 
 def test_store_is_the_same_for_any_number_of_threads_and_shards(tmp_path):
     crops = crop_set()
-    jpegs = [encode_jpeg(row["image"]) for row in crop_rows(crops)]
+    jpegs = [encode_crop(row["image"]) for row in crop_rows(crops)]
     rows = [row | {"image": jpeg} for row, jpeg in zip(crop_rows(crops), jpegs)]
     write_store(tmp_path / "one", header_of(crops), rows)
     report = write_store(tmp_path / "many", header_of(crops), rows, shard_mb=(2**16 + 4000) / 2**20)
@@ -570,7 +569,7 @@ def test_packed_or_repeated_columns_are_refused_before_they_are_unpacked(tmp_pat
 
 def test_the_writer_refuses_what_the_reader_would(tmp_path):
     row = next(crop_rows(crop_set()))
-    small = encode_jpeg(np.zeros((9, 9, 3), np.uint8))
+    small = encode_crop(np.zeros((9, 9, 3), np.uint8))
     for change, words in (
         (dict(visible=np.full(14, .5)), "no flag"), (dict(scale=(0, 1)), "not above 0"),
         (dict(affine=np.ones((2, 3))), "no way back"), (dict(image=small), r"is \(9, 9\) pixels"),
@@ -811,16 +810,16 @@ def test_a_crop_of_another_size_or_kind_fills_no_row():
     import io
     into, out = np.full((3, 24, 16), 7, np.uint8), io.BytesIO()
     Image.new("RGB", (16, 24), "red").save(out, "png")
-    bomb = bytearray(encode_jpeg(np.zeros((24, 16, 3), np.uint8)))
+    bomb = bytearray(encode_crop(np.zeros((24, 16, 3), np.uint8)))
     sizes = bomb.find(b"\xff\xc0") + 5
     bomb[sizes:sizes + 4] = b"\xff\xff\xff\xff"             # declares 65,535 x 65,535 pixels
     for jpeg, words in (
-        (encode_jpeg(np.zeros((16, 24, 3), np.uint8)), r"is \(16, 24\) pixels, not \(24, 16\)"),
+        (encode_crop(np.zeros((16, 24, 3), np.uint8)), r"is \(16, 24\) pixels, not \(24, 16\)"),
         (bytes(bomb), "cannot be decoded|65535"), (out.getvalue(), "cannot be decoded"),
         (b"", "cannot be decoded"),
     ):
         with pytest.raises(DataError, match=words) as error:
-            decode_jpeg(jpeg, (24, 16), "a.parquet: crop 3", into=into)
+            decode_crop(jpeg, (24, 16), "a.parquet: crop 3", into=into)
         assert "a.parquet: crop 3" in one_sentence(error) and (into == 7).all()
-    decode_jpeg(encode_jpeg(np.full((24, 16, 3), 200, np.uint8)), (24, 16), "crop", into=into)
+    decode_crop(encode_crop(np.full((24, 16, 3), 200, np.uint8)), (24, 16), "crop", into=into)
     assert (abs(into.astype(int) - 200) < 3).all()
