@@ -23,6 +23,7 @@ from functools import cache
 import click
 
 from .checks import DataError
+from .options import run_options, take_run_options
 
 # %% ../nbs/machinery/cli.ipynb #6d8243a4
 def read_value(text:str, kind:type): # what was typed, and the field's type
@@ -276,6 +277,7 @@ def take_reader_options(given:dict)->dict: # all options; the reader's are taken
     "--allow-drift", is_flag=True,
     help="with --resume: go on with other threads or another number format; last bits change",
 )
+@run_options
 @protocol_option
 @reader_options
 def train(recipe, data, root, out, people, device, resume, allow_drift, protocol, **given):
@@ -283,12 +285,14 @@ def train(recipe, data, root, out, people, device, resume, allow_drift, protocol
     from dppt_nb.datasets import judged_split
     from dppt_nb.evaluation import format_scores
     from dppt_nb.recipes import get_recipe
-    from dppt_nb.training import train_recipe
+    from dppt_nb.runner import train_recipe
+    settings = take_run_options(given, device)
     out, reader = out or f"runs/{recipe}-{data}", take_reader_options(given)
     results = train_recipe(
         get_recipe(recipe, protocol=protocol, **read_changes(given)), data, root, out, device,
-        resume, people=people, allow_drift=allow_drift, **reader,
+        resume, people=people, allow_drift=allow_drift, settings=settings, **reader,
     )
+    if settings.plan_only: return
     click.echo(
         f"\nvalidation people of {data}, mirrored "
         f"test\n{format_scores(results['scores'])}\n\nThe network is in {out}; "
