@@ -163,7 +163,8 @@ attend to them least.</figcaption>
 
 {study_tables()}
 
-[The study](13_study.md) has all rows, also those of fewer seeds, and a verdict on each claim of the papers.
+[The study](13_study.md) has all rows, also those of fewer seeds, and a verdict on each claim
+of the papers.
 
 ## The lessons
 
