@@ -64,5 +64,5 @@ $(VENV)/.dev: pyproject.toml requirements.lock $(VENV)/.torch
 	@touch $@ $(VENV)/.plain
 
 $(VENV)/.docs: $(VENV)/.dev
-	$(PIP) install -c requirements.lock -e '.[notebooks,dev,docs]'
+	$(PIP) install -c requirements.lock -e '.[notebooks,dev,docs,export]'
 	@touch $@
