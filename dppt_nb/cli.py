@@ -6,7 +6,8 @@
 __all__ = ['CONTROL', 'data_option', 'root_option', 'people_option', 'train_people_option', 'device_option', 'protocol_option',
            'read_value', 'recipe_options', 'RecipeCommand', 'read_changes', 'shown', 'Words', 'plain_words',
            'Terminated', 'termination', 'sentence', 'Sentences', 'main', 'PeopleCount', 'reader_options',
-           'take_reader_options', 'train', 'evaluate_command', 'study', 'models', 'data', 'prepare', 'check', 'demo']
+           'take_reader_options', 'train', 'evaluate_command', 'study', 'export_command', 'models', 'data', 'prepare',
+           'check', 'demo']
 
 # %% ../nbs/machinery/cli.ipynb #b0dfd766
 import json
@@ -22,6 +23,7 @@ from functools import cache
 import click
 
 from .checks import DataError
+from .options import run_options, take_run_options
 
 # %% ../nbs/machinery/cli.ipynb #6d8243a4
 def read_value(text:str, kind:type): # what was typed, and the field's type
@@ -275,6 +277,7 @@ def take_reader_options(given:dict)->dict: # all options; the reader's are taken
     "--allow-drift", is_flag=True,
     help="with --resume: go on with other threads or another number format; last bits change",
 )
+@run_options
 @protocol_option
 @reader_options
 def train(recipe, data, root, out, people, device, resume, allow_drift, protocol, **given):
@@ -282,12 +285,14 @@ def train(recipe, data, root, out, people, device, resume, allow_drift, protocol
     from dppt_nb.datasets import judged_split
     from dppt_nb.evaluation import format_scores
     from dppt_nb.recipes import get_recipe
-    from dppt_nb.training import train_recipe
+    from dppt_nb.runner import train_recipe
+    settings = take_run_options(given, device)
     out, reader = out or f"runs/{recipe}-{data}", take_reader_options(given)
     results = train_recipe(
         get_recipe(recipe, protocol=protocol, **read_changes(given)), data, root, out, device,
-        resume, people=people, allow_drift=allow_drift, **reader,
+        resume, people=people, allow_drift=allow_drift, settings=settings, **reader,
     )
+    if settings.plan_only: return
     click.echo(
         f"\nvalidation people of {data}, mirrored "
         f"test\n{format_scores(results['scores'])}\n\nThe network is in {out}; "
@@ -397,6 +402,38 @@ def study(
         split or judged_split(data), people, protocol,
     )
 
+# %% ../nbs/machinery/cli.ipynb #4e17b92c
+from .commands import predict
+
+# %% ../nbs/machinery/cli.ipynb #90d2ea5f
+main.add_command(predict)
+
+# %% ../nbs/machinery/cli.ipynb #5c0aee02
+@main.command("export")
+@click.argument("checkpoint", type=click.Path())
+@click.option(
+    "--out", type=click.Path(), default="model.onnx", show_default=True,
+    help="the file to write: .onnx, or .pt2 for torch.export",
+)
+@click.option(
+    "--form", type=click.Choice(["heatmaps", "keypoints", "tokens"]), default="heatmaps",
+    show_default=True,
+    help="crops to heatmaps, a photo and boxes to keypoints, or heatmaps with what was pruned",
+)
+@click.option("--half", is_flag=True, help="16 bits inside; inputs and outputs stay as they are")
+@click.option("--int8", is_flag=True, help="8 bits inside, with ranges from people of --data")
+@click.option(
+    "--model", default="",
+    help="of a checkpoint of the original releases: the name from `dppt models` that it belongs to",
+)
+@data_option
+@root_option
+def export_command(checkpoint, **given):
+    "Write the network in CHECKPOINT as one file for other run-times."
+    from dppt_nb.export import export_checkpoint
+    path = export_checkpoint(checkpoint, **given)
+    click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, form {given['form']}")
+
 # %% ../nbs/machinery/cli.ipynb #9618fd54
 @main.command()
 def models():
@@ -476,9 +513,13 @@ def check(name, root, **given):
     is_flag=True,
     help="train the teacher too, instead of taking the one that ships with the package",
 )
+@click.option(
+    "--all", "with_all", is_flag=True, help="train the two networks with cycles too: twice the time"
+)
 @device_option
-def demo(out, fresh_teacher, device):
-    """Train nano networks on synthetic people, with and without a teacher, and show what they
-    learned, in minutes."""
-    from dppt_nb.demo import run_demo
-    run_demo(out, device, fresh_teacher=fresh_teacher)
+def demo(out, fresh_teacher, with_all, device):
+    """Show networks that ship; then train nano networks on synthetic people, with and without a
+    teacher, and show what they learned, in minutes."""
+    from dppt_nb.demo import DEMO, DEMO_REST, run_demo
+    names = DEMO + DEMO_REST if with_all else DEMO
+    run_demo(out, device, names=names, fresh_teacher=fresh_teacher)

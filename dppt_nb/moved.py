@@ -62,7 +62,7 @@ MOVED = {
             "STORE_MARGIN SYNTHETIC_PEOPLE cached_store find_store fingerprint is_store "
             "load_people prepare synthetic_people"
         ),
-        "training": "train_recipe",
+        "runner": "train_recipe",
     },
     "training": {
         "checkpoints": "find_network load_network save_network",
@@ -80,6 +80,8 @@ MOVED = {
             "rate_share restore_optimizers"
         ),
         "recipes": "PROTOCOLS RECIPES Recipe get_recipe protocol_changes recipe_fields",
+        "progress": "NO_LOSSES",
+        "runner": "load_judges train_recipe",
         "runs": "check_same_run weights_print",
     },
 }

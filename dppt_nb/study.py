@@ -25,9 +25,9 @@ from .metrics import bootstrap_interval, pck
 from .models import macs
 from .optim import pick_device
 from .recipes import Recipe
+from .runner import train_recipe
 from .store import CropSet, load_people
 from .studies import Row, find_rows, row_recipe
-from .training import train_recipe
 
 # %% ../nbs/13_study.ipynb #e71d7550
 def pack_bits(

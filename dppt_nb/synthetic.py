@@ -1582,6 +1582,7 @@ def make_photo(
     index: int = 0,                    # which photograph of this seed
     device: str = "cpu",
     scene: Scene = Scene(),  # only `clutter`, `high_camera`, `rolled` and `frontal` matter here
+    moves: torch.Tensor | None = None,  # (P, 3) metres right, up, nearer: a later frame of a video
 ) -> SyntheticPhoto:
     "A photograph of a row of people with their boxes, as a person detector would give them."
     number, indices = torch.tensor([index], device=device), landmark_indices(keypoint_set)
@@ -1599,6 +1600,8 @@ def make_photo(
         dice.normal("tilt", std=3),
     )
     camera, _, _ = _zoom(camera, body_boxes(row, camera), image_size, image_size)
+    if moves is not None: bodies = _move(bodies, moves.to(x))
+    row = _join(bodies, people)
     every = _repeat(camera, people)
     boxes, z = body_boxes(bodies, every), camera.view(row.landmarks)[..., 2].mean(1)
     things = clutter(
