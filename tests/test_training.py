@@ -8,7 +8,6 @@ import torch
 
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
-from dppt_nb.cli import Terminated
 from dppt_nb.cycles import CycleObjective, PoseObjective
 from dppt_nb.evaluation import evaluate
 from dppt_nb.keypoints import COCO17
@@ -18,6 +17,7 @@ from dppt_nb.recipes import LESSONS, RECIPES, Lesson, Recipe, get_recipe
 from dppt_nb.runner import train_recipe
 from dppt_nb.store import from_synthetic
 from dppt_nb.synthetic import make_people
+from dppt_nb.terminal import Terminated
 from dppt_nb.tokenpose import PoseTransformer
 from dppt_nb.training import Trainer, batch_count, make_batch, make_objectives
 
