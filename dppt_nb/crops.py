@@ -153,10 +153,10 @@ def warp_batch(
     x = torch.arange(width, device=images.device, dtype=torch.float32)
     y = torch.arange(height, device=images.device, dtype=torch.float32)[:, None]
     a, b, c = inverse[:, :, None, None].unbind(-1)               # each (B, 2, 1, 1)
-    source = a * x + b * y + c                                   # (B, 2, height, width)
+    source = (a * x + b * y).add_(c)                             # (B, 2, height, width)
     size = constant((((images.shape[-1],),), ((images.shape[-2],),)), source)    # (2, 1, 1)
     # (B, height, width, 2) in -1..1 from edge to edge
-    grid = ((2 * source + 1) / size - 1).permute(0, 2, 3, 1)
+    grid = source.mul_(2).add_(1).div_(size).sub_(1).permute(0, 2, 3, 1)
     return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
 
 # %% ../nbs/02_crops.ipynb #3bb8954f
@@ -180,7 +180,7 @@ def crop_image(
     crop = warp_batch(
         part.permute(2, 0, 1)[None], torch.from_numpy(affine)[None], output_size, dense
     )
-    return crop[0].permute(1, 2, 0).round().byte().numpy()
+    return crop[0].round_().byte().permute(1, 2, 0).numpy()
 
 # %% ../nbs/02_crops.ipynb #9cfafad0
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # red, green, blue, of values in 0..1

@@ -19,10 +19,9 @@ MOVED = {
     "datasets": {
         "cutting": "usable_cores",
         "files": "ImageSource field_numbers watch write_whole",
-        "shards": (
-            "MANIFEST StoreHeader StoreWriter read_manifest shard_bytes write_store"
-        ),
+        "shards": "MANIFEST StoreHeader read_manifest shard_bytes",
         "store": "CropSet crop_rows from_synthetic read_store room_for",
+        "writing": "StoreWriter write_store",
     },
     "distillation": {
         "heatmaps": "divergence",
