@@ -185,7 +185,8 @@ def train(recipe, data, root, out, people, device, resume, allow_drift, protocol
         get_recipe(recipe, protocol=protocol, **read_changes(given)), data, root, out, device,
         resume, people=people, allow_drift=allow_drift, settings=settings, **reader,
     )
-    if settings.plan_only: return
+    # of several processes the first one speaks
+    if settings.plan_only or os.environ.get("RANK", "0") != "0": return
     click.echo(
         f"\nvalidation people of {data}, mirrored "
         f"test\n{format_scores(results['scores'])}\n\nThe network is in {out}; "
