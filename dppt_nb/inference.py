@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .checkpoints import load_network
-from .checks import DataError
+from .checks import DataError, plain_reason
 from .coco import to_coco_results
 from dppt_nb.crops import (
     batched_affine,
@@ -383,7 +383,12 @@ class PosePredictor:
         while not known and len(self._recordings) >= CAPTURED:  # the oldest goes
             self._recordings.pop(next(iter(self._recordings)))
         recording = self._recordings.setdefault(key, None)
-        if known and recording is None: recording = self._recordings[key] = Captured(run, *values)
+        if not known or not self.graph: return run
+        if recording is None:
+            try: recording = self._recordings[key] = Captured(run, *values)
+            except RuntimeError as error:
+                print(f"this GPU cannot record a pass ({plain_reason(error)}): it is not used")
+                self.graph = False
         return recording or run
 
     def benchmark(self,
