@@ -17,7 +17,7 @@ from PIL import Image
 from dppt_nb import PosePredictor
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
-from dppt_nb.inference import Captured, cut_boxes, find_in_photo, pose_boxes
+from dppt_nb.inference import Captured, Locator, cut_boxes, find_in_photo, pose_boxes
 from dppt_nb.keypoints import COCO17
 from dppt_nb.photos import boxes_by_photo, check_boxes, list_photos, open_photo
 from dppt_nb.synthetic import make_photo
@@ -393,6 +393,19 @@ def test_what_is_recorded_asks_nothing_of_the_processor(name, mirror, monkeypatc
         find_in_photo(*given)
         with NoCopies(): joints, _ = find_in_photo(*given)
     assert joints.shape == (2, len(keypoints), 2)
+
+
+def test_the_way_through_recordings_answers_the_same(predictor, made):
+    "Asked for the first time nothing is recorded, so that this way can be gone without a GPU."
+    own = Locator(predictor.network, predictor.recipe, COCO17)
+    own.graph = True
+    pixels, boxes, _ = made
+    crowd = np.concatenate([boxes, boxes * [1, 1, 2, 2]]).astype(np.float32)  # of several densities
+    photo = open_photo(pixels)
+    [(joints, scores)] = own.locate([photo], [crowd])
+    [(wanted, sure)] = predictor.locate([photo], [crowd])
+    assert len(own._recordings) > 1 and not any(own._recordings.values())
+    assert np.abs(joints - wanted)[sure > 0.5].max() < 0.5 and np.abs(scores - sure).max() < 0.1
 
 
 @pytest.mark.cuda
