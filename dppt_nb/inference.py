@@ -374,7 +374,7 @@ class PosePredictor(Locator):
             self.told, boxes = True, [0, 0, *seen.image.size]
         shape = getattr(boxes, "shape", ())
         scored = len(shape) == 2 and shape[1] == 5
-        scores = np.asarray(boxes, np.float32)[:, 4] if scored else None
+        scores = torch.as_tensor(boxes)[:, 4].float().cpu().numpy() if scored else None
         boxes = check_boxes(boxes[:, :4] if scored else boxes, seen.size, seen.name)
         kept = photo if isinstance(photo, (str, Path)) else seen
         again = whole if self.refine is None else self.refine
