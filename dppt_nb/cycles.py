@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import DataError
+from .crops import constant
 from dppt_nb.heatmaps import (
     divergence,
     heatmap_cross_entropy_loss,
@@ -73,6 +74,8 @@ class PoseObjective(nn.Module):
         super().__init__()
         self.kind, self.cycles = kind_of_loss(model.config.head, kind), model.config.cycles
         self.supervise, self.factor = supervise, factor
+        # means over the joints that count, the others over the people
+        self.per_joint = ("pose", "pose_later") if self.kind == "cross_entropy" else ()
         if self.kind not in ("mse", "cross_entropy"):
             raise DataError(f"loss {self.kind!r} is unknown; take mse, cross_entropy or auto")
 
@@ -119,6 +122,7 @@ class CycleObjective(nn.Module):
         if kind not in ("mse", "cross_entropy"):
             raise DataError(f"kind is {kind!r}; it must be mse or cross_entropy")
         self.cycles, self.one_way, self.kind, self.factor = cycles, one_way, kind, factor
+        self.per_joint = ("heatmap_cycles",) if kind == "cross_entropy" else ()
         self.weights = {
             "keypoint": keypoint_weight, "patch": patch_weight, "heatmap": heatmap_weight,
         }
@@ -231,8 +235,8 @@ def joint_shares(
 ) -> Tensor:        # (..., 2)
     """Joints as shares of width and height, such that the head draws them where `encode_heatmaps`
     would."""
-    return (rescale_joints(joints, image_size, heatmap_size, unbiased) + 0.5) / joints.new_tensor(
-        heatmap_size[::-1]
+    return (rescale_joints(joints, image_size, heatmap_size, unbiased) + 0.5) / constant(
+        (heatmap_size[1], heatmap_size[0]), joints
     )
 
 # %% ../nbs/09_cycles.ipynb #8d936654
@@ -240,6 +244,8 @@ class RegressionObjective(nn.Module):
     """The ground truth for a regression head: `rle_loss` on every cycle, with one flow for all
     (sdpose_reg)."""
     look = ()    # no attention is needed
+    per_joint = ("rle",)    # a mean over the joints that count
+    reads_targets = False    # nor are heatmaps drawn for it
 
     def __init__(self,
         cycles: int = 1, # passes through the encoder
@@ -262,9 +268,9 @@ class RegressionObjective(nn.Module):
                 "residual log-likelihood needs a head that points; create the model with "
                 "head='regression'"
             )
-        joints = joint_shares(
-            batch.joints, batch.images.shape[2:], trace.heatmaps[0].shape[2:], self.unbiased
-        )
+        image_size = tuple(batch.images.shape[2:])
+        heatmap_size = tuple(side // 4 for side in image_size)
+        joints = joint_shares(batch.joints, image_size, heatmap_size, self.unbiased)
         return {
             "rle": sum(
                 rle_loss(raw, joints, batch.weights, self.flow)

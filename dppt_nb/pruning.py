@@ -282,6 +282,7 @@ def keep_ratio_at(
     final: float = 0.7, # share that stays from `end` on
     start: float = 10,  # epochs in which nothing is dropped
     end: float = 100,   # epoch from which `final` holds
+    steps: int = 0,     # levels by which it falls, so that few shapes occur; 0: smoothly
 ) -> float:             # for `model.keep_ratio`
     "PPT's schedule (released code): 1 at first, then half a cosine down to the final ratio."
     if not 0 <= start < end:
@@ -290,4 +291,6 @@ def keep_ratio_at(
             "come before end"
         )
     progress = min(max((epoch - start) / (end - start), 0), 1)
-    return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+    left = (1 + math.cos(math.pi * progress)) / 2
+    if steps: left = math.ceil(left * steps) / steps
+    return final + (1 - final) * left

@@ -153,6 +153,9 @@ class Recipe:
             "reached"
         ),
     ] = ()
+    anneal_steps: Annotated[
+        int, Field(ge=0, description="levels by which the ratio falls; 0: a little at every step")
+    ] = 0
     # how it learns
     epochs: Annotated[int, Field(ge=1, description="passes over the people")] = 30
     batch_size: Annotated[int, Field(ge=1, description="people in a step")] = 64
@@ -187,6 +190,16 @@ class Recipe:
         Field(description="fp32, bf16, fp16, or auto: the fastest that is safe here"),
     ] = "auto"
     seed: Annotated[int, Field(ge=0, description="of every draw")] = 0
+    # how a step is run; the answer is the same but for rounding
+    capture: Annotated[
+        bool, Field(description="on a GPU: record a whole step once, then replay it")
+    ] = True
+    compile: Annotated[
+        bool, Field(description="torch.compile of network and losses; minutes at the start")
+    ] = False
+    equal_batches: Annotated[
+        bool, Field(description="batches of one size; who is left over waits for another epoch")
+    ] = False
     # how it is judged
     decode: Annotated[
         Literal["dark", "quarter", "argmax"], Field(description="dark, quarter or argmax")

@@ -55,6 +55,14 @@ STUDIES = {
             "tokenpose_taught", "TokenPose, taught the same three",
             {**_taught(*DPPT), "model": "tokenpose_nano"},
         ),
+        Row(
+            "merge", "ToMe: patches merged, not dropped",
+            dict(model="ppt_nano", anneal=(), overrides={"reduce": "merge"}),
+        ),
+        Row(
+            "merge_taught", "ToMe, taught the same three",
+            _taught(*DPPT, overrides={"reduce": "merge"}),
+        ),
     ],
     "sdpose": [
         _TOKENPOSE,

@@ -9,6 +9,7 @@ __all__ = ['Count', 'Positive', 'Pair', 'Layers', 'MODEL_CARD', 'Attention', 'Bl
 # %% ../nbs/06_tokenpose.ipynb #3c3901c6
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -272,7 +273,6 @@ def check_config(config: object) -> None:
 @dataclasses.dataclass
 class Trace:
     "What a pass leaves behind; the first index is the cycle, the second the layer, counted from 0."
-    heatmaps: list # [cycle] (B, J, h, w)
     # [cycle] the head's raw output, for losses: (B, J, h, w), of the regression head (B, J, 4)
     logits: list
     keypoint_tokens: list # [cycle][layer] (B, J, width), after the layer
@@ -287,6 +287,14 @@ class Trace:
     # [cycle][layer] (B, N) int64: to which of these each patch of the original grid belongs,
     # counted from 0; -1: it was dropped
     owner: list
+    draw: Callable[[Tensor], Tensor] # the head's way from its raw output to heatmaps
+    drawn: list | None = None # the heatmaps, once somebody has asked for them
+
+    @property
+    def heatmaps(self) -> list: # [cycle] (B, J, h, w)
+        "The answers; drawn when they are first read, since a loss on the raw output needs none."
+        if self.drawn is None: self.drawn = [self.draw(raw) for raw in self.logits]
+        return self.drawn
 
     # (B, N) which column of the attention, counted from the first patch's, each patch belongs to
     def column_owner(self, layer: int, cycle: int = 0) -> Tensor:
@@ -364,13 +372,12 @@ class PoseTransformer(
     # as `trace`, of what was checked
     def record(self, images: Tensor, cycles: int, look: tuple[int, ...] | None) -> Trace:
         "One cycle after the other; what each layer hands on is sorted into lists."
-        (x, maps), trace = self.start(images), Trace([], [], [], [], [], [], [], [])
+        (x, maps), trace = self.start(images), Trace([], [], [], [], [], [], [], self.head.heatmaps)
         tokens = self.all_tokens(x)
         for cycle in range(cycles):
             layers = []
             ends, tokens = self.encoder(tokens, cycle == 0, layers, look)
             trace.logits.append(self.head(*self.read(ends), maps, tokens.owner))
-            trace.heatmaps.append(self.head.heatmaps(trace.logits[-1]))
             states, attention, columns = map(list, zip(*layers))  # each one entry a layer
             trace.keypoint_tokens.append([t.x[:, :self.num_keypoints] for t in states])
             trace.patch_tokens.append([t.x[:, self.num_keypoints:] for t in states])
