@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['data_option', 'root_option', 'people_option', 'train_people_option', 'device_option', 'protocol_option', 'read_value',
            'recipe_options', 'RecipeCommand', 'read_changes', 'main', 'PeopleCount', 'reader_options',
-           'take_reader_options', 'train', 'evaluate_command', 'study', 'export_command', 'models', 'data', 'prepare',
-           'check', 'demo']
+           'take_reader_options', 'train', 'evaluate_command', 'study', 'models', 'data', 'prepare', 'check', 'demo']
 
 # %% ../nbs/machinery/cli.ipynb #b0dfd766
 import json
@@ -297,36 +296,11 @@ def study(
     )
 
 # %% ../nbs/machinery/cli.ipynb #4e17b92c
-from .commands import predict
+from .commands import export_command, predict
 
 # %% ../nbs/machinery/cli.ipynb #90d2ea5f
 main.add_command(predict)
-
-# %% ../nbs/machinery/cli.ipynb #5c0aee02
-@main.command("export")
-@click.argument("checkpoint", type=click.Path())
-@click.option(
-    "--out", type=click.Path(), default="model.onnx", show_default=True,
-    help="the file to write: .onnx, or .pt2 for torch.export",
-)
-@click.option(
-    "--form", type=click.Choice(["heatmaps", "keypoints", "tokens"]), default="heatmaps",
-    show_default=True,
-    help="crops to heatmaps, a photo and boxes to keypoints, or heatmaps with what was pruned",
-)
-@click.option("--half", is_flag=True, help="16 bits inside; inputs and outputs stay as they are")
-@click.option("--int8", is_flag=True, help="8 bits inside, with ranges from people of --data")
-@click.option(
-    "--model", default="",
-    help="of a checkpoint of the original releases: the name from `dppt models` that it belongs to",
-)
-@data_option
-@root_option
-def export_command(checkpoint, **given):
-    "Write the network in CHECKPOINT as one file for other run-times."
-    from dppt_nb.export import export_checkpoint
-    path = export_checkpoint(checkpoint, **given)
-    click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, form {given['form']}")
+main.add_command(export_command)
 
 # %% ../nbs/machinery/cli.ipynb #9618fd54
 @main.command()
