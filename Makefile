@@ -11,8 +11,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo test soak export outputs readme hooks lock lab docs page distclean
 
-demo: $(VENV)/.plain            ## train nano networks on synthetic people and show what they learned
-	$(BIN)/dppt demo --out $(OUT)
+demo: $(VENV)/.plain            ## a picture at once, then three small networks trained on synthetic people; ALL=1: five
+	$(BIN)/dppt demo --out $(OUT) $(if $(ALL),--all)
 
 test: $(VENV)/.dev              ## what CI runs: clean, export, README, ruff, notebooks, tests
 	bash tools/check.sh

@@ -21,7 +21,7 @@ from PIL import UnidentifiedImageError
 
 from .checks import DataError
 from .coco import split_word
-from .files import ImageSource, open_picture
+from .files import ImageSource, open_picture, orientation_of
 
 # %% ../nbs/machinery/pictures.ipynb #3b3dec30
 def _parts(name):
@@ -138,10 +138,7 @@ def read_header(
         file = source.root / name if source.root.is_dir() else io.BytesIO(source.read_bytes(name))
         with open_picture(file) as picture:
             mode = "I;16" if (picture.mode, picture.format) == ("I", "PNG") else picture.mode
-            lazy = picture.format != "PNG" or "exif" in picture.info  # else it would be decoded
-            orientation = picture.getexif().get(0x0112, 1) if lazy else 1
-            known = isinstance(orientation, int) and 1 <= orientation <= 8
-            return PictureHeader(*picture.size, mode, orientation if known else 1)
+            return PictureHeader(*picture.size, mode, orientation_of(picture))
     except DataError: raise
     except Exception as error:  # Pillow raises many kinds for files that are damaged or made up
         is_no_picture = isinstance(error, UnidentifiedImageError)
@@ -224,11 +221,11 @@ def measure_pictures(
 
 # %% ../nbs/machinery/pictures.ipynb #7a0c1e02
 # name -> box around the person: x, y, width, height in pixels
-FREE_PHOTOS = {"astronaut": (60, 0, 380, 512), "camera": (60, 50, 350, 440)}
+FREE_PHOTOS = {"astronaut": (40, 10, 400, 850), "camera": (40, 40, 320, 640)}
 
 def free_photo(
-    name: str = "astronaut",  # or "camera"
-) -> np.ndarray:              # (512, 512, 3) uint8
+    name: str = "camera",  # or "astronaut"
+) -> np.ndarray:           # (512, 512, 3) uint8
     "A photograph of a person that is free to share; `FREE_PHOTOS` has the person's box."
     if name not in FREE_PHOTOS:
         raise DataError(f"there is no free photograph {name!r}; there are {', '.join(FREE_PHOTOS)}")

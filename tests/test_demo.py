@@ -1,4 +1,5 @@
-"""The demo, small: every network of it is trained, judged, drawn and kept."""
+"""The demo, small: a picture at once, then every network of it is trained, judged, drawn and kept,
+and the page grows."""
 import json
 
 import pytest
@@ -7,39 +8,66 @@ import dppt_nb.demo as demo
 from dppt_nb.checkpoints import load_network
 from dppt_nb.recipes import RECIPES
 
+ALL = demo.DEMO + demo.DEMO_REST
 
-@pytest.mark.parametrize("fresh", [False, True])
-def test_the_demo_trains_judges_draws_and_keeps_its_networks(tmp_path, monkeypatch, capsys, fresh):
+
+@pytest.fixture
+def small(monkeypatch):
+    "Few people, one epoch, an opening with small networks; what was trained, in its order."
     for split, count in {"train": 32, "val": 16, "test": 24}.items():
         monkeypatch.setitem(demo.SYNTHETIC_PEOPLE, split, count)
-    taught = []
-    real = demo.Trainer
+    monkeypatch.setattr(demo, "ON_PHOTOS", demo.ON_SYNTHETIC)
+    trained, real = [], demo.Trainer
+
+    def short(recipe, *args, **more):
+        trained.append((recipe.model, more["teacher"]))
+        return real(recipe.change(epochs=1), *args, **(more | {"bars": False}))
+    monkeypatch.setattr(demo, "Trainer", short)
+    return trained
+
+
+@pytest.mark.parametrize("names", [demo.DEMO, pytest.param(ALL, marks=pytest.mark.soak)])
+def test_the_demo_opens_trains_judges_draws_and_keeps_its_networks(
+    tmp_path, small, monkeypatch, capsys, names
+):
+    pages = []
+    real = demo.write_page
     monkeypatch.setattr(
-        demo,
-        "Trainer",
-        lambda recipe, *args, **more: (
-            taught.append((recipe.model, more["teacher"]))
-            or real(recipe.change(epochs=1), *args, bars=False, **more)
-        ),
+        demo, "write_page",
+        lambda *given: (real(*given), pages.append((tmp_path / "index.html").read_text())),
     )
-    networks, rows = demo.run_demo(tmp_path, "cpu", epochs=1, fresh_teacher=fresh)
-    assert list(networks) == list(demo.DEMO) and len(rows) == 2 + len(demo.DEMO)
-    assert [name for name, _ in taught[fresh:]] == [
-        RECIPES[name].model for name in demo.DEMO
-    ] and all(teacher is not None for _, teacher in taught[fresh:])
-    assert all(
-        (tmp_path / name).is_file() and (tmp_path / name).stat().st_size > 10_000
-        for name in ("demo.png", "answers.png")
-    )
+    networks, rows = demo.run_demo(tmp_path, "cpu", epochs=1, names=names)
+    assert list(networks) == list(names) and len(rows) == 2 + len(names)
+    models = [RECIPES[name].model for name in names]
+    assert [model for model, _ in small] == 2 * models, "a trial of each, then each"
+    assert all(teacher is not None for _, teacher in small)
+    for name in ("opening.png", "demo.png", "answers.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
     written = json.loads((tmp_path / "results.json").read_text())
-    assert [row["model"] for row in written["rows"]][2:] == list(demo.DEMO) and written[
-        "conditions"
-    ]["split"] == "test"
-    for name in demo.DEMO:
+    assert [row["model"] for row in written["rows"]][2:] == list(names)
+    assert written["conditions"]["split"] == "test"
+    for name in names:
         recipe = load_network(tmp_path / name)[1]
         assert recipe.model == RECIPES[name].model and recipe.overrides == RECIPES[name].overrides
+    check_pages(pages, names)
     said = capsys.readouterr().out
-    assert "ships with it" in said or fresh
+    assert said.index("opening.png") < said.index("minutes") < said.index("training dppt_nano")
+    assert "ships with it" in said
+
+
+def check_pages(pages, names):
+    "A picture first, then a row more with each network; only the last page stands still."
+    assert "opening.png" in pages[0] and "<pre>" not in pages[0]
+    trained = [sum(f"\n{name} " in page for name in names) for page in pages]
+    assert trained == sorted(trained) and set(range(len(names) + 1)) <= set(trained)
+    assert ["refresh" in page for page in pages] == [True] * (len(pages) - 1) + [False]
+    assert all(page.count("<img") == page.count("alt=") for page in pages)
+    assert pages[-1].count("<img") == 3
+
+
+def test_the_teacher_can_be_trained_too(tmp_path, small):
+    _, rows = demo.run_demo(tmp_path, "cpu", epochs=1, names=("dppt_nano",), fresh_teacher=True)
+    assert small[0] == ("tokenpose_nano", None) and rows[1]["model"].startswith("teacher, ")
 
 
 def test_the_shipped_teacher_is_better_than_what_it_teaches_can_be_by_chance():
@@ -47,3 +75,9 @@ def test_the_shipped_teacher_is_better_than_what_it_teaches_can_be_by_chance():
         False, {"test": demo.synthetic_people("test", (128, 96), 100)}, "cpu"
     )
     assert row["PCK@0.2"] > 70 and network.config.name == "tokenpose_nano"
+
+
+def test_the_first_demo_s_results_can_still_be_read(root):
+    rows = json.loads((root / "nbs/results/demo.json").read_text())["rows"]
+    assert {"mean pose", *demo.DEMO} <= {row["model"] for row in rows}
+    assert demo.format_table(rows).count("\n") == len(rows)

@@ -22,6 +22,14 @@ def every_page():
     return [path for pattern in patterns for path in sorted(NBS.glob(pattern))]
 
 
+def drop_widgets(notebook):
+    "A stored page has no kernel: of a widget only the words for it are kept."
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+    notebook.metadata.pop("widgets", None)
+
+
 def run(path):
     "Execute the notebook at `path` in place; its outputs come from this run and no other."
     notebook = nbformat.read(path, as_version=4)
@@ -33,6 +41,7 @@ def run(path):
         notebook, timeout=3600, kernel_name="python3", skip_cells_with_tag="skip-execution",
         resources={"metadata": {"path": str(path.parent)}},
     ).execute()
+    drop_widgets(notebook)
     clean_nb(notebook)
     write_whole(path, (nbformat.writes(notebook).rstrip("\n") + "\n").encode())
     print(f"{path.name}: {time.time() - start:.0f} s, {path.stat().st_size / 1e6:.2f} MB")

@@ -105,13 +105,14 @@ class Shown:
     def __repr__(self): return self.text
 
 
-def section(module, name, item, level):
+def section(name, item, level, notebook, page):
     "One name's part of the page."
     parts = [f"{'#' * level} `{name}` {{: #{name} }}"]
-    if isinstance(item, property): return "\n\n".join([*parts, inspect.getdoc(item)])
+    said = adapt(inspect.getdoc(item) or "", notebook, page)
+    if isinstance(item, property): return "\n\n".join([*parts, said])
     if not inspect.isclass(item) and not inspect.isroutine(item):
         return "\n\n".join([*parts, value_of(item)])
-    parts += [fenced(signature(item, name), "python"), inspect.getdoc(item), arguments(item)]
+    parts += [fenced(signature(item, name), "python"), said, arguments(item)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -151,7 +152,7 @@ def page_of(module):
         item = getattr(code, name)
         where = f"[Where it is built]({between(page, notebooks()[places[name][0]])}" \
                 f"#cell-{places[name][1]})" if name in places else ""
-        parts += [section(module, name, item, 2), where]
+        parts += [section(name, item, 2, notebook, page), where]
         if inspect.isclass(item):
-            parts += [section(module, f"{name}.{m}", f, 3) for m, f in methods(item)]
+            parts += [section(f"{name}.{m}", f, 3, notebook, page) for m, f in methods(item)]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -58,8 +58,8 @@ def squares(patches, grid, kind):
     down, across = grid
     high, wide = SIZE[0] / down, SIZE[1] / across
     path = "".join(
-        f"M{p % across * wide:g} {p // across * high:g}h{wide:g}v{high:g}h{-wide:g}z"
-        for p in patches
+        f"M{p % across * wide - .2:g} {p // across * high - .2:g}"
+        f"h{wide + .4:g}v{high + .4:g}h{-wide - .4:g}z" for p in patches    # without a seam
     )
     return f'<path class="{kind}" d="{path}"/>'
 
@@ -96,7 +96,7 @@ def style(count):
     times = [FIRST + k * STEP for k in range(count)]
     rules = [
         "path{shape-rendering:crispEdges}.skeleton path{shape-rendering:auto}",
-        "text{font:600 21px system-ui,sans-serif;fill:currentColor}",
+        "text{font:600 19px system-ui,sans-serif;fill:currentColor}",
         ".dark{fill:#05070d;fill-opacity:.86}.flash{fill:#D55E00;opacity:0}",
         ".skeleton path{stroke-width:4;stroke-linecap:round;fill:none}.skeleton circle{fill:#fff}",
         ".say{opacity:0}.say.last{opacity:1}",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from website.names import ROOT, between, github, reference, target
+from website.names import ROOT, between, github, lessons, reference, target
 
 IMAGES = {"image/png": "png", "image/jpeg": "jpg", "image/svg+xml": "svg"}
 DIRECTIVE = re.compile(r"^\s*#\s*\|\s*(\w+)[^\n]*\n?", re.M)
@@ -191,7 +191,8 @@ def head_of(source, page, module):
     "Under a page's first cell: where to run it, and what of it is in the package."
     place = github().removeprefix("https://github.com/")
     colab = f"https://colab.research.google.com/github/{place}/blob/main/{source}"
-    links = [f"[Open in Colab]({colab})", f"[Notebook]({github()}/blob/main/{source})"]
+    links = [f"[Notebook]({github()}/blob/main/{source})"]
+    if ROOT / source in lessons(): links.insert(0, f"[Open in Colab]({colab})")
     if module: links.append(f"[Reference of `{module}`]({between(page, f'api/{module}.md')})")
     links.append(f"[Glossary and symbols]({between(page, 'glossary.md')})")
     return '<div class="where" markdown>\n\n' + " · ".join(links) + "\n\n</div>"

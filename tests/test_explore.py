@@ -1,0 +1,408 @@
+"""The explorers, three ways: driven without a browser, in a kernel, and by the keyboard in
+JupyterLab in a real browser."""
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dppt_nb.checkpoints import load_network
+from dppt_nb.checks import DataError
+from dppt_nb.explore import (
+    Film,
+    attention_pictures,
+    explore_attention,
+    explore_cycles,
+    explore_film,
+    explore_pair,
+    explore_photo,
+    explore_reduction,
+    read_film,
+    read_upload,
+    reduce_person,
+    shared_attention,
+    sharpness,
+)
+from dppt_nb.pictures import FREE_PHOTOS, free_photo
+from dppt_nb.store import synthetic_people
+from dppt_nb.tokenpose import PoseTransformer
+from dppt_nb.views import (
+    attention_on_grid,
+    attention_picture,
+    crop_person,
+    plain_crops,
+    show_attention,
+    show_pictures,
+    view_person,
+)
+
+NETWORKS = {name: load_network(name) for name in ("tokenpose_nano", "ppt_nano_d12")}
+JOINTS = NETWORKS["tokenpose_nano"][2]
+
+
+@pytest.fixture(scope="module")
+def crop():
+    "Somebody made by program."
+    recipe = NETWORKS["tokenpose_nano"][1]
+    return plain_crops(synthetic_people("test", recipe.image_size, 5), recipe)[4]
+
+
+@pytest.fixture(scope="module")
+def views(crop):
+    "The same person as both networks see them, the first in two cycles."
+    (plain, *known), (pruned, *others) = NETWORKS.values()
+    return [view_person(plain, crop, *known, 2), view_person(pruned, crop, *others)]
+
+
+@pytest.fixture(scope="module")
+def reduced(crop):
+    return reduce_person(NETWORKS["ppt_nano_d12"][0], crop, *NETWORKS["ppt_nano_d12"][1:],
+                         ratios=(0.5, 1.0), rounds=1)
+
+
+@pytest.fixture(scope="module")
+def film(crop):
+    "Two frames: a network that knows nothing, and one that does."
+    network, recipe, _ = NETWORKS["tokenpose_nano"]
+    film = Film(crop[None], JOINTS, recipe.decode, recipe.kernel)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        film.add(PoseTransformer(network.config).eval(), 0)
+    film.add(network, 24)
+    return film
+
+
+# Views
+
+def test_attention_lies_where_its_patches_are(views):
+    plain, pruned = views
+    J, joint = len(JOINTS), 9
+    whole = plain.trace.attention[1][2][0, 1, joint, J:]
+    assert torch.equal(attention_on_grid(plain, 2, joint, 1, cycle=1), whole)
+    shares = attention_on_grid(pruned, 11, joint)
+    left = pruned.trace.columns[0][11][0]
+    assert shares.isnan().sum() == len(shares) - len(left)
+    assert torch.equal(shares[left], pruned.trace.attention[0][11][0, :, joint, J:].mean(0))
+    assert attention_picture(pruned, shares).shape == pruned.crop.shape
+
+
+def test_attention_that_was_not_recorded_is_refused(crop):
+    network, *known = NETWORKS["tokenpose_nano"]
+    view = view_person(network, crop, *known, look=(1,))
+    attention_on_grid(view, 1, 0)
+    with pytest.raises(DataError, match="no attention of layer 3"): attention_on_grid(view, 2, 0)
+
+
+def test_what_lies_outside_of_the_photograph_is_not_shown():
+    network, *known = NETWORKS["tokenpose_nano"]
+    crop = crop_person(free_photo("camera"), FREE_PHOTOS["camera"], network.image_size)
+    view = view_person(network, crop, *known)
+    rows, columns = view.part
+    assert view.crop.shape[0] < len(crop) and not crop[rows.stop:].any()
+    assert view.drawn().shape == view.kept().shape == view.heat(0).shape == view.crop.shape
+    black = view_person(network, np.zeros_like(crop), *known)
+    assert black.crop.shape == crop.shape
+
+
+def test_tables_of_attention_have_a_cell_for_each_layer_and_head(views):
+    figure = show_attention(views[0], "nose", (0, 3), cycle=1)
+    labels = [text.get_text() for text in figure.axes[0].get_xticklabels()]
+    assert labels == ["1", "2", "3", "4", "mean"]
+    with pytest.raises(DataError, match="no 'elbow'"): show_attention(views[0], "elbow", (0,))
+
+
+# Explorers, without a browser
+
+def explorers(views, reduced, film):
+    "Every explorer that looks things up, and a step of each of its controls."
+    plain, pruned = views
+    return {
+        "attention": (explore_attention(pruned), dict(joint="left_knee", layer=3, head=2)),
+        "reduction": (explore_reduction(reduced), dict(ratio=0.5, way="merge", layer=5)),
+        "cycles": (explore_cycles(plain), dict(cycle=2, joint="nose")),
+        "pair": (explore_pair(plain, views[0]), dict(joint="left_wrist", layer=2)),
+        "film": (explore_film(film), dict(epoch=0, joint="left_wrist")),
+    }
+
+
+def test_a_step_looks_things_up_and_sets_the_figure_anew(views, reduced, film, monkeypatch):
+    made = explorers(views, reduced, film)
+
+    def asked(*given, **more): pytest.fail("a slider asked the network")
+    monkeypatch.setattr(PoseTransformer, "forward", asked)
+    for name, (explorer, steps) in made.items():
+        images = [ax.images[0] for ax in explorer.figure.axes]
+        for control, value in steps.items():
+            before = explorer.image.value, explorer.words.value
+            assert explorer.controls[control].value != value, (name, control)
+            explorer.controls[control].value = value
+            assert explorer.image.value != before[0], f"{name}: {control} changes no picture"
+            assert explorer.words.value != before[1], f"{name}: {control} changes no word"
+        assert [ax.images[0] for ax in explorer.figure.axes] == images, "artists stay"
+
+
+def test_controls_have_labels_and_pictures_have_words(views, reduced, film):
+    for explorer, _ in explorers(views, reduced, film).values():
+        assert all(control.description for control in explorer.controls.values())
+        assert 'role="status"' in explorer.words.value
+        assert explorer.image.tooltip and explorer.image.tooltip in explorer.words.value
+        assert explorer.image.value[:4] == b"\x89PNG"
+        shown = explorer._repr_mimebundle_()
+        assert "controls" in shown["text/plain"] and len(shown) == 2
+
+
+def test_the_still_twin_shows_what_the_explorer_shows(views):
+    explorer = explore_attention(views[1])
+    for name, value in dict(joint="left_hip", layer=4, head="mean").items():
+        explorer.controls[name].value = value
+    pictures, sentence = attention_pictures(views[1], "left_hip", 4, "mean")
+    shown = [ax.images[0].get_array() for ax in explorer.figure.axes]
+    assert all(np.array_equal(a, b) for a, b in zip(shown, pictures.values()))
+    assert sentence in explorer.words.value
+    still = show_pictures([pictures])
+    assert [ax.get_title() for ax in still.axes] == list(pictures)
+
+
+def test_without_ipywidgets_one_sentence_says_what_to_install(views, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    with pytest.raises(DataError, match=r'pip install "dppt-nb\[notebooks\]"'):
+        explore_cycles(views[0])
+
+
+# What they look up
+
+def test_reduction_leaves_the_network_as_it_was_and_costs_less(reduced):
+    network = NETWORKS["ppt_nano_d12"][0]
+    assert network.keep_ratio == 0.7 and network.encoder.reducer.__name__ == "prune"
+    left = {s: r.view.trace.kept[0][-1].shape[1] for s, r in reduced.items()}
+    assert left == {("prune", 0.5): 6, ("prune", 1.0): 48, ("merge", 0.5): 6, ("merge", 1.0): 48}
+    assert reduced["prune", 0.5].macs < reduced["prune", 1.0].macs == reduced["merge", 1.0].macs
+    assert all(r.milliseconds > 0 for r in reduced.values())
+
+
+def test_shared_attention_is_one_with_itself_and_nothing_where_nothing_is_shared():
+    ours = torch.rand(48)
+    assert shared_attention(ours, ours) == pytest.approx(1)
+    assert shared_attention(torch.tensor([1.0, 0]), torch.tensor([0, 1.0])) == 0
+
+
+def test_films_are_read_as_they_were_saved(film, tmp_path):
+    film.save(tmp_path / "film.safetensors")
+    again = read_film(tmp_path / "film.safetensors", JOINTS, NETWORKS["tokenpose_nano"][1])
+    assert again.epochs == [0, 24] and np.array_equal(again.photos, film.photos)
+    assert torch.equal(torch.stack(again.frames), torch.stack(film.frames))
+    blurred, sharp = (sharpness(frame[0]) for frame in film.frames)
+    assert sharp > 5 * blurred
+    recipe, weights = NETWORKS["tokenpose_nano"][1], Path(load_network.__code__.co_filename)
+    with pytest.raises(DataError, match="17 joints, .* has 16"):
+        from dppt_nb.keypoints import MPII16
+        read_film(tmp_path / "film.safetensors", MPII16, recipe)
+    with pytest.raises(DataError, match="is no film"):
+        read_film(weights.parent / "weights/tokenpose_nano/model.safetensors", JOINTS, recipe)
+
+
+# A photograph of one's own
+
+def upload(content, name="mine.jpg"):
+    return ({
+        "name": name, "type": "image/jpeg", "size": len(content), "last_modified": datetime.now(),
+        "content": memoryview(content),
+    },)
+
+
+def saved(picture, **settings):
+    file = io.BytesIO()
+    picture.save(file, "JPEG", **settings)
+    return file.getvalue()
+
+
+def test_uploads_are_turned_as_exif_says_and_made_small():
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    wide = Image.new("RGB", (3000, 1000), "red")
+    assert read_upload(upload(saved(wide))).shape == (341, 1024, 3)
+    assert read_upload(upload(saved(wide, exif=tag))).shape == (1024, 341, 3)
+
+
+def test_an_upload_is_asked_about_and_a_bad_one_becomes_a_sentence():
+    explorer = explore_photo(NETWORKS, free_photo("camera"))
+    first = explorer.image.value
+    explorer.controls["file"].value = upload(saved(Image.fromarray(free_photo("astronaut"))))
+    second = explorer.image.value
+    assert second != first and "joints are drawn" in explorer.words.value
+    explorer.controls["file"].value = upload(b"no picture")
+    assert "cannot be read as a photo" in explorer.words.value and explorer.image.value == second
+    explorer.controls["file"].value = ()
+    explorer.controls["across"].value = (40, 41)
+    assert "the frame is empty" in explorer.words.value
+    explorer.controls["across"].value = (10, 90)
+    explorer.controls["network"].value = "ppt_nano_d12"
+    assert "17 of 48 patches left" in explorer.words.value
+
+
+# In a kernel, and in a browser
+
+PAGE = [
+    "import torch",
+    "from dppt_nb.checkpoints import load_network",
+    "from dppt_nb.explore import explore_attention, explore_photo",
+    "from dppt_nb.pictures import free_photo",
+    "from dppt_nb.views import crop_person, view_person",
+    "torch.set_num_threads(1)",
+    "network = load_network('tokenpose_nano')",
+    "crop = crop_person(free_photo(), (40, 40, 320, 640), (128, 96))",
+    "view = view_person(network[0], crop, *network[1:])",
+]
+
+
+def notebook(*cells):
+    import nbformat
+    page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
+    page.metadata["kernelspec"] = dict(name="python3", display_name="python3", language="python")
+    return page
+
+
+def test_in_a_kernel_and_stored_without_a_model_that_is_gone(root, tmp_path):
+    nbclient = pytest.importorskip("nbclient", reason="runs a kernel: pip install nbclient")
+    page = notebook(
+        "\n".join(PAGE), "explorer = explore_attention(view)\nexplorer",
+        "explorer.controls['layer'].value = 2\nprint(explorer.words.value)",
+    )
+    nbclient.NotebookClient(page, timeout=300, kernel_name="python3").execute()
+    view = "application/vnd.jupyter.widget-view+json"
+    assert view in page.cells[1].outputs[0]["data"] and "layer 2" in page.cells[2].outputs[0].text
+    spec = importlib.util.spec_from_file_location("pages", root / "tools" / "run_notebooks.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    tool.drop_widgets(page)
+    assert view not in json.dumps(page)
+    assert "work where this page is run" in page.cells[1].outputs[0]["data"]["text/plain"]
+
+
+@contextlib.contextmanager
+def jupyterlab(folder):
+    "JupyterLab on a free port, with a token; ends with the test."
+    token, log = secrets.token_hex(8), folder / "lab.log"
+    command = [
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1",
+        "--port=0", f"--IdentityProvider.token={token}", "--ServerApp.root_dir=" + str(folder),
+        "--LabApp.news_url=", "--LabApp.check_for_updates_class="
+        "jupyterlab.handlers.announcements.NeverCheckForUpdate",
+    ]
+    with log.open("w") as out:
+        lab = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder, env=dict(
+            os.environ, JUPYTER_CONFIG_DIR=str(folder / "config"),
+            JUPYTERLAB_WORKSPACES_DIR=str(folder / "workspaces"),
+        ))
+    try:
+        yield address(log, lab), token
+    finally:
+        lab.terminate()
+        lab.wait(30)
+
+
+def address(log, lab, patience=120):
+    "Where the server listens, once it answers."
+    end = time.time() + patience
+    while time.time() < end and lab.poll() is None:
+        words = [w for w in log.read_text().split() if w.startswith("http://127.0.0.1:")]
+        if words:
+            base = words[0].split("/lab")[0].split("/?")[0]
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(base + "/api", timeout=5).read()
+                return base
+        time.sleep(0.3)
+    pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    "A page of a headless Chromium; skips where there is none."
+    needs = "drives JupyterLab in Chromium, which needs "
+    play = pytest.importorskip(
+        "playwright.sync_api", reason=needs + "`pip install playwright` and Debian's chromium"
+    )
+    pytest.importorskip("jupyterlab", reason=needs + "`pip install jupyterlab`")
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if not found: pytest.skip(needs + "`apt-get install chromium`")
+    with play.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser.new_page(viewport={"width": 1100, "height": 900})
+        browser.close()
+
+
+def open_and_run(page, lab, name, patience=300):
+    "Open a notebook in JupyterLab and run all of its cells."
+    base, token = lab
+    page.goto(f"{base}/doc/tree/{name}?token={token}&reset")
+    page.locator(".jp-Notebook").wait_for(timeout=60_000)
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for(timeout=60_000)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    idle(page, patience)
+    assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+
+
+def idle(page, patience):
+    "Wait until no cell is waiting or running."
+    page.wait_for_function(
+        "() => { const marks = [...document.querySelectorAll('.jp-InputPrompt')]"
+        ".map(e => e.innerText.trim()); return marks.length && "
+        "marks.some(m => /\\[\\d+\\]/.test(m)) && !marks.some(m => m.startsWith('[*]')); }",
+        timeout=1000 * patience,
+    )
+
+
+def pictures(page): return page.eval_on_selector_all("img.widget-image", "e => e.map(i => i.src)")
+
+
+@pytest.mark.browser
+def test_by_keyboard_and_by_upload_in_jupyterlab(chromium, tmp_path):
+    import nbformat
+    cells = "\n".join(PAGE), "explore_attention(view)", "explore_photo({'a': network}, crop)"
+    nbformat.write(notebook(*cells), tmp_path / "page.ipynb")
+    Image.fromarray(free_photo("astronaut")).save(tmp_path / "me.png")
+    with jupyterlab(tmp_path) as lab:
+        open_and_run(chromium, lab, "page.ipynb")
+        chromium.locator("img.widget-image").nth(1).wait_for()
+        before, words = pictures(chromium), chromium.locator("[role=status]").first.inner_text()
+        handle = chromium.get_by_role("slider").first
+        handle.focus()
+        handle.press("ArrowLeft")
+        changed = "before => document.querySelector('img.widget-image').src != before"
+        chromium.wait_for_function(changed, arg=before[0], timeout=60_000)
+        assert chromium.locator("[role=status]").first.inner_text() != words
+        with chromium.expect_file_chooser() as chosen:
+            chromium.get_by_role("button", name="choose a picture").click()
+        chosen.value.set_files(tmp_path / "me.png")
+        chromium.wait_for_function(
+            "before => document.querySelectorAll('img.widget-image')[1].src != before",
+            arg=before[1], timeout=60_000,
+        )
+
+
+@pytest.mark.browser
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["00_tour.ipynb", "12_explore.ipynb"])
+def test_run_all_in_jupyterlab(chromium, tmp_path, root, name):
+    shutil.copy(root / "nbs" / name, tmp_path)
+    shutil.copytree(root / "nbs" / "results", tmp_path / "results")
+    with jupyterlab(tmp_path) as lab:
+        open_and_run(chromium, lab, name, 600)
+        errors = chromium.locator(".jp-RenderedText[data-mime-type*='error']")
+        assert errors.count() == 0, errors.first.inner_text()[:500]
+        last = chromium.locator(".jp-InputPrompt").filter(has_text="[").last
+        assert last.inner_text().strip().strip("[]:").isdigit()
