@@ -228,6 +228,16 @@ def test_a_photo_is_uploaded_and_its_skeleton_drawn(visit, tmp_path):
     assert visit.page.locator("#rows tr").count() == 17
 
 
+def test_a_photo_is_turned_as_people_see_it_and_made_smaller_if_huge(visit, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6                                             # a camera held upright
+    Image.new("RGB", (60, 40), (90, 120, 90)).save(tmp_path / "turned.jpg", exif=exif)
+    Image.new("L", (6000, 4000), 90).save(tmp_path / "huge.png", compress_level=1)
+    for name, words in {"turned.jpg": "40 x 60 pixels.", "huge.png": "it had 6000 x 4000."}.items():
+        visit.answer(lambda: visit.page.set_input_files("#file", tmp_path / name))
+        assert words in visit.page.inner_text("#box-words")
+
+
 def test_what_is_no_picture_is_refused_in_a_sentence(visit, tmp_path):
     (tmp_path / "notes.png").write_text("no picture")
     visit.page.set_input_files("#file", tmp_path / "notes.png")

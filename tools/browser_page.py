@@ -164,7 +164,7 @@ def limits(name):
 # The folder
 
 def base64_of(content): return base64.b64encode(content).decode()
-def packed(content): return base64_of(gzip.compress(content, 9, mtime=0))
+def packed(content): return base64_of(gzip.compress(content, 6, mtime=0))
 
 
 def embed(out, name, text):

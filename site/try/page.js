@@ -37,6 +37,7 @@ function canvasOf(source, width, height) {
   const context = canvas.getContext("2d", { alpha: false, willReadFrequently: true });
   context.imageSmoothingQuality = "high";
   context.drawImage(source, 0, 0, canvas.width, canvas.height);
+  canvas.shrunkFrom = shrink < 1 ? `${width} x ${height}` : null;
   return canvas;
 }
 
@@ -200,9 +201,11 @@ function showBox() {
   const box = state.box ?? wholeBox();
   ["x", "y", "w", "h"].forEach((side, i) => { $(`box-${side}`).value = round(box[i]); });
   const [x, y, w, h] = box.map(round);
-  $("box-words").textContent = state.box
+  const small = state.photo.shrunkFrom
+    ? ` The photo was made smaller, it had ${state.photo.shrunkFrom}.` : "";
+  $("box-words").textContent = (state.box
     ? `The box: ${w} x ${h} pixels, its corner at ${x}, ${y}.`
-    : `The box: the whole photo, ${w} x ${h} pixels.`;
+    : `The box: the whole photo, ${w} x ${h} pixels.`) + small;
 }
 
 /** How many layers are done in a network's picture. */
