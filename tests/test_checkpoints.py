@@ -16,12 +16,15 @@ from torch import nn
 
 from dppt_nb.checkpoints import (
     FORMAT,
+    build_network,
     load_network,
     load_teacher,
     network_files,
     results_folder,
     save_network,
     shipped_networks,
+    shrink_weights,
+    widen_weights,
 )
 from dppt_nb.checks import DataError
 from dppt_nb.files import digest_of
@@ -575,7 +578,7 @@ def test_nothing_but_a_network_hides_a_shipped_one(tmp_path, monkeypatch):
 def test_every_shipped_network_names_its_digest():
     for folder in shipped_networks().values():
         told = json.loads((folder / "config.json").read_text())
-        assert told["format"] == FORMAT
+        assert 2 <= told["format"] <= FORMAT
         assert told["weights"] == digest_of((folder / "model.safetensors").read_bytes())
 
 
@@ -663,3 +666,46 @@ def test_two_names_of_one_parameter_are_refused():
     model = create_model("tokenpose_s_v1", image_size=SIZE)
     state = as_released(model) | {"module.features.conv1.weight": torch.zeros(64, 3, 3, 3)}
     with pytest.raises(DataError, match="holds both"): load_released(model, state)
+
+
+def test_weights_in_whole_numbers_are_near_and_small(tmp_path):
+    model = create_model("ppt_nano", image_size=SIZE)
+    small = shrink_weights(model.state_dict())
+    wide = widen_weights(small)
+    assert wide.keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        if small[name].dtype != torch.int8: continue
+        step = value.flatten(1).abs().amax(1) / 127
+        apart = (wide[name] - value).flatten(1).abs().amax(1)
+        assert (apart <= 0.501 * step + 1e-9).all(), name
+    save_network(tmp_path, small, {"config": dataclasses.asdict(model.config)})
+    numbers = sum(p.numel() for p in model.parameters())
+    assert (tmp_path / "model.safetensors").stat().st_size < 1.3 * numbers
+    again = build_network(tmp_path / "config.json", tmp_path / "model.safetensors")[0]
+    assert all(p.dtype == torch.float32 for p in again.parameters())
+    images = torch.randn(2, 3, *SIZE)
+    with torch.no_grad(): apart = (again(images) - model.eval()(images)).abs().max()
+    assert apart < 0.1 * model(images).abs().max()
+
+
+def test_a_scale_without_its_weight_is_refused():
+    small = shrink_weights({"linear.weight": torch.randn(64, 64)})
+    with pytest.raises(DataError, match="scale without its weight"):
+        widen_weights({"linear.weight.scale": small["linear.weight.scale"]})
+    with pytest.raises(DataError, match="scale without its weight"):
+        widen_weights({**small, "linear.weight.scale": torch.ones(3)})
+    with pytest.raises(DataError, match="does not fit"):
+        shrink_weights({"bias": torch.tensor([1e9])})
+
+
+def test_shipped_networks_are_small_and_have_cards():
+    folders = shipped_networks()
+    assert sum(f.stat().st_size for folder in folders.values() for f in folder.iterdir()) < 30e6
+    of_photographs = [folder for name, folder in folders.items() if name.endswith("_lspet")]
+    assert len(of_photographs) == 5
+    for folder in of_photographs:
+        card = (folder / "README.md").read_text()
+        for heading in ("How well it does", "Meant for", "under-represented", "Terms"):
+            assert heading in card, folder.name
+        network, recipe, keypoints = load_network(folder)
+        assert len(keypoints) == 14 and "/" not in recipe.teacher

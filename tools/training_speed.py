@@ -21,7 +21,7 @@ from dppt_nb.evaluation import device_name
 from dppt_nb.files import write_json
 from dppt_nb.heatmaps import encode_heatmaps, rescale_joints
 from dppt_nb.models import create_model, macs
-from dppt_nb.optim import compute_name, pick_device
+from dppt_nb.optim import pick_device
 from dppt_nb.recipes import get_recipe, needs_teacher
 from dppt_nb.store import load_people
 from dppt_nb.training import Batch, Loop
@@ -226,7 +226,8 @@ def train(recipes, batch, ways, data, root, people, rounds, steps, device, jpegs
         if device.type == "cuda": torch.cuda.reset_peak_memory_stats()
         rows = time_ways(recipe, crops, device, ways or possible, rounds, steps, jpegs)
         memory = torch.cuda.max_memory_allocated() / 2 ** 30 if device.type == "cuda" else None
-        print(f"{name}, {recipe.batch_size} a step, {recipe.image_size[0]} x {recipe.image_size[1]}")
+        height, width = recipe.image_size
+        print(f"{name}, {recipe.batch_size} a step, {height} x {width}")
         print(format_rows(rows, rate), flush=True)
         found.append(dict(recipe=name, batch=recipe.batch_size, peak_gib=memory, rows=rows))
     conditions = dict(

@@ -1,0 +1,72 @@
+"""Claims: probabilities agree with intervals, several questions are corrected, and what stands on
+the page is made from the results files."""
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dppt_nb.claims import PRIMARY, format_primary, holm, p_value, seeds_needed
+from dppt_nb.studies import STUDIES
+from dppt_nb.study import combine, difference, format_study
+
+RESULTS = Path(__file__).resolve().parent.parent / "nbs" / "results"
+
+
+def stored(name):
+    return json.loads((RESULTS / name / "runs.json").read_text())
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_an_interval_leaves_zero_out_where_the_p_value_is_below_a_twentieth(seed):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(rng.uniform(0, 3), 0.8, 4)
+    people = (values.mean() - 1.0, values.mean() + 1.0)
+    result = combine(list(values), people)
+    low, high = result["interval"]
+    assert (low > 0 or high < 0) == (p_value(result) < 0.05)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert math.isnan(holm([math.nan, 0.02])[0]) and holm([math.nan, 0.02])[1] == 0.02
+
+
+def test_as_many_seeds_as_are_needed_tell():
+    "Made-up studies of so many seeds leave zero out about as often as was promised."
+    known = dict(mean=1.2, seeds=3, spread=0.8, people=[0.6, 1.8])
+    count, rng = seeds_needed(known), np.random.default_rng(0)
+    told = 0
+    for _ in range(400):
+        shift = rng.normal(0, 0.6 / 1.96)
+        values = rng.normal(1.2 + shift, 0.8, count)
+        low, high = combine(list(values), (values.mean() - 0.6, values.mean() + 0.6))["interval"]
+        told += low > 0 or high < 0
+    assert 0.7 < told / 400 < 0.95
+    assert seeds_needed(dict(known, seeds=1)) is None
+    assert seeds_needed(dict(known, mean=0.1)) is None
+
+
+def test_the_verdicts_of_the_stored_studies():
+    cpu, gpu, large = map(stored, ("study_lspet_nano", "study_lspet_nano_h200", "study_lspet_s"))
+    both = cpu + [dict(run, seed=run["seed"] + 10) for run in gpu]
+    lines = format_primary(both).splitlines()[1:]
+    assert [line[:len(words)] for line, words in zip(lines, PRIMARY)] == list(PRIMARY)
+    answers = dict(zip(PRIMARY, lines))
+    assert "  yes" in answers["a teacher improves the pruned network"]
+    assert "  open" in answers["a second cycle improves the first"]
+    # two studies on two machines agree
+    one, other = (difference(runs, "dppt", "ppt")["mean"] for runs in (cpu, gpu))
+    assert abs(one - other) < 0.5
+    assert "not run" in format_study(gpu, STUDIES["dppt"])
+    assert difference(large, "tokenpose", "ppt")["interval"][0] > 0
+
+
+def test_stored_runs_say_who_taught_and_on_what():
+    for name in ("study_lspet_nano_h200", "study_lspet_s"):
+        for run in stored(name):
+            assert run["conditions"]["device"] == "NVIDIA H200"
+            assert bool(run["taught_by"]) == bool(run["recipe"]["teacher"])
+            assert not {"train_seconds"} & run.keys()

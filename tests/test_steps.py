@@ -1,0 +1,215 @@
+"""A step: how much is asked of PyTorch, nothing asked of the processor, the same answer whichever
+way it is run."""
+import math
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch.optim.swa_utils import AveragedModel
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dppt_nb.checks import DataError
+from dppt_nb.keypoints import COCO17
+from dppt_nb.models import create_model
+from dppt_nb.optim import Average, Muon, even_out, even_out_stack, make_optimizers
+from dppt_nb.pruning import keep_ratio_at
+from dppt_nb.recipes import get_recipe
+from dppt_nb.steps import Alarm, can_capture
+from dppt_nb.store import from_synthetic
+from dppt_nb.synthetic import make_people
+from dppt_nb.training import Loop
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+SMALL = dict(width=32, depth=3, heads=2)
+
+
+class Operations(TorchDispatchMode):
+    "Counts what PyTorch is asked to do."
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.fixture(scope="module")
+def people():
+    return from_synthetic(make_people(20, COCO17, (64, 48), seed=1, margin=1.5))
+
+
+def loop_of(people, name="tokenpose_nano", device="cpu", size=(64, 48), network=SMALL, **changes):
+    recipe = get_recipe(name, image_size=size, batch_size=8, precision="fp32", **changes)
+    own = {**network, **recipe.overrides}
+    if "ppt" in recipe.model and network: own["prune_at"] = (1, 2)
+    teacher = create_model("tokenpose_nano", image_size=size, **network)
+    loop = Loop(recipe.change(overrides=own), people, device, teacher=teacher)
+    loop.model.train()
+    loop.draws.manual_seed(1)
+    return loop
+
+
+def test_a_step_asks_for_no_more_than_it_did():
+    "Of the nano network, part by part; a GPU pays for each of these, whatever its size."
+    crops = from_synthetic(make_people(8, COCO17, (128, 96), seed=1, margin=1.5))
+    loop, index = loop_of(crops, size=(128, 96), network={}), torch.arange(8)
+    loop.train_people(index)
+    with Operations() as batch: made = loop.make_batch(index)
+    loop.begin_step()
+    with Operations() as both: loop.backward(made)
+    with Operations() as muon: loop.move_weights()
+    with Operations() as rest: loop.end_step()
+    assert batch.count <= 265
+    assert both.count <= 740
+    assert muon.count <= 1_980
+    assert rest.count <= 8
+
+
+def test_stacks_of_matrices_move_as_single_ones():
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(48, 96), (48, 96), (96, 48), (32, 16, 3, 3), (32, 16, 3, 3)]
+    ours = [torch.nn.Parameter(torch.randn(s, generator=generator)) for s in shapes]
+    twins = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    one, many = Muon(ours, lr=0.02), Muon(twins, lr=0.02)
+    many.move_singly = many.move_stacks
+    for _ in range(3):
+        for p, twin in zip(ours, twins):
+            p.grad = torch.randn(p.shape, generator=generator)
+            twin.grad = p.grad.clone()
+        before = [p.detach().clone() for p in ours]
+        one.step()
+        many.step()
+        for p, twin, old in zip(ours, twins, before):
+            assert (p - twin).norm() < 0.08 * (p - old).norm()    # five steps in bfloat16
+        with torch.no_grad():
+            for p, twin in zip(ours, twins): twin.copy_(p)
+    keys = lambda muon: [sorted(muon.state[p]) for p in muon.param_groups[0]["params"]]
+    assert keys(one) == keys(many) == [["momentum"]] * 5
+    matrices = torch.randn(4, 32, 80, generator=generator)
+    singular = torch.linalg.svdvals(even_out_stack(matrices).float())
+    assert 0.3 < singular.min() and singular.max() < 1.4
+    exact = exactly_even(matrices)
+    stacked = (even_out_stack(matrices) - exact).norm()
+    single = (torch.stack([even_out(m) for m in matrices]) - exact).norm()
+    assert stacked < 1.2 * single < 0.1 * exact.norm()
+
+
+def exactly_even(matrices):
+    "The same polynomial in double precision."
+    x = matrices.double() / matrices.double().norm(dim=(1, 2), keepdim=True)
+    for _ in range(5):
+        square = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return x
+
+
+def test_averages_are_those_of_torch():
+    "Weights to the bit as PyTorch's own class with the same growing decay; counters are copied."
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
+    def move(copies, weights, count):
+        if not copies[0].is_floating_point():
+            for copy, weight in zip(copies, weights): copy.copy_(weight)
+            return
+        share = min(0.99, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(copies, weights, 1 - share)
+    ours, theirs = Average(model, 0.99), AveragedModel(model, multi_avg_fn=move, use_buffers=True)
+    theirs.n_averaged.fill_(1)
+    for _ in range(5):
+        model(torch.randn(8, 4)).sum().backward()
+        with torch.no_grad():
+            for p in model.parameters(): p.add_(p.grad, alpha=-0.1)
+        ours.update_parameters(model)
+        with torch.no_grad(): theirs.update_parameters(model)
+    for name, value in theirs.module.state_dict().items():
+        assert torch.equal(value, ours.module.state_dict()[name]), name
+    assert int(ours.module[1].num_batches_tracked) == 5
+    assert set(ours.state_dict()) == set(theirs.state_dict())
+
+
+def test_a_loss_that_is_no_number_is_said_with_its_step(people):
+    ended = []
+    alarm = Alarm(lambda losses, step: ended.append((losses, step)), torch.device("cpu"))
+    for step, value in enumerate((1.0, 2.0, math.nan, 3.0), 1):
+        alarm.note({"pose": torch.tensor(1.0), "output": torch.tensor(value)}, step)
+    assert len(ended) == 1 and ended[0][1] == 3 and math.isnan(ended[0][0]["output"])
+    loop = loop_of(people)
+    with torch.no_grad(): next(loop.model.parameters()).fill_(math.nan)
+    with pytest.raises(DataError, match="pose nan in step 1, in epoch 1"): loop.train_epoch()
+
+
+def test_batches_of_one_size_leave_out_others_every_epoch(people):
+    loop = loop_of(people, equal_batches=True)
+    assert loop.steps_per_epoch == 2
+    first = loop.batches()
+    assert [len(batch) for batch in first] == [8, 8]
+    loop.history.append({})
+    second = loop.batches()
+    assert {*torch.cat(first).tolist()} != {*torch.cat(second).tolist()}
+    alone = loop_of(people.select(slice(0, 5)), equal_batches=True)
+    assert [len(batch) for batch in alone.batches()] == [5]
+
+
+def test_a_ratio_that_falls_by_levels():
+    smooth = [keep_ratio_at(e, 0.5, 10, 100) for e in range(120)]
+    steps = [keep_ratio_at(e, 0.5, 10, 100, steps=4) for e in range(120)]
+    assert len(set(steps)) == 5 and steps[0] == 1 and steps[-1] == 0.5
+    assert all(level >= ratio for level, ratio in zip(steps, smooth))
+    assert max(level - ratio for level, ratio in zip(steps, smooth)) <= 0.125 + 1e-9
+    assert steps == sorted(steps, reverse=True)
+
+
+@pytest.mark.parametrize("name", ["dppt_nano", "sd_dppt_nano"])
+def test_a_step_compiles_in_one_piece(people, name):
+    "No part of network and losses sends the compiler back to Python."
+    import torch._dynamo
+    loop = loop_of(people, name)
+    batch = loop.make_batch(torch.arange(8))
+    parts = batch.images, batch.joints, batch.visible, batch.targets, batch.weights
+    explained = torch._dynamo.explain(loop.losses)(loop.progress, *parts)
+    torch._dynamo.reset()
+    assert (explained.graph_count, explained.graph_break_count) == (1, 0)
+
+
+def test_who_can_be_recorded():
+    recipe, gpu = get_recipe("ppt_nano"), torch.device("cuda")
+    assert can_capture(recipe, "bf16", gpu)
+    assert not can_capture(recipe, "bf16", torch.device("cpu"))
+    assert not can_capture(recipe, "fp16", gpu)
+    assert not can_capture(recipe.change(overrides={"reduce": "random"}), "bf16", gpu)
+
+
+@needs_gpu
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", ["tokenpose_nano", "dppt_nano", "sd_dppt_nano"])
+def test_a_recorded_step_is_the_eager_one(people, name):
+    "Same losses and weights; and no step asks the processor for anything."
+    ends = []
+    for capture in (False, True):
+        loop = loop_of(people, name, "cuda", capture=capture)
+        assert (loop.captured is not None) == capture
+        index = torch.arange(8, device="cuda")
+        with loop.captured.running() if capture else nullcontext():
+            for _ in range(5): loop.train_people(index)
+            torch.cuda.synchronize()
+            torch.cuda.set_sync_debug_mode("error")
+            try: losses = loop.train_people(index)
+            finally: torch.cuda.set_sync_debug_mode("default")
+        ends.append({k: float(v) for k, v in losses.items()})
+    assert ends[0] == pytest.approx(ends[1], rel=1e-2)
+
+
+@needs_gpu
+@pytest.mark.cuda
+def test_rates_of_a_recorded_step_are_those_of_today(people):
+    loop = loop_of(people, device="cuda")
+    rates = [group["lr"] for o in loop.optimizers for group in o.param_groups]
+    assert all(torch.is_tensor(rate) and rate.is_cuda for rate in rates)
+
+
+def test_rates_on_a_cpu_are_numbers(people):
+    loop = loop_of(people)
+    loop.begin_step()
+    rates = [group["lr"] for o in loop.optimizers for group in o.param_groups]
+    assert all(isinstance(rate, float) and rate > 0 for rate in rates)
+    assert make_optimizers(loop.model, loop.recipe)[0].param_groups[0]["peak"] == loop.recipe.lr
