@@ -24,7 +24,7 @@ from website.pages import adapt, fenced
 COMPARED = {    # rows of the landing page's table, and what they are called there
     "tokenpose": "TokenPose, nothing dropped", "ppt": "PPT, patches dropped",
     "dppt": "**DPPT**, a PPT that a TokenPose teaches", "sdpose": "SDPose, two cycles in training",
-    "sd_dppt": "both papers together",
+    "sd_dppt": "both papers together", "tokenpose_taught": "TokenPose, taught as DPPT is",
 }
 
 
@@ -90,11 +90,11 @@ def machinery_table():
 
 
 def study_tables():
-    "A table for each study that compares the papers, from its stored runs."
+    "A table for each study that compares the papers with three seeds, from its stored runs."
     tables = []
     for path in sorted((NBS / "results").glob("*/runs.json")):
         runs = json.loads(path.read_text())
-        if all(of_row(runs, name) for name in ("tokenpose", "ppt", "dppt")):
+        if all(len(of_row(runs, name)) > 2 for name in ("tokenpose", "ppt", "dppt")):
             tables.append(study_table(runs))
     return "\n\n".join(tables)
 
@@ -109,15 +109,21 @@ def study_table(runs):
         gain = "" if name == "ppt" else format_interval(difference(runs, name, "ppt"), sign=True)
         lines.append(f"| {words} | {first['macs'] / 1e9:.3f} | {len(mine)} "
                      f"| {format_interval(row_score(runs, name))} | {gain} |")
-    told = runs[0]["conditions"]
-    size = " x ".join(map(str, told["image_size"]))
-    judged = unpack_bits(runs[0]["counts"], runs[0]["shape"]).any(1).sum()
-    about = (
+    return f"{about(runs)}\n\n" + "\n".join(lines)
+
+
+def about(runs):
+    "Of which networks and people a study is, in a sentence."
+    first = next(iter(of_row(runs, "tokenpose").values()))
+    told, size = first["conditions"], " x ".join(map(str, first["conditions"]["image_size"]))
+    judged = unpack_bits(first["counts"], first["shape"]).any(1).sum()
+    teachers = len({str(run["taught_by"]) for run in of_row(runs, "dppt").values()})
+    return (
         f"`{told['model']}` and its relatives on {told['data'].upper()}: {told['epochs']} epochs, "
-        f"input {size}, judged by {judged} of {told['people']} people of the {told['split']} "
-        "split, those who show a torso to measure by."
+        f"input {size}, {'one teacher for all seeds' if teachers == 1 else 'a teacher a seed'}; "
+        f"judged by {judged} of {told['people']} people of the {told['split']} split, those who "
+        "show a torso to measure by."
     )
-    return "\n".join([*lines, "", about])
 
 
 def landing_page(with_browser):
@@ -157,7 +163,8 @@ attend to them least.</figcaption>
 
 {study_tables()}
 
-[The study](13_study.md) has all rows, and a verdict on each claim of the papers.
+[The study](13_study.md) has all rows, also those of fewer seeds, and a verdict on each claim
+of the papers.
 
 ## The lessons
 
