@@ -9,7 +9,7 @@ OUT    ?= demo
 TORCH  ?= auto
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test soak export outputs readme hooks lock lab distclean
+.PHONY: demo test soak export outputs readme hooks lock lab docs distclean
 
 demo: $(VENV)/.plain            ## a picture at once, then three small networks trained on synthetic people; ALL=1: five
 	$(BIN)/dppt demo --out $(OUT) $(if $(ALL),--all)
@@ -32,6 +32,9 @@ outputs: $(VENV)/.dev           ## run every notebook and store its outputs
 readme: $(VENV)/.dev            ## nbs/index.ipynb -> README.md, and tools/pypi.md for the package index
 	$(BIN)/python tools/readme.py
 
+docs: $(VENV)/.docs             ## the site, into _site/: pages from the notebooks, reference, landing page (npm once)
+	$(BIN)/python tools/docs.py
+
 hooks: $(VENV)/.dev             ## git hooks that clean notebooks and merge them cell by cell
 	$(BIN)/nbdev_install_hooks
 
@@ -39,7 +42,7 @@ lock: $(VENV)/.dev              ## write the versions that are installed now to 
 	$(BIN)/python tools/lock.py
 
 distclean:                      ## forget the environment and everything built
-	rm -rf $(VENV) build dist *.egg-info $(OUT)
+	rm -rf $(VENV) build dist *.egg-info _docs _site $(OUT)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
@@ -57,5 +60,9 @@ $(VENV)/.plain: pyproject.toml requirements.lock $(VENV)/.torch
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml requirements.lock $(VENV)/.torch
-	$(PIP) install -c requirements.lock -e '.[notebooks,dev]'
+	$(PIP) install -c requirements.lock -e '.[notebooks,dev,export]'
 	@touch $@ $(VENV)/.plain
+
+$(VENV)/.docs: $(VENV)/.dev
+	$(PIP) install -c requirements.lock -e '.[notebooks,dev,docs]'
+	@touch $@

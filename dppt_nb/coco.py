@@ -424,7 +424,8 @@ def to_coco_results(
     scores = np.ones(len(keypoints)) if scores is None else _array(scores)
     heat = np.ones(keypoints.shape[:2]) if keypoint_scores is None else _array(keypoint_scores)
     # (N, 3J)
-    triples = np.concatenate([keypoints, heat[..., None]], axis=-1).reshape(len(keypoints), -1)
+    triples = np.concatenate([keypoints, heat[..., None]], axis=-1)
+    triples = triples.reshape(len(keypoints), 3 * heat.shape[1])
     if not np.isfinite(triples).all() or not np.isfinite(scores).all():
         raise ValueError(
             "predicted keypoints or scores hold NaN or infinity, which COCO results cannot"

@@ -6,10 +6,12 @@
 __all__ = ['PIXEL_STD', 'IMAGENET_MEAN', 'IMAGENET_STD', 'Share', 'AUGMENTATIONS', 'UPPER_BODY_SHARE', 'constant',
            'box_to_center_scale', 'batched_affine', 'crop_affine', 'apply_affine', 'invert_affine', 'uncrop_points',
            'warp_batch', 'crop_image', 'normalize', 'denormalize', 'Augmentation', 'nominal_window', 'central_affine',
-           'half_body_window', 'draw_windows', 'mirror', 'jitter_colour', 'inside', 'counted_lengths', 'augment_batch']
+           'half_body_window', 'Part', 'draw_rows', 'draw_windows', 'mirror', 'jitter_colour', 'inside',
+           'counted_lengths', 'augment_batch']
 
 # %% ../nbs/02_crops.ipynb #3c498c20
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Annotated
 
@@ -151,10 +153,10 @@ def warp_batch(
     x = torch.arange(width, device=images.device, dtype=torch.float32)
     y = torch.arange(height, device=images.device, dtype=torch.float32)[:, None]
     a, b, c = inverse[:, :, None, None].unbind(-1)               # each (B, 2, 1, 1)
-    source = a * x + b * y + c                                   # (B, 2, height, width)
+    source = (a * x + b * y).add_(c)                             # (B, 2, height, width)
     size = constant((((images.shape[-1],),), ((images.shape[-2],),)), source)    # (2, 1, 1)
     # (B, height, width, 2) in -1..1 from edge to edge
-    grid = ((2 * source + 1) / size - 1).permute(0, 2, 3, 1)
+    grid = source.mul_(2).add_(1).div_(size).sub_(1).permute(0, 2, 3, 1)
     return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
 
 # %% ../nbs/02_crops.ipynb #3bb8954f
@@ -178,7 +180,7 @@ def crop_image(
     crop = warp_batch(
         part.permute(2, 0, 1)[None], torch.from_numpy(affine)[None], output_size, dense
     )
-    return crop[0].permute(1, 2, 0).round().byte().numpy()
+    return crop[0].round_().byte().permute(1, 2, 0).numpy()
 
 # %% ../nbs/02_crops.ipynb #9cfafad0
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # red, green, blue, of values in 0..1
@@ -309,6 +311,30 @@ def half_body_window(
     size = (high - low) * 1.5
     return centers, torch.maximum(size[:, 0], size[:, 1] * aspect), count[:, 0] >= 2
 
+# %% ../nbs/02_crops.ipynb #eb031782
+class Part:
+    "A generator for some people of a batch, who get what they would have got among all of them."
+    def __init__(
+        self,
+        generator: torch.Generator, # of the whole batch
+        people: int,                # in it
+        rows: slice,                # who is cut here
+    ):
+        self.generator, self.people, self.rows = generator, people, rows
+        self.device = generator.device
+
+def draw_rows(
+    maker: Callable, # torch.rand or torch.randn
+    people: int,     # rows
+    numbers: int,    # columns
+    generator: torch.Generator | Part, # torch.Generator, or a part of what it draws
+) -> torch.Tensor:   # (people, numbers), on the generator's device
+    "Random numbers for every person; of a `Part` everybody's are drawn, and its own are kept."
+    if not isinstance(generator, Part):
+        return maker(people, numbers, generator=generator, device=generator.device)
+    whole = draw_rows(maker, generator.people, numbers, generator.generator)
+    return whole[generator.rows]
+
 # %% ../nbs/02_crops.ipynb #6f81ff48
 def draw_windows(
     joints: torch.Tensor,        # (B, J, 2) in stored pixels
@@ -317,13 +343,13 @@ def draw_windows(
     center: torch.Tensor,        # (2,) middle of the person's own window, see `nominal_window`
     scale: torch.Tensor,         # (2,) and its size
     augmentation: Augmentation,  # Augmentation
-    generator: torch.Generator,     # torch.Generator
+    generator: torch.Generator | Part, # torch.Generator, or a part of one
 ) -> tuple:        # centers (B, 2), scales (B, 2), degrees (B,), flip (B,) bool
     """A random window for every person: half body, shift, size, turn, mirror (order of HRNet's
     release)."""
     a, n = augmentation, len(joints)
-    even = torch.rand(n, 7, generator=generator, device=generator.device).to(joints.device)
-    normal = torch.randn(n, 2, generator=generator, device=generator.device).to(joints.device)
+    even = draw_rows(torch.rand, n, 7, generator).to(joints.device)
+    normal = draw_rows(torch.randn, n, 2, generator).to(joints.device)
     half_centers, widths, valid = half_body_window(
         joints, visible, keypoint_set.upper_body, scale[0] / scale[1], even[:, 1] < UPPER_BODY_SHARE
     )
@@ -369,12 +395,10 @@ def jitter_colour(
     # brightness, contrast and saturation are each multiplied by 1 - colour to 1 + colour
     colour: float,
     grey: float,           # probability of a grey picture
-    generator: torch.Generator,      # torch.Generator
+    generator: torch.Generator | Part, # torch.Generator, or a part of one
 ) -> torch.Tensor:  # (B, 3, H, W) float, 0..255
     "Other light for every person, and no colour for some."
-    draw = torch.rand(len(images), 4, generator=generator, device=generator.device).to(
-        images.device
-    )
+    draw = draw_rows(torch.rand, len(images), 4, generator).to(images.device)
     # each (B, 1, 1, 1)
     brightness, contrast, saturation = (1 + (draw[:, :3] * 2 - 1) * colour).T[..., None, None, None]
     saturation = saturation * (draw[:, 3] >= grey).view(-1, 1, 1, 1)

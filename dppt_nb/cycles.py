@@ -74,6 +74,8 @@ class PoseObjective(nn.Module):
         super().__init__()
         self.kind, self.cycles = kind_of_loss(model.config.head, kind), model.config.cycles
         self.supervise, self.factor = supervise, factor
+        # means over the joints that count, the others over the people
+        self.per_joint = ("pose", "pose_later") if self.kind == "cross_entropy" else ()
         if self.kind not in ("mse", "cross_entropy"):
             raise DataError(f"loss {self.kind!r} is unknown; take mse, cross_entropy or auto")
 
@@ -120,6 +122,7 @@ class CycleObjective(nn.Module):
         if kind not in ("mse", "cross_entropy"):
             raise DataError(f"kind is {kind!r}; it must be mse or cross_entropy")
         self.cycles, self.one_way, self.kind, self.factor = cycles, one_way, kind, factor
+        self.per_joint = ("heatmap_cycles",) if kind == "cross_entropy" else ()
         self.weights = {
             "keypoint": keypoint_weight, "patch": patch_weight, "heatmap": heatmap_weight,
         }
@@ -241,6 +244,7 @@ class RegressionObjective(nn.Module):
     """The ground truth for a regression head: `rle_loss` on every cycle, with one flow for all
     (sdpose_reg)."""
     look = ()    # no attention is needed
+    per_joint = ("rle",)    # a mean over the joints that count
     reads_targets = False    # nor are heatmaps drawn for it
 
     def __init__(self,

@@ -171,6 +171,8 @@ class OutputObjective(nn.Module):
         self.teacher, self.weight = teacher, weight
         self.temperature, self.factor = temperature, factor
         self.heads = student.config.head, teacher.network.config.head
+        # a mean over the joints that count, else over the people
+        self.per_joint = ("output",) if self.heads[0] == "dot" else ()
 
     def forward(self, student_trace: Trace, batch, progress) -> dict:
         loss = output_loss(

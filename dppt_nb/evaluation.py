@@ -106,12 +106,14 @@ def predict_joints(
     batch_size: int = 128,
     bars: bool = True, # show a progress bar
     keypoint_set: KeypointSet | None = None, # what the network finds; None: what is labelled
+    rows: Tensor | None = None, # (M,) numbers of the people to answer for; None: all of them
 ) -> tuple[Tensor, Tensor]: # joints (N, J, 2) in photograph pixels, scores (N, J); on the CPU
-    "The network's answer for every person of a set, as they lie in their photographs."
+    "The network's answer for the people of a set, as they lie in their photographs."
     keypoint_set = keypoint_set or crops.keypoint_set
     device, found = next(model.parameters()).device, []
     model.eval()
-    for index in watch(torch.arange(len(crops)).split(batch_size), show=bars):
+    rows = torch.arange(len(crops)) if rows is None else rows
+    for index in watch(rows.split(batch_size), show=bars):
         images = plain_images(crops, index, recipe, device)
         centers, scales = (t[index.to(t.device)].to(device) for t in (crops.centers, crops.scales))
         answer = find_joints(model, images, centers, scales, recipe, keypoint_set)

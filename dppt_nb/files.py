@@ -118,6 +118,12 @@ class ImageSource:
                 "it again."
             ) from None
 
+    def __getstate__(self): return self.root, self.turns
+    def __setstate__(self, state):
+        "In another process the zip is opened anew: two cannot share a place in one file."
+        self.__init__(state[0])
+        self.turns = state[1]
+
     def names(self) -> set[str]:
         "Names of all files, relative to the root, with forward slashes."
         if self._names is None:

@@ -19,10 +19,9 @@ MOVED = {
     "datasets": {
         "cutting": "usable_cores",
         "files": "ImageSource field_numbers watch write_whole",
-        "shards": (
-            "MANIFEST StoreHeader StoreWriter read_manifest shard_bytes write_store"
-        ),
+        "shards": "MANIFEST StoreHeader read_manifest shard_bytes",
         "store": "CropSet crop_rows from_synthetic read_store room_for",
+        "writing": "StoreWriter write_store",
     },
     "distillation": {
         "heatmaps": "divergence",
@@ -63,7 +62,7 @@ MOVED = {
             "STORE_MARGIN SYNTHETIC_PEOPLE cached_store find_store fingerprint is_store "
             "load_people prepare synthetic_people"
         ),
-        "training": "train_recipe",
+        "runner": "train_recipe",
     },
     "training": {
         "checkpoints": "find_network load_network save_network",
@@ -81,6 +80,8 @@ MOVED = {
             "rate_share restore_optimizers"
         ),
         "recipes": "PROTOCOLS RECIPES Recipe get_recipe protocol_changes recipe_fields",
+        "progress": "NO_LOSSES",
+        "runner": "load_judges train_recipe",
         "runs": "check_same_run weights_print",
     },
 }

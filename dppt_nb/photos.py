@@ -6,11 +6,10 @@
 __all__ = ['from_array', 'Photo', 'photo_name', 'open_photo', 'check_boxes', 'read_boxes', 'boxes_by_photo', 'picture_suffixes',
            'list_photos']
 
-# %% ../nbs/machinery/photos.ipynb #8a654000
+# %% ../nbs/machinery/photos.ipynb #0304e70a
 import io
 import re
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,11 +83,11 @@ def photo_name(
 def _read(photo):
     "A path, bytes or Pillow picture as RGB; raises what Pillow raises."
     if isinstance(photo, (str, Path)): photo = read_file(Path(photo).expanduser())
-    with warnings.catch_warnings():  # beyond twice the size that Pillow warns of, it refuses
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    with warnings.catch_warnings():  # of tags, and of sizes below the one that Pillow refuses
+        warnings.simplefilter("ignore")
         picture = photo if isinstance(photo, Image.Image) else open_picture(io.BytesIO(photo))
-    picture.load()
-    return to_rgb(picture, orientation_of(picture))
+        picture.load()
+        return to_rgb(picture, orientation_of(picture))
 
 def open_photo(
     photo: object,  # path, bytes, Pillow picture, array (H, W, C), tensor (C, H, W), or a `Photo`
@@ -105,7 +104,8 @@ def open_photo(
     if not isinstance(photo, (str, Path, bytes, Image.Image)):
         raise DataError(f"{where} is no photo; give a path, bytes, a picture, array or tensor.")
     try: return Photo(_read(photo), where, photo)
-    except FileNotFoundError: raise DataError(f"{where} does not exist; correct the path.") from None
+    except FileNotFoundError:
+        raise DataError(f"{where} does not exist; correct the path.") from None
     except Exception as error:  # Pillow raises many kinds for files that are damaged or made up
         raise DataError(
             f"{where} cannot be read as a photo ({plain_reason(error)}); copy it again, or save "
@@ -150,7 +150,8 @@ def read_boxes(
     found, others, weak = {}, 0, 0
     for number, row in enumerate(read_json(path, list), 1):
         who = f"{path}: row {number}"
-        if not isinstance(row, dict) or "bbox" not in row or not {"image_id", "file_name"} & set(row):
+        fields = set(row) if isinstance(row, dict) else set()
+        if "bbox" not in fields or not {"image_id", "file_name"} & fields:
             raise DataError(f"{who} needs 'bbox', and 'image_id' or 'file_name'.")
         box = field_numbers(row, "bbox", (4,), who, "it needs 4 (x, y, width, height)").tolist()
         score = float(field_numbers({"score": 1.0} | row, "score", (), who))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STORE_FORMAT', 'MANIFEST', 'SHARD_NAME', 'Side', 'Count', 'Digest', 'KEY_COLUMNS', 'StoreHeader', 'Shard', 'Manifest',
-           'as_manifest', 'person_keys', 'people_digest', 'shard_bytes', 'column_fault', 'StoreWriter', 'write_store',
+           'as_manifest', 'person_keys', 'people_digest', 'shard_columns', 'shard_bytes', 'column_fault',
            'read_manifest', 'read_shard']
 
 # %% ../nbs/machinery/shards.ipynb #7e90eb72
@@ -13,9 +13,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable
-from contextlib import ExitStack
-from dataclasses import asdict, field
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,16 +21,9 @@ import numpy as np
 from pydantic import ConfigDict, Field, PlainValidator, model_validator
 from pydantic.dataclasses import dataclass
 
-from .checks import DataError, check_format, first_few, plain_reason, validated
-from .codec import decode_crop, encode_crop, find_codec
-from dppt_nb.files import (
-    CLAIM,
-    claim_folder,
-    folder_writer,
-    read_file,
-    read_json,
-    write_whole,
-)
+from .checks import DataError, check_format, plain_reason, validated
+from .codec import find_codec
+from .files import folder_writer, read_file, read_json
 from .keypoints import KeypointSet
 
 # %% ../nbs/machinery/shards.ipynb #173a097f
@@ -58,7 +49,8 @@ class StoreHeader:
     crop_size: tuple[Side, Side]   # (height, width) of the stored crops, pixels
     margin: Annotated[float, Field(gt=0, le=100)]  # stored crop over the person's box
     left_out: dict[str, Count] = field(default_factory=dict)  # reason -> people without a crop
-    codec: Literal["jpeg", "webp"] = "jpeg"  # of the crops
+    codec: Literal["jpeg", "webp"] = "jpeg"                  # of the crops
+    quality: Annotated[int, Field(ge=1, le=100)] | None = None  # None: the codec's own
 
     def to_dict(self) -> dict:
         "As a dictionary that JSON can hold."
@@ -66,8 +58,17 @@ class StoreHeader:
             "keypoint_set": self.keypoint_set.to_dict(),
             "crop_size": list(self.crop_size),
         }
-        if self.codec == "jpeg": del values["codec"]  # as before there was a choice
+        # as before there was a choice
+        if self.codec == "jpeg": del values["codec"]
+        if self.quality is None: del values["quality"]
         return values
+
+    def with_quality(self,
+                     quality: int | None  # of the crops, 1 to 100; None changes nothing
+                    ) -> "StoreHeader":
+        "The header of crops of this quality; the codec's own is not said."
+        if quality is None: return self
+        return replace(self, quality=None if quality == find_codec(self.codec).quality else quality)
 
     @classmethod
     def from_dict(cls, values: dict) -> "StoreHeader":
@@ -154,9 +155,10 @@ def people_digest(
     return hashlib.sha256(named + np.asarray(keys, "<i8").tobytes()).hexdigest()
 
 # %% ../nbs/machinery/shards.ipynb #e8d55b76
-def _columns(num_joints):
-    """The columns of a shard besides the crop: name, number of values, whether a value must be
-    there."""
+def shard_columns(
+    num_joints: int  # of the keypoint set
+) -> dict:           # name -> (number of values, whether they must be there)
+    "The columns of a shard besides crop, ids, split and file."
     return {
         "joints": (2 * num_joints, True), "visible": (num_joints, True), "affine": (6, True),
         "center": (2, True), "scale": (2, True), "head_box": (4, False), "area": (1, False),
@@ -207,177 +209,6 @@ def column_fault(
         a, b, _, c, d, _ = values.astype(np.float64).T
         if (a * d == b * c).any(): return "holds a map that has no way back"
     return ""
-
-def _row_value(name, value, columns, id):
-    "A value as the float32 numbers of its column; NaN where it is not known and need not be."
-    count, needed = columns[name]
-    array = (
-        np.full(count, np.nan, np.float32)
-        if value is None and not needed
-        else np.asarray(value, np.float32).ravel()
-    )
-    if array.size != count:
-        raise DataError(f"crop {id}: {name!r} has {array.size} numbers; it needs {count}.")
-    if fault := column_fault(name, array[None], needed):
-        raise DataError(f"crop {id}: {name!r} {fault}; mend the annotation.")
-    return array
-
-def _as_bytes(image, header, quality, id):
-    "Bytes as they are; a picture of the header's size encoded."
-    if isinstance(image, bytes):
-        mend = "give one of the header's size"
-        decode_crop(image, header.crop_size, f"crop {id}", mend, codec=header.codec)
-        return image
-    if np.shape(image) != (*header.crop_size, 3):
-        raise DataError(
-            f"crop {id} has shape {np.shape(image)}; the store holds {(*header.crop_size, 3)}."
-        )
-    return encode_crop(np.asarray(image), header.codec, quality)
-
-# %% ../nbs/machinery/shards.ipynb #339aeac8
-def _is_own(path):
-    "Whether a file is a store's by name and by content."
-    if path.is_symlink() or not path.is_file(): return False
-    try:
-        if path.name == MANIFEST: return bool(as_manifest(read_json(path), path))
-        import pyarrow.parquet as pq
-        own = re.fullmatch(SHARD_NAME, path.name)
-        return bool(own) and b"dppt" in (pq.read_schema(path).metadata or {})
-    except (DataError, OSError, ValueError):
-        return False
-
-def _clear_folder(folder, overwrite):
-    "Empty a folder of an unfinished store; of a complete one only if it may be overwritten."
-    names = sorted(set(os.listdir(folder)) - {CLAIM}, key=lambda name: (name != MANIFEST, name))
-    if foreign := [name for name in names if not _is_own(folder / name)]:
-        raise DataError(
-            f"{folder} holds files that are not of a crop store ({first_few(foreign)}); give the "
-            "store a folder of its own."
-        )
-    if MANIFEST in names and not overwrite:
-        raise DataError(
-            f"{folder} holds a complete crop store already; choose another or ask to overwrite it."
-        )
-    for name in names: (folder / name).unlink()  # the manifest first: from then on unfinished
-
-# %% ../nbs/machinery/shards.ipynb #8eca44b9
-class StoreWriter:
-    """Writes crops to Parquet shards; the manifest, written last, makes the store complete. Use it
-    in a `with` block, from one thread."""
-    def __init__(self,
-                 folder: str | Path,      # made if it is not there
-                 header: StoreHeader,     # what all crops have in common
-                 shard_mb: float = 60,    # MiB that no shard exceeds
-                 quality: int | None = None,  # of the crops that the writer encodes; None: the codec's
-                 overwrite: bool = False,  # replace a complete store
-                 # what the crops are cut from, for the manifest of a store in the cache
-                 made_from: dict | None = None
-                ):
-        self.header, self.quality, self.made_from = header, quality, made_from
-        self.limit, self.columns = int(shard_mb * 2**20) - 2**16, _columns(len(header.keypoint_set))
-        self.rows, self.size, self.shards, self.splits, self.report = [], 0, [], {}, None
-        self.keys, self.is_new = [], not Path(folder).expanduser().exists()
-        self._claim = ExitStack()
-        claim = claim_folder(folder, "choose another folder for the store")
-        self.folder = self._claim.enter_context(claim)
-        try: _clear_folder(self.folder, overwrite)
-        except BaseException:
-            self.abandon()
-            raise
-
-    def __enter__(self): return self
-    def __exit__(self, kind, *_):
-        if kind is None: self.close()
-        else: self.abandon()
-
-    def abandon(self) -> None:
-        "Remove what was written, and the folder if it was made for this store."
-        for shard in self.shards: (self.folder / shard.file).unlink(missing_ok=True)
-        self.shards = []
-        self._claim.close()
-        if self.is_new and not any(self.folder.iterdir()): self.folder.rmdir()
-
-    def add(self,
-            image,               # bytes of the header's codec, or (H, W, 3) uint8 of its size
-            joints,              # (J, 2) in pixels of the crop
-            visible,             # (J,) 0 or 1
-            affine,              # (2, 3) from photograph to crop
-            center,              # (2,) of the person's box, pixels of the photograph
-            scale,               # (2,) of the person's box, units of 200 px
-            id: int,             # of the annotation
-            image_id: int,       # of the photograph
-            split: str,          # "train", "val" or "test"
-            file: str = "",      # name of the photograph
-            head_box=None,       # (2, 2) corners, pixels of the photograph
-            area=None,           # square pixels of the photograph
-            box_score=None,      # of the detector
-            key: int | None = None,  # see `person_keys`; from this row's values if not given
-           ) -> None:
-        "One person more. Raises `DataError` if a value has the wrong shape."
-        values = dict(
-            joints=joints, visible=visible, affine=affine, center=center, scale=scale,
-            head_box=head_box, area=area, box_score=box_score,
-        )
-        row = {name: _row_value(name, values[name], self.columns, id) for name in self.columns}
-        row |= dict(
-            image=_as_bytes(image, self.header, self.quality, id), id=int(id),
-            image_id=int(image_id), split=str(split), file=str(file),
-        )
-        if key is None: key = person_keys(*([row[name]] for name in KEY_COLUMNS))[0]
-        row["key"] = int(key)
-        size = (
-            len(row["image"])
-            + sum(v.nbytes for v in row.values() if isinstance(v, np.ndarray))
-            + 2 * len(file)
-            + 100
-        )
-        if self.rows and self.size + size > self.limit: self._flush()
-        self.rows.append(row)
-        self.size += size
-
-    def close(self) -> dict:
-        "Write what is left and the manifest: from now on the store is complete."
-        try: self._finish()
-        except BaseException:
-            self.abandon()
-            raise
-        self._claim.close()
-        return self.report
-
-    def _finish(self):
-        if self.rows: self._flush()
-        if not self.shards:
-            raise DataError(f"nobody was given to the crop store {self.folder}; it needs a person.")
-        self.report = dict(
-            people=sum(s.rows for s in self.shards), shards=len(self.shards),
-            bytes=sum(s.bytes for s in self.shards), left_out=self.header.left_out,
-        )
-        people = people_digest(self.keys, self.header.keypoint_set)
-        manifest = Manifest(self.header, self.shards, self.splits, people, self.made_from)
-        content = json.dumps(manifest.to_dict(), indent=1) + "\n"
-        write_whole(self.folder / MANIFEST, content.encode())
-
-    def _flush(self):
-        content = shard_bytes(self.rows, self.columns, self.header)
-        name, digest = f"crops-{len(self.shards):05d}.parquet", hashlib.sha256(content).hexdigest()
-        write_whole(self.folder / name, content)
-        self.shards.append(Shard(name, len(self.rows), len(content), digest))
-        for row in self.rows: self.splits[row["split"]] = self.splits.get(row["split"], 0) + 1
-        self.keys += [row["key"] for row in self.rows]
-        self.rows, self.size = [], 0
-
-def write_store(
-    folder: str | Path,       # made if it is not there
-    header: StoreHeader,      # what all crops have in common
-    rows: Iterable,           # of dictionaries: the arguments of `StoreWriter.add`
-    shard_mb: float = 60,     # MiB that no shard exceeds
-    quality: int | None = None,  # of the crops that the writer encodes; None: the codec's
-    overwrite: bool = False,  # replace a complete store
-) -> dict:                    # people, shards, bytes, left_out
-    "Write a whole crop store."
-    with StoreWriter(folder, header, shard_mb, quality, overwrite) as writer:
-        for row in rows: writer.add(**row)
-    return writer.report
 
 # %% ../nbs/machinery/shards.ipynb #a6d74b67
 def read_manifest(
@@ -446,7 +277,7 @@ def _check_columns(table, header, names):
     if not pa.types.is_dictionary(texts.type): raise ValueError("column split is of another type")
     if max(map(len, texts.dictionary.to_pylist())) > 99: raise ValueError("a split's name is long")
     arrays["split"] = np.array(texts.to_pylist(), dtype=str)
-    for name, (count, needed) in _columns(len(header.keypoint_set)).items():
+    for name, (count, needed) in shard_columns(len(header.keypoint_set)).items():
         arrays[name] = _column_array(table, name, count)
         if fault := column_fault(name, arrays[name], needed):
             raise ValueError(f"column {name} {fault}")
@@ -466,7 +297,7 @@ def read_shard(
         raise DataError(f"{path} cannot be read ({plain_reason(error)}); copy it again.") from None
     if shard.sha256 and hashlib.sha256(content).hexdigest() != shard.sha256:
         raise DataError(f"{path} is damaged: its digest is another; copy the store again.")
-    names = ["image", "id", "image_id", "split", *_columns(len(manifest.header.keypoint_set))]
+    names = ["image", "id", "image_id", "split", *shard_columns(len(manifest.header.keypoint_set))]
     names += ["key"] * (manifest.format > 1)
     try:
         file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=["split", "file"])

@@ -11,7 +11,6 @@ __all__ = ['CLAIMS', 'pack_bits', 'unpack_bits', 'judge', 'run_row', 'check_judg
 import base64
 import json
 import math
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,9 @@ from .metrics import bootstrap_interval, pck
 from .models import macs
 from .optim import pick_device
 from .recipes import Recipe
+from .runner import train_recipe
 from .store import CropSet, load_people
 from .studies import Row, find_rows, row_recipe
-from .training import train_recipe
 
 # %% ../nbs/13_study.ipynb #e71d7550
 def pack_bits(
@@ -220,14 +219,18 @@ def mean_hits(
 def combine(
     values: list[float], # one a seed
     people: tuple[float, float], # the interval over people at these seeds
-) -> dict: # mean, interval, seeds
+) -> dict: # mean, interval, seeds, their spread, the interval over people alone
     """Mean over seeds with a 95 % interval for other seeds and other people: both half-widths, as
     sides of a right angle."""
     from scipy.stats import t
     values, n = np.asarray(values, float), len(values)
     seeds = t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n) if n > 1 else math.nan
     mean, half = float(values.mean()), float(math.hypot(seeds, (people[1] - people[0]) / 2))
-    return dict(mean=mean, interval=[mean - half, mean + half], seeds=n)
+    spread = float(values.std(ddof=1)) if n > 1 else math.nan    # of one seed
+    return dict(
+        mean=mean, interval=[mean - half, mean + half], seeds=n, spread=spread,
+        people=[float(end) for end in people],
+    )
 
 
 def row_score(
@@ -306,26 +309,22 @@ def show_study(
     ax: Any = None, # matplotlib axes; None: new ones
 ) -> Any:           # the axes
     """Accuracy over multiply-accumulates of the deployed network, with intervals; rows of equal
-    cost stand side by side."""
+    cost stand above each other."""
     import matplotlib.pyplot as plt
     ax, rows = (
         ax or plt.subplots(figsize=(7, 4), dpi=80)[1],
         [row for row in rows if of_row(runs, row.name)],
     )
     costs = {row.name: next(iter(of_row(runs, row.name).values()))["macs"] / 1e6 for row in rows}
-    levels, alike, drawn = sorted(set(costs.values())), Counter(costs.values()), Counter()
-    gap = min((high - low for low, high in zip(levels, levels[1:])), default=1.0)
-    step = gap / (1.5 * max(alike.values(), default=1))
+    levels = sorted(set(costs.values()))
     for row in rows:
         score, cost = row_score(runs, row.name), costs[row.name]
         below, above = (
             abs(score["mean"] - end) if not math.isnan(end) else 0 for end in score["interval"]
         )
-        place = cost + step * (drawn[cost] - (alike[cost] - 1) / 2)
-        drawn[cost] += 1
         ax.errorbar(
-            [place], [score["mean"]], [[below], [above]], fmt="os^Dv"[len(ax.containers) % 5],
-            capsize=3, label=row.words.strip(),
+            [cost], [score["mean"]], [[below], [above]], fmt="os^Dv"[len(ax.containers) % 5],
+            capsize=3, alpha=0.7, label=row.words.strip(),
         )
     ax.set_xticks(levels, [f"{level:.1f}" for level in levels])
     ax.set(xlabel="multiply-accumulates of one picture, millions", ylabel="PCK@0.2, %")

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['TRUNK', 'SIDED', 'FRAMES', 'PARENTS', 'OFFSETS', 'LIMITS', 'AXIAL', 'PAIRED', 'REST', 'POSES', 'POSE_NAMES',
-           'LANDMARKS', 'ALIASES', 'MATERIALS', 'GROUPS', 'BODY', 'STROKE', 'TILE', 'PLAIN', 'SLOTS', 'CHUNK', 'Dice',
-           'pose_skeleton', 'sample_angles', 'sample_sizes', 'landmark_indices', 'Bodies', 'make_bodies', 'Camera',
-           'aim_camera', 'project_bodies', 'paint', 'paint_background', 'body_boxes', 'Scene', 'clutter',
-           'SyntheticPeople', 'make_people', 'draw_sheet', 'SyntheticPhoto', 'make_photo']
+           'LANDMARKS', 'ALIASES', 'MATERIALS', 'GROUPS', 'BODY', 'STROKE', 'TILE', 'PLAIN', 'SLOTS', 'CHUNK',
+           'GPU_CHUNK', 'Dice', 'pose_skeleton', 'sample_angles', 'sample_sizes', 'landmark_indices', 'Bodies',
+           'make_bodies', 'Camera', 'aim_camera', 'project_bodies', 'paint', 'paint_background', 'body_boxes', 'Scene',
+           'clutter', 'SyntheticPeople', 'chunk_size', 'make_people', 'draw_sheet', 'SyntheticPhoto', 'make_photo']
 
 # %% ../nbs/machinery/synthetic.ipynb #ee422139
 import math
@@ -31,14 +31,26 @@ def _mix(x):
     return x ^ (x >> 15)
 
 # %% ../nbs/machinery/synthetic.ipynb #ddc9ded6
+@lru_cache
+def _counters(asked, device):
+    "Hashed counters and salts of some draws, side by side: two tensors (numbers,)."
+    salts = torch.tensor([zlib.crc32(name.encode()) for name, count in asked for _ in range(count)])
+    counts = torch.cat([torch.arange(count) for _, count in asked])
+    return _mix(counts ^ salts).to(device), salts.to(device)
+
+
 class Dice:
     """Random numbers that depend on (seed, index, name) only: the same in any order, any batch and
     on any device."""
+    # stream -> (name, count) of what was asked so far: the next dice draw all of it in one go
+    asked = {}
+
     def __init__(self,
                  seed: int,                # one seed for the whole data set
                  index: torch.Tensor,      # (n,) int64, the number of each person or picture
                  stream: str = ""):  # what the index counts, so that person 3 and picture 3 differ
-        self.device = index.device
+        self.device, self.drawn = index.device, None
+        self.known = self.asked.setdefault(stream, {})
         seed = _mix(torch.tensor(seed & 0xFFFFFFFF, device=index.device)) ^ zlib.crc32(
             stream.encode()
         )
@@ -48,10 +60,20 @@ class Dice:
 
     def uniform(self, name: str, *shape: int, low=0.0, high=1.0) -> torch.Tensor:
         "Uniform numbers (n, *shape) in [low, high)."
-        salt = zlib.crc32(name.encode())
-        counter = _mix(torch.arange(math.prod(shape), device=self.device) ^ salt)
-        bits = _mix(_mix(self.key[:, None] ^ counter) ^ salt)  # (n, prod(shape))
-        return (low + (high - low) * (bits >> 8).float() * 2 ** -24).view(-1, *shape)
+        wanted = name, math.prod(shape)
+        if self.drawn is None:  # a copy, because other threads add to what is known
+            self.drawn = self._draw(tuple(self.known.copy()))
+        if wanted not in self.drawn:
+            self.known[wanted] = True
+            self.drawn |= self._draw((wanted,))
+        return (low + (high - low) * self.drawn[wanted] * 2 ** -24).view(-1, *shape)
+
+    def _draw(self, asked):
+        "Whole numbers below 2 ** 24 as floats, (name, count) -> (n, count)."
+        if not asked: return {}
+        counter, salt = _counters(asked, self.device)
+        bits = _mix(_mix(self.key[:, None] ^ counter) ^ salt)  # (n, numbers)
+        return dict(zip(asked, (bits >> 8).float().split([count for _, count in asked], 1)))
 
     def normal(self, name: str, *shape: int, mean=0.0, std=1.0) -> torch.Tensor:
         """Bell-shaped numbers (n, *shape) that never leave mean ± 3 std: the sum of three uniform
@@ -1020,7 +1042,8 @@ def paint(
     strokes: torch.Tensor,   # (B, K, 24), columns as in `STROKE`
     rows: int,
     columns: int,
-    group: int = 512,        # tiles painted together: few enough to stay in the processor's cache
+    # tiles painted together: few enough to stay in a processor's cache, all at once on a GPU
+    group: int | None = None,
 ) -> torch.Tensor:           # the tiles
     """Paint strokes over tiles in place: round by round, each tile takes its next nearer stroke,
     with a soft depth test per pixel."""
@@ -1034,6 +1057,7 @@ def paint(
         strokes.flatten(0, 1),
         torch.stack([tile % columns, tile // columns % rows], 1) * TILE,
     )
+    group = group or (512 if tiles.device.type == "cpu" else len(order))
     layers, (x, y) = count[order].cpu(), _tile_pixels(TILE, TILE, tiles.device)
     grid = torch.cat([torch.ones_like(x), x, y])  # (3, 64)
     for g in range(0, len(order), group):
@@ -1376,7 +1400,8 @@ def _read_joints(points, camera, indices, depth, edges):
 
 # %% ../nbs/machinery/synthetic.ipynb #85bca121
 SLOTS = 4                # people in a picture: the one in the middle and up to three others
-CHUNK = 64 * 128 * 96    # pixels made at once on a CPU
+# pixels made at once: what a processor's cache holds, and what keeps a GPU busy (8 GB)
+CHUNK, GPU_CHUNK = 64 * 128 * 96, 64 * 2 ** 20
 
 
 @dataclass
@@ -1466,6 +1491,15 @@ def _make_chunk(index, indices, image_size, seed, size, pose, scene):
     return _develop(dice, picture[:, :3], edges), *joints, poses[::SLOTS], boxes
 
 # %% ../nbs/machinery/synthetic.ipynb #3a14a8bd
+def chunk_size(
+    size: tuple,                  # (height, width) of the pictures
+    device: str | torch.device,   # where they are made
+) -> int:
+    "How many pictures are made at once."
+    chunk = CHUNK if torch.device(device).type == "cpu" else GPU_CHUNK
+    return max(8, chunk // (size[0] * size[1]))
+
+
 def make_people(
     n: int,                                    # how many
     keypoint_set: KeypointSet = COCO17,        # which joints to report
@@ -1484,7 +1518,7 @@ def make_people(
         raise ValueError(f"unknown pose {pose!r}; known poses: {', '.join(POSE_NAMES)}.")
     if n < 1 or margin < 1: raise ValueError(f"n={n} and margin={margin}: both must be at least 1.")
     indices, size = landmark_indices(keypoint_set), tuple(round(s * margin) for s in image_size)
-    step = max(8, CHUNK // (size[0] * size[1])) * (1 if torch.device(device).type == "cpu" else 8)
+    step = chunk_size(size, device)
     start = first // step * step  # always whole chunks, so that every bit agrees
     chunks = [
         _make_chunk(
@@ -1548,6 +1582,7 @@ def make_photo(
     index: int = 0,                    # which photograph of this seed
     device: str = "cpu",
     scene: Scene = Scene(),  # only `clutter`, `high_camera`, `rolled` and `frontal` matter here
+    moves: torch.Tensor | None = None,  # (P, 3) metres right, up, nearer: a later frame of a video
 ) -> SyntheticPhoto:
     "A photograph of a row of people with their boxes, as a person detector would give them."
     number, indices = torch.tensor([index], device=device), landmark_indices(keypoint_set)
@@ -1565,6 +1600,8 @@ def make_photo(
         dice.normal("tilt", std=3),
     )
     camera, _, _ = _zoom(camera, body_boxes(row, camera), image_size, image_size)
+    if moves is not None: bodies = _move(bodies, moves.to(x))
+    row = _join(bodies, people)
     every = _repeat(camera, people)
     boxes, z = body_boxes(bodies, every), camera.view(row.landmarks)[..., 2].mean(1)
     things = clutter(

@@ -13,11 +13,11 @@ from dppt_nb.datasets import DATASETS
 from dppt_nb.keypoints import COCO17
 from dppt_nb.pruning import REDUCERS
 from dppt_nb.recipes import LESSONS
+from dppt_nb.runner import train_recipe
 from dppt_nb.studies import STUDIES
 from dppt_nb.study import run_study
 from dppt_nb.synthetic import make_people
 from dppt_nb.tokens import BACKBONES
-from dppt_nb.training import train_recipe
 
 ADDITIONS = {
     "a way to reduce tokens": '''

@@ -208,7 +208,7 @@ def command(root):
     spec = importlib.util.spec_from_file_location("benchmark", root / "tools/benchmark.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return lambda *words: CliRunner().invoke(module.main, words)
+    return lambda *words: CliRunner().invoke(module.main, ("forward", *words))
 
 
 def test_command_prints_and_writes(command, tmp_path):

@@ -16,10 +16,18 @@ from dppt_nb.evaluation import (
 )
 from dppt_nb.keypoints import COCO17, LSP14, map_keypoints
 from dppt_nb.recipes import Recipe
-from dppt_nb.shards import StoreHeader, write_store
-from dppt_nb.store import STORE_MARGIN, crop_rows, from_synthetic, load_people, synthetic_people
+from dppt_nb.runner import load_judges, train_recipe
+from dppt_nb.shards import StoreHeader
+from dppt_nb.store import (
+    STORE_MARGIN,
+    crop_rows,
+    from_synthetic,
+    load_people,
+    synthetic_people,
+)
 from dppt_nb.synthetic import make_people
-from dppt_nb.training import Trainer, load_judges, train_recipe
+from dppt_nb.training import Trainer
+from dppt_nb.writing import write_store
 
 SIZE = (64, 48)
 TINY = Recipe(

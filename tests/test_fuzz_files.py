@@ -31,7 +31,8 @@ UNPROTECTED = (
 def blank_store(folder):
     "Four people with fourteen points."
     from dppt_nb.keypoints import LSP14
-    from dppt_nb.shards import StoreHeader, write_store
+    from dppt_nb.shards import StoreHeader
+    from dppt_nb.writing import write_store
     rng = np.random.default_rng(0)
     rows = (
         dict(

@@ -10,11 +10,12 @@ import time
 import pytest
 from safetensors.torch import load_file
 
-KILLS = 50 if os.environ.get("DPPT_SOAK") else 5
+KILLS = 30 if os.environ.get("DPPT_SOAK") else 5
 WORDS = [
-    "train", "tokenpose_nano", "--people", "32", "--epochs", "12", "--image-size", "64x48",
-    "--batch-size", "16", "--overrides", '{"width": 32, "depth": 1, "heads": 2}', "--device", "cpu",
-    "--eval-every", "4",
+    "train", "tokenpose_nano", "--people", "32", "--epochs", "8", "--image-size", "64x48",
+    "--batch-size", "11", "--overrides", '{"width": 32, "depth": 1, "heads": 2}', "--device", "cpu",
+    # a state after every step, so that most kills hit the inside of an epoch
+    "--eval-every", "4", "--save-minutes", "0", "--no-report", "--no-samples",
 ]
 
 
@@ -29,10 +30,12 @@ def start(out, *more):
     )
 
 
-def epochs_in(out):
-    "How many epochs the folder holds."
-    record = out / "training.json"
-    return len(json.loads(record.read_text())["history"]) if record.exists() else 0
+def record_of(out): return json.loads((out / "training.json").read_text())
+
+
+def steps_in(out):
+    "How many steps the folder holds."
+    return record_of(out)["step"] if (out / "training.json").exists() else 0
 
 
 def wait_for(process, ready):
@@ -40,8 +43,8 @@ def wait_for(process, ready):
     while process.poll() is None and not ready(): time.sleep(0.002)
 
 
-def finish(out):
-    process = start(out, *(["--resume"] if (out / "training.json").exists() else []))
+def finish(out, *more):
+    process = start(out, *more, *(["--resume"] if (out / "training.json").exists() else []))
     said = process.communicate()[0]
     assert process.returncode == 0, said
 
@@ -56,47 +59,81 @@ def untouched(tmp_path_factory):
 
 def same(one, two):
     "Weights, averages and moments are equal to the bit, and so are losses and scores."
-    files = ["model.safetensors", json.loads((one / "training.json").read_text())["state"]]
+    files = ["model.safetensors", record_of(one)["state"]]
     for name in files:
         mine, theirs = load_file(one / name), load_file(two / name)
         assert mine.keys() == theirs.keys()
         for key in mine: assert mine[key].equal(theirs[key]), (name, key)
-    rows = [json.loads((out / "training.json").read_text())["history"] for out in (one, two)]
+    rows = [record_of(out)["history"] for out in (one, two)]
     plain = [[{k: v for k, v in r.items() if "seconds" not in k} for r in row] for row in rows]
-    assert plain[0] == plain[1] and len(plain[0]) == 12
+    assert plain[0] == plain[1] and len(plain[0]) == 8
     scores = [json.loads((out / "validation.json").read_text())["scores"] for out in (one, two)]
     assert scores[0] == scores[1]
 
 
-def test_killed_at_random_moments_it_ends_as_if_nothing_had_been(untouched, tmp_path):
+def kill_and_finish(untouched, folder, kills, *more):
+    "Kill a run again and again at random moments, each time a little later, and let it end."
     chance = random.Random(2026)
-    for round_ in range(-(-KILLS // 10)):    # ten kills a run, so that some hit every epoch
-        out, kills = tmp_path / f"run{round_}", 0
-        while kills < min(KILLS - 10 * round_, 10):
-            before = epochs_in(out)
-            process = start(out, *(["--resume"] if before else []))
-            goal = min(before + chance.randint(0, 2), 11)
-            wait_for(process, lambda: epochs_in(out) >= goal and out.exists())
+    for round_ in range(-(-kills // 10)):    # ten kills a run, so that some hit every epoch
+        out = folder / f"run{round_}"
+        for _ in range(min(kills - 10 * round_, 10)):
+            before = steps_in(out)
+            process = start(out, *more, *(["--resume"] if before else []))
+            goal = min(before + chance.randint(0, 6), 21)
+            wait_for(process, lambda: steps_in(out) >= goal and out.exists())
             time.sleep(chance.random() * 0.3)
             process.kill()
-            process.communicate()
-            kills += 1
-        finish(out)
+            process.communicate()    # until the last one that held its output has gone
+        finish(out, *more)
         same(untouched, out)
 
 
+def test_killed_at_random_moments_it_ends_as_if_nothing_had_been(untouched, tmp_path):
+    kill_and_finish(untouched, tmp_path, KILLS)
+
+
+# two processes take the sums of a step in another order than one does; endless people are others
+@pytest.mark.soak
+@pytest.mark.parametrize("more", [("--devices", "2"), ("--people", "endless")], ids="-".join)
+def test_so_it_does_on_two_devices_and_with_endless_people(tmp_path, more):
+    if more[0] == "--devices": pytest.importorskip("accelerate", reason="needs dppt-nb[devices]")
+    finish(tmp_path / "untouched", *more)
+    kill_and_finish(tmp_path / "untouched", tmp_path, 10, *more)
+
+
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stop_by_hand_ends_with_a_sentence(untouched, tmp_path, number, code):
+def test_a_stop_by_hand_ends_the_step_and_saves_it(untouched, tmp_path, number, code):
+    "Also where states are otherwise saved at the end of an epoch only."
     out = tmp_path / "run"
-    process = start(out)
-    wait_for(process, lambda: epochs_in(out) >= 2)
+    process = start(out, "--save-minutes", "60")
+    wait_for(process, lambda: steps_in(out) >= 6)
     process.send_signal(number)
     said = process.communicate()[0]
     assert process.returncode == code, said
-    assert "Traceback" not in said and "the last whole one, is saved in" in said.splitlines()[-1]
+    assert "Traceback" not in said and " is saved in " in said.splitlines()[-1]
     assert not list(out.rglob("*.tmp*"))
+    stopped = record_of(out)
+    done = (stopped["under_way"] or {"done": 0})["done"]
+    assert stopped["step"] == 3 * len(stopped["history"]) + done > 6
     finish(out)
     same(untouched, out)
+
+
+@pytest.mark.soak
+def test_two_devices_end_after_the_same_step(tmp_path):
+    pytest.importorskip("accelerate", reason="needs dppt-nb[devices]")
+    two = ("--devices", "2")
+    finish(tmp_path / "untouched", *two)
+    process = start(tmp_path / "run", *two, "--save-minutes", "60")
+    wait_for(process, lambda: steps_in(tmp_path / "run") >= 6)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate()[0]
+    assert process.returncode == 143 and "Traceback" not in said, said
+    assert "batch" in said.splitlines()[-1] or "the last whole one" in said.splitlines()[-1]
+    one = start(tmp_path / "run", "--resume")
+    assert "devices = 2, not 1" in one.communicate()[0] and one.returncode == 1
+    finish(tmp_path / "run", *two)
+    same(tmp_path / "untouched", tmp_path / "run")
 
 
 def test_of_two_that_want_one_folder_one_trains(untouched, tmp_path):

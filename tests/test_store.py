@@ -2,6 +2,7 @@
 import errno
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dppt_nb import store
+from dppt_nb import cutting, store, writing
 from dppt_nb.checks import DataError
 from dppt_nb.codec import decode_crop, encode_crop
 from dppt_nb.crops import apply_affine, augment_batch, batched_affine
@@ -21,12 +22,7 @@ from dppt_nb.cutting import prepare_store, table_windows
 from dppt_nb.datasets import read_coco
 from dppt_nb.files import CLAIM, ImageSource, claim_folder
 from dppt_nb.keypoints import COCO17, LSP14
-from dppt_nb.shards import (
-    StoreHeader,
-    StoreWriter,
-    read_manifest,
-    write_store,
-)
+from dppt_nb.shards import StoreHeader, read_manifest
 from dppt_nb.store import (
     CropSet,
     cached_store,
@@ -42,6 +38,7 @@ from dppt_nb.store import (
 )
 from dppt_nb.synthetic import make_people
 from dppt_nb.tables import PoseTable
+from dppt_nb.writing import StoreWriter, write_store
 
 
 def picture(seed=0, size=(60, 80)):
@@ -171,6 +168,184 @@ def test_store_of_coco_people(shared, tmp_path):
     np.testing.assert_allclose(
         crops.photo_joints.numpy()[seen], table.joints[rows][seen], atol=5e-3
     )
+
+
+# how crops are kept
+
+def same_files(*folders):
+    "Whether the folders hold the same files to the byte."
+    files = [{p.name: p.read_bytes() for p in folder.iterdir()} for folder in folders]
+    return all(f == files[0] for f in files)
+
+
+def test_a_store_of_webp_is_smaller_and_serves_every_size(photographs, tmp_path):
+    for name, how in (
+        ("jpeg", {}), ("webp", dict(codec="webp")),
+        ("small", dict(codec="webp", crop_size=(96, 72))),
+        ("fine", dict(codec="webp", quality=95)), ("own", dict(codec="webp", quality=75)),
+    ):
+        prepare_store(photographs, tmp_path / name, (128, 96), progress=False, **how)
+    size = lambda name: sum(p.stat().st_size for p in (tmp_path / name).iterdir())
+    assert size("small") < size("webp") < size("fine") and size("webp") < size("jpeg")
+    assert same_files(tmp_path / "webp", tmp_path / "own")  # 75 is the codec's own
+    headers = {n: read_manifest(tmp_path / n).header for n in ("jpeg", "small", "fine")}
+    assert [(h.codec, h.quality) for h in headers.values()] == [
+        ("jpeg", None), ("webp", None), ("webp", 95),
+    ]
+    assert not {"codec", "quality"} & set(headers["jpeg"].to_dict())  # as before there was a choice
+    reference = read_store(tmp_path / "jpeg", progress=False)
+    for name in ("webp", "small", "fine"):
+        crops = read_store(tmp_path / name, progress=False)
+        assert crops.digest == reference.digest and crops.margin == 1.5
+        for out in ((128, 96), (32, 24)):
+            pictures = [
+                augment_batch(c.images, c.joints, c.visible, COCO17, c.margin, out)
+                for c in (crops, reference)
+            ]
+            torch.testing.assert_close(pictures[0][1], pictures[1][1], atol=5e-3, rtol=0)
+            apart = (pictures[0][0] - pictures[1][0]).abs().mean()
+            assert apart < (.3 if name == "small" else .15), name
+    with pytest.raises(DataError, match="take 128 x 96") as error:
+        prepare_store(photographs, tmp_path / "x", (128, 96), progress=False, crop_size=(96, 96))
+    one_sentence(error)
+
+
+def test_a_crop_of_another_codec_is_refused(tmp_path):
+    crops = crop_set()
+    row = next(crop_rows(crops))
+    jpeg = encode_crop(row["image"])
+    with pytest.raises(DataError, match="crop .* cannot be decoded") as error:
+        write_store(tmp_path, header_of(crops, codec="webp"), [row | {"image": jpeg}])
+    one_sentence(error)
+    with pytest.raises(DataError, match="kept as jpeg or webp, not as 'png'"):
+        encode_crop(row["image"], "png")
+
+
+# stopped, and called again
+
+class Stopped(KeyboardInterrupt):
+    "In place of a signal."
+
+
+def stop_at(number, monkeypatch, after):
+    "Stop before or after the `number`th file is written."
+    count, write = iter(range(10**6)), writing.write_whole
+    def stopping(path, content):
+        last = next(count) == number
+        if last and not after: raise Stopped
+        write(path, content)
+        if last: raise Stopped
+    monkeypatch.setattr(writing, "write_whole", stopping)
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_whenever_it_stops_the_next_call_goes_on(photographs, tmp_path, monkeypatch, after, capsys):
+    cut = dict(image_size=(64, 48), progress=False, shard_mb=(2**16 + 6000) / 2**20)
+    report = prepare_store(photographs, tmp_path / "whole", **cut)
+    assert report["shards"] >= 3
+    for number in range(2 * report["shards"] + 1):  # each shard and the list of them, the manifest
+        out = tmp_path / f"{number}"
+        with monkeypatch.context() as patch:
+            stop_at(number, patch, after)
+            with pytest.raises(Stopped): prepare_store(photographs, out, **cut)
+        kept = {p.name: p.stat().st_mtime_ns for p in out.glob("*.parquet")}
+        opened, read = [], photographs.source.read
+        with monkeypatch.context() as patch:
+            look = lambda name: opened.append(name) or read(name)
+            patch.setattr(photographs.source, "read", look)
+            prepare_store(photographs, out, **cut)
+        said = capsys.readouterr().out
+        if (finished := (number + after) // 2) and number < 2 * report["shards"]:
+            assert f"going on after {finished * 6 // report['shards']} people" in said
+            assert len(opened) < 3 or finished * 6 // report["shards"] < 2
+            now = {p.name: p.stat().st_mtime_ns for p in out.glob("*.parquet")}
+            assert sorted(kept.items())[:finished] == sorted(now.items())[:finished]
+        (out / "unfinished.json").unlink(missing_ok=True)  # stopped between manifest and its end
+        assert same_files(out, tmp_path / "whole")
+
+
+def test_a_killed_preparation_goes_on(photographs, tmp_path):
+    program = f"""
+import os, pickle, sys
+from dppt_nb import cutting, writing
+table = pickle.load(open({str(tmp_path / "table")!r}, "rb"))
+count, write = iter(range(9)), writing.write_whole
+def killing(path, content):
+    write(path, content)
+    if next(count) == 3: os.kill(os.getpid(), 9)
+writing.write_whole = killing
+cutting.prepare_store(table, {str(tmp_path / "s")!r}, (64, 48), shard_mb=.07, progress=False)
+"""
+    with open(tmp_path / "table", "wb") as file: pickle.dump(photographs, file)
+    assert subprocess.run([sys.executable, "-c", program]).returncode == -9
+    with pytest.raises(DataError, match="unfinished crop store"): read_store(tmp_path / "s")
+    for name in ("s", "whole"):
+        prepare_store(photographs, tmp_path / name, (64, 48), shard_mb=.07, progress=False)
+    assert same_files(tmp_path / "s", tmp_path / "whole")
+
+
+def test_only_sound_shards_of_the_same_are_taken_over(photographs, tmp_path, monkeypatch, capsys):
+    cut = dict(image_size=(64, 48), progress=False, shard_mb=(2**16 + 6000) / 2**20)
+    shards = prepare_store(photographs, tmp_path / "whole", **cut)["shards"]
+    def damage(folder):
+        shard = sorted(folder.glob("*.parquet"))[1]
+        content = bytearray(shard.read_bytes())
+        content[200] ^= 1
+        shard.write_bytes(content)
+    def lose(folder): (folder / "unfinished.json").unlink()
+    other = replace(photographs, joints=photographs.joints + 1)
+    for name, table, change, harm, done in (
+        ("damaged", photographs, {}, damage, 6 // shards), ("lost", photographs, {}, lose, 0),
+        ("quality", photographs, dict(quality=80), None, 0), ("other", other, {}, None, 0),
+        ("size", photographs, dict(crop_size=(80, 60)), None, 0),
+    ):
+        out = tmp_path / name
+        with monkeypatch.context() as patch:
+            stop_at(4, patch, False)
+            with pytest.raises(Stopped): prepare_store(photographs, out, **cut)
+        if harm: harm(out)
+        capsys.readouterr()
+        prepare_store(table, out, **cut | change)
+        assert ("going on after" in capsys.readouterr().out) == (done > 0), name
+        prepare_store(table, tmp_path / f"{name}-whole", **cut | change)
+        assert same_files(out, tmp_path / f"{name}-whole"), name
+
+
+def test_a_second_call_does_nothing(photographs, tmp_path, monkeypatch, capsys):
+    first = prepare_store(photographs, tmp_path / "s", progress=False)
+    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "s").iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(photographs.source, "read", lambda name: pytest.fail("one is opened"))
+        again = prepare_store(photographs, tmp_path / "s", progress=False)
+    assert before == {p.name: p.stat().st_mtime_ns for p in (tmp_path / "s").iterdir()}
+    assert "holds these 6 people already, cut as asked; nothing to do" in capsys.readouterr().out
+    assert {**again, "seconds": 0} == {**first, "seconds": 0}
+    other = replace(photographs, joints=photographs.joints + 1)
+    for table, how in ((other, {}), (photographs, dict(quality=80)), (photographs, dict(margin=2))):
+        with pytest.raises(DataError, match="complete crop store already"):
+            prepare_store(table, tmp_path / "s", progress=False, **how)
+    prepare_store(photographs, tmp_path / "s", progress=False, quality=80, overwrite=True)
+    assert read_manifest(tmp_path / "s").header.quality == 80
+
+
+def test_processes_cut_the_same(photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(cutting, "FEW_PHOTOGRAPHS", 0)
+    for name, processes in (("threads", False), ("processes", True)):
+        prepare_store(
+            photographs, tmp_path / name, (64, 48), progress=False, workers=2, processes=processes
+        )
+    assert same_files(tmp_path / "threads", tmp_path / "processes")
+
+
+@pytest.mark.soak
+def test_what_happens_in_a_process_is_told(photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(cutting, "FEW_PHOTOGRAPHS", 0)
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="1.png"):  # the sentence comes back from the worker
+        prepare_store(photographs, tmp_path / "x", progress=False, workers=1, processes=True)
+    with pytest.raises(DataError, match="a worker process was killed") as error:
+        list(cutting.work_ahead(os._exit, [1], 1, processes=True))
+    one_sentence(error)
 
 
 # crops and their store
@@ -759,11 +934,25 @@ def test_what_a_killed_cutting_left_goes_later(coco, tmp_path):
         for n in ("a.0123abcd.part", "b.0123abcd.part", "c.0123abcd.part", "mine.part")
     )
     for folder in (left, young, held, mine): folder.mkdir(parents=True)
-    long_ago = time.time() - 3600
+    long_ago = time.time() - 48 * 3600
     with claim_folder(held):
         for folder in (left, held, mine): os.utime(folder, (long_ago, long_ago))
         assert len(people(coco)) == 5
         assert [f.exists() for f in (left, young, held, mine)] == [False, True, True, True]
+
+
+def test_a_stopped_run_is_gone_on_with(coco, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at(0, patch, True)
+        with pytest.raises(Stopped): people(coco)
+    (partial,) = (tmp_path / "cache").iterdir()
+    assert list(partial.glob("*.parquet"))
+    taken = []
+    monkeypatch.setattr(
+        store, "prepare", lambda *given, **named: taken.append(given[2]) or prepare(*given, **named)
+    )
+    assert len(people(coco)) == 5 and taken == [partial]
+    assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 def test_another_run_may_be_faster(coco, monkeypatch):

@@ -12,6 +12,7 @@ from dppt_nb.cli import main
 from dppt_nb.metrics import mean_rate
 from dppt_nb.models import create_model
 from dppt_nb.recipes import get_recipe
+from dppt_nb.runner import train_recipe
 from dppt_nb.studies import STUDIES, Row, find_rows, row_recipe
 from dppt_nb.study import (
     CLAIMS,
@@ -28,7 +29,6 @@ from dppt_nb.study import (
     unpack_bits,
     verdict,
 )
-from dppt_nb.training import train_recipe
 
 TOY = get_recipe(
     "tokenpose_nano", image_size=(64, 48), overrides=dict(width=32, heads=2), epochs=2,

@@ -13,12 +13,13 @@ from dppt_nb.cycles import CycleObjective, PoseObjective
 from dppt_nb.evaluation import evaluate
 from dppt_nb.keypoints import COCO17
 from dppt_nb.models import create_model
-from dppt_nb.optim import averaged, make_optimizers, rate_share
+from dppt_nb.optim import Average, make_optimizers, rate_share
 from dppt_nb.recipes import LESSONS, RECIPES, Lesson, Recipe, get_recipe
+from dppt_nb.runner import train_recipe
 from dppt_nb.store import from_synthetic
 from dppt_nb.synthetic import make_people
 from dppt_nb.tokenpose import PoseTransformer
-from dppt_nb.training import Trainer, batch_count, make_batch, make_objectives, train_recipe
+from dppt_nb.training import Trainer, batch_count, make_batch, make_objectives
 
 SIZE = (64, 48)
 TINY = dict(
@@ -135,7 +136,7 @@ def test_with_half_precision_one_bad_gradient_stops_all_optimisers(people):
     before = {k: p.detach().clone() for k, p in run.model.named_parameters()}
     handle = matrix.register_hook(lambda gradient: gradient * math.inf)
     batch = make_batch(
-        people, torch.arange(16), run.recipe, None, run.generator(1), run.model.heatmap_size
+        people, torch.arange(16), run.recipe, None, run.draws, run.model.heatmap_size
     )
     run.train_step(batch)
     assert run.skipped == 1 and run.scaler.get_scale() == 2 ** 15
@@ -394,7 +395,7 @@ def test_half_precision_gives_the_same_losses_with_cycles_and_a_teacher(people, 
     for kind in ("fp32", "bf16"):
         run = taught(people, teacher, precision=kind, **changes)
         batch = make_batch(
-            people, torch.arange(16), run.recipe, None, run.generator(1), run.model.heatmap_size
+            people, torch.arange(16), run.recipe, None, run.draws, run.model.heatmap_size
         )
         both.append(run.train_step(batch))
     assert set(both[0]) == set(both[1])
@@ -468,7 +469,7 @@ def test_a_run_from_before_a_field_existed_goes_on(people, tmp_path):
 
 def test_average_follows_by_the_rule_and_copies_counters():
     model = torch.nn.Sequential(torch.nn.Linear(3, 1), torch.nn.BatchNorm1d(1))
-    average, mine = averaged(model, 0.5), model[0].weight.detach().clone()
+    average, mine = Average(model, 0.5), model[0].weight.detach().clone()
     for step in range(1, 40):
         torch.nn.init.constant_(model[0].weight, step)
         model[1].num_batches_tracked += 3

@@ -1,0 +1,524 @@
+"use strict";
+// The page: what is chosen, what was found, and the controls between them.
+
+const $ = (id) => document.getElementById(id);
+const MOST_PIXELS = 16e6;  // a larger photo is made smaller first: browsers refuse larger canvases
+
+const state = {
+  photo: null,        // canvas with the photo's pixels
+  photoName: "",
+  box: null,          // [x, y, width, height]; null: the whole photo
+  active: [],         // networks that have been asked for
+  results: new Map(), // name of a network -> what `estimate` gave
+  joint: null,        // name of the joint whose attention is shown
+  layer: Infinity,    // layers done; the last one unless the reader moves the slider
+  live: false,        // the webcam is on
+};
+
+function say(words) { $("status").textContent = words; }
+
+const words = (name) => name.replaceAll("_", " ");
+const round = (value) => Math.round(value);
+
+// The photo
+
+/** Any picture that the browser can read, as pixels; turned as people see it, colours as stored. */
+async function readPhoto(blob) {
+  const options = { colorSpaceConversion: "none", imageOrientation: "from-image" };
+  const bitmap = await createImageBitmap(blob, options);
+  return canvasOf(bitmap, bitmap.width, bitmap.height);
+}
+
+function canvasOf(source, width, height) {
+  const shrink = Math.min(1, Math.sqrt(MOST_PIXELS / (width * height)));
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.floor(width * shrink));
+  canvas.height = Math.max(1, Math.floor(height * shrink));
+  const context = canvas.getContext("2d", { alpha: false, willReadFrequently: true });
+  context.imageSmoothingQuality = "high";
+  context.drawImage(source, 0, 0, canvas.width, canvas.height);
+  return canvas;
+}
+
+const photoSize = () => [state.photo.height, state.photo.width];
+const wholeBox = () => [0, 0, state.photo.width, state.photo.height];
+const pixelsOf = (...part) => state.photo.getContext("2d").getImageData(...part);
+
+/** Take a photo from anywhere; says so in one sentence where it cannot be read. */
+async function takePhoto(blob, name) {
+  stopWebcam();
+  try {
+    say(`Reading ${name}.`);
+    showPhoto(await readPhoto(blob), name);
+  } catch {
+    say(`${name} is no picture that this browser can read; take a JPEG or PNG file.`);
+    return;
+  }
+  await estimateAll();
+}
+
+function showPhoto(photo, name) {
+  Object.assign(state, { photo, photoName: name, box: null });
+  state.results.clear();
+  showAll();
+}
+
+async function takeSample(name, words) {
+  const bytes = Uint8Array.from(atob(await sampleText(name)), (letter) => letter.charCodeAt(0));
+  await takePhoto(new Blob([bytes]), words);
+}
+
+const samples = new Map();
+async function sampleText(name) {
+  if (!samples.has(name)) samples.set(name, await embedded(name));
+  return samples.get(name);
+}
+
+// The webcam
+
+async function startWebcam() {
+  try {
+    const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
+    $("video").srcObject = stream;
+    await $("video").play();
+  } catch (error) {
+    say(`The webcam cannot be used (${error.name}); allow it for this page, or choose a photo.`);
+    return;
+  }
+  state.live = true;
+  showLive();
+  say("The webcam runs; each picture is forgotten when the next one comes.");
+  while (state.live) {
+    const { videoWidth, videoHeight } = $("video");
+    const box = state.box;
+    showPhoto(canvasOf($("video"), videoWidth, videoHeight), "the webcam");
+    state.box = box;
+    await estimateAll();
+    await new Promise(requestAnimationFrame);
+  }
+}
+
+function stopWebcam() {
+  if (!state.live) return;
+  state.live = false;
+  for (const track of $("video").srcObject.getTracks()) track.stop();
+  showLive();
+}
+
+function showLive() {
+  $("webcam").setAttribute("aria-pressed", state.live);
+  $("webcam").textContent = state.live ? "Stop the webcam" : "Webcam";
+}
+
+// Running the networks
+
+let asked = 0;  // of two questions the later one counts
+
+/** Ask every active network about the photo and the box of this moment. */
+async function estimateAll() {
+  if (!state.photo) return;
+  const mine = ++asked;
+  for (const network of state.active) {
+    if (!await estimateOne(network, mine)) return;
+  }
+  if (!state.live) sayFound();
+}
+
+/** Whether the answer still counts when it comes. */
+async function estimateOne(network, mine) {
+  if (!loaded.has(network.name)) say(`Loading ${network.label} (${network.megabytes} MB).`);
+  try {
+    const box = state.box ?? wholeBox();
+    const result = await estimate(network, pixelsOf, photoSize(), box, $("method").value);
+    if (mine !== asked) return false;
+    state.results.set(network.name, result);
+    showAll();
+    return true;
+  } catch (error) {
+    if (mine === asked) say(`${network.label} cannot run here: ${error.message}.`);
+    return false;
+  }
+}
+
+function sayFound() {
+  const network = drawnNetwork();
+  const { keypoints } = state.results.get(network.name);
+  const sure = keypoints.filter(({ score }) => score >= UNSURE).length;
+  const times = state.active.map(({ name }) => state.results.get(name))
+    .map(({ milliseconds, around }) => milliseconds + around);
+  say(`${network.label} found ${keypoints.length} joints in ${state.photoName}, `
+    + `${sure} of them with a score of at least ${UNSURE}. `
+    + `${countOf(times.length, "network")} took ${round(times.reduce((a, b) => a + b))} ms, `
+    + "from the photo to the joints.");
+}
+
+const countOf = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
+
+/** Load one more network and let it answer too. */
+async function addNetwork(network) {
+  state.active.push(network);
+  showChoices();
+  showPanels();
+  await estimateAll();
+}
+
+// Showing
+
+const drawnNetwork = () => state.active.find(({ name }) => name === $("drawn").value)
+  ?? state.active[0];
+
+function showAll() {
+  drawPhoto();
+  showBox();
+  showLayer();
+  drawPanels();
+  showRows();
+}
+
+function drawPhoto() {
+  if (!state.photo) return;
+  const canvas = $("photo");
+  const zoom = fitCanvas(canvas, photoSize(), 460);
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(state.photo, 0, 0, canvas.width, canvas.height);
+  if (state.box) drawBox(context, state.box, zoom);
+  const network = drawnNetwork();
+  const result = state.results.get(network.name);
+  canvas.setAttribute("aria-label", result
+    ? `${state.photoName} with the skeleton that ${network.label} found`
+    : `${state.photoName}, no skeleton yet`);
+  if (!result) return;
+  const points = result.keypoints.map(({ photo }) => photo.map((value) => (value + 0.5) * zoom));
+  const size = clamp(canvas.width / 110, 3, 8);
+  drawSkeleton(context, points, scoresOf(result), network, size, network.names.indexOf(state.joint));
+}
+
+const scoresOf = (result) => result.keypoints.map(({ score }) => score);
+
+function showBox() {
+  const box = state.box ?? wholeBox();
+  ["x", "y", "w", "h"].forEach((side, i) => { $(`box-${side}`).value = round(box[i]); });
+  const [x, y, w, h] = box.map(round);
+  $("box-words").textContent = state.box
+    ? `The box: ${w} x ${h} pixels, its corner at ${x}, ${y}.`
+    : `The box: the whole photo, ${w} x ${h} pixels.`;
+}
+
+/** How many layers are done in a network's picture. */
+const layersDone = (network) => Math.min(state.layer, network.depth);
+
+function showLayer() {
+  const deepest = Math.max(...state.active.map(({ depth }) => depth));
+  $("layer").max = deepest;
+  const layer = Math.min(state.layer, deepest);
+  $("layer").value = layer;
+  $("layer-words").textContent = layer ? `after layer ${layer} of ${deepest}` : "before the first";
+  $("layer").setAttribute("aria-valuetext", $("layer-words").textContent);
+}
+
+function patchesLeft(network, result) {
+  const all = network.grid[0] * network.grid[1];
+  const left = keptNow(network, result).length;
+  return left === all ? `all ${all} patches` : `${left} of ${all} patches`;
+}
+
+/** A place for each active network's crop. */
+function showPanels() {
+  $("panels").replaceChildren(...state.active.map((network) => {
+    const figure = document.createElement("figure");
+    const canvas = document.createElement("canvas");
+    canvas.setAttribute("role", "img");
+    canvas.id = `crop-${network.name}`;
+    for (const kind of ["pointermove", "pointerdown"]) {
+      canvas.addEventListener(kind, (event) => (
+        pointAt(event, network, "crop", network.image_size[1])
+      ));
+    }
+    canvas.addEventListener("pointerleave", () => lookAt(focusedJoint()));
+    const place = document.createElement("div");
+    place.append(canvas);
+    const caption = document.createElement("figcaption");
+    caption.id = `caption-${network.name}`;
+    caption.innerHTML = "<strong></strong><span></span><span></span>";
+    caption.firstChild.textContent = network.label;
+    figure.append(place, caption);
+    return figure;
+  }));
+  $("drawn").replaceChildren(...state.active.map(({ name, label }) => new Option(label, name)));
+  showJoints();
+  drawPanels();
+}
+
+function drawPanels() {
+  for (const network of state.active) {
+    const result = state.results.get(network.name);
+    if (result) drawPanel(network, result);
+  }
+}
+
+function drawPanel(network, result) {
+  const [height, width] = network.image_size;
+  const canvas = $(`crop-${network.name}`);
+  const context = canvas.getContext("2d");
+  const picture = new OffscreenCanvas(width, height);
+  const image = new ImageData(width, height);
+  const joint = network.names.indexOf(state.joint);
+  const patches = network.grid[0] * network.grid[1];
+  if (joint < 0) paintPatches(image, result.crop, keptNow(network, result), network);
+  else {
+    const shares = result.attention.subarray(joint * patches, (joint + 1) * patches);
+    paintAttention(image, result.crop, shares, network);
+  }
+  picture.getContext("2d").putImageData(image, 0, 0);
+  const zoom = fitCanvas(canvas, network.image_size, 330);
+  context.imageSmoothingEnabled = joint < 0;
+  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  if (joint < 0) outlinePatches(context, keptNow(network, result), network);
+  const points = result.keypoints.map(({ crop }) => crop.map((value) => (value + 0.5) * zoom));
+  drawSkeleton(context, points, scoresOf(result), network, clamp(canvas.width / 110, 1.5, 4), joint);
+  describePanel(network, result, canvas);
+}
+
+const keptNow = (network, result) => (layersDone(network)
+  ? result.kept[layersDone(network) - 1]
+  : Array.from({ length: network.grid[0] * network.grid[1] }, (_, patch) => patch));
+
+function describePanel(network, result, canvas) {
+  const left = patchesLeft(network, result);
+  const [, patches, times] = $(`caption-${network.name}`).children;
+  const known = network.names.includes(state.joint);
+  patches.textContent = state.joint === null ? left
+    : known ? `attention of the ${words(state.joint)}` : `knows no ${words(state.joint)}`;
+  times.textContent = `${round(result.milliseconds)} ms, crop and decoding `
+    + `${round(result.around)} ms`;
+  canvas.setAttribute("aria-label", `What ${network.label} sees: ${patches.textContent}`);
+}
+
+// Joints
+
+/** One button a joint that any active network knows. */
+function showJoints() {
+  const names = [...new Set(state.active.flatMap((network) => network.names))];
+  $("joints").replaceChildren(...names.map((name) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = words(name);
+    button.dataset.joint = name;
+    button.addEventListener("focus", () => lookAt(name));
+    button.addEventListener("blur", () => lookAt(null));
+    button.addEventListener("pointerenter", () => lookAt(name));
+    button.addEventListener("pointerleave", () => lookAt(focusedJoint()));
+    button.addEventListener("click", () => lookAt(name));
+    return button;
+  }));
+}
+
+/** Show a joint's attention, or the patches again. */
+function lookAt(name) {
+  if (state.joint === name) return;
+  state.joint = name;
+  for (const button of $("joints").children) {
+    button.classList.toggle("shown", button.dataset.joint === name);
+  }
+  drawPanels();
+  drawPhoto();
+}
+
+/** Look at the joint under the pointer; `place` names where a keypoint lies in the picture. */
+function pointAt(event, network, place, width) {
+  const result = state.results.get(network.name);
+  if (!result) return;
+  const frame = event.currentTarget.getBoundingClientRect();
+  const zoom = width / frame.width;
+  const pointer = [(event.clientX - frame.left) * zoom, (event.clientY - frame.top) * zoom];
+  const joint = nearest(result.keypoints.map((keypoint) => keypoint[place]), pointer, width / 15);
+  lookAt(joint === null ? focusedJoint() : network.names[joint]);
+}
+
+/** The number of the point next to a place, within `reach`; null if there is none. */
+function nearest(points, [x, y], reach) {
+  const far = points.map((point) => Math.hypot(point[0] - x, point[1] - y));
+  const best = far.indexOf(Math.min(...far));
+  return far[best] < reach ? best : null;
+}
+
+/** The joint whose button has the focus, or null. */
+const focusedJoint = () => document.activeElement?.dataset.joint ?? null;
+
+function showRows() {
+  const network = drawnNetwork();
+  const result = state.results.get(network.name);
+  $("rows").replaceChildren(...(result?.keypoints ?? []).map(({ photo, score }, joint) => {
+    const row = document.createElement("tr");
+    const head = document.createElement("th");
+    head.scope = "row";
+    head.textContent = words(network.names[joint]);
+    row.append(head, ...[photo[0].toFixed(1), photo[1].toFixed(1), score.toFixed(2)].map((text) => {
+      const cell = document.createElement("td");
+      cell.textContent = text;
+      return cell;
+    }));
+    return row;
+  }));
+}
+
+/** A button for each network that is not yet loaded. */
+function showChoices() {
+  const rest = NETWORKS.filter((network) => !state.active.includes(network));
+  $("more").replaceChildren(...rest.map((network) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.id = `add-${network.name}`;
+    button.textContent = `Add ${network.label} (${network.megabytes} MB)`;
+    button.addEventListener("click", () => addNetwork(network));
+    return button;
+  }));
+}
+
+function showAbout() {
+  $("about").replaceChildren(...NETWORKS.map((network) => {
+    const [term, text] = [document.createElement("dt"), document.createElement("dd")];
+    [term.textContent, text.textContent] = [network.label, network.about];
+    const pair = document.createElement("div");
+    pair.append(term, text);
+    return pair;
+  }));
+  $("limits").replaceChildren(...LIMITS.map((text) => {
+    const paragraph = document.createElement("p");
+    paragraph.textContent = text;
+    return paragraph;
+  }));
+}
+
+// Drawing a box
+
+function placeOn(event) {
+  const place = $("photo").getBoundingClientRect();
+  const zoom = state.photo.width / place.width;
+  return [
+    clamp((event.clientX - place.left) * zoom, 0, state.photo.width),
+    clamp((event.clientY - place.top) * zoom, 0, state.photo.height),
+  ];
+}
+
+/** The box between two corners; none if it is too small to be meant. */
+function boxBetween([x, y], [u, v]) {
+  const box = [Math.min(x, u), Math.min(y, v), Math.abs(x - u), Math.abs(y - v)].map(round);
+  const least = 0.02 * Math.max(state.photo.width, state.photo.height);
+  return Math.max(box[2], box[3]) < least || !box[2] || !box[3] ? null : box;
+}
+
+function dragBox() {
+  let start = null;
+  const canvas = $("photo");
+  canvas.addEventListener("pointerdown", (event) => {
+    if (!state.photo) return;
+    start = placeOn(event);
+    canvas.setPointerCapture(event.pointerId);
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (!state.photo) return;
+    if (!start) return pointAt(event, drawnNetwork(), "photo", state.photo.width);
+    state.box = boxBetween(start, placeOn(event));
+    drawPhoto();
+    showBox();
+  });
+  canvas.addEventListener("pointerleave", () => lookAt(focusedJoint()));
+  canvas.addEventListener("pointerup", (event) => {
+    if (!start) return;
+    state.box = boxBetween(start, placeOn(event));
+    start = null;
+    estimateAll();
+  });
+  canvas.addEventListener("pointercancel", () => { start = null; });
+}
+
+function typeBox() {
+  if (!state.photo) return;
+  const [x, y, w, h] = ["x", "y", "w", "h"].map((side) => Number($(`box-${side}`).value));
+  const [height, width] = photoSize();
+  const [left, top] = [clamp(x, 0, width - 1), clamp(y, 0, height - 1)];
+  state.box = [left, top, clamp(w, 1, width - left), clamp(h, 1, height - top)];
+  showBox();
+  estimateAll();
+}
+
+// Playing the layers
+
+let timer = null;
+
+function play() {
+  if (timer) return stopPlaying();
+  state.layer = 0;
+  $("play").textContent = "Stop";
+  timer = setInterval(() => {
+    if (state.layer >= Number($("layer").max)) return stopPlaying();
+    moveTo(state.layer + 1);
+  }, 450);
+  moveTo(0);
+}
+
+function stopPlaying() {
+  clearInterval(timer);
+  timer = null;
+  $("play").textContent = "Play";
+}
+
+function moveTo(layer) {
+  state.layer = layer;
+  showLayer();
+  drawPanels();
+}
+
+// Controls
+
+function listen() {
+  $("file").addEventListener("change", ({ target }) => {
+    if (target.files[0]) takePhoto(target.files[0], target.files[0].name);
+    target.value = "";
+  });
+  $("astronaut").addEventListener("click", () => takeSample("astronaut", "the astronaut"));
+  let drawn = 0;
+  $("synthetic").addEventListener("click", () => {
+    takeSample(`person-${drawn++ % DRAWN_PEOPLE}`, "a drawn person");
+  });
+  $("webcam").addEventListener("click", () => (state.live ? stopWebcam() : startWebcam()));
+  $("whole").addEventListener("click", () => { state.box = null; showBox(); estimateAll(); });
+  for (const side of ["x", "y", "w", "h"]) $(`box-${side}`).addEventListener("change", typeBox);
+  $("layer").addEventListener("input", ({ target }) => { stopPlaying(); moveTo(+target.value); });
+  $("play").addEventListener("click", play);
+  $("drawn").addEventListener("change", showAll);
+  $("method").addEventListener("change", estimateAll);
+  window.addEventListener("resize", () => { drawPhoto(); drawPanels(); });
+  dragBox();
+  takeDropped();
+}
+
+function takeDropped() {
+  const first = (items) => [...items].find(({ type }) => type.startsWith("image/"));
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    const file = first(event.dataTransfer.files);
+    if (file) takePhoto(file, file.name); else say("What was dropped is no picture.");
+  });
+  document.addEventListener("paste", (event) => {
+    const file = first(event.clipboardData.files);
+    if (file) takePhoto(file, "the pasted photo");
+  });
+}
+
+function begin() {
+  state.active = [NETWORKS[0]];
+  $("runtime").textContent = RUNTIME;
+  if (HOME) $("home").innerHTML = ` <a href="${encodeURI(HOME)}">All pages of dppt-nb</a>.`;
+  listen();
+  showChoices();
+  showPanels();
+  showAbout();
+  showLayer();
+  $("astronaut").click();
+}
+
+begin();

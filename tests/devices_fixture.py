@@ -1,0 +1,76 @@
+"""One step of several recipes, alone or as one of two processes: what the losses and the gradients
+are. Run as a program it writes them to the file that it is given."""
+import sys
+
+import torch
+from safetensors.torch import save_file
+
+from dppt_nb.devices import Team
+from dppt_nb.keypoints import COCO17
+from dppt_nb.models import create_model
+from dppt_nb.recipes import get_recipe
+from dppt_nb.store import from_synthetic
+from dppt_nb.synthetic import make_people
+from dppt_nb.training import Loop
+
+SIZE, TINY = (64, 48), dict(width=32, depth=2, heads=2)
+PRUNED = TINY | dict(prune_at=(1,))
+CASES = {
+    "plain": ("tokenpose_nano", dict(overrides=TINY)),
+    "squared error": ("tokenpose_nano", dict(overrides=TINY | dict(head="mlp"))),
+    "regression": ("sdpose_nano", dict(
+        overrides=TINY | dict(head="regression", cycles=2), keypoint_cycles=0.0, patch_cycles=0.0,
+    )),
+    "dppt": ("dppt_nano", dict(overrides=PRUNED, guide=0.3)),
+    "sdpose": ("sdpose_nano", dict(overrides=TINY | dict(cycles=2), heatmap_cycles=0.5)),
+    "sd_dppt": ("sd_dppt_nano", dict(overrides=PRUNED | dict(cycles=2), heatmap_cycles=0.5)),
+}
+
+
+def some_people():
+    "Thirteen people, the first of whom have few labels."
+    people = from_synthetic(make_people(13, COCO17, SIZE, seed=1, margin=1.5))
+    people.visible[:6, 3:] = 0
+    return people
+
+
+def loop(team, recipe, changes):
+    "A loop whose batch norms keep what they know."
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        teacher = create_model("tokenpose_nano", image_size=SIZE, width=48, depth=2, heads=2)
+    recipe = get_recipe(
+        recipe, image_size=SIZE, batch_size=13, precision="fp32", clip_norm=0.0, **changes
+    )
+    made = Loop(recipe, some_people(), teacher=teacher.eval(), team=team)
+    made.model.train()
+    for module in made.model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d): module.eval()
+    return made
+
+
+def one_step(team, recipe, changes):
+    "Losses and gradients of a step, by name; what the weights move to is not looked at."
+    run, found = loop(team, recipe, changes), {}
+    run.move_weights = lambda: found.update(
+        {f"gradient {k}": p.grad.clone() for k, p in run.trained_modules.named_parameters()
+         if p.grad is not None}
+    )
+    losses = run.train_people(torch.arange(13))
+    return found | {f"loss {k}": v for k, v in losses.items()}
+
+
+def all_steps(team):
+    "Of all recipes, in one dictionary of tensors."
+    return {f"{case}: {k}": v.contiguous() for case, (recipe, changes) in CASES.items()
+            for k, v in one_step(team, recipe, changes).items()}
+
+
+if __name__ == "__main__":
+    out, accumulate = sys.argv[1], [int(number) for number in sys.argv[2:]]
+    team = Team("cpu")
+    with team.together():
+        for number in accumulate:
+            team.accumulate = number
+            found = all_steps(team)
+            if team.main: save_file(found, f"{out}-{number}.safetensors")

@@ -1,0 +1,399 @@
+"""The page that runs networks in the reader's browser: built, opened in headless Chromium, used by
+mouse and by keyboard, and held to Python's answers."""
+import base64
+import io
+import json
+import re
+import shutil
+import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dppt_nb.checkpoints import find_network, load_network
+from dppt_nb.checks import DataError
+from dppt_nb.crops import box_to_center_scale, crop_affine, crop_image, normalize
+from dppt_nb.files import write_json
+from dppt_nb.heatmaps import decode_argmax, decode_dark
+from dppt_nb.synthetic import make_people
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+
+import browser_page  # noqa: E402
+from website import npm  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+FOUND = "document.getElementById('status').textContent.includes('found')"
+
+
+# The page, built and opened once
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    "The small network that ships, told to prune; and the same once more, to stand beside it."
+    folder = tmp_path_factory.mktemp("networks")
+    for name in ("pruned", "twin"):
+        shutil.copytree(find_network("tokenpose_nano"), folder / name)
+        about = json.loads((folder / name / "config.json").read_text())
+        about["config"] |= {"prune_at": [1, 2], "keep_ratio": 0.7}
+        about["recipe"]["overrides"] |= {"prune_at": [1, 2], "keep_ratio": 0.7}
+        write_json(folder / name / "config.json", about)
+    return {str(folder / "pruned"): "Pruned", str(folder / "twin"): "Twin"}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, networks):
+    "The built page."
+    pytest.importorskip("onnx", reason="the page's networks are ONNX files: pip install onnx")
+    try: npm.files(*browser_page.RUNTIME)
+    except DataError as error: pytest.skip(f"the page's run-time is not to be had: {error}")
+    return browser_page.build_page(tmp_path_factory.mktemp("site") / "try", networks)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    "Headless Chromium with a camera that shows a test picture."
+    if not CHROMIUM: pytest.skip("there is no Chromium here: apt-get install chromium")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="Chromium is driven by playwright: pip install playwright"
+    )
+    arguments = [
+        "--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+    ]
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield chromium
+        chromium.close()
+
+
+class Visit:
+    "A page that was opened, with all that it asked for and complained about."
+    def __init__(self, browser, address, width=1440, scheme="light"):
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme
+        )
+        self.page, self.complaints, self.requests = context.new_page(), [], []
+        self.page.on("console", lambda said: said.type in ("error", "warning")
+                     and self.complaints.append(said.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(address)
+        self.page.wait_for_function(FOUND)
+
+    def answer(self, act):
+        "Do something, wait for the new answer, and give the words of it."
+        self.page.evaluate("say('')")
+        act()
+        self.page.wait_for_function(FOUND)
+        return self.page.inner_text("#status")
+
+    def picture(self, canvas):
+        "The pixels of a canvas, (H, W, 3)."
+        url = self.page.evaluate(f"document.getElementById('{canvas}').toDataURL()")
+        return np.array(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB"))
+
+    def close(self): self.page.context.close()
+
+
+@pytest.fixture(scope="module")
+def visit(browser, site):
+    "The page from a folder, without a server."
+    visit = Visit(browser, site.as_uri())
+    yield visit
+    visit.close()
+
+
+# The same answers as Python
+
+def drawn_people():
+    "Twenty photographs of people drawn by program, each with a box; some large, some cut off."
+    for i, size in enumerate([(128, 96), (90, 130), (330, 250)]):
+        people = make_people(8 if i < 2 else 4, image_size=size, seed=i, margin=1.25)
+        for k, image in enumerate(people.images):
+            height, width = image.shape[1:]
+            box = [0.1 * width - 9 * k, 0.1 * height, 0.8 * width, 0.8 * height + 5 * k]
+            yield image.permute(1, 2, 0).numpy(), box
+
+
+def png(image):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def answer_of(network, image, box):
+    "What Python says: the crop, joints read in two ways, survivors and attention of each patch."
+    size = network.image_size
+    center, scale = box_to_center_scale(np.array([box]), size)
+    crop = crop_image(image, crop_affine(center[0], scale[0], 0, size), size)
+    with torch.inference_mode():
+        trace = network.trace(normalize(torch.from_numpy(crop).permute(2, 0, 1)[None]))
+    J, last = network.num_keypoints, network.config.depth - 1
+    shares = torch.zeros(J, len(trace.owner[0][last][0]))
+    shares[:, trace.columns[0][last][0]] = trace.attention[0][last][0].mean(0)[:J, J:]
+    decoded = {
+        method: decode(trace.heatmaps[0], center, scale)[0][0].numpy()
+        for method, decode in {"dark": decode_dark, "argmax": decode_argmax}.items()
+    }
+    kept = [layer[0].tolist() for layer in trace.kept[0]]
+    return {"crop": crop, "kept": kept, "attention": shares.numpy(), **decoded}
+
+
+ASK = """async ({ photo, box }) => {
+  const bytes = Uint8Array.from(atob(photo), (letter) => letter.charCodeAt(0));
+  const canvas = await readPhoto(new Blob([bytes]));
+  const pixels = (...part) => canvas.getContext("2d").getImageData(...part);
+  const size = [canvas.height, canvas.width];
+  const [dark, argmax] = await Promise.all(["dark", "argmax"].map((method) => (
+    estimate(NETWORKS[0], pixels, size, box, method)
+  )));
+  const joints = ({ keypoints }) => keypoints.map(({ photo }) => photo);
+  return {
+    dark: joints(dark), argmax: joints(argmax), kept: dark.kept, attention: [...dark.attention],
+    crop: btoa(String.fromCharCode(...dark.crop)),
+  };
+}"""
+
+
+def test_the_browser_answers_as_python_does(visit, networks):
+    network = load_network(next(iter(networks)))[0]
+    for image, box in drawn_people():
+        there = visit.page.evaluate(
+            ASK, {"photo": base64.b64encode(png(image)).decode(), "box": box}
+        )
+        here = answer_of(network, image, box)
+        crop = np.frombuffer(base64.b64decode(there["crop"]), np.uint8).astype(int)
+        assert np.abs(crop - here["crop"].ravel()).max() <= 1
+        assert there["kept"] == here["kept"]
+        np.testing.assert_allclose(there["attention"], here["attention"].ravel(), atol=.01)
+        for method in ("dark", "argmax"):
+            assert np.abs(np.array(there[method]) - here[method]).max() < 0.5
+
+
+@pytest.mark.parametrize("shape, axis", [((64, 32), 0), ((32, 64), 1), ((16, 8, 3, 3), 0)])
+def test_whole_numbers_with_a_scale_are_found_again(shape, axis):
+    generator = np.random.default_rng(0)
+    whole = generator.integers(-127, 128, shape)
+    whole.swapaxes(0, axis)[:, 0] = 127                          # the largest of every channel
+    sizes = [shape[axis] if i == axis else 1 for i in range(len(shape))]
+    scale = generator.uniform(1e-4, 1e-2, sizes).astype(np.float32)
+    small, scale_again = browser_page.shrunk(whole.astype(np.float32) * scale)
+    assert small.dtype == np.int8
+    np.testing.assert_array_equal(small * scale_again, whole.astype(np.float32) * scale)
+
+
+def test_what_cannot_be_smaller_without_loss_stays():
+    values = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    assert browser_page.shrunk(values) is None
+    assert browser_page.shrunk(values.astype(np.float16).astype(np.float32))[0].dtype == np.float16
+
+
+def test_a_packed_network_answers_to_the_bit(networks):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    content = browser_page.exported(next(iter(networks)))
+    lean = browser_page.lean(content)
+    assert len(lean) < 0.85 * len(content)
+    images = np.random.default_rng(0).normal(size=(1, 3, 128, 96)).astype(np.float32)
+    answers = [
+        onnxruntime.InferenceSession(file).run(None, {"images": images}) for file in (content, lean)
+    ]
+    for there, here in zip(*answers): np.testing.assert_array_equal(there, here)
+
+
+# What a reader does
+
+def test_the_page_asks_nobody_for_anything(visit):
+    assert visit.page.evaluate("NETWORKS.length") == 2
+    assert not [url for url in visit.requests if not url.startswith(("file:", "blob:", "data:"))]
+    assert not visit.complaints
+
+
+def test_a_photo_is_uploaded_and_its_skeleton_drawn(visit, tmp_path):
+    image = make_people(1, image_size=(256, 192), seed=4).images[0].permute(1, 2, 0).numpy()
+    (tmp_path / "person.png").write_bytes(png(image))
+    said = visit.answer(lambda: visit.page.set_input_files("#file", tmp_path / "person.png"))
+    assert said.startswith("Pruned found 17 joints in person.png")
+    for colour in ((86, 180, 233), (230, 159, 0)):
+        close = np.abs(visit.picture("photo").astype(int) - colour).max(2) < 12
+        assert close.sum() > 100
+    assert "whole photo, 192 x 256" in visit.page.inner_text("#box-words")
+    assert visit.page.locator("#rows tr").count() == 17
+
+
+def test_what_is_no_picture_is_refused_in_a_sentence(visit, tmp_path):
+    (tmp_path / "notes.png").write_text("no picture")
+    visit.page.set_input_files("#file", tmp_path / "notes.png")
+    visit.page.wait_for_function("document.getElementById('status').textContent.includes('PNG')")
+    assert "notes.png is no picture" in visit.page.inner_text("#status")
+
+
+def test_a_photo_is_dropped_and_pasted(visit):
+    give = """([photo, kind]) => {
+      const bytes = Uint8Array.from(atob(photo), (letter) => letter.charCodeAt(0));
+      const data = new DataTransfer();
+      data.items.add(new File([bytes], "given.png", { type: "image/png" }));
+      const event = kind === "drop" ? new DragEvent("drop", { dataTransfer: data })
+        : new ClipboardEvent("paste", { clipboardData: data });
+      document.dispatchEvent(event);
+    }"""
+    image = make_people(1, seed=5).images[0].permute(1, 2, 0).numpy()
+    photo = base64.b64encode(png(image)).decode()
+    for kind, name in (("drop", "given.png"), ("paste", "the pasted photo")):
+        assert f"in {name}" in visit.answer(lambda: visit.page.evaluate(give, [photo, kind]))
+
+
+def test_a_box_is_drawn_by_mouse_and_given_in_numbers(visit):
+    page, canvas = visit.page, visit.page.locator("#photo")
+    visit.answer(lambda: page.click("#synthetic"))
+    place = canvas.bounding_box()
+
+    def drag():
+        page.mouse.move(place["x"] + 10, place["y"] + 10)
+        page.mouse.down()
+        page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] - 10)
+        page.mouse.up()
+
+    canvas.scroll_into_view_if_needed()
+    place = canvas.bounding_box()
+    visit.answer(drag)
+    half = page.evaluate("state.box[2] / state.photo.width")
+    assert 0.4 < half < 0.5 and "its corner at" in page.inner_text("#box-words")
+    page.locator("summary", has_text="box in numbers").click()
+    page.fill("#box-w", "100")
+    visit.answer(lambda: page.press("#box-w", "Tab"))
+    assert page.evaluate("state.box[2]") == 100
+    visit.answer(lambda: page.click("#whole"))
+    assert page.evaluate("state.box") is None
+
+
+def test_layers_and_attention_by_keyboard(visit):
+    page = visit.page
+    visit.answer(lambda: page.click("#astronaut"))
+    last = visit.picture("crop-pruned")
+    assert "24 of 48 patches" in page.inner_text("#caption-pruned")
+    page.focus("#layer")
+    for words in ("24 of 48", "24 of 48", "34 of 48", "all 48"):
+        assert words in page.inner_text("#caption-pruned")
+        page.keyboard.press("ArrowLeft")
+    assert "all 48" in page.inner_text("#caption-pruned")
+    assert page.inner_text("#layer-words") == "before the first"
+    assert (visit.picture("crop-pruned") != last).any()
+    page.keyboard.press("End")
+    np.testing.assert_array_equal(visit.picture("crop-pruned"), last)
+    page.focus("#joints button:first-child")
+    assert "attention of the nose" in page.inner_text("#caption-pruned")
+    nose = visit.picture("crop-pruned")
+    page.keyboard.press("Tab")
+    assert "attention of the left eye" in page.inner_text("#caption-pruned")
+    assert (visit.picture("crop-pruned") != nose).any()
+    page.evaluate("document.activeElement.blur()")
+    np.testing.assert_array_equal(visit.picture("crop-pruned"), last)
+
+
+def test_a_joint_under_the_pointer_shows_its_attention(visit):
+    page = visit.page
+    visit.answer(lambda: page.click("#astronaut"))
+    x, y = page.evaluate("state.results.get('pruned').keypoints[0].crop")
+    page.locator("#crop-pruned").scroll_into_view_if_needed()
+    place = page.locator("#crop-pruned").bounding_box()
+    zoom = place["width"] / 96
+    page.mouse.move(place["x"] + (x + .5) * zoom, place["y"] + (y + .5) * zoom)
+    assert page.evaluate("state.joint") is not None
+    page.mouse.move(0, 0)
+    assert page.evaluate("state.joint") is None
+
+
+def test_layers_are_played(visit):
+    page = visit.page
+    page.click("#play")
+    assert page.inner_text("#layer-words") == "before the first"
+    page.wait_for_function("document.getElementById('play').textContent === 'Play'")
+    assert page.inner_text("#layer-words") == "after layer 4 of 4"
+
+
+def test_networks_stand_side_by_side(visit):
+    page = visit.page
+    said = visit.answer(lambda: page.click("#add-twin"))
+    assert "2 networks" in said and page.locator("#add-twin").count() == 0
+    np.testing.assert_array_equal(visit.picture("crop-pruned"), visit.picture("crop-twin"))
+    page.select_option("#drawn", "twin")
+    assert "that Twin found" in page.get_attribute("#photo", "aria-label")
+    page.select_option("#drawn", "pruned")
+
+
+def test_the_webcam_runs_and_stops(visit):
+    page = visit.page
+    page.click("#webcam")
+    page.wait_for_function("state.live && state.photoName === 'the webcam' && state.results.size")
+    page.click("#webcam")
+    assert page.inner_text("#webcam") == "Webcam"
+    assert page.evaluate("$('video').srcObject.getTracks().every(t => t.readyState === 'ended')")
+    assert not visit.complaints
+
+
+# Widths, colours, a server
+
+@pytest.fixture(scope="module")
+def axe():
+    "The accessibility check, as a script."
+    try: return npm.files(*npm.AXE)["axe.min.js"].decode()
+    except DataError as error: pytest.skip(f"the accessibility check is not to be had: {error}")
+
+
+@pytest.fixture(scope="module")
+def served(site):
+    "The address of a plain web server over the page."
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *words): pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=site.parent))
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+@pytest.mark.parametrize("width, scheme", [(390, "dark"), (1440, "light")])
+def test_nothing_serious_in_accessibility_and_nothing_too_wide(browser, served, axe, width, scheme):
+    visit = Visit(browser, served, width, scheme)
+    for summary in visit.page.locator("summary").all(): summary.click()
+    visit.page.evaluate(axe)
+    found = visit.page.evaluate("axe.run()")["violations"]
+    serious = [rule["id"] for rule in found if rule["impact"] in ("serious", "critical")]
+    assert not serious, json.dumps(found)[:3000]
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+    own = (served, f"blob:{served}", "data:")
+    assert not [url for url in visit.requests if not url.startswith(own)]
+    assert not visit.complaints
+    visit.close()
+
+
+# The builder
+
+def test_the_page_says_what_a_network_was_trained_on():
+    network, _, _ = load_network("ppt_nano_d12")
+    said = browser_page.sentence(network)
+    assert "12 layers; 70 % of the patches stay in each of 3 layers" in said
+    assert "people drawn by program, never on a photograph" in said
+    mean = network.about["judged"]["scores"]["PCK@0.2 torso"]["mean"]
+    assert f"{mean:.0f} % on 970 people (synthetic; " in said
+
+
+def test_every_network_that_ships_is_on_the_page_the_best_first():
+    known = browser_page.known_networks()
+    assert {"ppt_nano_d12", "tokenpose_nano"} <= set(known)
+    assert list(known) == sorted(known, key=list(browser_page.LABELS).index)
+
+
+def test_the_page_carries_colours_of_the_package():
+    from dppt_nb.heatmaps import HEAT
+    from dppt_nb.keypoints import COLOURS
+    text = (browser_page.SOURCE / "drawing.js").read_text()
+    for side, colour in COLOURS.items():
+        assert f'{side}: "#{bytes(colour).hex()}"' in text
+    assert json.loads(re.search(r"HEAT = (.*);", text)[1]) == [list(colour) for colour in HEAT]

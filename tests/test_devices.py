@@ -1,0 +1,104 @@
+"""Several processes, and batches in parts: what is learned is what one process learns at once."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from devices_fixture import CASES, SIZE, TINY, all_steps, one_step, some_people
+from safetensors.torch import load_file
+
+from dppt_nb.checks import DataError
+from dppt_nb.devices import Team, free_port, launch
+from dppt_nb.recipes import Recipe
+from dppt_nb.training import Trainer
+
+
+@pytest.fixture(scope="module")
+def alone():
+    "The steps of one process, each batch at once."
+    return all_steps(Team("cpu"))
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    "The same of two processes that meet over gloo; one start for all recipes."
+    pytest.importorskip("accelerate", reason="needs dppt-nb[devices]")
+    out, port = tmp_path_factory.mktemp("devices") / "found", free_port()
+    place = dict(os.environ, WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+                 LOCAL_WORLD_SIZE="2", OMP_NUM_THREADS="1")
+    script = Path(__file__).with_name("devices_fixture.py")
+    both = [
+        subprocess.Popen(
+            [sys.executable, script, out, "1", "2"], stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, env=dict(place, RANK=rank, LOCAL_RANK=rank),
+        )
+        for rank in "01"
+    ]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    return {number: load_file(f"{out}-{number}.safetensors") for number in (1, 2)}
+
+
+def compare(found, wanted, case):
+    """Losses and gradients one by one, within 1e-5. A gradient that is zero by its nature (a shift
+    of all logits) is noise, and held to a thousandth of the whole gradient's scale."""
+    names = [name for name in wanted if name.startswith(f"{case}: ")]
+    assert len(names) > 20 and {*names} == {n for n in found if n.startswith(f"{case}: ")}
+    length = torch.stack([wanted[name].norm() for name in names if "gradient" in name]).norm()
+    for name in names:
+        apart, scale = (found[name] - wanted[name]).norm(), wanted[name].norm()
+        if "gradient" in name: scale = max(scale, length * 1e-3)
+        assert apart <= 1e-5 * scale, (name, apart)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_do_what_one_does(alone, two_processes, case):
+    compare(two_processes[1], alone, case)
+    compare(two_processes[2], alone, case)    # and each in two parts
+
+
+@pytest.fixture(scope="module")
+def in_parts(): return all_steps(Team("cpu", accumulate=2))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_batch_in_two_parts_is_the_batch(alone, in_parts, case): compare(in_parts, alone, case)
+
+
+def test_the_parts_are_not_weighed_by_chance(alone, monkeypatch):
+    "With parts that count the same, and not by what they hold, the losses would differ."
+    monkeypatch.setattr("dppt_nb.training.part_shares", lambda team, parts: [(0.5, 0.5)] * 2)
+    recipe, changes = CASES["plain"]
+    other = one_step(Team("cpu", accumulate=2), recipe, changes)
+    other = {f"plain: {name}": value for name, value in other.items()}
+    with pytest.raises(AssertionError, match="plain: "): compare(other, alone, "plain")
+
+
+def test_a_run_in_parts_goes_on_as_one_in_parts_only(tmp_path):
+    recipe = Recipe(image_size=SIZE, overrides=TINY, epochs=2, batch_size=6)
+    def run(accumulate):
+        team = Team("cpu", accumulate)
+        return Trainer(recipe, some_people(), None, tmp_path, bars=False, team=team)
+    run(2).fit(epochs=1)
+    with pytest.raises(DataError, match="accumulate = 2, not 1"): run(1).fit(resume=True)
+    run(2).fit(resume=True)
+    with pytest.raises(DataError, match="6 people cannot be cut into 7 parts"):
+        Trainer(recipe, some_people(), bars=False, team=Team("cpu", 7)).fit()
+
+
+def test_other_random_numbers_are_not_asked_for(monkeypatch):
+    "Making a network asks no GPU for its state, however many there are."
+    asked = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: asked.append(1) or 4)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda *a: asked.append(2))
+    Trainer(Recipe(image_size=SIZE, overrides=TINY), some_people(), device="cpu", bars=False)
+    assert not asked
+
+
+def test_more_gpus_than_there_are_are_refused():
+    pytest.importorskip("accelerate", reason="needs dppt-nb[devices]")
+    there = torch.cuda.device_count()
+    with pytest.raises(DataError, match=f"this machine has {there} GPUs"):
+        launch(["models"], there + 1, "cuda")

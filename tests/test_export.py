@@ -1,0 +1,285 @@
+"""Exported networks answer as the network does: heatmaps, tokens, keypoints end to end, 16 and 8
+bits; wrong files and wrong wishes are refused in a sentence."""
+import builtins
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from torch import nn
+
+from dppt_nb.checkpoints import load_network
+from dppt_nb.checks import DataError
+from dppt_nb.crops import batched_affine, box_to_center_scale, crop_image, normalize
+from dppt_nb.evaluation import decode, predict_joints, score_joints
+from dppt_nb.forms import crop_boxes, make_form
+from dppt_nb.keypoints import COCO17, LSP14
+from dppt_nb.models import create_model
+from dppt_nb.store import synthetic_people
+
+onnx = pytest.importorskip("onnx", reason='needs pip install "dppt-nb[export]"')
+for package in ("onnxscript", "onnxruntime"):
+    pytest.importorskip(package, reason='needs pip install "dppt-nb[export]"')
+
+from dppt_nb import export  # noqa: E402
+from dppt_nb.export import OnnxNetwork, export_onnx  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def small():
+    "A pruned network of two layers with drawn weights: quick to export."
+    torch.manual_seed(0)
+    return create_model(
+        "ppt_nano", 14, image_size=(64, 48), depth=2, prune_at=(1,), keep_ratio=0.5
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def trained(): return load_network("tokenpose_nano")
+
+
+@pytest.fixture(scope="module")
+def tokens(small, tmp_path_factory):
+    path = tmp_path_factory.mktemp("tokens") / "tokens.onnx"
+    return export_onnx(small, LSP14, path, "tokens")
+
+
+@pytest.fixture(scope="module")
+def heatmaps(tmp_path_factory):
+    "The shipped nano network, by the command line."
+    from dppt_nb.cli import main
+    path = tmp_path_factory.mktemp("heatmaps") / "nano.onnx"
+    done = CliRunner().invoke(main, ["export", "tokenpose_nano", "--out", str(path)])
+    assert done.exit_code == 0 and "form heatmaps" in done.output, done.output
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(trained, tmp_path_factory):
+    network, _, keypoint_set = trained
+    path = tmp_path_factory.mktemp("keypoints") / "keypoints.onnx"
+    return OnnxNetwork(export_onnx(network, keypoint_set, path, "keypoints"))
+
+
+@pytest.mark.parametrize("people", [1, 2, 5])
+def test_tokens_are_those_of_a_trace(small, tokens, people):
+    images = torch.randn(people, 3, 64, 48, generator=torch.Generator().manual_seed(people))
+    found = OnnxNetwork(tokens).run(images=images)
+    with torch.no_grad(): trace, plain = small.trace(images, cycles=1), small(images)
+    torch.testing.assert_close(found["heatmaps"], plain, atol=1e-4, rtol=0)
+    assert found["kept_1"].equal(trace.kept[0][1])
+    weights = trace.attention[0][1].mean(1)[:, :14, 14:]
+    attention = torch.zeros(people, 14, 12).scatter(
+        2, trace.columns[0][1][:, None].expand_as(weights), weights
+    )
+    torch.testing.assert_close(found["keypoint_attention"], attention, atol=1e-5, rtol=0)
+
+
+def test_attention_to_dropped_patches_is_zero():
+    "Patches that leave before the last layer have no column in it."
+    torch.manual_seed(0)
+    network = create_model(
+        "ppt_nano", 14, image_size=(64, 48), depth=3, prune_at=(0,), keep_ratio=0.5
+    ).eval()
+    form = make_form(network, "tokens")
+    with torch.no_grad(): _, kept, attention = form(torch.randn(2, 3, 64, 48))
+    assert attention.gt(0).any(1).sum(1).tolist() == [kept.shape[1]] * 2 == [6, 6]
+
+
+@pytest.mark.parametrize("people", [1, 7])
+def test_heatmaps_agree(trained, heatmaps, people):
+    crops = synthetic_people("test", trained[0].image_size, people)
+    images = normalize(crops.images[:, :, ::2, ::2][:, :, :128, :96].contiguous())
+    images = torch.nn.functional.interpolate(images, trained[0].image_size)
+    with torch.no_grad(): expected = trained[0](images)
+    torch.testing.assert_close(OnnxNetwork(heatmaps)(images), expected, atol=1e-4, rtol=0)
+
+
+def test_the_file_says_what_it_is(heatmaps):
+    words = onnx.load(str(heatmaps)).metadata_props
+    told = json.loads(next(entry.value for entry in words if entry.key == "dppt"))
+    assert told["keypoint_set"]["names"] == list(COCO17.names)
+    assert told["image_size"] == [128, 96] and told["trained_on"] == "synthetic"
+    assert {"mean", "std", "grid", "decode"} <= told.keys()
+
+
+def boxes_on(photo, seed, count):
+    "Boxes of all sizes, some of which leave the photo."
+    draw, (height, width) = np.random.default_rng(seed), photo.shape[:2]
+    corner = draw.uniform(-0.2, 0.9, (count, 2)) * (width, height)
+    return torch.tensor(np.hstack([corner, draw.uniform(2, 2 + 1.2 * width, (count, 2))])).float()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (40, 31), (300, 500), (900, 700)])
+def test_crops_are_those_of_crop_image(size):
+    photo = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    affines = batched_affine(*box_to_center_scale(boxes_on(photo, 1, 8), (64, 48)), 0.0, (64, 48))
+    ours = crop_boxes(torch.from_numpy(photo), affines, (64, 48)).permute(0, 2, 3, 1).numpy()
+    theirs = np.stack([crop_image(photo, affine, (64, 48)) for affine in affines]).astype(float)
+    assert np.abs(ours - theirs).max() <= 1 and (ours != theirs).mean() < 0.01
+
+
+def by_hand(trained, photo, boxes):
+    "The same people by the functions of the lessons."
+    network, recipe, _ = trained
+    centers, scales = box_to_center_scale(boxes, network.image_size)
+    affines = batched_affine(centers, scales, 0.0, network.image_size)
+    crops = np.stack([crop_image(photo, affine, network.image_size) for affine in affines])
+    with torch.no_grad(): maps = network(normalize(torch.from_numpy(crops).permute(0, 3, 1, 2)))
+    return decode(recipe, maps, centers, scales)[0]
+
+
+def share_within_half_a_pixel(trained, whole, photos):
+    gaps = [
+        (whole.predict(photo, boxes)[0] - by_hand(trained, photo, boxes)).norm(dim=-1).flatten()
+        for photo, boxes in photos
+    ]
+    return (torch.cat(gaps) < 0.5).float().mean().item()
+
+
+def test_keypoints_end_to_end_on_a_hundred_people(trained, whole):
+    "People made by program, drawn in ten sizes, ten on a photo."
+    people, photos = synthetic_people("test", (128, 96), 100), []
+    for number, ten in enumerate(people.images.permute(0, 2, 3, 1).numpy().reshape(
+        10, 10, *people.images.shape[2:], 3
+    )):
+        size = (np.array(ten.shape[2:0:-1]) * (0.4 + 0.3 * number)).astype(int)
+        row = np.hstack([np.asarray(Image.fromarray(one).resize(tuple(size))) for one in ten])
+        wide = size / people.margin / 1.25
+        corners = np.arange(10)[:, None] * (size[0], 0) + (size - wide) / 2
+        boxes = np.hstack([corners, np.tile(wide, (10, 1))])
+        photos.append((row, torch.tensor(boxes).float()))
+    assert share_within_half_a_pixel(trained, whole, photos) >= 0.99
+
+
+def test_keypoints_end_to_end_on_photographs(trained, whole, shared):
+    from dppt_nb.datasets import read_dataset
+    table = read_dataset("lspet", shared / "data" / "lspet_dataset.zip").select("test")
+    photos = [
+        (np.array(table.source.read(file)), torch.from_numpy(box[None]).float())
+        for file, box in zip(table.files[::9], table.boxes[::9])
+    ]
+    assert len(photos) == 100 and share_within_half_a_pixel(trained, whole, photos) >= 0.99
+
+
+def test_no_people_and_wrong_photos(whole):
+    photo = np.zeros((30, 20, 3), np.uint8)
+    joints, scores = whole.predict(photo, np.zeros((0, 4)))
+    assert joints.shape == (0, 17, 2) and scores.shape == (0, 17)
+    with pytest.raises(ValueError, match="width and height must be positive"):
+        whole.predict(photo, [[0, 0, 5, 0]])
+    with pytest.raises(ValueError, match="a photo is"): whole.predict(photo[..., 0], [[0, 0, 5, 5]])
+    with pytest.raises(ValueError, match="form 'keypoints', which takes no images"):
+        whole(torch.zeros(1, 3, 128, 96))
+
+
+def test_sixteen_bits(small, tmp_path):
+    half = OnnxNetwork(export_onnx(small, LSP14, tmp_path / "half.onnx", half=True))
+    images = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(): expected = small(images)
+    assert half.about.precision == "float16" and half(images).dtype == torch.float32
+    torch.testing.assert_close(half(images), expected, atol=0.02, rtol=0.05)
+
+
+def test_eight_bits_lose_little(trained, heatmaps, tmp_path):
+    network, recipe, _ = trained
+    ranges = synthetic_people("val", network.image_size, 32)
+    eight = OnnxNetwork(export.quantise_onnx(heatmaps, tmp_path / "int8.onnx", ranges))
+    people = synthetic_people("test", network.image_size, 200)
+    recipe = recipe.change(mirror=False)
+    pck = [
+        score_joints(predict_joints(model, people, recipe, bars=False)[0], people)["PCK@0.2 torso"]
+        for model in (network, eight)
+    ]
+    assert pck[0]["mean"] - pck[1]["mean"] < 3 < pck[0]["mean"] - 40
+    assert eight.about.precision == "int8"
+    assert (tmp_path / "int8.onnx").stat().st_size < 0.5 * heatmaps.stat().st_size
+    with pytest.raises(DataError, match="eight bits are made of float32"):
+        export.quantise_onnx(tmp_path / "int8.onnx", tmp_path / "again.onnx", ranges)
+
+
+def test_a_program_for_torch(small, tmp_path):
+    program = torch.export.load(export.export_program(small, tmp_path / "small.pt2")).module()
+    images = torch.randn(3, 3, 64, 48)
+    with torch.no_grad():
+        torch.testing.assert_close(program(images), small(images), atol=1e-4, rtol=0)
+        assert program(images[:1]).shape == (1, 14, 16, 12)
+
+
+def test_the_network_is_left_as_it_was(small):
+    before = {name: value.clone() for name, value in small.state_dict().items()}
+    make_form(small, "heatmaps", half=True)
+    assert all(value.equal(before[name]) for name, value in small.state_dict().items())
+    assert all(parameter.requires_grad for parameter in small.parameters())
+
+
+@pytest.mark.parametrize("wish, sentence", [
+    (dict(out="model.tflite"), "end it with .onnx"),
+    (dict(out="m.onnx", half=True, int8=True), "leave out --half or --int8"),
+    (dict(out="m.pt2", int8=True), "--int8 goes with an .onnx file"),
+    (dict(out="m.onnx", form="poses"), "heatmaps, tokens, keypoints"),
+    (dict(out="no/such/folder/m.onnx"), "no/such/folder"),
+])
+def test_wrong_wishes(wish, sentence, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=sentence):
+        export.export_checkpoint("tokenpose_nano", **wish)
+
+
+def test_a_missing_package_is_a_sentence(monkeypatch, small, tmp_path):
+    plain = builtins.__import__
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(DataError, match=r'pip install "dppt-nb\[export\]"'):
+        export_onnx(small, LSP14, tmp_path / "m.onnx")
+    assert builtins.__import__ is plain and not list(tmp_path.iterdir())
+
+
+def test_wrong_files(tokens, tmp_path):
+    for content in (b"", b"words", tokens.read_bytes()[:1000]):
+        (tmp_path / "bad.onnx").write_bytes(content)
+        with pytest.raises(DataError, match="bad.onnx"): OnnxNetwork(tmp_path / "bad.onnx")
+    with pytest.raises(DataError, match="is missing"): OnnxNetwork(tmp_path / "none.onnx")
+    for words, sentence in (
+        (None, "was not written by"), ("{", "is not JSON"), ('{"format": 9}', "install a newer"),
+        ('{"format": 1, "form": "poses"}', "form"),
+    ):
+        model = onnx.load(str(tokens))
+        del model.metadata_props[:]
+        if words: model.metadata_props.add(key="dppt", value=words)
+        (tmp_path / "bad.onnx").write_bytes(model.SerializeToString())
+        with pytest.raises(DataError, match=sentence): OnnxNetwork(tmp_path / "bad.onnx")
+
+
+def test_the_cache_keeps_one_file_for_the_same_weights(small, tokens, monkeypatch, tmp_path):
+    monkeypatch.setenv("DPPT_CACHE", str(tmp_path))
+    written = []
+    def write(network, keypoint_set, path, form):
+        written.append(path)
+        path.write_bytes(tokens.read_bytes())
+    monkeypatch.setattr(export, "export_onnx", lambda *given: write(*given) or given[2])
+    first, second = (export.cached_onnx(small, LSP14) for _ in range(2))
+    assert first == second and written == [first]
+    small.keep_ratio = 0.6
+    try: assert export.cached_onnx(small, LSP14) != first
+    finally: small.keep_ratio = 0.5
+
+
+class Timed(nn.Module):
+    "Takes as long as it says, by a clock of its own."
+    def __init__(self, clock, seconds):
+        super().__init__()
+        self.clock, self.seconds, self.image_size = clock, seconds, (64, 48)
+
+    def forward(self, images): self.clock[0] += self.seconds
+
+
+@pytest.mark.parametrize("other, wins", [(0.5, True), (0.97, False), (2.0, False)])
+def test_the_fastest_way_is_chosen(other, wins):
+    clock = [0.0]
+    eager, exported = Timed(clock, 1.0), Timed(clock, other)
+    chosen, each = export.choose_runner(eager, LSP14, exported, clock=lambda: clock[0])
+    assert (chosen is exported) == wins
+    assert each == pytest.approx({"eager": 1000.0, "onnxruntime": 1000 * other})

@@ -1,0 +1,393 @@
+"""From a photograph to joints: odd photographs and boxes, batches, boxes of files, tables,
+recordings on a GPU, and ten thousand answers without growth."""
+import gc
+import io
+import json
+import os
+import resource
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dppt_nb import PosePredictor
+from dppt_nb.checkpoints import load_network
+from dppt_nb.checks import DataError
+from dppt_nb.inference import Captured, cut_boxes, find_in_photo, pose_boxes
+from dppt_nb.keypoints import COCO17
+from dppt_nb.photos import boxes_by_photo, check_boxes, list_photos, open_photo
+from dppt_nb.synthetic import make_photo
+
+SOAK = os.environ.get("DPPT_SOAK") == "1"
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return PosePredictor.from_pretrained("tokenpose_nano", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def made():
+    "A photograph with three people: pixels and boxes."
+    photo = make_photo(3, COCO17, (180, 270), seed=1)
+    return photo.image.permute(1, 2, 0).numpy(), photo.boxes.numpy(), photo
+
+
+def encoded(picture, kind, **options):
+    content = io.BytesIO()
+    picture.save(content, kind, **options)
+    return content.getvalue()
+
+
+# Photographs
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270,
+}
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_photo_is_turned_as_people_see_it(made, orientation, kind):
+    "EXIF says by how much the stored picture has to be turned; `TURNS` are the ways back."
+    note = Image.Exif()
+    note[0x0112] = orientation
+    upright = Image.fromarray(made[0])
+    options = dict(quality=98, subsampling=0) if kind == "JPEG" else {}
+    content = encoded(upright.transpose(TURNS[orientation]), kind, exif=note, **options)
+    found = np.asarray(open_photo(content).image).astype(int)
+    assert found.shape == made[0].shape and np.abs(found - made[0]).mean() < 2
+
+
+def test_a_turned_photo_has_the_joints_of_the_upright_one(predictor, made, tmp_path):
+    pixels, boxes, _ = made
+    note = Image.Exif()
+    note[0x0112] = 6
+    path = tmp_path / "phone.png"
+    Image.fromarray(pixels).transpose(TURNS[6]).save(path, exif=note)
+    for turned in (path, str(path), path.read_bytes(), Image.open(path)):
+        assert np.array_equal(
+            predictor(turned, boxes).keypoints, predictor(pixels, boxes).keypoints
+        )
+
+
+def test_photos_of_every_kind(predictor, made, tmp_path):
+    "Grey, with transparency, of sixteen bits, with a palette, as tensors and numbers with a point."
+    pixels, boxes, _ = made
+    picture, grey = Image.fromarray(pixels), Image.fromarray(pixels).convert("L")
+    deep = np.asarray(grey).astype(np.uint16) * 257
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    whole, plain = predictor(pixels, boxes).keypoints, predictor(grey, boxes).keypoints
+    same = lambda photo, wanted: np.abs(predictor(photo, boxes).keypoints - wanted).max() < 0.5
+    with_alpha = np.dstack([pixels, np.full(pixels.shape[:2], 200, np.uint8)])
+    for photo in (picture.convert("RGBA"), with_alpha, tensor, tensor / 255, pixels / 255,
+                  pixels.astype(np.uint16) * 257, pixels.astype(np.int64)):
+        assert same(photo, whole)
+    for photo in (np.asarray(grey), deep, encoded(Image.fromarray(deep), "PNG"), tensor[:1] * 0 +
+                  torch.from_numpy(np.asarray(grey).copy())[None]):
+        assert same(photo, plain)
+    assert len(predictor(encoded(picture.quantize(64), "PNG"), boxes)) == 3
+    assert len(predictor(encoded(picture.convert("CMYK"), "JPEG"), boxes)) == 3
+
+
+def test_the_smallest_photo(predictor):
+    people = predictor(np.zeros((1, 1, 3), np.uint8))
+    assert people.keypoints.shape == (1, 17, 2) and np.isfinite(people.keypoints).all()
+    assert people.draw().size == (1, 1)
+
+
+def test_a_photo_of_108_million_pixels(predictor, made, tmp_path):
+    "12,000 x 9,000: one person in it is found where the same person is found in a small photo."
+    pixels, boxes, _ = made
+    large = Image.new("RGB", (12_000, 9_000), (90, 120, 90))
+    large.paste(Image.fromarray(pixels), (8_000, 6_000))
+    path = tmp_path / "large.jpg"
+    large.save(path, quality=95, subsampling=0)
+    moved = boxes + [8_000, 6_000, 0, 0]
+    found, small = predictor(path, moved), predictor(pixels, boxes)
+    sure = (small.scores > 0.6) & (found.scores > 0.6)
+    assert sure.sum() > 10
+    apart = np.linalg.norm(found.keypoints - [8_000, 6_000] - small.keypoints, axis=-1)
+    assert np.median(apart[sure]) < 1
+
+
+def refusal(action):
+    "The one sentence with which an action is refused."
+    with pytest.raises(DataError) as error: action()
+    said = str(error.value)
+    assert "\n" not in said and "Traceback" not in said and len(said) < 400
+    return said
+
+
+def test_what_is_no_photo_is_named(predictor, made, tmp_path):
+    whole = encoded(Image.fromarray(made[0]), "JPEG")
+    files = {
+        "cut.jpg": whole[: len(whole) // 2], "letter.jpg": b"Dear reader", "empty.jpg": b"",
+        "head.png": encoded(Image.fromarray(made[0]), "PNG")[:40],
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        assert name in refusal(lambda: predictor(tmp_path / name))
+        assert "bytes" in refusal(lambda: predictor(content))
+    assert "does not exist" in refusal(lambda: predictor(tmp_path / "gone.jpg"))
+    assert "shape" in refusal(lambda: predictor(np.zeros((4, 5, 7), np.uint8)))
+    assert "outside 0 to 255" in refusal(lambda: predictor(torch.randn(3, 20, 20)))
+    assert "outside 0 to 255" in refusal(lambda: predictor(np.full((9, 9), np.nan)))
+    for thing in (None, 5, {"a": 1}): assert "no photo" in refusal(lambda: predictor(thing))
+    (tmp_path / "none").mkdir()
+    assert "no picture" in refusal(lambda: predictor(tmp_path / "none"))
+
+
+def test_damaged_photos_end_with_a_sentence(made, fuzz):
+    "Bytes turned over at random: a photograph, or one sentence."
+    generator, done = np.random.default_rng(0), 0
+    for kind in ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP"):
+        content = np.frombuffer(encoded(Image.fromarray(made[0]), kind), np.uint8)
+        for _ in range(fuzz // 6):
+            damaged = content.copy()
+            where = generator.integers(0, min(len(content), 400), 4)
+            damaged[where] = generator.integers(0, 256, 4)
+            try: open_photo(damaged.tobytes())
+            except DataError: done += 1
+    assert done
+
+
+# Boxes
+
+def test_boxes_that_are_none(predictor, made):
+    pixels = made[0]
+    for box, word in (
+        ([300, 10, 20, 20], "outside"), ([-50, 10, 20, 20], "outside"), ([5, 5, 0, 9], "empty"),
+        ([5, 5, 9, -9], "empty"), ([5, float("nan"), 9, 9], "no number"), ([1, 2, 3], "(N, 4)"),
+        ("abcd", "no table"),
+    ):
+        said = refusal(lambda: predictor(pixels, [box]))
+        assert word in said, said
+
+
+def test_nobody_one_and_three_hundred(predictor, made):
+    pixels, boxes, _ = made
+    for none in ([], np.zeros((0, 4)), torch.zeros(0, 4)):
+        people = predictor(pixels, none)
+        assert len(people) == 0 and people.keypoints.shape == (0, 17, 2)
+        assert people.to_coco() == people.to_rows() == [] and people.draw().size == (270, 180)
+    crowd = np.repeat(boxes, 100, 0)
+    many = predictor(pixels, crowd)
+    assert np.allclose(many.keypoints[::100], predictor(pixels, boxes).keypoints, atol=0.1)
+    one = predictor(pixels, boxes[0])
+    assert np.allclose(one.keypoints[0], many.keypoints[0], atol=0.1)
+
+
+def test_a_box_over_the_edge_is_cut_with_black(made):
+    crops, centers, _ = cut_boxes(Image.fromarray(made[0]), [[-40, -40, 80, 80]], (64, 48))
+    assert crops.shape == (1, 3, 64, 48) and not crops[0, :, :20, :15].any()
+    assert check_boxes([-40, -40, 80, 80], (180, 270)).tolist() == [[-40, -40, 80, 80]]
+
+
+def test_many_photos_are_one_batch_in_their_order(predictor, made, tmp_path):
+    pixels, boxes, _ = made
+    photos = [np.roll(pixels, k, 1) for k in range(5)]
+    given = [boxes[: k % 4] for k in range(5)]
+    small = PosePredictor(predictor.network, predictor.recipe, COCO17, batch_size=2)
+    together, parts = predictor(photos, given), small(photos, given)
+    for photo, own, answer, part in zip(photos, given, together, parts):
+        alone = predictor(photo, own)
+        assert np.allclose(answer.keypoints, alone.keypoints, atol=0.1)
+        assert np.allclose(part.keypoints, alone.keypoints, atol=0.1)
+    for k, photo in enumerate(photos): Image.fromarray(photo).save(tmp_path / f"{k}.png")
+    from_folder = predictor(tmp_path, given)
+    assert [Path(p.name).name for p in from_folder] == [f"{k}.png" for k in range(5)]
+    assert [str(p.photo) for p in from_folder] == list_photos([tmp_path])  # no pictures are kept
+    stacked = predictor(np.stack(photos), given)
+    assert all(np.allclose(a.keypoints, b.keypoints) for a, b in zip(stacked, together))
+    assert "need as many" in refusal(lambda: predictor(photos, given[:2]))
+
+
+def test_a_detector_is_asked_where_no_boxes_are_given(predictor, made):
+    pixels, boxes, _ = made
+    asked = []
+    def detector(picture):
+        asked.append(picture.shape)
+        return np.concatenate([boxes, [[0.9], [0.8], [0.7]]], 1)
+    own = PosePredictor(predictor.network, predictor.recipe, COCO17, detector=detector)
+    people = own(pixels)
+    assert asked == [(180, 270, 3)] and np.allclose(people.box_scores, [0.9, 0.8, 0.7])
+    assert np.array_equal(people.keypoints, predictor(pixels, boxes).keypoints)
+    assert len(own(pixels, boxes[:1])) == 1 and len(asked) == 1
+
+
+def test_without_boxes_the_whole_photo_is_one_and_is_looked_at_twice(predictor, made, capsys):
+    pixels, boxes, photo = made
+    x, y, w, h = boxes[1].astype(int)
+    part = pixels[max(y - 30, 0) : y + h + 30, max(x - 40, 0) : x + w + 40]
+    fresh = PosePredictor(predictor.network, predictor.recipe, COCO17)
+    once = PosePredictor(predictor.network, predictor.recipe, COCO17, refine=False)
+    twice, single = fresh(part), once(part)
+    assert "one box around one person" in capsys.readouterr().out
+    fresh(part)
+    assert not capsys.readouterr().out  # said once
+    assert twice.boxes.tolist() == [[0, 0, part.shape[1], part.shape[0]]]
+    truth = photo.joints[1].numpy() - [max(x - 40, 0), max(y - 30, 0)]
+    error = lambda people: np.linalg.norm(people.keypoints[0] - truth, axis=-1).mean()
+    assert error(twice) < error(single)
+
+
+def test_boxes_of_joints(made):
+    joints, sure = made[2].joints.numpy(), np.ones((3, 17))
+    sure[2, 3:] = 0
+    boxes = pose_boxes(joints, sure, made[1], growth=1.0)
+    low, high = joints.min(1), joints.max(1)
+    assert np.allclose(boxes[:2, :2], low[:2], atol=1e-3)
+    assert np.allclose(boxes[:2, :2] + boxes[:2, 2:], high[:2], atol=1e-3)
+    assert np.array_equal(boxes[2], made[1][2])  # three sure joints are too few
+
+
+def test_boxes_of_a_file_by_name_and_number():
+    rows = {"7": [[0, 0, 5, 5, 1.0]], "b.jpg": [[1, 1, 5, 5, 1.0]], "d/c.jpg": [[2, 2, 5, 5, 1.0]]}
+    found = boxes_by_photo(rows, ["x/im00007.jpg", "y/b.jpg", "d/c.jpg", "e.jpg"])
+    assert [len(r) for r in found] == [1, 1, 1, 0] and found[2][0][0] == 2
+    assert "could be those of" in refusal(lambda: boxes_by_photo(rows, ["a/7.jpg", "b/7.png"]))
+
+
+# Answers
+
+def test_the_predictor_agrees_with_evaluation(tmp_path, monkeypatch):
+    """Joints in photographs are those of `dppt eval`, which cuts people out once, stores them as
+    JPEG and cuts again."""
+    from dppt_nb.evaluation import predict_joints
+    from dppt_nb.store import load_people
+    monkeypatch.setenv("DPPT_CACHE", str(tmp_path / "cache"))
+    images, people, photos = [], [], [make_photo(2, COCO17, (180, 270), 5, k) for k in range(4)]
+    (tmp_path / "images").mkdir()
+    for k, photo in enumerate(photos):
+        name = f"{k:012}.png"
+        Image.fromarray(photo.image.permute(1, 2, 0).numpy()).save(tmp_path / "images" / name)
+        images.append(dict(id=k, file_name=name, width=270, height=180))
+        for box, joints, seen in zip(photo.boxes, photo.joints, photo.visible):
+            flags = torch.cat([joints, 2.0 * seen[:, None]], 1).flatten().tolist()
+            people.append(dict(
+                id=len(people) + 1, image_id=k, category_id=1, bbox=box.tolist(), iscrowd=0,
+                keypoints=flags, num_keypoints=int(seen.sum()), area=float(box[2] * box[3]),
+            ))
+    kind = dict(id=1, name="person", keypoints=list(COCO17.names), skeleton=[])
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "person_keypoints_val.json").write_text(
+        json.dumps(dict(images=images, annotations=people, categories=[kind]))
+    )
+    network, recipe, keypoints = load_network("tokenpose_nano")
+    crops = load_people("coco", tmp_path, ("val",), recipe.image_size, False)["val"]
+    stored, sure = predict_joints(network, crops, recipe, bars=False)
+    predictor = PosePredictor(network, recipe, keypoints, mirror=recipe.mirror)
+    boxes = (crops.centers - 100 * crops.scales / 1.25).numpy()
+    boxes = np.concatenate([boxes, 200 * crops.scales.numpy() / 1.25], 1)
+    names = [tmp_path / "images" / f"{int(i):012}.png" for i in crops.image_ids]
+    found = np.stack([predictor(name, box).keypoints[0] for name, box in zip(names, boxes)])
+    apart = (found - stored.numpy())[sure.numpy() > 0.5]
+    # a pixel of the heatmap is five or so of the photograph, and JPEG took its share
+    assert len(apart) > 40 and np.median(np.linalg.norm(apart, axis=-1)) < 1
+    assert np.abs(np.median(apart, 0)).max() < 0.25
+
+
+def test_options_are_those_of_the_functions(predictor, made):
+    pixels, boxes, _ = made
+    own = lambda **o: PosePredictor(predictor.network, predictor.recipe, COCO17, **o)
+    answer = lambda **o: own(**o)(pixels, boxes)
+    rough = answer(decode="argmax").keypoints
+    assert not np.allclose(rough, answer(decode="dark").keypoints, atol=0.1)
+    assert not np.allclose(answer(mirror=True).keypoints, answer().keypoints, atol=0.01)
+    assert "decode" in refusal(lambda: answer(decode="guess"))
+    if not torch.cuda.is_available(): assert "CUDA" in refusal(lambda: answer(graph=True))
+
+
+def test_answers_in_other_forms(predictor, made, tmp_path):
+    pixels, boxes, _ = made
+    path = tmp_path / "street-0042.png"
+    Image.fromarray(pixels).save(path)
+    people = predictor(path, boxes)
+    rows = people.to_coco()
+    assert [r["image_id"] for r in rows] == [42] * 3 and rows[0]["category_id"] == 1
+    assert np.allclose(np.reshape(rows[1]["keypoints"], (17, 3))[:, :2], people.keypoints[1])
+    lines = json.loads(json.dumps(people.to_rows(frame=3)))
+    assert set(lines[0]) == {
+        "photo", "frame", "track", "box", "score", "keypoints", "keypoint_set",
+    }
+    assert lines[0]["frame"] == 3 and lines[0]["track"] is None
+    assert np.shape(lines[0]["keypoints"]) == (17, 3) and lines[0]["keypoint_set"] == "coco"
+    assert Image.open(io.BytesIO(people._repr_png_())).size == (270, 180)
+    drawn = np.asarray(people.draw())
+    assert (drawn != pixels).any() and np.array_equal(np.asarray(people.draw(threshold=9)), pixels)
+
+
+def test_answers_as_a_table(predictor, made):
+    pytest.importorskip("pandas")
+    people = predictor(*made[:2])
+    table = people.to_pandas()
+    assert len(table) == 3 * 17 and list(table.keypoint[:17]) == list(COCO17.names)
+    assert np.allclose(table[["x", "y"]].to_numpy().reshape(3, 17, 2), people.keypoints)
+
+
+def test_answers_for_supervision(predictor, made):
+    pytest.importorskip("supervision")
+    people = predictor(*made[:2])
+    assert np.allclose(people.to_supervision().xy, people.keypoints)
+
+
+@pytest.mark.parametrize("package, action", {
+    "pandas": lambda people: people.to_pandas(),
+    "supervision": lambda people: people.to_supervision(),
+    "av": lambda _: __import__("dppt_nb.video").video.Video("x.mp4"),
+    "ai_edge_litert": lambda _: __import__("dppt_nb.detectors").detectors.MediaPipeDetector(),
+}.items())
+def test_what_is_not_installed_is_named(predictor, made, monkeypatch, package, action):
+    for name in [package, *(n for n in sys.modules if n.startswith(f"{package}."))]:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert "pip install" in refusal(lambda: action(predictor(*made[:2])))
+
+
+# Growth, and a GPU
+
+def memory():
+    "Megabytes that the process holds."
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory from Linux's /proc")
+def test_many_predictions_without_growth(predictor, made):
+    "150 answers; `make soak` asks for 10,000."
+    pixels, boxes, _ = made
+    count, marks = 10_000 if SOAK else 150, []
+    for k in range(count):
+        predictor(pixels[: 100 + k % 80], boxes[1:2])
+        if k in (count // 3, count - 1):
+            gc.collect()
+            marks.append(memory())
+    assert marks[1] - marks[0] < 20, marks
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_recording_answers_as_the_function_that_was_recorded(made):
+    pixels, boxes, _ = made
+    device = PosePredictor.from_pretrained("tokenpose_nano", device="cuda", mirror=True)
+    eager = PosePredictor(device.network, device.recipe, COCO17, mirror=True, graph=False)
+    plain = eager(pixels, boxes)
+    for k in range(3):  # asked for, recorded, replayed
+        shifted = np.roll(pixels, k, 1)
+        found, wanted = device(shifted, boxes), eager(shifted, boxes)
+        assert np.abs(found.keypoints - wanted.keypoints)[wanted.scores > 0.5].max() < 0.5
+    recordings = [r for r in device._recordings.values() if r is not None]
+    assert recordings and all(isinstance(r, Captured) for r in recordings)
+    for recording in recordings:
+        values = recording.inputs
+        key = next(k for k, r in device._recordings.items() if r is recording)
+        again = recording(*values)
+        with torch.inference_mode():
+            direct = find_in_photo(device.network, device.recipe, COCO17, *values, key[-1])
+        assert all(torch.equal(a, b) for a, b in zip(again, direct))
+    assert plain.keypoints.shape == (3, 17, 2)

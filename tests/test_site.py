@@ -1,0 +1,240 @@
+"""The site: pages from notebooks, the reference, the papers, and what a browser says of them."""
+import json
+import re
+import shutil
+import sys
+from dataclasses import fields
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+from website import api, home, moving, names, pages  # noqa: E402
+
+from dppt_nb.study import format_interval, row_score  # noqa: E402
+
+LESSONS = names.lessons()
+PART = ("index.md", "14_train.md", "api/locks.md", "glossary.md")
+SIZES = (390, 1440)
+AXE = "{preload: false, runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']}"
+
+
+# Pages
+
+@pytest.mark.parametrize(("text", "made"), [
+    ("[a](03_heatmaps.ipynb#Reading-a-heatmap)", "[a](03_heatmaps.md#reading-a-heatmap)"),
+    ("[a](machinery/costs.ipynb)", "[a](machinery/costs.md)"),
+    ("[a](../CONTRIBUTING.md)", "[a](project/contributing.md)"),
+    ("[a](../dppt_nb/pruning.py)", "[a](api/pruning.md)"),
+    ("[a](../tools/ship.py)", "[a](https://github.com/dppt-nb/dppt-nb/blob/main/tools/ship.py)"),
+    ("[a](https://arxiv.org/abs/2304.05548)", "[a](https://arxiv.org/abs/2304.05548)"),
+    ("`patch_scores` and `no_such_name`",
+     "[`patch_scores`](api/pruning.md#patch_scores) and `no_such_name`"),
+    ("`Trainer.fit()`", "[`Trainer.fit()`](api/training.md#Trainer)"),
+    ("[`prune`](07_pruning.ipynb)", "[`prune`](07_pruning.md)"),
+    ("# `prune`", "# `prune`"),
+    ("```python\n[a](x.ipynb) `prune`\n```", "```python\n[a](x.ipynb) `prune`\n```"),
+    ("so:\n- one\n- two", "so:\n\n- one\n- two"),
+])
+def test_markdown_of_a_notebook_becomes_that_of_the_site(text, made):
+    assert pages.adapt(text, "nbs/07_pruning.ipynb", "07_pruning.md") == made
+
+
+def test_code_is_fenced_by_more_than_it_holds():
+    assert pages.fenced("a\n````\nb", "text").startswith("`````text\n")
+
+
+def test_a_lesson_becomes_a_page(tmp_path):
+    page = pages.from_notebook("nbs/07_pruning.ipynb", "07_pruning.md", tmp_path)
+    assert not re.search(r"^#\|", page, re.M)
+    shown = re.findall(r'<img src="([^"]+)" alt="([^"]*)"', page)
+    assert shown and all((tmp_path / place).stat().st_size and len(alt) > 20
+                         for place, alt in shown)
+    anchors = set(re.findall(r'id="cell-(\w+)"', page))
+    assert {cell for _, cell in names.cells_of("pruning").values()} <= anchors
+
+
+def test_the_reference_has_every_name_its_arguments_and_its_cell():
+    page = api.page_of("pruning")
+    assert all(f"## `{name}` {{: #{name} }}" in page for name in names.exported("pruning"))
+    assert "| `shares` | `Tensor` | (B, heads, J, N) attention of keypoint tokens" in page
+    assert f"07_pruning.md#cell-{names.cells_of('pruning')['prune'][1]}" in page
+    assert "at 0x" not in page
+
+
+def test_every_page_is_in_the_list_of_pages():
+    import docs
+    def flat(entry):
+        if isinstance(entry, str): return [entry]
+        values = entry.values() if isinstance(entry, dict) else entry
+        return [page for value in values for page in flat(value)]
+    listed = flat(home.navigation())
+    assert sorted(listed) == sorted(docs.makers())
+
+
+def test_the_landing_page_has_commands_study_and_lessons():
+    page = home.landing_page(with_browser=False)
+    runs = json.loads((ROOT / "nbs/results/study_lspet_nano/runs.json").read_text())
+    assert "make demo" in page and "make test" in page and "try/" not in page
+    assert format_interval(row_score(runs, "dppt")) in page
+    assert all(f"]({path.stem}.md)" in page for path in LESSONS)
+
+
+def test_the_moving_picture_is_the_networks_own():
+    svg = moving.moving_picture()
+    tree = ElementTree.fromstring(svg)
+    assert len(svg) < 400_000 and "prefers-reduced-motion" in svg and tree.get("aria-label")
+    _, points, _, trace, joints, _ = moving.traced()
+    person = moving.surest(1)[0]
+    gone = [patch for patches, _ in moving.stages(trace, person).values() for patch in patches]
+    left = trace.kept[0][-1][person].tolist()
+    assert sorted(gone + left) == list(range(len(gone) + len(left)))
+    first = tree.find("{http://www.w3.org/2000/svg}g")
+    dark = [p.get("d") for p in first if "dark" in p.get("class", "")]
+    assert sum(path.count("M") for path in dark) == len(gone)
+    assert len(first.findall(".//{http://www.w3.org/2000/svg}circle")) == len(joints[person])
+
+
+# The papers
+
+def tables(notebook):
+    "Rows of all tables of a page, as dictionaries by the head of their column."
+    cells = json.loads((ROOT / "nbs" / notebook).read_text())["cells"]
+    for cell in cells:
+        lines = "".join(cell["source"]).splitlines() if cell["cell_type"] == "markdown" else []
+        for k, line in enumerate(lines):
+            parts = [part.strip() for part in line.strip()[1:-1].split("|")]
+            if k + 1 < len(lines) and re.match(r"\|[-:| ]+\|$", lines[k + 1]): head = parts
+            elif line.startswith("|") and not re.match(r"\|[-:| ]+\|$", line):
+                yield dict(zip(head, parts))
+
+
+def test_the_papers_name_what_is_there():
+    from dppt_nb.models import VARIANTS
+    from dppt_nb.recipes import Recipe
+    from dppt_nb.tokenpose import PoseConfig
+    settings = {field.name for kind in (Recipe, PoseConfig) for field in fields(kind)}
+    here = [row["here"] for row in tables("papers.ipynb") if "here" in row]
+    named = [name for cell in here for name in re.findall(r"`([^`]+)`", cell)]
+    assert len(named) > 60
+    assert not [n for n in named if names.reference(n) is None and n not in settings]
+    plain = {cell for cell in here if cell and "`" not in cell and cell != "not built"}
+    assert plain and plain <= set(VARIANTS)
+
+
+def test_the_papers_print_what_the_package_keeps():
+    "Two tables of the page against the scores and costs that the package itself keeps."
+    from dppt_nb.costs import PUBLISHED_COSTS
+    from dppt_nb.models import PUBLISHED
+    rows = {row["here"]: row for row in tables("papers.ipynb") if "GFLOPs" in row and row["here"]}
+    theirs = {r.model: r for r in PUBLISHED_COSTS if r.source.startswith("SDPose, Table 1")}
+    assert len(rows) > 8 and set(theirs) <= set(rows)
+    for name, row in theirs.items():
+        assert (row.parameters, row.giga) == (rows[name]["params, M"], rows[name]["GFLOPs"])
+    sdpose = {name: text.split()[0] for name, text in PUBLISHED.items() if "SDPose" in text}
+    assert sdpose == {name: rows[name]["AP"] for name in sdpose}
+
+
+# Lessons in Colab
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.name)
+def test_a_lesson_opens_in_colab_and_installs_there_only(path):
+    import colab
+    text = path.read_text()
+    again = colab.with_colab(json.loads(text), path.name)
+    assert again == json.loads(text), "run `python tools/colab.py`, which adds badge and cell"
+    head, first = ("".join(cell["source"]) for cell in again["cells"][:2])
+    assert f"blob/main/nbs/{path.name})" in head and first.startswith("#| hide\n")
+    body = first.partition('if "google.colab" in sys.modules:')[2].splitlines()[1:]
+    assert len(body) == 3 and all(line.startswith("    ") for line in body)
+
+
+# In a browser
+
+def chromium():
+    "A browser's program, or a skip."
+    pytest.importorskip("playwright", reason="looking at pages needs `pip install playwright`")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    if not found: pytest.skip("looking at pages needs Chromium: apt-get install chromium")
+    return found
+
+
+def built(folder, only):
+    "A site, or a few of its pages, in `folder`; a skip where a package for it is not to be had."
+    pytest.importorskip("mkdocs", reason="the site needs `pip install -e .[docs]`")
+    pytest.importorskip("material", reason="the site needs `pip install -e .[docs]`")
+    import docs
+    from website import npm
+
+    from dppt_nb.checks import DataError
+    try:
+        axe = npm.files(*npm.AXE)["axe.min.js"].decode()
+        docs.copy_served(folder / "tried")
+    except DataError as error:
+        pytest.skip(f"the site takes files from npm: {error}")
+    docs.make_site(folder / "docs", folder / "site", only)
+    return folder / "site", axe
+
+
+def look(site, axe, browser, width, scheme, found, passed=()):
+    """What is wrong with pages in a window of that width; axe, if it is there, passes over what
+    `passed` selects."""
+    from playwright.sync_api import sync_playwright
+    wrong = []
+    with sync_playwright() as play:
+        chrome = play.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        tab = chrome.new_page(viewport=dict(width=width, height=900), color_scheme=scheme)
+        tab.on("console", lambda m: m.type in ("error", "warning") and wrong.append(m.text))
+        tab.on("pageerror", lambda error: wrong.append(str(error)))
+        tab.on("request", lambda r: re.match("https?:", r.url) and wrong.append(f"asks {r.url}"))
+        for page in found:
+            tab.goto((site / page).as_uri())
+            wrong += [f"{page}: {what}" for what in faults(tab, axe, passed)]
+        chrome.close()
+    return wrong
+
+
+def faults(tab, axe, passed):
+    "What a reader of this page would stumble over."
+    script = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    wide = tab.evaluate(script)
+    formulas = tab.locator(".arithmatex").count(), tab.locator(".arithmatex .katex").count()
+    serious = []
+    if axe:
+        tab.evaluate(axe)
+        report = tab.evaluate(f"axe.run({{exclude: {list(passed)}}}, {AXE})")
+        serious = [v for v in report["violations"] if v["impact"] in ("serious", "critical")]
+    return (
+        [f"{wide} px wider than the window"] * (wide > 0)
+        + [f"{formulas[0]} formulas, {formulas[1]} set"] * (formulas[0] != formulas[1])
+        + ["a formula is not understood"] * tab.locator(".katex-error").count()
+        + [f"{v['id']}: {v['nodes'][0]['html'][:200]} {v['nodes'][0]['failureSummary'][:300]}"
+           for v in serious]
+    )
+
+
+def test_pages_in_a_browser(tmp_path):
+    browser = chromium()
+    site, axe = built(tmp_path, PART)
+    found = [page.replace(".md", ".html") for page in PART]
+    for width, scheme in zip(SIZES, ("light", "dark")):
+        wrong = look(site, axe, browser, width, scheme, found, ["pre"])    # many words
+        assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.soak
+def test_the_whole_site_in_a_browser(tmp_path):
+    "Links included, since the build is strict."
+    browser = chromium()
+    site, axe = built(tmp_path, ())
+    found = [str(p.relative_to(site)) for p in sorted(site.rglob("*.html"))]
+    found = [page for page in found if page != "404.html" and not page.startswith("try/")]
+    assert len(found) > 90
+    wrong = look(site, None, browser, 390, "light", found)
+    wrong += look(site, axe, browser, 1440, "dark", found, ["pre"])
+    for scheme in ("light", "dark"):    # the colours of code
+        wrong += look(site, axe, browser, 1440, scheme, ["14_train.html"])
+    assert not wrong, "\n".join(wrong)

@@ -1,0 +1,224 @@
+"""Videos and folders: who is who, frames that are turned or missing, files that are whole, memory
+that stays flat."""
+import json
+import os
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dppt_nb import PosePredictor
+from dppt_nb.checks import DataError
+from dppt_nb.keypoints import COCO17
+from dppt_nb.synthetic import make_photo
+from dppt_nb.tracking import OneEuro, Tracker
+from dppt_nb.video import Video, VideoWriter, follow, predict_files
+
+av = pytest.importorskip("av", reason="videos need PyAV: pip install av")
+SOAK = os.environ.get("DPPT_SOAK") == "1"
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return PosePredictor.from_pretrained("tokenpose_nano", device="cpu")
+
+
+def passing(frames, seed=8):
+    "Two people who walk past each other, one behind the other, and back: thirty frames each way."
+    for k in range(frames):
+        along = 1.8 * (1 - np.cos(np.pi * k / 30)) / 2
+        moves = torch.tensor([[along, 0, 0.5], [-along, 0, -1.5]])
+        yield make_photo(2, COCO17, (240, 360), seed=seed, moves=moves)
+
+
+def pixels_of(photo): return photo.image.permute(1, 2, 0).numpy()
+
+
+def owners_of(people, photo):
+    "Track -> the true person whose joints are nearest."
+    apart = np.linalg.norm(people.keypoints[:, None] - photo.joints.numpy()[None], axis=-1)
+    return dict(zip(people.tracks.tolist(), apart.mean(-1).argmin(1).tolist()))
+
+
+def write(path, pictures, rate=25):
+    "A video of arrays, in the container that the name says."
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=rate)
+        stream.pix_fmt = "yuv420p"
+        for k, pixels in enumerate(pictures):
+            if not k: stream.height, stream.width = pixels.shape[:2]
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        out.mux(stream.encode())
+    return path
+
+
+def resident():
+    "Megabytes that the process holds; 0 where the system does not say."
+    place = Path("/proc/self/statm")
+    return int(place.read_text().split()[1]) * 4096 / 2**20 if place.exists() else 0
+
+
+def test_a_video_is_followed_without_a_swap_and_in_flat_memory(predictor, tmp_path, capsys):
+    """30 frames; `make soak` takes 300. While one hides the other, the nearest true person says
+    nothing: judged where they stand apart."""
+    count, truth, memory = 300 if SOAK else 30, [], []
+    def pictures():
+        for photo in passing(count):
+            truth.append(photo)
+            yield pixels_of(photo)
+    path = write(tmp_path / "passing.mp4", pictures())
+    start, owners = time.perf_counter(), []
+    with Video(path) as video:
+        first = truth[0].boxes.numpy()
+        for (frame, people), photo in zip(follow(predictor, video, first_boxes=first), truth):
+            owners.append(owners_of(people, photo))
+            memory.append(resident())
+    seconds = time.perf_counter() - start
+    with capsys.disabled(): print(f"\n{count} frames of two people: {count / seconds:.1f} a second")
+    assert len(owners) == count and owners[0] == {1: 0, 2: 1}
+    assert set().union(*owners) == {1, 2}  # nobody was lost and found as somebody else
+    clear = [
+        found for found, photo in zip(owners, truth)
+        if abs(np.subtract(*photo.joints[..., 0].mean(1))) > 50
+    ]
+    assert len(clear) > 0.4 * count and sum(len(f) == 2 for f in clear) > 0.8 * len(clear)
+    assert all(owner == track - 1 for found in clear for track, owner in found.items())
+    assert memory[-1] - memory[count // 3] < 30, memory
+
+
+def test_somebody_who_was_hidden_has_the_same_number_again(predictor):
+    "Ten frames of nothing but wall, then the person again where they were expected."
+    photo = make_photo(1, COCO17, (240, 200), seed=4)
+    tracker, wall = Tracker(COCO17), np.full((240, 200, 3), 120, np.uint8)
+    seen = []
+    for k in range(20):
+        boxes = tracker.boxes(k / 25, (240, 200)) if k else photo.boxes
+        picture = wall if 5 <= k < 15 else pixels_of(photo)
+        people = tracker.update(predictor(picture, boxes), k / 25, followed=k > 0)
+        seen.append(people.tracks.tolist())
+    assert seen[0] == seen[-1] == [1] and seen[10] == []
+
+
+def test_with_a_detector_newcomers_get_numbers_of_their_own(predictor):
+    photo = make_photo(2, COCO17, (180, 260), seed=9)
+    boxes, tracker = photo.boxes.numpy(), Tracker(COCO17)
+    given = [boxes[:1], boxes[::-1], boxes, boxes[1:], boxes]
+    answers = [predictor(pixels_of(photo), b) for b in given]
+    tracks = [tracker.update(a, k / 25).tracks.tolist() for k, a in enumerate(answers)]
+    assert tracks == [[1], [1, 2], [1, 2], [2], [1, 2]]
+
+
+def test_who_leaves_the_frame_is_forgotten(predictor):
+    photo = make_photo(1, COCO17, (180, 160), seed=4)
+    tracker = Tracker(COCO17)
+    tracker.update(predictor(pixels_of(photo), photo.boxes), 0.0)
+    tracker.tracks[0].speed = np.array([9000.0, 0.0])
+    assert len(tracker.boxes(0.01, (180, 160))) == 1
+    assert len(tracker.boxes(1.0, (180, 160))) == 0 and not tracker.tracks
+
+
+def test_the_one_euro_filter_knows_no_frame_rate():
+    "The same movement at 10 and at 60 frames a second is calmed by about as much."
+    def last(rate):
+        calm = OneEuro()
+        times = np.arange(0, 1.0001, 1 / rate)
+        return [calm(np.array([[200 * t, 0.0]]), t, 300) for t in times][-1][0, 0]
+    assert abs(last(10) - last(60)) < 8 and last(60) > 180
+
+
+def test_a_video_is_turned_as_people_see_it(tmp_path):
+    photo = pixels_of(make_photo(1, COCO17, (96, 160), seed=3))
+    path = tmp_path / "phone.mp4"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 160, "yuv420p"
+        stream.set_display_rotation(90)
+        lying = np.ascontiguousarray(np.rot90(photo, -1))
+        for _ in range(3):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(lying, format="rgb24")))
+        out.mux(stream.encode())
+    with Video(path) as video: frames = [frame.pixels for frame in video]
+    assert frames[0].shape == photo.shape
+    assert np.abs(frames[0].astype(float) - photo).mean() < 8
+
+
+def test_a_video_that_ends_too_early_gives_what_is_there(predictor, tmp_path):
+    whole = write(tmp_path / "whole.mkv", [pixels_of(p) for p in passing(20)]).read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) * 6 // 10])
+    report = predict_files(predictor, [tmp_path / "cut.mkv"], tmp_path / "out")
+    assert 0 < report.photos < 20
+    lines = (tmp_path / "out" / "poses.jsonl").read_text().splitlines()
+    assert all(json.loads(line)["track"] == 1 for line in lines)
+    with Video(tmp_path / "out" / "cut-poses.mp4") as video: drawn = list(video)
+    assert len(drawn) == report.photos
+
+
+def test_videos_that_are_none_are_named(predictor, tmp_path):
+    (tmp_path / "letter.mp4").write_text("Dear reader")
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    with av.open(str(tmp_path / "sound.mkv"), "w") as out:
+        stream = out.add_stream("pcm_s16le", rate=8000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), layout="mono")
+        sound.sample_rate = 8000
+        out.mux(stream.encode(sound))
+    for name in ("letter.mp4", "empty.mp4", "sound.mkv", "gone.mp4"):
+        with pytest.raises(DataError, match=name): Video(tmp_path / name)
+    with pytest.raises(DataError, match="1 of 1 could not be used"):
+        predict_files(predictor, [tmp_path / "letter.mp4"], tmp_path / "out")
+    assert not list((tmp_path / "out").glob(".*.tmp"))
+
+
+def test_odd_sizes_are_written(tmp_path):
+    "H.264 takes even sides only: the last row and column go."
+    with VideoWriter(tmp_path / "odd.mp4", Fraction(10)) as out:
+        for _ in range(3): out.write(np.full((81, 65, 3), 90, np.uint8))
+    with Video(tmp_path / "odd.mp4") as video: assert next(iter(video)).pixels.shape == (80, 64, 3)
+
+
+def test_files_of_the_same_name_do_not_overwrite_each_other(predictor, tmp_path):
+    photo = Image.fromarray(pixels_of(make_photo(1, COCO17, (90, 80), seed=2)))
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        photo.save(tmp_path / place / "1.jpg")
+    before = (tmp_path / "a" / "1.jpg").read_bytes()
+    report = predict_files(predictor, [tmp_path / "a", tmp_path / "b"], tmp_path / "a")
+    assert report.photos == 2 and (tmp_path / "a" / "1.jpg").read_bytes() == before
+    names = {p.name for p in (tmp_path / "a").glob("*.jpg")}
+    assert names == {"1.jpg", "1-poses.jpg", "1-2-poses.jpg"}
+
+
+def test_predict_from_a_terminal(tmp_path):
+    "Another process: the exit code, one sentence, and lines by the contract."
+    rows = []
+    for k in range(2):
+        photo = make_photo(2, COCO17, (180, 260), seed=9, index=k)
+        Image.fromarray(pixels_of(photo)).save(tmp_path / f"{k + 5:06}.png")
+        rows += [
+            dict(image_id=k + 5, category_id=1, bbox=box, score=0.5) for box in photo.boxes.tolist()
+        ]
+    (tmp_path / "boxes.json").write_text(json.dumps(rows))
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    code = "from dppt_nb.cli import main; main(prog_name='dppt')"
+    words = ["predict", "tokenpose_nano", *sorted(map(str, tmp_path.glob("*.png")))]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words, "--boxes", "boxes.json", "--out", "out"], cwd=tmp_path,
+        capture_output=True, text=True, env=dict(os.environ, PYTHONPATH=str(ROOT)),
+    )
+    said = [line for line in done.stderr.splitlines() if line.strip()]
+    assert done.returncode == 1 and len(said) == 1
+    assert "1 of 3" in said[0] and "broken.png" in said[0]
+    written = (tmp_path / "out" / "poses.jsonl").read_text().splitlines()
+    lines = [json.loads(line) for line in written]
+    assert [Path(line["photo"]).name for line in lines] == ["000005.png"] * 2 + ["000006.png"] * 2
+    assert set(lines[0]) == {"photo", "frame", "track", "box", "score", "keypoints", "keypoint_set"}
+    assert np.allclose(lines[0]["box"], rows[0]["bbox"], atol=0.01)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "000005-poses.jpg", "000006-poses.jpg", "poses.jsonl",
+    ]

@@ -1,0 +1,244 @@
+"""Build the page that runs networks in the reader's browser: one folder that needs no server and
+asks nothing of anybody. `python tools/browser_page.py --out _site/try`"""
+import argparse
+import base64
+import gzip
+import hashlib
+import io
+import json
+import re
+import shutil
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from website import npm
+
+from dppt_nb.checkpoints import find_network, load_network, shipped_networks
+from dppt_nb.checks import DataError
+from dppt_nb.export import export_onnx, needed
+from dppt_nb.files import cache_folder, write_whole
+from dppt_nb.synthetic import make_people
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "site" / "try"
+RUNTIME = (
+    "onnxruntime-web", "1.22.0",
+    "Ud/+EBo6mhuaQWt/OjaOk0iNWjXqJoeeMFr6xQEERZdIZH2OWpGzuujz7lfuOBjUa6TEE/sc4nb7Da5dNL34fg==",
+    ("dist/ort.wasm.min.js", "dist/ort-wasm-simd-threaded.mjs", "dist/ort-wasm-simd-threaded.wasm"),
+)
+# What the page calls the networks that ship, in its order: the first is loaded at once.
+LABELS = {
+    "dppt_s_lspet": "DPPT-S", "ppt_s_lspet": "PPT-S", "tokenpose_s_lspet": "TokenPose-S",
+    "tokenpose_nano_lspet": "TokenPose nano", "ppt_nano_d12": "PPT nano, drawn people",
+    "tokenpose_nano": "TokenPose nano, drawn people",
+}
+TRAINED_ON = {
+    "lspet": "photographs of athletes, one in each (Leeds Sports Pose Extended, joints marked by "
+             "workers on the web)",
+    "synthetic": "people drawn by program, never on a photograph. On real people a network of this "
+                 "kind found 42 % of the joints (PCK@0.2, 69 people of COCO)",
+}
+DRAWN_PEOPLE = 6
+
+
+# Networks
+
+def exported(name):
+    "The ONNX file of a network, form 'tokens'; kept until network or code changes."
+    folder = find_network(name)
+    sources = [*sorted(folder.glob("*.*")), *sorted((ROOT / "dppt_nb").glob("*.py"))]
+    key = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:20]
+    path = cache_folder() / "browser" / f"{key}.onnx"
+    if not path.is_file():
+        network, _, keypoint_set = load_network(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        export_onnx(network, keypoint_set, path, form="tokens")
+    return path.read_bytes()
+
+
+def lean(content):
+    """The ONNX file with smaller weights, where no bit is lost by it; the run-time makes them
+    float32 again when it loads them."""
+    onnx = needed("onnx")
+    model = onnx.load_from_string(content)
+    for weights in list(model.graph.initializer):
+        values = onnx.numpy_helper.to_array(weights)
+        parts = shrunk(values) if values.dtype == np.float32 and values.size >= 64 else None
+        if parts is None: continue
+        for node in widening(weights.name, len(parts)): model.graph.node.insert(0, node)
+        model.graph.initializer.remove(weights)
+        for name, part in zip((f"{weights.name}_small", f"{weights.name}_scale"), parts):
+            model.graph.initializer.append(onnx.numpy_helper.from_array(part, name))
+    return model.SerializeToString()
+
+
+def shrunk(values):
+    "Float16; or whole numbers and the scale of each channel; None where neither is exact."
+    half = values.astype(np.float16)
+    if (half.astype(np.float32) == values).all(): return [half]
+    for axis in (0, values.ndim - 1):
+        rest = tuple(i for i in range(values.ndim) if i != axis)
+        most = np.abs(values).max(rest, keepdims=True) / np.float32(127)
+        # the scale itself is lost by a rounding, so its neighbours are tried too
+        for scale in (most, np.nextafter(most, np.float32(0)), np.nextafter(most, np.float32(9e9))):
+            whole = np.round(values / np.where(scale > 0, scale, 1))
+            exact = (whole * scale == values).all(rest, keepdims=True)
+            most = np.where(exact, scale, most)
+        whole = np.round(values / np.where(most > 0, most, 1)).astype(np.int8)
+        if (whole.astype(np.float32) * most == values).all(): return [whole, most]
+    return None
+
+
+def widening(name, parts):
+    "The operations that make float32 of what `shrunk` gave, the last one first."
+    helper, small, wide = needed("onnx").helper, f"{name}_small", f"{name}_wide"
+    float32 = needed("onnx").TensorProto.FLOAT
+    if parts == 1: return [helper.make_node("Cast", [small], [name], to=float32)]
+    return [
+        helper.make_node("Mul", [wide, f"{name}_scale"], [name]),
+        helper.make_node("Cast", [small], [wide], to=float32),
+    ]
+
+
+def described(name, label, content):
+    "What the page knows of a network before it is loaded."
+    onnx = needed("onnx")
+    model = onnx.load_from_string(content)
+    facts = json.loads({prop.key: prop.value for prop in model.metadata_props}["dppt"])
+    network, _, keypoint_set = load_network(name)
+    return dict(
+        name=Path(name).name, label=label, depth=network.config.depth,
+        **{field: facts[field] for field in ("image_size", "grid", "mean", "std")},
+        names=keypoint_set.names, limbs=keypoint_set.limbs, sides=keypoint_set.sides,
+        about=sentence(network),
+    )
+
+
+def sentence(network):
+    "What a network is and what it was trained on, in plain words."
+    about, config = network.about, network.config
+    data = about.get("data") or "unknown data"
+    size = sum(weights.numel() for weights in network.parameters()) / 1e6
+    taught = "teacher" in about.get("recipe", {}) and about["recipe"]["teacher"]
+    teacher = ", taught by a network that keeps all patches" if taught else ""
+    share = f"{100 * config.keep_ratio:.0f} % of the patches stay in each of "
+    share += f"{len(config.prune_at)} layers"
+    return (
+        f"{size:.1f} million parameters, {config.depth} layers; "
+        f"{share if config.prune_at else 'keeps all patches'}{teacher}. Finds "
+        f"{config.num_keypoints} joints. Trained on {TRAINED_ON.get(data, data)}.{judged(about)}"
+    )
+
+
+def judged(about):
+    "How well a network did on people it had not seen, where its config.json says so."
+    rows = about.get("judged") or []
+    measured = [
+        (row["data"], row["scores"]["PCK@0.2 torso"])
+        for row in (rows if isinstance(rows, list) else [rows]) if "PCK@0.2 torso" in row["scores"]
+    ]
+    parts = [
+        f"{score['mean']:.0f} % on {score['people']} people ({data}; 95 % interval "
+        f"{score['interval'][0]:.0f} to {score['interval'][1]:.0f} %)" for data, score in measured
+    ]
+    if not parts: return ""
+    return (
+        " Of the joints of people that it had not seen it finds, within a fifth of the torso's "
+        f"length, {'; '.join(parts)}."
+    )
+
+
+def limits(name):
+    "What a network's card says of people that it knows little of; None without such words."
+    card = find_network(name) / "README.md"
+    if not card.is_file(): return None
+    found = re.search(r"^## Who is under-represented, and limits\s+(.+?)(?=^##|\Z)",
+                      card.read_text(), re.M | re.S)
+    return found and " ".join(found[1].split())
+
+
+# The folder
+
+def base64_of(content): return base64.b64encode(content).decode()
+def packed(content): return base64_of(gzip.compress(content, 9, mtime=0))
+
+
+def embed(out, name, text):
+    "A script that hands the page a text; a script is loaded without a server too."
+    script = f"EMBEDDED[{json.dumps(name)}]={json.dumps(text)};\n"
+    write_whole(out / "embedded" / f"{name}.js", script.encode())
+    return len(script)
+
+
+def embed_runtime(out):
+    "onnxruntime-web and the worker that uses it."
+    found = npm.files(*RUNTIME)
+    code, script, wasm = (found[path] for path in RUNTIME[3])
+    embed(out, "worker", code.decode() + "\n" + (SOURCE / "worker.js").read_text())
+    embed(out, "ort-mjs", packed(script))
+    embed(out, "ort-wasm", packed(wasm))
+
+
+def embed_samples(out):
+    "The photograph that is free to share, and a few people drawn by program."
+    photo = files("dppt_nb") / "photos" / "astronaut.jpg"
+    embed(out, "astronaut", base64_of(photo.read_bytes()))
+    people = make_people(DRAWN_PEOPLE, image_size=(256, 192), seed=7, margin=1.25)
+    for i, image in enumerate(people.images):
+        buffer = io.BytesIO()
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "PNG")
+        embed(out, f"person-{i}", base64_of(buffer.getvalue()))
+
+
+def embed_network(out, name, label):
+    "One network; what the page's list says of it."
+    content = lean(exported(name))
+    facts = described(name, label, content)
+    size = embed(out, facts["name"], packed(content))
+    print(f"{facts['name']}: {size / 1e6:.1f} MB")
+    return facts | {"megabytes": round(size / 1e6)}
+
+
+def known_networks():
+    "Names and labels of all networks that ship, in the page's order."
+    names = shipped_networks()
+    order = [name for name in LABELS if name in names]
+    return {name: LABELS.get(name, name) for name in [*order, *sorted(set(names) - set(order))]}
+
+
+def build_page(out, networks, home=""):
+    "Write the folder; `networks` are names or folders with labels, `home` a link to the site."
+    out = Path(out)
+    (out / "embedded").mkdir(parents=True, exist_ok=True)
+    for path in SOURCE.iterdir():
+        if path.name != "worker.js": shutil.copyfile(path, out / path.name)
+    embed_runtime(out)
+    embed_samples(out)
+    facts = [embed_network(out, name, label) for name, label in networks.items()]
+    told = dict.fromkeys(filter(None, map(limits, networks)))    # each once
+    constants = dict(
+        NETWORKS=facts, LIMITS=list(told), DRAWN_PEOPLE=DRAWN_PEOPLE,
+        RUNTIME=" ".join(RUNTIME[:2]), HOME=home,
+    )
+    text = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in constants.items())
+    write_whole(out / "embedded" / "list.js", text.encode())
+    return out / "index.html"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", default="_site/try", help="folder to write")
+    parser.add_argument("--home", default="", help="address of the site, for a link back to it")
+    parser.add_argument("--network", action="append", default=[], metavar="FOLDER=LABEL",
+                        help="a network that does not ship, or fewer than all that do")
+    options = parser.parse_args()
+    given = dict(pair.rpartition("=")[::2] for pair in options.network)
+    try: page = build_page(options.out, given or known_networks(), options.home)
+    except DataError as error: sys.exit(str(error))
+    print(f"open {page}")
+
+
+if __name__ == "__main__": main()

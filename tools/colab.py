@@ -1,0 +1,42 @@
+"""Give every lesson its badge "Open in Colab", and a cell that installs the project where it runs
+there; a lesson that has both stays as it is."""
+import json
+from pathlib import Path
+
+NBS = Path(__file__).resolve().parent.parent / "nbs"
+REPOSITORY = "dppt-nb/dppt-nb"
+CELL = f"""\
+#| hide
+import sys
+
+if "google.colab" in sys.modules:  # there, and only there: the project and what its pages need
+    !git clone -q --depth 1 https://github.com/{REPOSITORY}
+    %pip install -q ./dppt-nb "fastcore<2"
+    %cd dppt-nb/nbs"""
+
+
+def badge(name):
+    "The badge of a lesson, as Markdown."
+    place = f"https://colab.research.google.com/github/{REPOSITORY}/blob/main/nbs/{name}"
+    return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({place})"
+
+
+def with_colab(notebook, name):
+    "The notebook with badge and cell."
+    head, cells = notebook["cells"][0], notebook["cells"]
+    title, _, rest = "".join(head["source"]).partition("\n\n")
+    if not rest.startswith(badge(name)): rest = f"{badge(name)}\n\n{rest}"
+    head["source"] = f"{title}\n\n{rest}".splitlines(keepends=True)
+    first = dict(
+        cell_type="code", id=f"c01ab{name[:2]}0", metadata={}, execution_count=None, outputs=[],
+        source=CELL.splitlines(keepends=True),
+    )
+    if "".join(cells[1]["source"]) != CELL: cells.insert(1, first)
+    return notebook
+
+
+if __name__ == "__main__":
+    for path in sorted(NBS.glob("[0-9][0-9]_*.ipynb")):
+        notebook = with_colab(json.loads(path.read_text()), path.name)
+        text = json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+        if text != path.read_text(): path.write_text(text)

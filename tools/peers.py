@@ -1,0 +1,191 @@
+"""Our networks beside those of others, on the same people and on the same processor: writes
+nbs/results/peers.json.
+
+    python tools/peers.py accuracy dppt_s_lspet --data lspet --root lspet_dataset.zip \\
+        --calibrate lspet lspet_dataset.zip --blazepose VENV/bin/python
+    python tools/peers.py timing dppt_s_lspet
+
+BlazePose needs an environment of its own, with mediapipe==0.10.21. ViTPose-B (transformers) and
+YOLO11n-pose (ultralytics) are timed where these packages are installed, with drawn weights."""
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+
+import click
+import numpy as np
+import torch
+
+from dppt_nb.checkpoints import load_network
+from dppt_nb.costs import time_interleaved
+from dppt_nb.evaluation import answer_in_terms_of, device_name, predict_joints
+from dppt_nb.export import OnnxNetwork, export_onnx, quantise_onnx
+from dppt_nb.files import read_json, write_json
+from dppt_nb.metrics import bootstrap_interval, pck
+from dppt_nb.store import load_people
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "nbs" / "results" / "peers.json"
+LANDMARKS = {  # BlazePose's numbers of the twelve joints that all sets have
+    f"{side}_{joint}": number + (side == "right")
+    for joint, number in dict(shoulder=11, elbow=13, wrist=15, hip=23, knee=25, ankle=27).items()
+    for side in ("left", "right")
+}
+
+
+def score(joints, crops):
+    "PCK@0.2 of the torso over the twelve joints; a joint that was not found is a miss."
+    counts = torch.tensor([name in LANDMARKS for name in crops.keypoint_set.names])
+    visible = crops.visible * counts.to(crops.visible)
+    joints = torch.as_tensor(joints).float().nan_to_num(-1e6)
+    result = pck(joints, crops.photo_joints, visible, crops.keypoint_set)
+    interval = [float(end) for end in bootstrap_interval(result["hits"], result["counts"])]
+    return dict(
+        pck=float(result["mean"]), interval=interval, people=int(result["n"]),
+        left_out=int(result["left_out"]),
+    )
+
+
+def ways_of(name, folder, calibrate):
+    "A network of ours in PyTorch, onnxruntime and 8 bits; its recipe and keypoints."
+    network, recipe, found = load_network(name)
+    data, root = calibrate
+    people = 100 if data == "synthetic" else None
+    crops = load_people(data, root, ("val",), network.image_size, False, people)["val"]
+    plain = export_onnx(network, found, folder / "plain.onnx")
+    small = OnnxNetwork(quantise_onnx(plain, folder / "int8.onnx", crops))
+    ways = {"PyTorch": network, "ONNX float32": OnnxNetwork(plain), "ONNX int8": small}
+    return ways, recipe, found
+
+
+def score_ours(name, crops, calibrate):
+    "Rows of one network: one pass, without the mirrored picture, in each person's own box."
+    with tempfile.TemporaryDirectory() as folder:
+        ways, recipe, found = ways_of(name, Path(folder), calibrate)
+    rows = []
+    for way in ("PyTorch", "ONNX int8"):
+        joints, people = predict_joints(
+            ways[way], crops, recipe.change(mirror=False), 32, keypoint_set=found
+        )[0], crops
+        if found.names != crops.keypoint_set.names:
+            joints, people = answer_in_terms_of(crops, joints, found)
+        rows.append(dict(network=Path(name).name, way=way, **score(joints, people)))
+    return rows
+
+
+def score_blazepose(python, crops):
+    "BlazePose on the same people, its own detector in a picture of 1.5 times their window."
+    with tempfile.TemporaryDirectory() as folder:
+        given, found = Path(folder, "pictures.npy"), Path(folder, "found.npz")
+        np.save(given, crops.images.permute(0, 2, 3, 1).numpy())
+        subprocess.run([python, ROOT / "tools" / "blazepose.py", given, found], check=True)
+        answer = np.load(found)
+        points, seconds = torch.from_numpy(answer["joints"]).float(), answer["seconds"]
+    joints = torch.full((len(crops), len(crops.keypoint_set), 2), torch.nan)
+    for place, name in enumerate(crops.keypoint_set.names):
+        if name in LANDMARKS: joints[:, place] = points[:, LANDMARKS[name], :2]
+    linear, shift = crops.affine[..., :2], crops.affine[:, None, :, 2]
+    joints = (joints - shift) @ torch.linalg.inv(linear).mT
+    nobody = int(points[:, 0, 0].isnan().sum())
+    return dict(
+        network="BlazePose full", way="MediaPipe 0.10.21, with its detector", found_nobody=nobody,
+        processor_ms=1000 * float(np.median(seconds)), **score(joints, crops),
+    )
+
+
+def known():
+    "The conditions that the rows share."
+    return dict(
+        command=" ".join(["python tools/peers.py", *sys.argv[1:]]), device=device_name("cpu"),
+        threads=torch.get_num_threads(), torch=torch.__version__,
+        onnxruntime=version("onnxruntime"), python=platform.python_version(),
+    )
+
+
+def keep(part, conditions, rows):
+    "Rows of the same network and way are replaced, the others stay."
+    results = read_json(RESULTS) if RESULTS.exists() else {"format": 1}
+    new = {(row["network"], row["way"]) for row in rows}
+    others = [row for row in results.get(part, []) if (row["network"], row["way"]) not in new]
+    rows = [row | {"conditions": conditions} for row in rows]
+    write_json(RESULTS, results | {part: others + rows})
+
+
+@click.group()
+def main():
+    "Our networks beside those of others."
+
+
+calibrate_option = click.option(
+    "--calibrate", nargs=2, default=("synthetic", ""), metavar="DATA ROOT",
+    help="people whose ranges the 8 bits take (their val split); made by program unless given",
+)
+
+
+@main.command()
+@click.argument("networks", nargs=-1)
+@click.option("--data", required=True)
+@click.option("--root", type=click.Path(), required=True)
+@click.option("--split", default="test", show_default=True)
+@click.option("--blazepose", type=click.Path(), help="python of an environment with mediapipe")
+@calibrate_option
+def accuracy(networks, data, root, split, blazepose, calibrate):
+    "PCK@0.2 of the torso over twelve joints, on people of a data set."
+    crops = load_people(data, root, (split,), (256, 192))[split]
+    rows = [row for name in networks for row in score_ours(name, crops, calibrate)]
+    if blazepose: rows.append(score_blazepose(blazepose, crops))
+    for row in rows: print(row)
+    told = f"{calibrate[0]}, val" if calibrate[1] else "made by program"
+    more = dict(data=data, split=split, people=len(crops), calibrated_on=told)
+    keep(f"accuracy {data} {split}", known() | more, rows)
+
+
+def others():
+    "Networks of others with drawn weights, where their packages are: name and way -> call."
+    ways = {}
+    if find_spec("transformers"):
+        from transformers import VitPoseBackboneConfig, VitPoseConfig, VitPoseForPoseEstimation
+        backbone = VitPoseBackboneConfig(out_indices=[12])
+        config = VitPoseConfig(backbone_config=backbone, num_labels=17)
+        network = VitPoseForPoseEstimation(config).eval()
+        ways["ViTPose-B", "PyTorch"] = partial(network, torch.zeros(1, 3, 256, 192))
+    if find_spec("ultralytics"):
+        from ultralytics.nn.tasks import PoseModel
+        network = PoseModel("yolo11n-pose.yaml", verbose=False).eval().fuse(verbose=False)
+        photo = torch.zeros(1, 3, 640, 640)
+        ways["YOLO11n-pose", "PyTorch, a photo of 640 x 640"] = partial(network, photo)
+    return ways
+
+
+@main.command()
+@click.argument("networks", nargs=-1)
+@click.option("--repeats", type=click.IntRange(1), default=20, show_default=True, help="rounds")
+@calibrate_option
+def timing(networks, repeats, calibrate):
+    "Milliseconds of one thread's processor time for one person, all in turn."
+    torch.set_num_threads(1)
+    ways = {}
+    for name in networks:
+        with tempfile.TemporaryDirectory() as folder:
+            runners = ways_of(name, Path(folder), calibrate)[0]
+        image = torch.zeros(1, 3, *runners["PyTorch"].image_size)
+        ways |= {(Path(name).name, way): partial(run, image) for way, run in runners.items()}
+    ways |= others()
+    with torch.inference_mode(): took = time_interleaved(ways, repeats, clock=time.process_time)
+    first = next(iter(took.values()))
+    rows = [
+        dict(network=name, way=way, milliseconds=1000 * median(seconds),
+             to_first=median(a / b for a, b in zip(seconds, first)))
+        for (name, way), seconds in took.items()
+    ]
+    for row in rows: print(row)
+    keep("timing", known() | dict(rounds=repeats, clock="processor"), rows)
+
+
+if __name__ == "__main__": main()

@@ -1,0 +1,1 @@
+"The documentation site: pages from the notebooks, pages of reference, the landing page."

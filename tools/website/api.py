@@ -1,0 +1,158 @@
+"""Pages of reference: signature, one line, and arguments of everything that a module offers, as
+nbdev's own reader of docments finds them, and the cell of the notebook that builds it."""
+import inspect
+import re
+from enum import EnumMeta
+from functools import cache
+from importlib import import_module
+
+from fastcore.docments import docments
+
+from website.names import (
+    ROOT,
+    between,
+    cells_of,
+    exported,
+    floors,
+    notebooks,
+    subtitle_of,
+    title_of,
+)
+from website.pages import adapt, fenced
+
+EMPTY = inspect.Parameter.empty
+
+
+def words(value):
+    "A type, a default or a note as one line of a table."
+    if value is EMPTY or value is None: return ""
+    name = value.__name__ if isinstance(value, type) else str(value)
+    home = r"\b(?:dppt_nb|torch|pathlib|numpy|collections\.abc|typing)\."
+    return re.sub(home + r"(?:\w+\.)*", "", name)
+
+
+def marked(value):
+    "A type or a default in code marks."
+    text = words(value).replace("|", "\\|").replace("`", "'")
+    return f"`{text}`" if text else ""
+
+
+def arguments(item):
+    "The table of arguments and of what comes back, where any of them is described."
+    try:
+        found = docments(item, full=True)
+    except (TypeError, ValueError, OSError, SyntaxError):
+        return ""    # made at run time, without a source
+    given = {k: v for k, v in found.items() if k not in ("self", "cls") and v is not None}
+    if not any(row.get("docment") for row in given.values()): return ""
+    rows = [
+        row_of(name, row) for name, row in given.items()
+        if name != "return" or row.get("docment") is not None
+    ]
+    columns = list(zip(("argument", "type", "default", "meaning"), *rows))
+    columns = [column for column in columns if any(column[1:])]    # none that is empty
+    head, *lines = [f"| {' | '.join(line)} |" for line in zip(*columns)]
+    return "\n".join([head, "|---" * len(columns) + "|", *lines])
+
+
+def row_of(name, row):
+    "An argument's name, type, default and meaning, marked for a table."
+    default = row.get("default", EMPTY)
+    return (
+        "**returns**" if name == "return" else f"`{name}`",
+        marked(row.get("anno", EMPTY)),
+        "`None`" if default is None else marked(short(default)),
+        words(row.get("docment")).replace("|", "\\|").replace("\n", " "),
+    )
+
+
+def short(value, length=60):
+    "A value in few letters, the same in every process."
+    if value is EMPTY: return value
+    if inspect.isfunction(value) or inspect.isclass(value): return value.__name__
+    if name := constants().get(id(value)): return name
+    text = re.sub(r" at 0x[0-9a-f]+", "", repr(value)).replace(f"{ROOT}/", "")
+    return text if len(text) <= length else text[: length - 4] + " ..."
+
+
+@cache
+def constants():
+    "Identity -> name of the package's own objects that serve as defaults, such as COCO17."
+    plain = (int, float, str, bool, tuple, type(None))
+    return {
+        id(value): name for module in floors()
+        for name, value in vars(import_module(f"dppt_nb.{module}")).items()
+        if name.isupper() and not isinstance(value, plain)
+    }
+
+
+def signature(item, name):
+    "How it is called, without the notes that stand in the table."
+    try:
+        given = inspect.signature(item)
+    except (TypeError, ValueError):
+        return name
+    bare = lambda p: p.replace(
+        annotation=EMPTY, default=EMPTY if p.default is EMPTY else Shown(short(p.default))
+    )
+    plain = [bare(p) for p in given.parameters.values() if p.name not in ("self", "cls")]
+    return f"{name}{given.replace(parameters=plain, return_annotation=EMPTY)}"
+
+
+class Shown:
+    "A default that is shown as it was shortened."
+    def __init__(self, text): self.text = text
+    def __repr__(self): return self.text
+
+
+def section(name, item, level, notebook, page):
+    "One name's part of the page."
+    parts = [f"{'#' * level} `{name}` {{: #{name} }}"]
+    said = adapt(inspect.getdoc(item) or "", notebook, page)
+    if isinstance(item, property): return "\n\n".join([*parts, said])
+    if not inspect.isclass(item) and not inspect.isroutine(item):
+        return "\n\n".join([*parts, value_of(item)])
+    parts += [fenced(signature(item, name), "python"), said, arguments(item)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def value_of(item):
+    "What a constant holds."
+    kind = type(item).__name__.lstrip("_")
+    if help_text := getattr(item, "help", None): return f"A command: {help_text}"
+    if isinstance(item, dict):
+        return f"A {kind} with the keys {', '.join(f'`{short(key)}`' for key in item)}." if item \
+            else f"An empty {kind}."
+    return f"A {kind}: `{short(item, 300)}`".replace("``", "`")
+
+
+def methods(cls):
+    "What a class itself defines and shows, in its own order."
+    if isinstance(cls, EnumMeta): return
+    for name, item in vars(cls).items():
+        if name.startswith("_"): continue
+        item = getattr(item, "__func__", item)
+        if (inspect.isfunction(item) or isinstance(item, property)) and inspect.getdoc(item):
+            yield name, item
+
+
+def page_of(module):
+    "The page of reference of a module, as Markdown."
+    page, code = f"api/{module}.md", import_module(f"dppt_nb.{module}")
+    places = cells_of(module)
+    notebook = next((path for path, _ in places.values()), None)
+    parts = [f"# {module} {{: #{module} }}"]
+    if notebook:
+        parts += [
+            f"> {adapt(subtitle_of(ROOT / notebook), notebook, page)}",
+            f"Written in [{title_of(ROOT / notebook)}]({between(page, notebooks()[notebook])}); "
+            f"`from dppt_nb.{module} import ...`",
+        ]
+    for name in exported(module):
+        item = getattr(code, name)
+        where = f"[Where it is built]({between(page, notebooks()[places[name][0]])}" \
+                f"#cell-{places[name][1]})" if name in places else ""
+        parts += [section(name, item, 2, notebook, page), where]
+        if inspect.isclass(item):
+            parts += [section(f"{name}.{m}", f, 3, notebook, page) for m, f in methods(item)]
+    return "\n\n".join(part for part in parts if part) + "\n"

@@ -1,0 +1,245 @@
+"The pages that are no notebook: landing page, map, list of the reference; and the list of all."
+import ast
+import json
+import re
+from functools import cache
+
+from dppt_nb.study import difference, format_interval, of_row, row_score, unpack_bits
+from website.moving import CROWD, moving_picture
+from website.names import (
+    NBS,
+    PACKAGE,
+    ROOT,
+    TEXTS,
+    cells_of,
+    exported,
+    floors,
+    lessons,
+    notebooks,
+    subtitle_of,
+    title_of,
+)
+from website.pages import adapt, fenced
+
+COMPARED = {    # rows of the landing page's table, and what they are called there
+    "tokenpose": "TokenPose, nothing dropped", "ppt": "PPT, patches dropped",
+    "dppt": "**DPPT**, a PPT that a TokenPose teaches", "sdpose": "SDPose, two cycles in training",
+    "sd_dppt": "both papers together",
+}
+
+
+@cache
+def index_cells():
+    "Prose of the index page, cell by cell."
+    cells = json.loads((NBS / "index.ipynb").read_text())["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+
+
+@cache
+def index_rows():
+    "Notebook -> what the index page says of it."
+    text = "\n".join(index_cells())
+    rows = re.findall(r"^\| \[[^\]]+\]\(([^)]+\.ipynb)\) \| (.+?) \|$", text, re.M)
+    return {f"nbs/{path}": words for path, words in rows}
+
+
+def module_pages():
+    "Module -> its notebook, for all modules that one notebook builds."
+    found = {}
+    for module in floors():
+        if places := cells_of(module): found[module] = next(iter(places.values()))[0]
+    return found
+
+
+def imports(module):
+    "Modules of the package that a module imports at its top."
+    names = set()
+    for node in ast.parse((PACKAGE / f"{module}.py").read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
+            names.add(node.module)
+    return [name for name in floors() if name in names and name != "moved"]
+
+
+def commands():
+    "The block of commands at the top of the index page."
+    return re.search(r"^```bash\n(.*?)^```", index_cells()[0], re.M | re.S)[1]
+
+
+def lesson_cards():
+    "A card for each lesson, in their order."
+    cards = [
+        f"-   **[{title_of(path)}]({notebooks()[source]})**\n\n    {index_rows().get(source, '')}"
+        for path in lessons() if (source := str(path.relative_to(ROOT)))
+    ]
+    return '<div class="grid cards" markdown>\n\n' + "\n\n".join(cards) + "\n\n</div>"
+
+
+def machinery():
+    "Machinery's notebooks in the order of the index page, then what is not on it."
+    listed = [path for path in index_rows() if path.startswith("nbs/machinery/")]
+    return listed + sorted(p for p in notebooks() if p.startswith("nbs/machinery/")
+                           and p not in listed)
+
+
+def machinery_table():
+    "A row for each page of machinery."
+    rows = [f"| [{title_of(ROOT / path)}]({notebooks()[path]}) | "
+            f"{adapt(index_rows().get(path) or subtitle_of(ROOT / path), path, 'index.md')} |"
+            for path in machinery()]
+    return "\n".join(["| page | what is there |", "|---|---|", *rows])
+
+
+def study_tables():
+    "A table for each study that compares the papers, from its stored runs."
+    tables = []
+    for path in sorted((NBS / "results").glob("*/runs.json")):
+        runs = json.loads(path.read_text())
+        if all(of_row(runs, name) for name in ("tokenpose", "ppt", "dppt")):
+            tables.append(study_table(runs))
+    return "\n\n".join(tables)
+
+
+def study_table(runs):
+    "Scores of the compared rows with intervals, and what each gains over PPT."
+    lines = ["| trained as | GMACs | seeds | PCK@0.2, % (95 % interval) | over PPT |",
+             "|---|--:|--:|---|---|"]
+    for name, words in COMPARED.items():
+        if not (mine := of_row(runs, name)): continue
+        first = next(iter(mine.values()))
+        gain = "" if name == "ppt" else format_interval(difference(runs, name, "ppt"), sign=True)
+        lines.append(f"| {words} | {first['macs'] / 1e9:.3f} | {len(mine)} "
+                     f"| {format_interval(row_score(runs, name))} | {gain} |")
+    told = runs[0]["conditions"]
+    size = " x ".join(map(str, told["image_size"]))
+    judged = unpack_bits(runs[0]["counts"], runs[0]["shape"]).any(1).sum()
+    about = (
+        f"`{told['model']}` and its relatives on {told['data'].upper()}: {told['epochs']} epochs, "
+        f"input {size}, judged by {judged} of {told['people']} people of the {told['split']} "
+        "split, those who show a torso to measure by."
+    )
+    return "\n".join([*lines, "", about])
+
+
+def landing_page(with_browser):
+    "The first page."
+    title, subtitle = re.search(r"^# (.+?)\n+> (.+?)\n", index_cells()[0], re.S).groups()
+    story = re.split(r"\n\n", index_cells()[0])[2]
+    svg = moving_picture().replace("<svg ", '<svg class="moving" ', 1)
+    try_it = '\n\n<a class="md-button" href="try/index.html">Try it in this browser</a>' \
+        if with_browser else ""
+    return f"""---
+title: Home
+hide: [navigation, toc]
+---
+
+<div class="hero" markdown>
+<div markdown>
+
+# {title}
+
+> {subtitle}
+
+{adapt(story, "nbs/index.ipynb", "index.md")}{try_it}
+
+{fenced(commands(), "bash")}
+
+</div>
+<figure>
+<input class="still" type="checkbox" id="still"><label class="still" for="still"> Hold still</label>
+<div class="moving-place">{svg}</div>
+<figcaption>A pruned network of twelve layers that ships with the package, and the three of {CROWD}
+synthetic people, new to it, of whose joints it is surest. Orange patches leave: the keypoint tokens
+attend to them least.</figcaption>
+</figure>
+</div>
+
+## What each lesson is worth
+
+{study_tables()}
+
+[The study](13_study.md) has all rows, and a verdict on each claim of the papers.
+
+## The lessons
+
+{lesson_cards()}
+
+## The machinery
+
+{machinery_table()}
+"""
+
+
+def map_page():
+    "What the house is made of, from the ground floor up, and what stands on what."
+    rows = []
+    for floor, (module, notebook) in enumerate(module_pages().items(), 1):
+        below = ", ".join(f"[{name}](#{name})" for name in imports(module)) or "nothing of ours"
+        page = f"[{title_of(ROOT / notebook)}]({notebooks()[notebook]})"
+        name = f'<span id="{module}"></span>[`{module}`](api/{module}.md)'
+        rows.append(f"| {floor} | {name} | {page} | {below} |")
+    return f"""# The map
+
+> Lessons are one story, read in order. Machinery is read when it is needed.
+
+```text
+photo + person boxes -> crops -> tokens -> encoder -> keypoint tokens -> heatmaps -> keypoints
+                          ^                   ^
+                    augmentation      token reduction and cycles: how the encoder runs
+                                      distillation: how it is taught
+```
+
+## Lessons
+
+{lesson_cards()}
+
+## Machinery
+
+{machinery_table()}
+
+## Floors
+
+A module uses only modules of floors below its own; each is written on one page.
+
+| floor | module | page | stands on |
+|--:|---|---|---|
+{chr(10).join(rows)}
+"""
+
+
+def reference_page():
+    "All modules with what they offer."
+    rows = []
+    for module in floors():
+        names = ", ".join(
+            f"[`{name}`]({module}.md#{name})" for name in exported(module)
+        ) if module != "moved" else ""
+        rows.append(f"## [{module}]({module}.md) {{: #{module} }}\n\n{names}")
+    return "# Reference\n\n> Everything that the package offers, module by module.\n\n" \
+        + "\n\n".join(rows) + "\n"
+
+
+def titled(pages):
+    "Entries of the list of pages: title and page."
+    return [{title_of(ROOT / path): notebooks()[path]} for path in pages]
+
+
+def navigation():
+    "The list of pages, as MkDocs takes it."
+    own = {str(path.relative_to(ROOT)) for path in lessons()} | {
+        "nbs/index.ipynb", "nbs/papers.ipynb", "nbs/glossary.ipynb", *machinery()
+    }
+    answers = [path for path in notebooks() if path not in own]
+    about = {"README": "project/index.md"} | {
+        re.search(r"^# +(.+)$", (ROOT / source).read_text(), re.M)[1]: page
+        for source, page in TEXTS.items() if source != "README.md"
+    }
+    return [
+        {"Home": "index.md"},
+        {"Lessons": [*titled(str(p.relative_to(ROOT)) for p in lessons()),
+                     {"Answers": titled(answers)}]},
+        {"Machinery": ["map.md", *titled(machinery())]},
+        {"Papers": "papers.md"},
+        {"Glossary": "glossary.md"},
+        {"Reference": ["api/index.md", *[{m: f"api/{m}.md"} for m in floors()]]},
+        {"Project": [{title: page} for title, page in about.items()]},
+    ]
