@@ -9,7 +9,7 @@ OUT    ?= demo
 TORCH  ?= auto
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test soak export outputs readme hooks lock lab docs distclean
+.PHONY: demo test soak export outputs readme hooks lock lab docs page distclean
 
 demo: $(VENV)/.plain            ## a picture at once, then three small networks trained on synthetic people; ALL=1: five
 	$(BIN)/dppt demo --out $(OUT) $(if $(ALL),--all)
@@ -34,6 +34,9 @@ readme: $(VENV)/.dev            ## nbs/index.ipynb -> README.md, and tools/pypi.
 
 docs: $(VENV)/.docs             ## the site, into _site/: pages from the notebooks, reference, landing page (npm once)
 	$(BIN)/python tools/docs.py
+
+page: $(VENV)/.docs             ## the page that runs networks in a browser, alone, into _site/try/ (npm once)
+	$(BIN)/python tools/browser_page.py
 
 hooks: $(VENV)/.dev             ## git hooks that clean notebooks and merge them cell by cell
 	$(BIN)/nbdev_install_hooks

@@ -24,7 +24,7 @@ import torch
 
 import dppt_nb
 from .checks import DataError
-from .codec import encode_crop
+from .codec import check_quality, encode_crop
 from .crops import PIXEL_STD, apply_affine, batched_affine, box_to_center_scale, crop_image
 from .files import digest_of, watch
 from .shards import StoreHeader, people_digest, person_keys, read_manifest
@@ -233,6 +233,7 @@ def prepare_store(
     """Cut every person of a table once into a crop store, and print the counts. DataError for bad
     photographs or folders, or for nobody."""
     started = time.perf_counter()
+    check_quality(codec, quality)
     stored_size, margin = store_geometry(image_size, margin, crop_size)
     table, left_out = _with_boxes(table)
     windows, photos, keys = table_windows(table, image_size), _photographs(table), table_keys(table)

@@ -10,7 +10,9 @@ __all__ = ['RATIOS', 'OKABE_ITO', 'Explorer', 'choose', 'slide', 'slide_through'
 
 # %% ../nbs/12_explore.ipynb #76987f46
 import copy
+import html
 import io
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +41,7 @@ from dppt_nb.views import (
     attention_picture,
     crop_person,
     figure_png,
+    plain_crops,
     show_pictures,
     spoken,
     view_person,
@@ -67,8 +70,7 @@ class Explorer:
         self.look, self.controls = look, controls
         pictures, _ = look(**self.values())
         self.figure = show_pictures([pictures], size)
-        self.image = widgets.Image(format="png")
-        self.words = widgets.HTML()
+        self.image, self.words = widgets.HTML(), widgets.HTML()
         rows = [widgets.HBox([c], layout={"flex_flow": "row wrap"}) for c in controls.values()]
         self.widget = widgets.VBox([*rows, self.image, self.words])
         for control in controls.values(): control.observe(self.update, "value")
@@ -87,9 +89,9 @@ class Explorer:
             ax.images[0].set(data=picture, extent=(0, width, height, 0))
             ax.set(xlim=(0, width), ylim=(height, 0))
             ax.set_title(title, fontsize=8)
-        self.image.value = figure_png(self.figure)
-        self.image.tooltip = sentence
-        self.words.value = f'<p role="status" style="max-width: 46em">{sentence}</p>'
+        png, words = b64encode(figure_png(self.figure)).decode(), html.escape(sentence)
+        self.image.value = f'<img alt="{words}" src="data:image/png;base64,{png}">'
+        self.words.value = f'<p role="status" style="max-width: 46em">{words}</p>'
 
     def _repr_mimebundle_(self, **settings):
         shown = self.widget._repr_mimebundle_(**settings)
@@ -475,7 +477,9 @@ def explore_photo(
         shown = read_upload(file) if file else photo
         return photo_pictures(networks[network], shown, across, down)
     return Explorer(
-        look, file=widgets.FileUpload(description="choose a picture", accept="image/*"),
+        look, file=widgets.FileUpload(
+            description="choose a picture", accept="image/*", layout={"width": "16em"},
+        ),
         network=choose("network", list(networks)), across=frame("left, right %"),
         down=frame("top, bottom %"),
     )

@@ -188,7 +188,8 @@ def draw_people(
     "Some people with a skeleton each."
     pictures, factor = [], max(1, math.ceil(height / crops.images.shape[2]))
     for row in rows:
-        picture = crops.images[row].permute(1, 2, 0).cpu().numpy()
+        one = torch.tensor([row], device=crops.images.device)
+        picture = crops.images[one][0].permute(1, 2, 0).cpu().numpy()
         picture = picture.repeat(factor, 0).repeat(factor, 1)
         places = apply_affine(joints[row : row + 1].cpu(), crops.affine[row : row + 1].cpu())[0]
         # a pixel's centre goes to the middle of its block

@@ -13,6 +13,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -27,10 +28,9 @@ def person_errors(
     crops: CropSet, # the people, with their true joints
 ) -> Tensor: # (N,) percent of the box's longer side; NaN where nothing is labelled
     "How far a person's joints are off, on average."
-    crops = crops.to("cpu")
-    apart = (joints - crops.photo_joints).norm(dim=-1)                           # (N, J)
-    seen = (crops.visible > 0).float()
-    size = (200 * crops.scales / 1.25).amax(1)                                   # (N,)
+    apart = (joints - crops.photo_joints.cpu()).norm(dim=-1)                     # (N, J)
+    seen = (crops.visible.cpu() > 0).float()
+    size = (200 * crops.scales.cpu() / 1.25).amax(1)                             # (N,)
     return 100 * (apart * seen).sum(1) / seen.sum(1) / size    # 0 / 0 is NaN
 
 
@@ -94,13 +94,16 @@ def curves(
     for name in (k for k in history[-1] if k not in NO_LOSSES):
         left.plot(epochs, [row.get(name, math.nan) for row in history], label=name)
     left.set(xlabel="epoch", title="losses")
-    if all(v > 0 for line in left.lines for v in line.get_ydata()): left.set_yscale("log")
+    values = [v for line in left.lines for v in line.get_ydata() if math.isfinite(v)]
+    if values and min(values) > 0 and max(values) > 10 * min(values): left.set_yscale("log")
     left.legend(frameon=False, fontsize=8)
     seen = [(row["epoch"], row["score"]) for row in history if "score" in row]
     right.plot(*zip(*seen) if seen else ((), ()), marker=".", color="tab:green")
     right.set(xlabel="epoch", title="score on validation people, %, without the mirrored picture")
     right.title.set_fontsize(9)
-    for axes in (left, right): axes.spines[["top", "right"]].set_visible(False)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.get_major_locator().set_params(integer=True)
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None})
     return "<svg" + file.getvalue().split("<svg", 1)[1]

@@ -316,6 +316,7 @@ class Loop:
     def train_epoch(self, bar=None) -> dict[str, float]: # named losses, averaged over the epoch
         "Everybody once, or the rest of an epoch; `bar` is the outer progress bar, None for none."
         self.model.train()
+        self.train_set.renew(self.recipe.seed, self.epoch)    # others, where they are endless
         if self.begun is None: self.draws.manual_seed(self.seed(1))
         epoch = self.under_way = self.begun or UnderWay(self.draws)
         self.begun, self.alarm = None, Alarm(self.stop_run, self.device)

@@ -102,3 +102,26 @@ def test_more_gpus_than_there_are_are_refused():
     there = torch.cuda.device_count()
     with pytest.raises(DataError, match=f"this machine has {there} GPUs"):
         launch(["models"], there + 1, "cuda")
+
+
+@pytest.mark.soak
+def test_two_machines_train_one_run(tmp_path):
+    "Two launchers with an address each, as on two hosts that see one disk."
+    pytest.importorskip("accelerate", reason="needs dppt-nb[devices]")
+    port, words = free_port(), [
+        "-m", "dppt_nb", "train", "tokenpose_nano", "--people", "16", "--epochs", "1",
+        "--image-size", "64x48", "--batch-size", "8", "--device", "cpu", "--no-report",
+        "--overrides", '{"width": 32, "depth": 1, "heads": 2}', "--out", str(tmp_path / "run"),
+    ]
+    hosts = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node",
+             "1", "--node-rank", str(rank), "--master-addr", "127.0.0.1", "--master-port",
+             str(port), "--local-addr", f"127.0.0.{rank + 1}", *words],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in (0, 1)
+    ]
+    said = [host.communicate()[0] for host in hosts]
+    assert [host.returncode for host in hosts] == [0, 0], said
+    assert "on 2 devices" in said[0] and "PCK" in said[0] and "PCK" not in said[1]

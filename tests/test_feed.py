@@ -94,7 +94,8 @@ def test_what_goes_wrong_while_fetching_is_told(folder):
     crops.images.contents[13] = encode_crop(np.zeros((9, 9, 3), np.uint8), "webp")
     batches = feed(crops, torch.arange(40).split(10), lambda people, rows: people.ids.tolist())
     assert next(batches) == list(range(1, 11))
-    with pytest.raises(DataError, match=r"crop 13 is \(9, 9\) pixels, not \(96, 72\)"): next(batches)
+    with pytest.raises(DataError, match=r"crop 13 is \(9, 9\) pixels, not \(96, 72\)"):
+        next(batches)
     assert threading.active_count() < 20
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 from dppt_nb import PosePredictor
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
-from dppt_nb.inference import Captured, cut_boxes, find_in_photo, pose_boxes
+from dppt_nb.inference import Captured, Locator, cut_boxes, find_in_photo, pose_boxes
 from dppt_nb.keypoints import COCO17
 from dppt_nb.photos import boxes_by_photo, check_boxes, list_photos, open_photo
 from dppt_nb.synthetic import make_photo
@@ -368,6 +369,43 @@ def test_many_predictions_without_growth(predictor, made):
             gc.collect()
             marks.append(memory())
     assert marks[1] - marks[0] < 20, marks
+
+
+@pytest.mark.parametrize("name, mirror", [("dppt_s_lspet", True), ("tokenpose_nano", False)])
+def test_what_is_recorded_asks_nothing_of_the_processor(name, mirror, monkeypatch):
+    """On the device `meta` tensors have shapes and no values: whatever looks at a value, and so
+    cannot be recorded, fails there. Constants are on the device after the first call."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+    monkeypatch.setattr("dppt_nb.evaluation.precision", lambda *_: nullcontext())  # knows no meta
+
+    class NoCopies(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            answer = function(*args, **kwargs or {})
+            places = {t.device.type for t in (answer, *args) if torch.is_tensor(t) and t.ndim}
+            assert len(places) <= 1, f"{function} goes from {places}"
+            return answer
+
+    network, recipe, keypoints = load_network(name)
+    like = lambda *shape, **o: torch.zeros(*shape, device="meta", **o)
+    values = like(80, 90, 3, dtype=torch.uint8), like(2, 2, 3), like(2, 2), like(2, 2)
+    given = network.to("meta"), recipe.change(mirror=mirror), keypoints, *values, 2
+    with torch.inference_mode():
+        find_in_photo(*given)
+        with NoCopies(): joints, _ = find_in_photo(*given)
+    assert joints.shape == (2, len(keypoints), 2)
+
+
+def test_the_way_through_recordings_answers_the_same(predictor, made):
+    "Asked for the first time nothing is recorded, so that this way can be gone without a GPU."
+    own = Locator(predictor.network, predictor.recipe, COCO17)
+    own.graph = True
+    pixels, boxes, _ = made
+    crowd = np.concatenate([boxes, boxes * [1, 1, 2, 2]]).astype(np.float32)  # of several densities
+    photo = open_photo(pixels)
+    [(joints, scores)] = own.locate([photo], [crowd])
+    [(wanted, sure)] = predictor.locate([photo], [crowd])
+    assert len(own._recordings) > 1 and not any(own._recordings.values())
+    assert np.abs(joints - wanted)[sure > 0.5].max() < 0.5 and np.abs(scores - sure).max() < 0.1
 
 
 @pytest.mark.cuda

@@ -20,9 +20,11 @@ WORDS = [
 
 
 def start(out, *more):
-    "A training in a process of its own, on one thread."
+    "A training in a process of its own, on one thread; of endless people only a few an epoch."
+    few = "import dppt_nb.store as s; s.SYNTHETIC_PEOPLE.update(train=32, val=16); "
+    code = f"{few if 'endless' in more else ''}from dppt_nb.cli import main; main()"
     return subprocess.Popen(
-        [sys.executable, "-c", "from dppt_nb.cli import main; main()", *WORDS, "--out", out, *more],
+        [sys.executable, "-c", code, *WORDS, "--out", out, *more],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True,
         # a test run that was itself sent to the background hands on that Ctrl-C is ignored

@@ -221,6 +221,16 @@ def test_a_crop_of_another_codec_is_refused(tmp_path):
         encode_crop(row["image"], "png")
 
 
+@pytest.mark.parametrize(
+    "how, words", [(dict(codec="png"), "not as 'png'"), (dict(quality=0), "from 1 to 100; 0 is")]
+)
+def test_a_format_that_is_none(photographs, tmp_path, how, words):
+    with pytest.raises(DataError, match=words) as error:
+        prepare_store(photographs, tmp_path / "x", progress=False, **how)
+    one_sentence(error)
+    assert not (tmp_path / "x").exists()
+
+
 # stopped, and called again
 
 class Stopped(KeyboardInterrupt):

@@ -2,6 +2,7 @@
 (ratios that travel from machine to machine, see nbs/machinery/costs.ipynb), and on a CPU PyTorch
 beside onnxruntime in 32 and 8 bits (see nbs/machinery/peers.ipynb)."""
 import platform
+import sys
 import tempfile
 import time
 from functools import partial
@@ -20,6 +21,10 @@ from dppt_nb.files import write_json
 from dppt_nb.keypoints import COCO17
 from dppt_nb.models import create_model, list_models
 from dppt_nb.store import synthetic_people
+
+# beside this file, which is run as a script or loaded by a test
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from training_speed import train  # noqa: E402
 
 
 @click.group()
@@ -151,6 +156,9 @@ def predict(networks, batch, repeats, threads, processor_time, out):
             f"{row['to_pytorch']:>11.2f}"
         )
     if out: write_json(Path(out), dict(conditions=known, rows=rows))
+
+
+main.add_command(train)
 
 
 if __name__ == "__main__": main()

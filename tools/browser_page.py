@@ -20,6 +20,7 @@ from dppt_nb.checkpoints import find_network, load_network, shipped_networks
 from dppt_nb.checks import DataError
 from dppt_nb.export import export_onnx, needed
 from dppt_nb.files import cache_folder, write_whole
+from dppt_nb.recipes import needs_teacher
 from dppt_nb.synthetic import make_people
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +33,8 @@ RUNTIME = (
 # What the page calls the networks that ship, in its order: the first is loaded at once.
 LABELS = {
     "dppt_s_lspet": "DPPT-S", "ppt_s_lspet": "PPT-S", "tokenpose_s_lspet": "TokenPose-S",
-    "tokenpose_nano_lspet": "TokenPose nano", "ppt_nano_d12": "PPT nano, drawn people",
+    "tokenpose_nano_lspet": "TokenPose nano", "sdpose_nano_lspet": "SDPose nano",
+    "ppt_nano_d12": "PPT nano, drawn people",
     "tokenpose_nano": "TokenPose nano, drawn people",
 }
 TRAINED_ON = {
@@ -108,22 +110,21 @@ def described(name, label, content):
     onnx = needed("onnx")
     model = onnx.load_from_string(content)
     facts = json.loads({prop.key: prop.value for prop in model.metadata_props}["dppt"])
-    network, _, keypoint_set = load_network(name)
+    network, recipe, keypoint_set = load_network(name)
     return dict(
         name=Path(name).name, label=label, depth=network.config.depth,
         **{field: facts[field] for field in ("image_size", "grid", "mean", "std")},
         names=keypoint_set.names, limbs=keypoint_set.limbs, sides=keypoint_set.sides,
-        about=sentence(network),
+        about=sentence(network, recipe),
     )
 
 
-def sentence(network):
+def sentence(network, recipe):
     "What a network is and what it was trained on, in plain words."
     about, config = network.about, network.config
     data = about.get("data") or "unknown data"
     size = sum(weights.numel() for weights in network.parameters()) / 1e6
-    taught = "teacher" in about.get("recipe", {}) and about["recipe"]["teacher"]
-    teacher = ", taught by a network that keeps all patches" if taught else ""
+    teacher = ", taught by a network that keeps all patches" if needs_teacher(recipe) else ""
     share = f"{100 * config.keep_ratio:.0f} % of the patches stay in each of "
     share += f"{len(config.prune_at)} layers"
     return (
@@ -163,7 +164,7 @@ def limits(name):
 # The folder
 
 def base64_of(content): return base64.b64encode(content).decode()
-def packed(content): return base64_of(gzip.compress(content, 9, mtime=0))
+def packed(content): return base64_of(gzip.compress(content, 6, mtime=0))
 
 
 def embed(out, name, text):

@@ -116,7 +116,7 @@ def matrix_rate(device, side, kind) -> float: # floating-point operations a seco
 
 
 def make_teacher(recipe, crops):
-    "A network of drawn weights that drops nothing, of the recipe's size; its answers cost the same."
+    "A network of drawn weights that drops nothing, of the recipe's size: it costs the same."
     if not needs_teacher(recipe): return None
     if recipe.teacher: return load_network(recipe.teacher)[0]
     name = recipe.model.replace("dppt", "tokenpose").replace("tokenpose_s", "tokenpose_s_v1")
@@ -188,8 +188,8 @@ def format_rows(rows, rate):
     for row in rows:
         lines.append(
             f"{row['way']:<22}{row['step_ms']:>9.2f}{row['host_ms']:>9.2f}{row['data_ms']:>9.2f}"
-            f"{row['images_a_second']:>9.0f}{row['tflops']:>9.2f}{row['tflops'] * 1e12 / rate:>12.1%}"
-            f"{row.get('operations', ''):>11}"
+            f"{row['images_a_second']:>9.0f}{row['tflops']:>9.2f}"
+            f"{row['tflops'] * 1e12 / rate:>12.1%}{row.get('operations', ''):>11}"
         )
     return "\n".join(lines)
 
@@ -208,7 +208,7 @@ def format_rows(rows, rate):
 @click.option("--steps", type=click.IntRange(1), default=5, show_default=True, help="in a round")
 @click.option("--device", help="the fastest unless given")
 @click.option("--jpegs", is_flag=True, help="the plain loop decodes every person in every step")
-@click.option("--set", "changes", multiple=True, help="field=value of the recipe, as Python writes it")
+@click.option("--set", "changes", multiple=True, help="field=value, as in Python")
 @click.option("--out", type=click.Path(), help="also write rows and conditions here, as JSON")
 def train(recipes, batch, ways, data, root, people, rounds, steps, device, jpegs, changes, out):
     """Time a training step of RECIPES (default: tokenpose_nano)."""

@@ -1,6 +1,6 @@
 "use strict";
 // The window around a person and its crop, as in `dppt_nb/crops.py`; a test holds the two together.
-// Pixels are counted from 0 at their centres, sizes are [height, width], boxes [x, y, width, height].
+// Pixels are counted from 0 at their centres; sizes are [height, width], boxes [x, y, w, h].
 
 const PADDING = 1.25;  // size of the window over size of the grown box
 
@@ -30,7 +30,7 @@ function toPhoto([x, y], { zoom, shift }) {
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
-/** The part of the photo that a crop needs, and how many of its pixels fall on one of the crop's. */
+/** The part of the photo that a crop needs; how many of its pixels fall on one of the crop's. */
 function partFor(map, [height, width], photoSize) {
   const dense = Math.floor(Math.max(1, 1 / map.zoom));
   const [low, high] = [toPhoto([-1, -1], map), toPhoto([width, height], map)];

@@ -19,10 +19,11 @@ function embedded(name) {
   });
 }
 
-/** A promise of the worker, made once: `ask(task, values)` sends it a task and waits. */
 let starting = null;
+
+/** The worker, started once: `ask(task, values)` sends it a task and waits for the answer. */
 function theWorker() {
-  starting ??= startWorker();
+  starting ??= startWorker().catch((error) => { starting = null; throw error; });
   return starting;
 }
 
@@ -30,17 +31,18 @@ async function startWorker() {
   const [code, script, wasm] = await Promise.all(["worker", "ort-mjs", "ort-wasm"].map(embedded));
   const worker = new Worker(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
   const waiting = new Map();
+  let questions = 0;
   worker.onmessage = ({ data: { id, answer, error } }) => {
-    const { resolve, reject } = waiting.get(id);
+    const question = waiting.get(id);
     waiting.delete(id);
-    if (error) reject(new Error(error)); else resolve(answer);
+    if (error) question?.reject(new Error(error)); else question?.resolve(answer);
   };
   worker.onerror = ({ message }) => {
     for (const { reject } of waiting.values()) reject(new Error(message));
     waiting.clear();
   };
   const ask = (task, values) => new Promise((resolve, reject) => {
-    const id = theWorker.count = (theWorker.count ?? 0) + 1;
+    const id = ++questions;
     waiting.set(id, { resolve, reject });
     worker.postMessage({ id, task, values });
   });

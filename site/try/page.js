@@ -37,6 +37,7 @@ function canvasOf(source, width, height) {
   const context = canvas.getContext("2d", { alpha: false, willReadFrequently: true });
   context.imageSmoothingQuality = "high";
   context.drawImage(source, 0, 0, canvas.width, canvas.height);
+  canvas.shrunkFrom = shrink < 1 ? `${width} x ${height}` : null;
   return canvas;
 }
 
@@ -63,9 +64,9 @@ function showPhoto(photo, name) {
   showAll();
 }
 
-async function takeSample(name, words) {
+async function takeSample(name, title) {
   const bytes = Uint8Array.from(atob(await sampleText(name)), (letter) => letter.charCodeAt(0));
-  await takePhoto(new Blob([bytes]), words);
+  await takePhoto(new Blob([bytes]), title);
 }
 
 const samples = new Map();
@@ -191,7 +192,8 @@ function drawPhoto() {
   if (!result) return;
   const points = result.keypoints.map(({ photo }) => photo.map((value) => (value + 0.5) * zoom));
   const size = clamp(canvas.width / 110, 3, 8);
-  drawSkeleton(context, points, scoresOf(result), network, size, network.names.indexOf(state.joint));
+  const joint = network.names.indexOf(state.joint);
+  drawSkeleton(context, points, scoresOf(result), network, size, joint);
 }
 
 const scoresOf = (result) => result.keypoints.map(({ score }) => score);
@@ -200,9 +202,11 @@ function showBox() {
   const box = state.box ?? wholeBox();
   ["x", "y", "w", "h"].forEach((side, i) => { $(`box-${side}`).value = round(box[i]); });
   const [x, y, w, h] = box.map(round);
-  $("box-words").textContent = state.box
+  const small = state.photo.shrunkFrom
+    ? ` The photo was made smaller, it had ${state.photo.shrunkFrom}.` : "";
+  $("box-words").textContent = (state.box
     ? `The box: ${w} x ${h} pixels, its corner at ${x}, ${y}.`
-    : `The box: the whole photo, ${w} x ${h} pixels.`;
+    : `The box: the whole photo, ${w} x ${h} pixels.`) + small;
 }
 
 /** How many layers are done in a network's picture. */
@@ -276,7 +280,8 @@ function drawPanel(network, result) {
   context.drawImage(picture, 0, 0, canvas.width, canvas.height);
   if (joint < 0) outlinePatches(context, keptNow(network, result), network);
   const points = result.keypoints.map(({ crop }) => crop.map((value) => (value + 0.5) * zoom));
-  drawSkeleton(context, points, scoresOf(result), network, clamp(canvas.width / 110, 1.5, 4), joint);
+  const size = clamp(canvas.width / 110, 1.5, 4);
+  drawSkeleton(context, points, scoresOf(result), network, size, joint);
   describePanel(network, result, canvas);
 }
 

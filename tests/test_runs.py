@@ -1,0 +1,152 @@
+"""How a run is carried out: saved within an epoch, kept, planned, shown, reported."""
+import json
+import math
+import re
+
+import pytest
+import torch
+
+from dppt_nb.checks import DataError
+from dppt_nb.devices import Team
+from dppt_nb.keypoints import COCO17
+from dppt_nb.progress import Show, make_plan, start_tracker
+from dppt_nb.recipes import Recipe
+from dppt_nb.runner import Settings, train_recipe
+from dppt_nb.runs import RunFolder
+from dppt_nb.store import from_synthetic
+from dppt_nb.synthetic import make_people
+from dppt_nb.training import Loop, Trainer
+
+SIZE = (64, 48)
+TINY = Recipe(
+    image_size=SIZE, overrides=dict(width=32, depth=1, heads=2), epochs=3, batch_size=8,
+    warmup_steps=3,
+)
+
+
+@pytest.fixture(scope="module")
+def people(): return from_synthetic(make_people(24, COCO17, SIZE, seed=1, margin=1.5))
+
+
+class Stops(torch.nn.Module):
+    "Somebody asks for an end in the middle of a step."
+    cycles, look = 1, ()
+
+    def __init__(self, run, step):
+        super().__init__()
+        self.run, self.step = run, step
+
+    def forward(self, trace, batch, progress):
+        if progress.step == self.step: self.run.stops.note(2, None)
+        return {"nothing": trace.logits[0].sum() * 0}
+
+
+def trainer(people, out=None, stop_at=None, recipe=TINY, **settings):
+    run = Trainer(recipe, people, people, out, "cpu", bars=False, **settings)
+    run.objectives.append(Stops(run, stop_at))
+    return run
+
+
+@pytest.mark.parametrize("changes", [{}, dict(precision="fp16"), dict(ema=0.0, optimizer="adam")])
+def test_stopped_within_an_epoch_it_goes_on_to_the_bit(people, tmp_path, changes):
+    recipe = TINY.change(**changes)
+    through = trainer(people, recipe=recipe)
+    network = through.fit()
+    with pytest.raises(KeyboardInterrupt, match="epoch 2 up to batch 2 is saved .* --resume"):
+        trainer(people, tmp_path, 4, recipe).fit()
+    saved = json.loads((tmp_path / "training.json").read_text())
+    assert saved["under_way"]["done"] == 2 and saved["step"] == 5
+    resumed = trainer(people, tmp_path, recipe=recipe)
+    again = resumed.fit(resume=True)
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in network.state_dict().items())
+    plain = lambda run: [{k: v for k, v in row.items() if "seconds" not in k}
+                         for row in run.history]
+    assert plain(resumed) == plain(through)
+
+
+def test_a_stop_while_people_are_judged_does_not_wait_and_loses_nothing(
+    people, tmp_path, monkeypatch
+):
+    network = trainer(people).fit()
+    run = trainer(people, tmp_path)
+    monkeypatch.setattr(
+        "dppt_nb.training.predict_together", lambda *a, **k: run.stops.note(2, None)
+    )
+    with pytest.raises(KeyboardInterrupt, match="epoch 1 up to batch 3 is saved"): run.fit()
+    monkeypatch.undo()
+    resumed = trainer(people, tmp_path)
+    again = resumed.fit(resume=True)
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in network.state_dict().items())
+    assert all(row["lr"] > 0 and "score" in row for row in resumed.history[:2])
+
+
+def test_states_of_the_last_epochs_and_of_the_best_stay(people, tmp_path):
+    folder = RunFolder(tmp_path, keep=2)
+    run = trainer(people, folder)
+    run.fit()
+    scores = [row["score"] for row in run.history]
+    best = 1 + scores.index(max(scores))
+    names = {f"state-{n:04d}.safetensors" for n in (best, 2, 3)}
+    assert {path.name for path in tmp_path.glob("state*")} == names
+    back = trainer(people, tmp_path)
+    back.resume(epoch=2)
+    assert (back.epoch, back.step) == (2, 6)
+    with pytest.raises(DataError, match="no state of epoch 9; there are those of"):
+        back.resume(epoch=9)
+
+
+@pytest.mark.parametrize("step", [3, 5])
+def test_what_becomes_no_number_in_epoch_2_is_said_in_epoch_2(people, tmp_path, step):
+    "In its first step and in its last."
+    class Bad(torch.nn.Module):
+        def forward(self, trace, batch, progress):
+            return {"bad": trace.logits[0].sum() * (math.nan if progress.step == step else 0)}
+    run = trainer(people, tmp_path, save_minutes=0.0)
+    run.objectives.append(Bad())
+    with pytest.raises(DataError, match=f"in step {step + 1}, in epoch 2; epoch .* is good"):
+        run.fit()
+    assert run.epoch == 1
+    tensors = RunFolder(tmp_path).read()[1]
+    assert all(v.isfinite().all() for v in tensors.values() if v.is_floating_point())
+
+
+def test_the_plan_says_what_is_left_and_changes_nothing(people):
+    run, copy = Loop(TINY, people, "cpu"), Loop(TINY, people, "cpu")
+    before = torch.get_rng_state()
+    plan = make_plan(copy, people, begun=1, measure=3)
+    assert (plan.epochs, plan.steps, plan.looks, plan.measured) == (2, 6, 2, 3)
+    assert plan.step_seconds > 0 and plan.memory > 1e8 and plan.disk > 1e5
+    assert "people/s" in str(plan) and torch.equal(before, torch.get_rng_state())
+    assert all(torch.equal(v, Loop(TINY, people, "cpu").model.state_dict()[k])
+               for k, v in run.model.state_dict().items())
+    assert "people/s" not in str(make_plan(run, None, measure=0))
+
+
+def test_a_run_that_shows_everything(tmp_path, capsys):
+    settings = Settings(plan=True, samples=True, report=True)
+    results = train_recipe(TINY, out=tmp_path, device="cpu", people=16, settings=settings)
+    said = capsys.readouterr().out
+    assert "plan: 3 epochs of 16 people, 6 steps" in said
+    assert re.search(r"epoch 2/3   pose \d.*people/s   .* left", said)
+    assert len(list((tmp_path / "samples").glob("epoch-*.png"))) == 3
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/png") == 16 and "left_wrist" in page and "<svg" in page
+    fetched = re.findall(r'(?:src|href)="(?!data:|#)|url\((?!#)|@import|<link|<script', page)
+    assert not fetched
+    assert results["conditions"]["devices"] == 1
+    only = Settings(plan_only=True)
+    assert train_recipe(TINY, out=tmp_path / "no", device="cpu", people=16, settings=only) == {}
+    assert not (tmp_path / "no" / "training.json").exists()
+
+
+def test_a_tracker_gets_every_epoch(tmp_path):
+    pytest.importorskip("accelerate", reason="needs dppt-nb[devices]")
+    with pytest.raises(DataError, match="there is no tracker 'papers'"):
+        start_tracker("papers", Team("cpu"), tmp_path, TINY)
+    pytest.importorskip("tensorboard", reason="needs tensorboard")
+    show = Show(tracker=start_tracker("tensorboard", Team("cpu"), tmp_path, TINY))
+    for epoch in (1, 2): show.track(dict(epoch=epoch, pose=2.0 / epoch))
+    show.end()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    events = EventAccumulator(str(tmp_path / "track")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("pose")] == [(1, 2.0), (2, 1.0)]
