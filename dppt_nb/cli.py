@@ -9,6 +9,7 @@ __all__ = ['data_option', 'root_option', 'people_option', 'train_people_option',
 
 # %% ../nbs/machinery/cli.ipynb #b0dfd766
 import json
+import os
 from collections.abc import Callable
 from functools import cache
 

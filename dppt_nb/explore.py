@@ -41,7 +41,6 @@ from dppt_nb.views import (
     attention_picture,
     crop_person,
     figure_png,
-    plain_crops,
     show_pictures,
     spoken,
     view_person,

@@ -277,18 +277,15 @@ class Trace:
     logits: list
     keypoint_tokens: list # [cycle][layer] (B, J, width), after the layer
     patch_tokens: list # [cycle][layer] (B, K, width), after the layer
-    # [cycle][layer] (B, heads, tokens, tokens), rows sum to 1, keypoint tokens first; with `look`
-    # (B, heads, J, tokens) or None
+    # [cycle][layer] (B, heads, tokens, tokens), keypoints first; with `look` (B, heads, J, tokens)
     attention: list
-    # [cycle][layer] (B, K) int64: the patches of the original grid that the last K columns of the
-    # attention began as
+    # [cycle][layer] (B, K) int64: the patches that the attention's last K columns began as
     columns: list
     kept: list # [cycle][layer] (B, K) int64: the same, of the patch tokens that the layer ends with
-    # [cycle][layer] (B, N) int64: to which of these each patch of the original grid belongs,
-    # counted from 0; -1: it was dropped
+    # [cycle][layer] (B, N) int64: to which of these each patch belongs; -1: it was dropped
     owner: list
     draw: Callable[[Tensor], Tensor] # the head's way from its raw output to heatmaps
-    drawn: list | None = None # the heatmaps, once somebody has asked for them
+    drawn: list | None = None # the heatmaps, once they were asked for
 
     @property
     def heatmaps(self) -> list: # [cycle] (B, J, h, w)
@@ -325,9 +322,8 @@ class PoseTransformer(
     def __init__(self, config: PoseConfig):
         super().__init__()
         self.config, self.about = config, {}  # about: more to keep beside it, such as a recipe
-        self.num_keypoints, self.image_size, self.heatmap_size = (
-            config.num_keypoints, config.image_size, config.heatmap_size,
-        )
+        self.num_keypoints, self.image_size = config.num_keypoints, config.image_size
+        self.heatmap_size = config.heatmap_size
         self.backbone = make_backbone(config)
         self.tokens = PoseTokens(
             self.backbone.channels[-1], config.grid, config.patch_size, config.width,
@@ -369,9 +365,8 @@ class PoseTransformer(
         gradients flow as usual."""
         return self(images, cycles=cycles, look=look, trace=True)
 
-    # as `trace`, of what was checked
     def record(self, images: Tensor, cycles: int, look: tuple[int, ...] | None) -> Trace:
-        "One cycle after the other; what each layer hands on is sorted into lists."
+        "As `trace`: one cycle after the other; what each layer hands on is sorted into lists."
         (x, maps), trace = self.start(images), Trace([], [], [], [], [], [], [], self.head.heatmaps)
         tokens = self.all_tokens(x)
         for cycle in range(cycles):
@@ -424,9 +419,8 @@ class PoseTransformer(
     def read(self, ends: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Keypoint tokens of all stages side by side (B, J, stages * width), patch tokens of the
         last (B, K, width)."""
-        return torch.cat([x[:, : self.num_keypoints] for x in ends], 2), ends[-1][
-            :, self.num_keypoints :
-        ]
+        keypoints = torch.cat([x[:, :self.num_keypoints] for x in ends], 2)
+        return keypoints, ends[-1][:, self.num_keypoints:]
 
     def check_pass(self, cycles: int, look: tuple[int, ...] | None, trace: bool) -> None:
         "Refuse to run without a cycle, and a look at layers that are not there or not recorded."
@@ -442,10 +436,9 @@ class PoseTransformer(
     def check_images(self, images: Tensor) -> Tensor:
         "Refuse images of a size that this network was not built for."
         if images.ndim != 4 or tuple(images.shape[1:]) != (3, *self.image_size):
-            height, width = self.image_size
+            wanted = ", ".join(map(str, self.image_size))
             raise ValueError(
-                f"{self.config.name} takes images (batch, 3, {height}, {width}), not "
-                f"{tuple(images.shape)}"
+                f"{self.config.name} takes images (batch, 3, {wanted}), not {tuple(images.shape)}"
             )
         if not images.is_floating_point():
             raise ValueError(
