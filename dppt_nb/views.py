@@ -117,7 +117,7 @@ def view_person(
 def show_pictures(
     rows: list[dict],   # each row: title -> (H, W, 3) picture
     size: float = 2.0,  # inches that a picture is wide
-    dpi: int = 80,      # pixels an inch
+    dpi: int = 64,      # pixels an inch
 ):                      # the matplotlib figure
     "Rows of pictures with their titles."
     from matplotlib.figure import Figure

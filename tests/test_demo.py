@@ -65,6 +65,7 @@ def check_pages(pages, names):
     assert pages[-1].count("<img") == 3
 
 
+@pytest.mark.soak
 def test_the_teacher_can_be_trained_too(tmp_path, small):
     _, rows = demo.run_demo(tmp_path, "cpu", epochs=1, names=("dppt_nano",), fresh_teacher=True)
     assert small[0] == ("tokenpose_nano", None) and rows[1]["model"].startswith("teacher, ")
