@@ -68,7 +68,7 @@ class Explorer:
         widgets = _widgets()
         self.look, self.controls = look, controls
         pictures, _ = look(**self.values())
-        self.figure = show_pictures([pictures], size)
+        self.figure = show_pictures([pictures], size, 80)
         self.image, self.words = widgets.HTML(), widgets.HTML()
         rows = [widgets.HBox([c], layout={"flex_flow": "row wrap"}) for c in controls.values()]
         self.widget = widgets.VBox([*rows, self.image, self.words])
