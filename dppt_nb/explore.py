@@ -39,6 +39,7 @@ from dppt_nb.views import (
     attention_picture,
     crop_person,
     figure_png,
+    plain_crops,
     show_pictures,
     spoken,
     view_person,

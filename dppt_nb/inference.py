@@ -29,7 +29,6 @@ from .coco import to_coco_results
 from dppt_nb.crops import (
     batched_affine,
     box_to_center_scale,
-    crop_affine,
     crop_image,
     normalize,
     warp_batch,
