@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .coco import BOX_SHARE
 from .inference import People, pose_boxes
 from .keypoints import KeypointSet
 from .metrics import oks
@@ -209,7 +210,7 @@ class Tracker:
         "Row of a person -> (track, likeness): by pose and clothes, else by the box it came from."
         before = np.array([t.expected(seconds) for t in self.tracks])
         clothes = np.array([[same_clothes(t.worn, w) for w in worn] for t in self.tracks])
-        areas = 0.53 * where[:, 2] * where[:, 3]
+        areas = BOX_SHARE * where[:, 2] * where[:, 3]
         pairs = pair_up(before, people.keypoints, areas, self.sigmas, clothes)
         owner = {n: (self.tracks[t], alike) for t, n, alike in pairs}
         if people.tracks is None: return owner
