@@ -229,7 +229,8 @@ class Locator:
         recipe: Recipe,              # how it is used: `mirror`, `decode`
         keypoint_set: KeypointSet,
         batch_size: int = 32,        # people that the network sees at once, at most
-        graph: bool | None = None,   # replay a recording; None: where there is a CUDA device
+        # on a CUDA device: replay a recording, seven times as fast for one person alone; None: there
+        graph: bool | None = False,
     ):
         self.network, self.recipe, self.keypoint_set = network.eval(), recipe, keypoint_set
         self.batch_size, self.device = batch_size, next(network.parameters()).device
