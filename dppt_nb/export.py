@@ -349,6 +349,8 @@ def check_export(
         raise DataError(f"--out is {out}; end it with .onnx, or .pt2 for torch.export")
     if half and int8: raise DataError("a file has 16 bits or 8; leave out --half or --int8")
     if int8 and suffix == ".pt2": raise DataError("--int8 goes with an .onnx file; change --out")
+    if not (folder := Path(out).parent).is_dir():
+        raise DataError(f"there is no folder {folder}; make it, or change --out")
 
 def export_checkpoint(
     checkpoint: str | Path,   # a trained network, as `load_network` takes it

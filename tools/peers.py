@@ -155,7 +155,7 @@ def others():
         config = VitPoseConfig(backbone_config=backbone, num_labels=17)
         network = VitPoseForPoseEstimation(config).eval()
         ways["ViTPose-B", "PyTorch"] = partial(network, torch.zeros(1, 3, 256, 192))
-    if find_spec("ultralytics"):
+    if find_spec("ultralytics") and find_spec("torchvision"):
         from ultralytics.nn.tasks import PoseModel
         network = PoseModel("yolo11n-pose.yaml", verbose=False).eval().fuse(verbose=False)
         photo = torch.zeros(1, 3, 640, 640)
