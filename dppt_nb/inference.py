@@ -229,7 +229,7 @@ class Locator:
         recipe: Recipe,              # how it is used: `mirror`, `decode`
         keypoint_set: KeypointSet,
         batch_size: int = 32,        # people that the network sees at once, at most
-        # on a CUDA device: replay a recording, seven times as fast for one person alone; None: there
+        # replay a recording of all steps, on a CUDA device; None: wherever there is one
         graph: bool | None = False,
     ):
         self.network, self.recipe, self.keypoint_set = network.eval(), recipe, keypoint_set
