@@ -76,9 +76,9 @@ class People:
         return Image.fromarray(drawn)
 
     def _repr_png_(self) -> bytes:
-        "What a notebook shows."
+        "What a notebook shows; in 256 colours, which keeps notebooks small."
         content = io.BytesIO()
-        self.draw().save(content, "PNG")
+        self.draw().quantize(256).save(content, "PNG")
         return content.getvalue()
 
     def __repr__(self) -> str:
