@@ -353,8 +353,14 @@ def open_and_run(page, lab, name, patience=300):
     page.goto(f"{base}/doc/tree/{name}?token={token}&reset")
     page.locator(".jp-Notebook").wait_for(timeout=60_000)
     page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for(timeout=60_000)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    end, asked = time.time() + 120, page.locator(".jp-Dialog .jp-mod-accept")
+    while all(mark == "[ ]:" for mark in page.locator(".jp-InputPrompt").all_inner_texts()):
+        assert time.time() < end, "no cell was run"
+        # while the kernel connects, JupyterLab asks which one, and runs nothing
+        if asked.count(): asked.click()
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        page.wait_for_timeout(2000)
     idle(page, patience)
     assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
 
