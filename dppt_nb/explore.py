@@ -44,6 +44,7 @@ from dppt_nb.views import (
     show_pictures,
     spoken,
     view_person,
+    with_picture,
 )
 
 # %% ../nbs/12_explore.ipynb #c429284f
@@ -223,7 +224,7 @@ def show_costs(
     ax.set(xlabel="keep ratio", ylabel="% of the unreduced", ylim=(0, None))
     ax.legend(fontsize=7)
     figure.tight_layout(pad=0.3)
-    return figure
+    return with_picture(figure)
 
 def _marked_costs(reduced):
     "Keep ratio -> the picture of the costs with a line at that ratio."
