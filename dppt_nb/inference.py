@@ -76,9 +76,10 @@ class People:
         return Image.fromarray(drawn)
 
     def _repr_png_(self) -> bytes:
-        "What a notebook shows; in 256 colours, which keeps notebooks small."
-        content = io.BytesIO()
-        self.draw().quantize(256).save(content, "PNG")
+        "What a notebook shows: at most 480 pixels, 256 colours, which keeps notebooks small."
+        content, picture = io.BytesIO(), self.draw()
+        picture.thumbnail((480, 480))
+        picture.quantize(256).save(content, "PNG")
         return content.getvalue()
 
     def __repr__(self) -> str:
