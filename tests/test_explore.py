@@ -382,6 +382,7 @@ def pictures(page): return page.eval_on_selector_all(IMAGE, "e => e.map(i => i.s
 
 
 @pytest.mark.browser
+@pytest.mark.soak
 def test_by_keyboard_and_by_upload_in_jupyterlab(chromium, tmp_path):
     import nbformat
     cells = "\n".join(PAGE), "explore_attention(view)", "explore_photo({'a': network}, crop)"
