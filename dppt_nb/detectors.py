@@ -156,7 +156,7 @@ def from_torchvision(
     @torch.inference_mode()
     def detect(pixels):
         device = next(iter(model.parameters()), torch.zeros(())).device
-        picture = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).to(device)
+        picture = torch.from_numpy(np.array(pixels)).permute(2, 0, 1).to(device)
         found = model.eval()([picture.float() / 255])[0]
         people = found["labels"] == person
         return _rows(found["boxes"], found["scores"], people, least_score, pixels.shape[:2])

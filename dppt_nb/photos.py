@@ -119,7 +119,8 @@ def check_boxes(
     where: str = "the photo",      # its name, for messages
 ) -> np.ndarray:                   # (N, 4) float32
     "Boxes that a person can be cut from. Raises `DataError` naming the first that is none."
-    try: boxes = np.array(boxes.detach().cpu() if hasattr(boxes, "detach") else boxes, np.float32)
+    if hasattr(boxes, "detach"): boxes = boxes.detach().cpu().float().numpy()
+    try: boxes = np.array(boxes, np.float32)
     except (TypeError, ValueError):
         raise DataError(f"the boxes of {where} are no table of numbers x, y, w, h.") from None
     boxes = boxes[None] if boxes.shape == (4,) else boxes

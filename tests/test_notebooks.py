@@ -9,9 +9,22 @@ import torch
 NBS = Path(__file__).resolve().parent.parent / "nbs"
 PAGES = ("*.ipynb", "machinery/*.ipynb", "solutions/*.ipynb")
 NOTEBOOKS = [path for pattern in PAGES for path in sorted(NBS.glob(pattern))]
+# answers that train for a minute each; the shorter ones are the sample of `make test`
+LONG = {f"solutions/{name}.ipynb" for name in (
+    "06_tokenpose", "07_pruning", "08_distillation", "09_cycles", "14_train",
+)}
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: str(path.relative_to(NBS)))
+def named(path): return str(path.relative_to(NBS))
+
+
+def run_in_turn(path):
+    "A page as a parameter, marked where it is long by nature."
+    marks = [pytest.mark.soak] if named(path) in LONG else []
+    return pytest.param(path, marks=marks, id=named(path))
+
+
+@pytest.mark.parametrize("path", map(run_in_turn, NOTEBOOKS))
 def test_notebook_runs(path, monkeypatch):
     from nbdev.config import get_config
     from nbdev.test import test_nb
@@ -28,14 +41,14 @@ def prose(path):
     return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: str(path.relative_to(NBS)))
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
 def test_links_lead_to_pages_that_are_there(path):
     links = re.findall(r"\]\(([^)#\s]+)", prose(path))
     local = [link for link in links if not link.startswith(("http", "attachment:"))]
     assert [link for link in local if not (path.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: str(path.relative_to(NBS)))
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
 def test_pages_are_linked_and_not_numbered(path):
     bare = r"`(?:solutions/)?[01]\d(?:_\w+)?(?:\.ipynb)?`|\b(?:notebook|page|lesson) [01]\d\b"
     assert re.findall(bare, prose(path), re.IGNORECASE) == []
