@@ -1,12 +1,13 @@
 """A step: how much is asked of PyTorch, nothing asked of the processor, the same answer whichever
 way it is run."""
 import math
+import sys
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
 from torch.optim.swa_utils import AveragedModel
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dppt_nb.checks import DataError
 from dppt_nb.keypoints import COCO17
@@ -19,19 +20,11 @@ from dppt_nb.store import from_synthetic
 from dppt_nb.synthetic import make_people
 from dppt_nb.training import Loop
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+from training_speed import Operations  # noqa: E402
+
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 SMALL = dict(width=32, depth=3, heads=2)
-
-
-class Operations(TorchDispatchMode):
-    "Counts what PyTorch is asked to do."
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += 1
-        return function(*args, **(kwargs or {}))
 
 
 @pytest.fixture(scope="module")
