@@ -1,6 +1,7 @@
 """Shared fixtures. Reference values and real photographs are not part of the project: tests that
 need them skip without."""
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,16 @@ def shared():
             "distributed with the project"
         )
     return folder
+
+
+@pytest.fixture(scope="session")
+def chromium_program():
+    "Where Chromium is; skips, with a sentence, without it or without what drives it."
+    pytest.importorskip("playwright", reason="looking at pages needs `pip install playwright`")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if not found: pytest.skip("looking at pages needs Chromium: apt-get install chromium")
+    return found
 
 
 @pytest.fixture(scope="session")

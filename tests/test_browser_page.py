@@ -28,7 +28,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 import browser_page  # noqa: E402
 from website import npm  # noqa: E402
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 FOUND = "document.getElementById('status').textContent.includes('found')"
 
 
@@ -57,17 +56,14 @@ def site(tmp_path_factory, networks):
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser(chromium_program):
     "Headless Chromium with a camera that shows a test picture."
-    if not CHROMIUM: pytest.skip("there is no Chromium here: apt-get install chromium")
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="Chromium is driven by playwright: pip install playwright"
-    )
+    from playwright import sync_api as playwright
     arguments = [
         "--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
     ]
     with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        chromium = driver.chromium.launch(executable_path=chromium_program, args=arguments)
         yield chromium
         chromium.close()
 

@@ -332,17 +332,12 @@ def address(log, lab, patience=120):
 
 
 @pytest.fixture(scope="module")
-def chromium():
+def chromium(chromium_program):
     "A page of a headless Chromium; skips where there is none."
-    needs = "drives JupyterLab in Chromium, which needs "
-    play = pytest.importorskip(
-        "playwright.sync_api", reason=needs + "`pip install playwright` and Debian's chromium"
-    )
-    pytest.importorskip("jupyterlab", reason=needs + "`pip install jupyterlab`")
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if not found: pytest.skip(needs + "`apt-get install chromium`")
+    from playwright import sync_api as play
+    pytest.importorskip("jupyterlab", reason="this needs `pip install jupyterlab`")
     with play.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        browser = driver.chromium.launch(executable_path=chromium_program, args=["--no-sandbox"])
         yield browser.new_page(viewport={"width": 1100, "height": 900})
         browser.close()
 

@@ -1,7 +1,6 @@
 """The site: pages from notebooks, the reference, the papers, and what a browser says of them."""
 import json
 import re
-import shutil
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -154,14 +153,6 @@ def test_a_lesson_opens_in_colab_and_installs_there_only(path):
 
 # In a browser
 
-def chromium():
-    "A browser's program, or a skip."
-    pytest.importorskip("playwright", reason="looking at pages needs `pip install playwright`")
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-    if not found: pytest.skip("looking at pages needs Chromium: apt-get install chromium")
-    return found
-
-
 def built(folder, only):
     "A site, or a few of its pages, in `folder`; a skip where a package for it is not to be had."
     pytest.importorskip("mkdocs", reason="the site needs `pip install -e .[docs]`")
@@ -216,25 +207,23 @@ def faults(tab, axe, passed):
     )
 
 
-def test_pages_in_a_browser(tmp_path):
-    browser = chromium()
+def test_pages_in_a_browser(tmp_path, chromium_program):
     site, axe = built(tmp_path, PART)
     found = [page.replace(".md", ".html") for page in PART]
     for width, scheme in zip(SIZES, ("light", "dark")):
-        wrong = look(site, axe, browser, width, scheme, found, ["pre"])    # many words
+        wrong = look(site, axe, chromium_program, width, scheme, found, ["pre"])    # many words
         assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.soak
-def test_the_whole_site_in_a_browser(tmp_path):
+def test_the_whole_site_in_a_browser(tmp_path, chromium_program):
     "Links included, since the build is strict."
-    browser = chromium()
     site, axe = built(tmp_path, ())
     found = [str(p.relative_to(site)) for p in sorted(site.rglob("*.html"))]
     found = [page for page in found if page != "404.html" and not page.startswith("try/")]
     assert len(found) > 90
-    wrong = look(site, None, browser, 390, "light", found)
-    wrong += look(site, axe, browser, 1440, "dark", found, ["pre"])
+    wrong = look(site, None, chromium_program, 390, "light", found)
+    wrong += look(site, axe, chromium_program, 1440, "dark", found, ["pre"])
     for scheme in ("light", "dark"):    # the colours of code
-        wrong += look(site, axe, browser, 1440, scheme, ["14_train.html"])
+        wrong += look(site, axe, chromium_program, 1440, scheme, ["14_train.html"])
     assert not wrong, "\n".join(wrong)
