@@ -74,6 +74,8 @@ MOVED = {
             "LogLines epoch_bar make_folder read_json without_nan write_json "
             "write_tensors"
         ),
+        "feed": "near",
+        "feed": "near",
         "heatmaps": "heatmap_mse_loss",
         "optim": (
             "Muon even_out flatten_optimizers is_matrix make_optimizers pick_device precision "
