@@ -302,8 +302,8 @@ DRAWN_AT_ONCE = 5_000_000    # draws held in memory at a time
 def resample_counts(people: int, n: int, generator: np.random.Generator):
     """Draw `people` out of `people` with replacement, `n` times: (n, people), how often each was
     drawn."""
-    # (n, people)
-    drawn = generator.integers(people, size=(n, people)) + people * np.arange(n)[:, None]
+    drawn = generator.integers(people, size=(n, people))            # (n, people)
+    drawn = drawn + people * np.arange(n)[:, None]                  # each resample its own numbers
     return np.bincount(drawn.ravel(), minlength=n * people).reshape(n, people)
 
 # %% ../nbs/04_metrics.ipynb #b45c6faf
@@ -338,8 +338,8 @@ def bootstrap_interval(
     pairs = [values] if other is None else [values, _columns(other)]
     drawn, rows = [], max(1, DRAWN_AT_ONCE // people)
     for start in range(0, n, rows):
-        # (rows, N)
-        weights = resample_counts(people, min(rows, n - start), generator).astype(np.float64)
+        weights = resample_counts(people, min(rows, n - start), generator)          # (rows, N)
+        weights = weights.astype(np.float64)
         total = weights @ _columns(counts) if counts is not None else None          # (rows, J)
         drawn.append(
             [
