@@ -211,8 +211,7 @@ def sine_position_code(
     slowness = 10000 ** (torch.arange(half // 2) * 2 / half)  # (width/4,) one clock each
 
     def along(size):
-        # (size,) up to one full turn
-        turn = torch.arange(1, size + 1) / (size + 1e-6) * 2 * math.pi
+        turn = torch.arange(1, size + 1) / (size + 1e-6) * 2 * math.pi  # (size,) to a full turn
         angle = turn[:, None] / slowness  # (size, width/4)
         return torch.stack((angle.sin(), angle.cos()), -1).flatten(1)  # (size, width/2)
 
