@@ -8,6 +8,7 @@ __all__ = ['Batch', 'Progress', 'make_batch', 'near', 'make_objectives', 'batch_
 # %% ../nbs/10_training.ipynb #19af8e66
 import math
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .checkpoints import start_from
 from .checks import DataError
 from .crops import Augmentation, Part
 from .cycles import PoseObjective, RegressionObjective
@@ -141,9 +143,11 @@ class Loop:
         if not len(train): raise DataError(f"{train.name} has no people to train on")
         self.recipe, self.team = recipe, team or Team(device)
         self.device = self.team.device
+        if recipe.train_people: train = train.draw(recipe.train_people, recipe.seed)
         self.train_set, self.keypoint_set = near(train, self.device), train.keypoint_set
         self.model, self.teacher = self.build(), teacher and teacher.to(self.device)
         if recipe.backbone_weights: load_backbone(self.model, recipe.backbone_weights)
+        if recipe.start: start_from(self.model, recipe.start, self.keypoint_set)
         with seeded(recipe.seed):
             self.objectives = objectives or make_objectives(self.model, recipe, teacher)
         modules = [o.to(self.device) for o in self.objectives if isinstance(o, nn.Module)]
@@ -313,21 +317,31 @@ class Loop:
             optimizer.zero_grad(set_to_none=True)
         self.scaler.update()
 
-    def train_epoch(self, bar=None) -> dict[str, float]: # named losses, averaged over the epoch
-        "Everybody once, or the rest of an epoch; `bar` is the outer progress bar, None for none."
+    def steps(self, bar=None) -> Iterator[None]:
+        "Everybody once, or the rest of an epoch, one step at a time; `bar` as in `train_epoch`."
         self.model.train()
         self.train_set.renew(self.recipe.seed, self.epoch)    # others, where they are endless
         if self.begun is None: self.draws.manual_seed(self.seed(1))
         epoch = self.under_way = self.begun or UnderWay(self.draws)
         self.begun, self.alarm = None, Alarm(self.stop_run, self.device)
+        for index in watch(self.batches()[epoch.done:], show=bar is not None, parent=bar):
+            losses = self.train_people(index)
+            self.alarm.note(losses, self.step)
+            epoch.add(losses)
+            self.after_step()
+            yield
+        self.alarm.look(wait=True)
+
+    def train_epoch(self, bar=None) -> dict[str, float]: # named losses, averaged over the epoch
+        "Everybody once, or the rest of an epoch; `bar` is the outer progress bar, None for none."
         with self.captured.running() if self.captured else nullcontext():
-            for index in watch(self.batches()[epoch.done:], show=bar is not None, parent=bar):
-                losses = self.train_people(index)
-                self.alarm.note(losses, self.step)
-                epoch.add(losses)
-                self.after_step()
-            self.alarm.look(wait=True)
-        return {name: float(total) / self.steps_per_epoch for name, total in epoch.sums.items()}
+            for _ in self.steps(bar): pass
+        return self.mean_losses()
+
+    def mean_losses(self) -> dict[str, float]: # named
+        "The losses of the epoch under way, averaged over its steps."
+        sums = self.under_way.sums
+        return {name: float(total) / self.steps_per_epoch for name, total in sums.items()}
 
     def after_step(self) -> None:
         "What is to be done between two steps; nothing here."

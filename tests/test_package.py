@@ -20,11 +20,12 @@ HEAVY = (
 )
 # Ground floor first: a module imports only from modules above it. A new module gets its place here.
 FLOORS = (
-    "moved checks terminal locks matlab files draws faces keypoints crops heatmaps coco metrics "
-    "scoring pictures photos tables datasets synthetic codec shards writing cutting cropset "
-    "endless feed store tokens hrnet pruning heads tokenpose models distillation cycles recipes "
-    "released checkpoints optim steps evaluation runs devices progress report keeping training "
-    "runner inference detectors tracking video costs views explore studies study claims demo "
+    "moved checks terminal locks matlab files draws faces "
+    "keypoints crops heatmaps coco metrics scoring "
+    "pictures photos tables datasets synthetic codec shards writing cutting cropset endless feed "
+    "store tokens hrnet pruning heads tokenpose models distillation cycles recipes released "
+    "checkpoints optim steps evaluation runs devices progress report keeping training runner "
+    "together inference detectors tracking video costs views explore studies study claims demo "
     "options forms export commands cli train"
 ).split()
 # A network is saved and loaded by methods of its own, which fetch the page on checkpoints when they
