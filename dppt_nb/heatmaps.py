@@ -87,12 +87,11 @@ def draw_heatmaps(
     white."""
     maps = torch.as_tensor(heatmaps).detach().float().cpu()
     heat = maps.reshape(-1, *maps.shape[-2:]).amax(0).clamp(min=0)                         # (h, w)
-    heat = F.interpolate(heat[None, None], image.shape[:2], mode="bilinear", align_corners=True)[
-        0, 0
-    ].numpy()
-    heat = heat / max(heat.max(), 1e-12)  # (H, W) in 0..1
-    # (H, W, 3)
-    colour = np.stack([np.interp(heat, np.linspace(0, 1, len(HEAT)), c) for c in zip(*HEAT)], -1)
+    heat = F.interpolate(heat[None, None], image.shape[:2], mode="bilinear", align_corners=True)
+    heat = heat[0, 0].numpy()
+    heat = heat / max(heat.max(), 1e-12)                                        # (H, W) in 0..1
+    steps = np.linspace(0, 1, len(HEAT))
+    colour = np.stack([np.interp(heat, steps, c) for c in zip(*HEAT)], -1)      # (H, W, 3)
     grey = np.asarray(Image.fromarray(np.asarray(image)).convert("L"))[..., None] * 0.9
     share = strength * np.sqrt(heat)[..., None]
     return (grey * (1 - share) + colour * share).round().astype(np.uint8)

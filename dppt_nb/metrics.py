@@ -140,14 +140,14 @@ HIT, MISS = "#009E73", "#D55E00"   # green and vermilion that colour-blind reade
 
 def show_pck(
     image: np.ndarray,               # (H, W, 3) uint8
-    preds: ArrayLike,               # (J, 2) predicted joints, pixels
-    joints: ArrayLike,              # (J, 2) true joints, pixels
-    visible: ArrayLike,             # (J,) above 0 where labelled
-    keypoint_set: KeypointSet,        # `KeypointSet` of both
-    threshold: float | None = None,      # As in `pck`
-    normaliser: str = "torso",  # As in `pck`
-    ax: object = None,             # matplotlib axes; None: new ones
-):                       # The axes
+    preds: ArrayLike,                # (J, 2) predicted joints, pixels
+    joints: ArrayLike,               # (J, 2) true joints, pixels
+    visible: ArrayLike,              # (J,) above 0 where labelled
+    keypoint_set: KeypointSet,       # of both
+    threshold: float | None = None,  # as in `pck`
+    normaliser: str = "torso",       # as in `pck`
+    ax: object = None,               # matplotlib axes; None: new ones
+):                                   # the axes
     """One person with the circle that PCK draws around each true joint, and a line to each
     prediction."""
     import matplotlib.pyplot as plt
@@ -179,12 +179,12 @@ PCKH_GROUPS = {"Head": (9,), "Shoulder": (12, 13), "Elbow": (11, 14), "Wrist": (
 PCKH_SKIPPED = (6, 7)   # pelvis and thorax are left out of the mean
 
 def pckh_hits(
-    preds: ArrayLike,          # (N, 16, 2) predicted MPII joints, pixels
-    joints: ArrayLike,         # (N, 16, 2) true joints, the same pixels
-    head_boxes: ArrayLike,     # (N, 2, 2) two opposite corners of the head box
-    visible: ArrayLike,        # (N, 16) above 0 where labelled
-    threshold: float = 0.5,  # Share of the head size
-):                  # Two (N, 16) bool arrays: hit, and counted
+    preds: ArrayLike,        # (N, 16, 2) predicted MPII joints, pixels
+    joints: ArrayLike,       # (N, 16, 2) true joints, the same pixels
+    head_boxes: ArrayLike,   # (N, 2, 2) two opposite corners of the head box
+    visible: ArrayLike,      # (N, 16) above 0 where labelled
+    threshold: float = 0.5,  # share of the head size
+):                           # two (N, 16) bool arrays: hit, and counted
     """Hits of PCKh: the person's size is 0.6 times the diagonal of the head box (Andriluka et al.,
     2014; released scoring)."""
     preds, joints, visible = _same_people(preds, joints, visible)
