@@ -379,7 +379,6 @@ def inside(
     x, y = joints[..., 0], joints[..., 1]
     return (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
 
-# %% ../nbs/02_crops.ipynb #c0af7a68
 def counted_lengths(
     photo_widths: torch.Tensor,   # (B,) widths of the people's windows, pixels of the photograph
     stored_width: float,   # the same window in pixels of the stored crop
