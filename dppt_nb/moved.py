@@ -28,6 +28,7 @@ MOVED = {
     },
     "keypoints": {
         "checks": "DataError",
+        "faces": "MIRROR_LAYOUTS",
     },
     "study": {
         "studies": "PRUNED Row STUDIES find_rows fit_row row_recipe",
