@@ -76,7 +76,6 @@ MOVED = {
             "write_tensors"
         ),
         "feed": "near",
-        "feed": "near",
         "heatmaps": "heatmap_mse_loss",
         "optim": (
             "Muon even_out flatten_optimizers is_matrix make_optimizers pick_device precision "
