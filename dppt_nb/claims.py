@@ -10,7 +10,7 @@ __all__ = ['PRIMARY', 'p_value', 'holm', 'seeds_needed', 'format_primary', 'show
 import math
 from typing import Any
 
-from .study import difference, format_interval, of_row
+from .study import difference, format_interval, half_width, of_row
 
 # %% ../nbs/machinery/claims.ipynb #7b30837b
 def p_value(
@@ -18,15 +18,11 @@ def p_value(
 ) -> float: # 0 to 1; NaN with one seed
     "The level at which the interval just touches zero."
     from scipy.optimize import brentq
-    from scipy.stats import norm, t
     if result["seeds"] < 2: return math.nan
     low, high = result["people"]
-    people = (high - low) / 2 / norm.ppf(0.975)
-    seeds = result["spread"] / math.sqrt(result["seeds"])
-    far = abs(result["mean"])
     def left_over(p): # how far from zero the interval at level 1 - p ends
-        tail = 1 - p / 2
-        return far - math.hypot(t.ppf(tail, result["seeds"] - 1) * seeds, norm.ppf(tail) * people)
+        half = half_width(result["spread"], result["seeds"], (high - low) / 2, 1 - p)
+        return abs(result["mean"]) - half
     if left_over(1e-9) > 0: return 1e-9
     return float(brentq(left_over, 1e-9, 1.0))
 
@@ -49,12 +45,12 @@ def seeds_needed(
     most: int = 200,
 ) -> int | None: # None: not even `most`, or only one seed is known
     "Seeds at which a difference of this size and spread would be told from zero."
-    from scipy.stats import norm, t
+    from scipy.stats import norm
     if result["seeds"] < 2: return None
     low, high = result["people"]
     for n in range(2, most + 1):
         seeds = result["spread"] / math.sqrt(n)
-        half = math.hypot(t.ppf(0.975, n - 1) * seeds, (high - low) / 2)
+        half = half_width(result["spread"], n, (high - low) / 2)
         # the mean itself scatters: over seeds, and over people
         scatter = math.hypot(seeds, (high - low) / 2 / norm.ppf(0.975))
         if abs(result["mean"]) >= half + norm.ppf(power) * scatter: return n

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['CLAIMS', 'pack_bits', 'unpack_bits', 'Cycled', 'judge_cycles', 'judge', 'run_folder', 'run_row', 'check_judged',
-           'check_people', 'finished_runs', 'of_seed', 'run_study', 'of_row', 'mean_hits', 'combine', 'row_score',
-           'difference', 'format_interval', 'format_study', 'show_study', 'Claim', 'verdict', 'format_claims']
+           'check_people', 'finished_runs', 'of_seed', 'run_study', 'of_row', 'mean_hits', 'half_width', 'combine',
+           'row_score', 'difference', 'format_interval', 'format_study', 'show_study', 'Claim', 'verdict',
+           'format_claims']
 
 # %% ../nbs/13_study.ipynb #ba9d162f
 import base64
@@ -276,17 +277,28 @@ def mean_hits(
     return np.mean([unpack_bits(run["hits"], run["shape"]) for run in runs], axis=0)
 
 
+def half_width(
+    spread: float, # of one seed's value, a standard deviation
+    seeds: int,
+    people: float, # half-width of the 95 % interval over people
+    level: float = 0.95,
+) -> float: # NaN with one seed
+    "Of an interval for other seeds and other people: two sides of a right angle."
+    from scipy.stats import norm, t
+    if seeds < 2: return math.nan
+    tail = (1 + level) / 2
+    of_seeds = t.ppf(tail, seeds - 1) * spread / math.sqrt(seeds)
+    return float(math.hypot(of_seeds, people * norm.ppf(tail) / norm.ppf(0.975)))
+
+
 def combine(
     values: list[float], # one a seed
     people: tuple[float, float], # the interval over people at these seeds
 ) -> dict: # mean, interval, seeds, their spread, the interval over people alone
-    """Mean over seeds with a 95 % interval for other seeds and other people: both half-widths, as
-    sides of a right angle."""
-    from scipy.stats import t
+    "Mean over seeds with a 95 % interval for other seeds and other people."
     values, n = np.asarray(values, float), len(values)
-    seeds = t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n) if n > 1 else math.nan
-    mean, half = float(values.mean()), float(math.hypot(seeds, (people[1] - people[0]) / 2))
-    spread = float(values.std(ddof=1)) if n > 1 else math.nan    # of one seed
+    spread = float(values.std(ddof=1)) if n > 1 else math.nan
+    mean, half = float(values.mean()), half_width(spread, n, (people[1] - people[0]) / 2)
     return dict(
         mean=mean, interval=[mean - half, mean + half], seeds=n, spread=spread,
         people=[float(end) for end in people],
