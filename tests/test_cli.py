@@ -448,9 +448,9 @@ def test_every_option_of_a_recipe_says_what_it_is():
 
 def test_a_shipped_command_keeps_its_protocol(root):
     sys.path.insert(0, str(root / "tools"))
-    try: ship = importlib.import_module("ship")
+    try: packer = importlib.import_module("pack_network")
     finally: sys.path.pop(0)
     from dppt_nb.recipes import get_recipe
-    recipe = ship.recipe_of("dppt train sdpose_nano --protocol mmpose --epochs 3 --sigma 1.5")
+    recipe = packer.recipe_of("dppt train sdpose_nano --protocol mmpose --epochs 3 --sigma 1.5")
     assert recipe == get_recipe("sdpose_nano", protocol="mmpose", epochs=3, sigma=1.5)
     assert recipe != get_recipe("sdpose_nano", epochs=3, sigma=1.5)
