@@ -331,12 +331,21 @@ def test_run_all_in_jupyterlab(chromium_program, tmp_path, root, name):
     assert "cells were run, none complained" in drive(chromium_program, tmp_path, name, limit=1200)
 
 
+def running(word):
+    "Numbers of the processes that were started with a word."
+    found = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout
+    return [line.split()[0] for line in found.splitlines() if word in line]
+
+
 @pytest.mark.soak
 def test_what_hangs_in_the_browser_is_ended(tmp_path):
-    "A browser that never answers."
-    sleeper = tmp_path / "sleeper"
-    sleeper.write_text("#!/bin/sh\nsleep 1000\n")
-    sleeper.chmod(0o755)
+    "A browser that never answers; JupyterLab is gone with it."
+    nbformat = pytest.importorskip("nbformat", reason="needs `pip install nbformat`")
     pytest.importorskip("playwright", reason="looking at pages needs `pip install playwright`")
+    nbformat.write(notebook("1 + 1"), tmp_path / "page.ipynb")
+    sleeper = tmp_path / "sleeper"
+    sleeper.write_text("#!/bin/sh\nsleep 60\n")
+    sleeper.chmod(0o755)
     with pytest.raises(AssertionError, match="not done after 20 s"):
         drive(str(sleeper), tmp_path, "page.ipynb", limit=20)
+    assert not running(f"--ServerApp.root_dir={tmp_path}")
