@@ -6,7 +6,7 @@
 __all__ = ['CONFIG', 'WEIGHTS', 'FORMAT', 'SCALE', 'built', 'pose_config', 'About', 'check_about', 'shrink_weights',
            'widen_weights', 'write_about', 'save_network', 'save_pretrained', 'shipped_networks', 'holds_network',
            'from_hub', 'network_files', 'read_about', 'config_of', 'at_most', 'build', 'read_weights', 'build_network',
-           'find_network', 'load_network', 'load_teacher', 'results_folder']
+           'find_network', 'load_network', 'load_teacher', 'results_folder', 'start_from']
 
 # %% ../nbs/machinery/checkpoints.ipynb #c58317ba
 import dataclasses
@@ -382,3 +382,27 @@ def results_folder(
     name = re.split(r"[/\\]", str(checkpoint).removeprefix("hub:"))[-1]
     if path.is_file(): name = path.stem
     return Path("results") / f"{name}-{data}"
+
+# %% ../nbs/machinery/checkpoints.ipynb #284945df
+def start_from(
+    model: PoseTransformer, # whose weights are replaced
+    checkpoint: str | Path, # as `load_network` takes it
+    keypoints: KeypointSet, # that the model is to find
+) -> PoseTransformer: # the same model
+    "Give a network the weights of a trained one of its shape; says which joints are new to them."
+    trained, _, known = load_network(checkpoint)
+    given, own, token = trained.state_dict(), model.state_dict(), "tokens.keypoint_tokens"
+    misfits = [k for k in own if k not in given or k != token and own[k].shape != given[k].shape]
+    if misfits or own[token].shape[2] != given[token].shape[2]:
+        raise DataError(
+            f"{checkpoint} cannot be the start of this network, it has another shape "
+            f"({(misfits or [token])[0]}); start from a network of its kind and image size"
+        )
+    tokens = own[token].clone()
+    shared = [name for name in keypoints.names if name in known.names]
+    for name in shared:
+        tokens[:, keypoints.names.index(name)] = given[token][:, known.names.index(name)]
+    model.load_state_dict({**{k: given[k] for k in own}, token: tokens})
+    new = [name for name in keypoints.names if name not in shared]
+    print(f"starting from {checkpoint}; joints that are new to it: {', '.join(new) or 'none'}")
+    return model

@@ -261,7 +261,10 @@ def evaluate_command(
 @data_option
 @root_option
 @click.option("--out", type=click.Path(), help="folder of the study; runs/NAME-DATA unless given")
-@click.option("--teacher", default="", help="folder of the trained network that teaches")
+@click.option(
+    "--teacher", default="",
+    help="folder of the trained network that teaches; {seed} in it stands for the run's seed",
+)
 @click.option(
     "--base", default="tokenpose_nano", show_default=True, help="the recipe that all rows share"
 )
@@ -275,25 +278,38 @@ def evaluate_command(
     type=click.Choice(["test", "val"]),
     help="who judges; test, or val where the test split is not public, unless given",
 )
+@click.option(
+    "--together", type=click.IntRange(min=1), default=1, show_default=True,
+    help="runs that train side by side, to fill a GPU; each is saved at its end only",
+)
+@click.option(
+    "--stored", type=click.Path(), default="",
+    help="runs.json of the same study, to compare each run with",
+)
+@click.option("--list", "list_only", is_flag=True, help="show every run with its state, and stop")
 @people_option
 @device_option
 @protocol_option
 def study(
-    name, data, root, out, teacher, base, epochs, seeds, rows, split, people, device, protocol
+    name, data, root, out, teacher, base, epochs, seeds, rows, split, together, stored, list_only,
+    people, device, protocol,
 ):
-    """Train and compare the rows of study NAME (dppt, sdpose, protocol, keep), several seeds each;
-    go on where it stopped."""
+    """Train and compare the rows of study NAME (dppt, sdpose, protocol, why, start, keep), several
+    seeds each; go on where it stopped."""
     from dppt_nb.datasets import judged_split
+    from dppt_nb.studies import format_runs
     from dppt_nb.study import run_study
     if wrong := [seed for seed in seeds.split(",") if not seed.strip().isdigit()]:
         raise DataError(
             f"--seeds is {seeds!r}; {wrong[0]!r} is not a whole number, write for example 0,1,2"
         )
+    seeds = [int(seed) for seed in seeds.split(",")]
+    rows = [row.strip() for row in rows.split(",") if row.strip()]
+    out = out or f"runs/{name}-{data}"
+    if list_only: return click.echo(format_runs(out, name, seeds, rows))
     run_study(
-        name, data, root, out or f"runs/{name}-{data}", base,
-        [int(seed) for seed in seeds.split(",")], epochs, teacher,
-        [row.strip() for row in rows.split(",") if row.strip()], device,
-        split or judged_split(data), people, protocol,
+        name, data, root, out, base, seeds, epochs, teacher, rows, device,
+        split or judged_split(data), people, protocol, together, stored,
     )
 
 # %% ../nbs/machinery/cli.ipynb #4e17b92c

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .checks import DataError
+from .faces import MIRROR_LAYOUTS
 from .files import ImageSource, field_numbers, read_json
 from dppt_nb.keypoints import (
     COCO17,
-    MIRROR_LAYOUTS,
     KeypointSet,
     canonical_name,
     keypoint_set_of,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 import torch
 
+from .checks import DataError
 from .codec import EncodedCrops
 from .keypoints import KeypointSet
 from .shards import KEY_COLUMNS, people_digest, person_keys
@@ -72,6 +73,18 @@ class CropSet:
         some = replace(self, images=self.images_of(rows), **taken)
         some.keys = take_rows(self.keys, rows)
         return some
+
+    def draw(self,
+             count: int,  # of people
+             seed: int  # of the draw; with more of them the same and others are drawn
+            ) -> "CropSet":
+        "So many of the people, in their order."
+        if count > len(self):
+            raise DataError(
+                f"{count} people are asked for, but {self.name} has {len(self)} of them"
+            )
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        return self.select(order[:count].sort().values.numpy())
 
     def images_of(self,
                   rows: np.ndarray  # (M,) numbers

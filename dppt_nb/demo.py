@@ -180,7 +180,7 @@ def show_networks(
 # recipes that the demo trains, and those that `--all` adds
 DEMO = ("tokenpose_nano", "ppt_nano", "dppt_nano")
 DEMO_REST = ("sdpose_nano", "sd_dppt_nano")
-DEMO_EPOCHS = 4  # enough to learn synthetic people, few enough for a coffee
+DEMO_EPOCHS = 3  # enough to learn synthetic people, few enough for a coffee
 
 
 def demo_row(

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from .checks import DataError
-from .crops import Part
+from .draws import Part
 from .evaluation import predict_joints
 from .optim import pick_device
 from .recipes import Recipe

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from .crops import batched_affine, constant, uncrop_points
+from .crops import batched_affine, uncrop_points
+from .draws import constant
 from .keypoints import KeypointSet
 
 # %% ../nbs/03_heatmaps.ipynb #6c9616f0
@@ -53,9 +54,9 @@ def encode_heatmaps(
     dx = torch.arange(width, device=joints.device) - x.where(weights, 0)[..., None]  # (B, J, W)
     dy = torch.arange(height, device=joints.device) - y.where(weights, 0)[..., None]  # (B, J, H)
     row, column = (torch.exp(-d ** 2 / (2 * sigma ** 2)) for d in (dx, dy))
-    weights = weights.float()
-    # (B, J, H, W), (B, J)
-    return (column * weights[..., None])[..., :, None] * row[..., None, :], weights
+    weights = weights.float()                                                              # (B, J)
+    targets = (column * weights[..., None])[..., :, None] * row[..., None, :]        # (B, J, H, W)
+    return targets, weights
 
 # %% ../nbs/03_heatmaps.ipynb #aa167142
 def rescale_joints(
@@ -86,12 +87,11 @@ def draw_heatmaps(
     white."""
     maps = torch.as_tensor(heatmaps).detach().float().cpu()
     heat = maps.reshape(-1, *maps.shape[-2:]).amax(0).clamp(min=0)                         # (h, w)
-    heat = F.interpolate(heat[None, None], image.shape[:2], mode="bilinear", align_corners=True)[
-        0, 0
-    ].numpy()
-    heat = heat / max(heat.max(), 1e-12)  # (H, W) in 0..1
-    # (H, W, 3)
-    colour = np.stack([np.interp(heat, np.linspace(0, 1, len(HEAT)), c) for c in zip(*HEAT)], -1)
+    heat = F.interpolate(heat[None, None], image.shape[:2], mode="bilinear", align_corners=True)
+    heat = heat[0, 0].numpy()
+    heat = heat / max(heat.max(), 1e-12)                                        # (H, W) in 0..1
+    steps = np.linspace(0, 1, len(HEAT))
+    colour = np.stack([np.interp(heat, steps, c) for c in zip(*HEAT)], -1)      # (H, W, 3)
     grey = np.asarray(Image.fromarray(np.asarray(image)).convert("L"))[..., None] * 0.9
     share = strength * np.sqrt(heat)[..., None]
     return (grey * (1 - share) + colour * share).round().astype(np.uint8)
@@ -143,11 +143,11 @@ def heatmap_cross_entropy_loss(
 
 # %% ../nbs/03_heatmaps.ipynb #cc2d8f91
 def heatmap_mse_loss(
-    heatmaps:Tensor, # (B, J, H, W) the network's heatmaps
-    targets:Tensor, # (B, J, H, W) Gaussians with peak 1
-    weights:Tensor, # (B, J) 0 takes a joint out
-    factor:float=0.5, # 0.5 in the released TokenPose and PPT (`JointsMSELoss`), 1 in MMPose
-)->Tensor: # scalar
+    heatmaps: Tensor,  # (B, J, H, W) the network's heatmaps
+    targets: Tensor,  # (B, J, H, W) Gaussians with peak 1
+    weights: Tensor,  # (B, J) 0 takes a joint out
+    factor: float = 0.5,  # 0.5 in the released TokenPose and PPT (`JointsMSELoss`), 1 in MMPose
+) -> Tensor:  # scalar
     "Mean squared error over joints and pixels."
     return factor * ((heatmaps - targets).square().mean((-2, -1)) * weights.square()).mean()
 

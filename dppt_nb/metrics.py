@@ -140,14 +140,14 @@ HIT, MISS = "#009E73", "#D55E00"   # green and vermilion that colour-blind reade
 
 def show_pck(
     image: np.ndarray,               # (H, W, 3) uint8
-    preds: ArrayLike,               # (J, 2) predicted joints, pixels
-    joints: ArrayLike,              # (J, 2) true joints, pixels
-    visible: ArrayLike,             # (J,) above 0 where labelled
-    keypoint_set: KeypointSet,        # `KeypointSet` of both
-    threshold: float | None = None,      # As in `pck`
-    normaliser: str = "torso",  # As in `pck`
-    ax: object = None,             # matplotlib axes; None: new ones
-):                       # The axes
+    preds: ArrayLike,                # (J, 2) predicted joints, pixels
+    joints: ArrayLike,               # (J, 2) true joints, pixels
+    visible: ArrayLike,              # (J,) above 0 where labelled
+    keypoint_set: KeypointSet,       # of both
+    threshold: float | None = None,  # as in `pck`
+    normaliser: str = "torso",       # as in `pck`
+    ax: object = None,               # matplotlib axes; None: new ones
+):                                   # the axes
     """One person with the circle that PCK draws around each true joint, and a line to each
     prediction."""
     import matplotlib.pyplot as plt
@@ -179,12 +179,12 @@ PCKH_GROUPS = {"Head": (9,), "Shoulder": (12, 13), "Elbow": (11, 14), "Wrist": (
 PCKH_SKIPPED = (6, 7)   # pelvis and thorax are left out of the mean
 
 def pckh_hits(
-    preds: ArrayLike,          # (N, 16, 2) predicted MPII joints, pixels
-    joints: ArrayLike,         # (N, 16, 2) true joints, the same pixels
-    head_boxes: ArrayLike,     # (N, 2, 2) two opposite corners of the head box
-    visible: ArrayLike,        # (N, 16) above 0 where labelled
-    threshold: float = 0.5,  # Share of the head size
-):                  # Two (N, 16) bool arrays: hit, and counted
+    preds: ArrayLike,        # (N, 16, 2) predicted MPII joints, pixels
+    joints: ArrayLike,       # (N, 16, 2) true joints, the same pixels
+    head_boxes: ArrayLike,   # (N, 2, 2) two opposite corners of the head box
+    visible: ArrayLike,      # (N, 16) above 0 where labelled
+    threshold: float = 0.5,  # share of the head size
+):                           # two (N, 16) bool arrays: hit, and counted
     """Hits of PCKh: the person's size is 0.6 times the diagonal of the head box (Andriluka et al.,
     2014; released scoring)."""
     preds, joints, visible = _same_people(preds, joints, visible)
@@ -302,8 +302,8 @@ DRAWN_AT_ONCE = 5_000_000    # draws held in memory at a time
 def resample_counts(people: int, n: int, generator: np.random.Generator):
     """Draw `people` out of `people` with replacement, `n` times: (n, people), how often each was
     drawn."""
-    # (n, people)
-    drawn = generator.integers(people, size=(n, people)) + people * np.arange(n)[:, None]
+    drawn = generator.integers(people, size=(n, people))            # (n, people)
+    drawn = drawn + people * np.arange(n)[:, None]                  # each resample its own numbers
     return np.bincount(drawn.ravel(), minlength=n * people).reshape(n, people)
 
 # %% ../nbs/04_metrics.ipynb #b45c6faf
@@ -338,8 +338,8 @@ def bootstrap_interval(
     pairs = [values] if other is None else [values, _columns(other)]
     drawn, rows = [], max(1, DRAWN_AT_ONCE // people)
     for start in range(0, n, rows):
-        # (rows, N)
-        weights = resample_counts(people, min(rows, n - start), generator).astype(np.float64)
+        weights = resample_counts(people, min(rows, n - start), generator)          # (rows, N)
+        weights = weights.astype(np.float64)
         total = weights @ _columns(counts) if counts is not None else None          # (rows, J)
         drawn.append(
             [

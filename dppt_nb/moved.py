@@ -28,6 +28,7 @@ MOVED = {
     },
     "keypoints": {
         "checks": "DataError",
+        "faces": "MIRROR_LAYOUTS",
     },
     "study": {
         "studies": "PRUNED Row STUDIES find_rows fit_row row_recipe",
@@ -74,6 +75,7 @@ MOVED = {
             "LogLines epoch_bar make_folder read_json without_nan write_json "
             "write_tensors"
         ),
+        "feed": "near",
         "heatmaps": "heatmap_mse_loss",
         "optim": (
             "Muon even_out flatten_optimizers is_matrix make_optimizers pick_device precision "

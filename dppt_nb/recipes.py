@@ -86,7 +86,13 @@ class Recipe:
     backbone_weights: Annotated[
         str, Field(description="HRNet's ImageNet weights to start from, as the papers' B and L do")
     ] = ""
+    start: Annotated[
+        str, Field(description="a trained network whose weights it starts from, as of `dppt eval`")
+    ] = ""
     # what it sees, and what it is told
+    train_people: Annotated[
+        int, Field(ge=0, description="learn from so many of the people, drawn by the seed; 0: all")
+    ] = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
     sigma: Annotated[
         float, Field(ge=0.1, le=100, description="width of the target Gaussian, heatmap pixels")

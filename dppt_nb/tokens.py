@@ -33,9 +33,8 @@ def join_patches(
 ) -> Tensor:                     # (B, C, H, W)
     "Lay patch vectors back into a map: the inverse of `split_patches`."
     (rows, columns), (h, w) = grid, patch_size
-    # (B, rows, columns, h, w, C)
-    cells = patches.reshape(patches.shape[0], rows, columns, h, w, -1)
-    return cells.permute(0, 5, 1, 3, 2, 4).reshape(patches.shape[0], -1, rows * h, columns * w)
+    cells = patches.reshape(len(patches), rows, columns, h, w, -1)  # (B, rows, columns, h, w, C)
+    return cells.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), -1, rows * h, columns * w)
 
 # %% ../nbs/05_tokens.ipynb #f330814b
 def in_inference(
@@ -211,8 +210,7 @@ def sine_position_code(
     slowness = 10000 ** (torch.arange(half // 2) * 2 / half)  # (width/4,) one clock each
 
     def along(size):
-        # (size,) up to one full turn
-        turn = torch.arange(1, size + 1) / (size + 1e-6) * 2 * math.pi
+        turn = torch.arange(1, size + 1) / (size + 1e-6) * 2 * math.pi  # (size,) to a full turn
         angle = turn[:, None] / slowness  # (size, width/4)
         return torch.stack((angle.sin(), angle.cos()), -1).flatten(1)  # (size, width/2)
 

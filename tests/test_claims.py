@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dppt_nb.claims import PRIMARY, format_primary, holm, p_value, seeds_needed
+from dppt_nb.claims import (
+    PRIMARY,
+    format_budget,
+    format_primary,
+    holm,
+    of_epochs,
+    p_value,
+    seeds_needed,
+)
 from dppt_nb.studies import STUDIES
 from dppt_nb.study import combine, difference, format_study
 
@@ -60,7 +68,7 @@ def test_the_verdicts_of_the_stored_studies():
     # two studies on two machines agree
     one, other = (difference(runs, "dppt", "ppt")["mean"] for runs in (cpu, gpu))
     assert abs(one - other) < 0.5
-    assert "not run" in format_study(gpu, STUDIES["dppt"])
+    assert format_study(gpu, STUDIES["dppt"]).count("not run") == 1
     assert difference(large, "tokenpose", "ppt")["interval"][0] > 0
 
 
@@ -69,4 +77,26 @@ def test_stored_runs_say_who_taught_and_on_what():
         for run in stored(name):
             assert run["conditions"]["device"] == "NVIDIA H200"
             assert bool(run["taught_by"]) == bool(run["recipe"]["teacher"])
-            assert not {"train_seconds"} & run.keys()
+            # side by side nobody knows what one of them took
+            assert run.get("train_seconds") is None
+
+
+def test_a_budget_has_a_column_of_its_own():
+    runs = stored("study_lspet_nano_h200") + stored("study_lspet_nano_budget")
+    pairs = {"taught over not": ("dppt", "ppt"), "nothing": ("deep", "ppt")}
+    head, taught, nothing = format_budget(runs, pairs).splitlines()
+    assert head.split() == ["12", "epochs", "30", "epochs", "60", "epochs"]
+    # one seed has square brackets: of other people alone
+    assert taught.count("(") == 2 and taught.count("[") == 1
+    assert nothing.split() == ["nothing", "-", "-", "-"]
+    assert len(of_epochs(runs, 30)) == 10 and len(of_epochs(runs, 60)) == 5
+
+
+def test_the_teachers_that_lie_beside_the_results_are_those_that_taught():
+    from dppt_nb.checkpoints import load_network
+    from dppt_nb.runs import weights_print
+    runs = stored("study_lspet_nano_h200") + stored("study_lspet_nano_budget")
+    for seed in range(3):
+        teacher, _, _ = load_network(RESULTS / "teachers" / f"tokenpose_nano_lspet_seed{seed}")
+        taught = {run["taught_by"] for run in runs if run["seed"] == seed and run["taught_by"]}
+        assert taught == {weights_print(teacher)}

@@ -13,7 +13,7 @@ from dppt_nb.metrics import mean_rate
 from dppt_nb.models import create_model
 from dppt_nb.recipes import get_recipe
 from dppt_nb.runner import train_recipe
-from dppt_nb.studies import STUDIES, Row, find_rows, row_recipe
+from dppt_nb.studies import STUDIES, Row, beside_stored, find_rows, format_runs, row_recipe
 from dppt_nb.study import (
     CLAIMS,
     combine,
@@ -29,6 +29,7 @@ from dppt_nb.study import (
     unpack_bits,
     verdict,
 )
+from dppt_nb.training import batch_count
 
 TOY = get_recipe(
     "tokenpose_nano", image_size=(64, 48), overrides=dict(width=32, heads=2), epochs=2,
@@ -146,9 +147,13 @@ def test_rows_and_teachers_are_named_or_refused():
     # and a name means one thing in all of them
     shared = {row.name: row.changes for rows in STUDIES.values() for row in rows}
     assert all(shared[row.name] == row.changes for rows in STUDIES.values() for row in rows)
-    assert {(r.seed, r.epochs, r.batch_size, r.augmentation) for r in recipes} == {
-        (1, 12, 64, recipes[0].augmentation)
+    assert {(r.seed, r.batch_size, r.augmentation) for r in recipes} == {
+        (1, 64, recipes[0].augmentation)
     }
+    # with fewer people as many steps as with all 7,700
+    people = lambda recipe: recipe.train_people or 7_700
+    steps = [r.epochs * batch_count(people(r), r.batch_size) for r in recipes]
+    assert set(steps) == {1440}
 
 
 @pytest.mark.parametrize("base", ["tokenpose_s_v1_coco", "tokenpose_b_mpii", "tokenpose_l_d6_coco"])
@@ -313,3 +318,73 @@ def test_rows_that_were_taught_on_other_people_are_not_set_side_by_side(tmp_path
     judged.write_text(json.dumps(dict(json.loads(judged.read_text()), trained_on="other")))
     with pytest.raises(DataError, match="'ppt' and 'tokenpose' .* were trained on other people"):
         run_study("protocol", **settings)
+
+
+def test_runs_side_by_side_are_the_same_runs(tmp_path):
+    for seed in (0, 1):
+        recipe, teacher = TOY.change(seed=seed), tmp_path / f"teacher{seed}"
+        train_recipe(recipe, "synthetic", None, teacher, "cpu", bars=False, people=32)
+    settings = dict(
+        data="synthetic", base=TOY, seeds=(0, 1), device="cpu", people=32,
+        teacher=tmp_path / "teacher{seed}", names=("tokenpose", "dppt"),
+    )
+    alone = run_study("dppt", out=tmp_path / "alone", **settings)
+    stored = tmp_path / "alone" / "runs.json"
+    together = run_study(
+        "dppt", out=tmp_path / "together", together=3, stored=stored, **settings
+    )
+    for one, two in zip(alone, together):
+        for name in ("row", "seed", "hits", "score", "taught_by", "trained_on"):
+            assert one[name] == two[name]
+        assert one["train_seconds"] is not None and two["train_seconds"] is None
+    teachers = {run["seed"]: run["taught_by"] for run in alone if run["row"] == "dppt"}
+    assert len(set(teachers.values())) == 2
+
+
+def test_each_cycle_of_a_cycled_network_is_scored(tmp_path):
+    runs = run_study(
+        "sdpose", "synthetic", None, tmp_path, TOY, (0,), names=("tokenpose", "sdpose"),
+        device="cpu", people=32,
+    )
+    cycles = {run["row"]: run.get("cycles") for run in runs}
+    assert cycles["tokenpose"] is None and [c["cycle"] for c in cycles["sdpose"]] == [1, 2]
+    deployed = next(run for run in runs if run["row"] == "sdpose")
+    assert cycles["sdpose"][0]["hits"] == deployed["hits"]
+
+
+def test_a_list_of_runs_says_how_far_each_is(tmp_path):
+    run_study(
+        "dppt", "synthetic", None, tmp_path, TOY, (0,), names=("tokenpose",), device="cpu",
+        people=32,
+    )
+    listed = CliRunner().invoke(
+        main, ["study", "dppt", "--list", "--out", str(tmp_path), "--rows", "tokenpose,ppt"]
+    ).output.splitlines()
+    assert len(listed) == 6 and sum(line.endswith("not run") for line in listed) == 5
+    assert listed[0].split()[:3] == ["tokenpose", "seed", "0"] and float(listed[0].split()[3]) >= 0
+    (tmp_path / "ppt-seed2").mkdir()
+    (tmp_path / "ppt-seed2" / "training.json").write_text(
+        json.dumps(dict(history=[{}], recipe=dict(epochs=3)))
+    )
+    assert format_runs(tmp_path, "dppt", (2,), ("ppt",)).endswith("epoch 1 of 3")
+
+
+def test_a_run_is_compared_with_the_stored_one():
+    stored = [dict(row="ppt", seed=0, score=50.0, interval=[48.0, 52.0])]
+    here = lambda score, seed=0: beside_stored(dict(row="ppt", seed=seed, score=score), stored)
+    assert "within its interval 48.0 to 52.0" in here(51.9)
+    assert "outside of its interval" in here(52.1)
+    assert here(51.9, seed=1) == "51.90"
+
+
+def test_a_network_starts_from_another_and_learns_from_some_people(tmp_path):
+    train_recipe(TOY, "synthetic", None, tmp_path / "first", "cpu", bars=False, people=32)
+    recipe = TOY.change(start=str(tmp_path / "first"), train_people=20, epochs=1, seed=1)
+    train_recipe(recipe, "synthetic", None, tmp_path / "second", "cpu", bars=False, people=32)
+    record = json.loads((tmp_path / "second" / "training.json").read_text())
+    assert record["people"] == 20 and record["steps_per_epoch"] == 2
+    with pytest.raises(DataError, match="has 32 of them"):
+        train_recipe(
+            recipe.change(train_people=33), "synthetic", None, tmp_path / "third", "cpu",
+            bars=False, people=32,
+        )

@@ -8,6 +8,7 @@ import torch
 
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
+from dppt_nb.codec import EncodedCrops, encode_crop
 from dppt_nb.cycles import CycleObjective, PoseObjective
 from dppt_nb.evaluation import evaluate
 from dppt_nb.keypoints import COCO17
@@ -582,3 +583,17 @@ def test_runs_may_share_an_output_folder(tmp_path):
     said = [process.communicate()[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert not list(tmp_path.iterdir())
+
+
+def test_crops_that_are_fetched_ahead_train_the_same_bits(people, tmp_path):
+    contents = [encode_crop(image.permute(1, 2, 0).numpy()) for image in people.images]
+    size = tuple(people.images.shape[2:])
+    streamed = replace(people, images=EncodedCrops(contents, size, "jpeg", "this test"))
+    decoded = replace(people, images=streamed.images[:])
+    one, two = trainer(decoded, epochs=2), trainer(streamed, tmp_path / "run", epochs=2)
+    one.fit()
+    two.fit(epochs=1)
+    two = trainer(streamed, tmp_path / "run", epochs=2)    # and goes on with them
+    two.fit(resume=True)
+    assert one.history[0]["pose"] == two.history[0]["pose"]
+    for a, b in zip(one.model.parameters(), two.model.parameters()): assert torch.equal(a, b)
