@@ -25,11 +25,11 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validat
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from .checks import DataError, check_format, plain_reason, validated
-from .files import digest_of, read_json, write_json, write_tensors
+from .files import digest_of, read_json, unpack_tensors, write_json, write_tensors
 from .keypoints import KeypointSet
 from .models import create_model, model_config, nearest
 from .recipes import Recipe
-from .released import fill, released_network, unpack
+from .released import fill, released_network
 from .released import load_backbone as load_backbone
 from .released import load_released as load_released
 from .tokenpose import PoseConfig, PoseTransformer
@@ -298,7 +298,7 @@ def read_weights(
             f"{path} is not the file that its {CONFIG} was written with; a copy is damaged, or a "
             "training was stopped while it wrote: copy both files again, or resume it"
         )
-    weights = widen_weights(unpack(content, path))
+    weights = widen_weights(unpack_tensors(content, path))
     return {name: (name, value) for name, value in weights.items()}
 
 def build_network(

@@ -41,6 +41,10 @@ import click
 )
 @click.option("--no-drawings", is_flag=True, help="write only the lines of JSON")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, help="people at once")
+@click.option(
+    "--runner", type=click.Choice(["eager", "onnxruntime", "auto"]), default="eager",
+    show_default=True, help="on a CPU: PyTorch, onnxruntime, or the faster one, measured first",
+)
 @click.option("--device", help="cpu, cuda, cuda:1, mps; the fastest there is unless given")
 @click.option(
     "--model", default="",

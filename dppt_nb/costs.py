@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COUNTERS', 'NARROW', 'PUBLISHED_COSTS', 'Device', 'KINDS', 'Counts', 'SeenFunctions', 'count_layers', 'Published',
-           'agrees', 'compare', 'format_published', 'wait', 'time_interleaved', 'Stopwatch', 'time_by_operation',
+           'agrees', 'compare', 'format_published', 'wait', 'lap', 'time_interleaved', 'Stopwatch', 'time_by_operation',
            'time_by_kind', 'benchmark_forward', 'format_benchmark']
 
 # %% ../nbs/machinery/costs.ipynb #bbcbbddb
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
+from functools import cache
 from statistics import median
 
 import torch
@@ -154,17 +155,19 @@ PUBLISHED_COSTS = (
 )
 
 # %% ../nbs/machinery/costs.ipynb #324812ee
+@cache
+def _counted(name, keypoints, image_size, narrow):
+    "Parameters, numbers of the position code and `Counts`, once for all rows of a network."
+    narrow = {"hrnet_bottleneck": 32} if narrow else {}
+    with torch.device("meta"): model = create_model(name, keypoints, image_size, **narrow)
+    code = model.tokens.code[:, model.num_keypoints:].numel()
+    return parameters_count(model), code, count_layers(model)
+
 # our millions of parameters, our billions by way of counting
 def compare(row: Published) -> tuple[float, dict[str, float]]:
     "Our counts of the network that a published figure is about."
-    with torch.device("meta"):
-        model = create_model(
-            row.model, row.keypoints, row.image_size,
-            **({"hrnet_bottleneck": 32} if row.narrow else {}),
-        )
-    counts = count_layers(model)
-    code = model.tokens.code[:, model.num_keypoints:].numel() if row.code else 0
-    return (parameters_count(model) + code) / 1e6, {
+    parameters, code, counts = _counted(row.model, row.keypoints, row.image_size, row.narrow)
+    return (parameters + row.code * code) / 1e6, {
         name: count(counts) for name, count in COUNTERS.items()
     }
 
@@ -200,6 +203,19 @@ def wait(device: Device) -> None:
     "A GPU works behind our back: wait until it has done what it was given."
     if torch.device(device).type == "cuda": torch.cuda.synchronize(device)
 
+def lap(
+    run: Callable[[], object], # function without arguments
+    device: Device = "cpu",    # where the work is done
+    clock: Callable[[], float] = time.perf_counter, # see `time_interleaved`
+) -> tuple[float, float]:
+    "Seconds until all is done, and until the processor has asked for it."
+    wait(device)
+    start = clock()
+    run()
+    asked = clock() - start
+    wait(device)
+    return clock() - start, asked
+
 def time_interleaved(
     runs: dict,               # name -> function without arguments
     repeats: int = 10,        # rounds; one more comes before, to warm up
@@ -212,11 +228,7 @@ def time_interleaved(
     took = {name: [] for name in runs}
     for _ in range(repeats + 1):
         for name, run in runs.items():
-            wait(device)
-            start = clock()
-            run()
-            wait(device)
-            took[name].append(clock() - start)
+            took[name].append(lap(run, device, clock)[0])
     return {name: seconds[1:] for name, seconds in took.items()}
 
 # %% ../nbs/machinery/costs.ipynb #3265992c

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['RESULTS_FORMAT', 'decode', 'take_people', 'plain_images', 'find_joints', 'predict_joints', 'score_joints', 'evaluate',
            'headline', 'mean_pose', 'answer_mean_pose', 'device_name', 'conditions', 'format_scores',
-           'coco_annotations', 'score_coco', 'compare_people', 'answer_in_terms_of', 'evaluate_checkpoint']
+           'coco_annotations', 'score_coco', 'compare_people', 'answer_in_terms_of', 'answer_for',
+           'evaluate_checkpoint']
 
 # %% ../nbs/machinery/evaluation.ipynb #2253b773
 import math
@@ -357,6 +358,24 @@ def answer_in_terms_of(
     )
     return named, replace(crops, visible=crops.visible * known.to(crops.visible))
 
+
+def answer_for(
+    network: nn.Module, # as `load_network` gives it, and so the next two
+    recipe: Recipe,     # how it is judged
+    found: KeypointSet, # what the network finds
+    crops: CropSet,     # people, perhaps labelled with another keypoint set
+    batch_size: int = 128,
+    bars: bool = True,
+) -> tuple[Tensor, Tensor, CropSet]:
+    """Joints (N, J, 2) that can be held against the people's labels, scores (N, K) of the
+    network's own joints, and the people with only those labels that count."""
+    joints, confidence = predict_joints(
+        network, crops, recipe, batch_size, bars, keypoint_set=found
+    )
+    if found.names != crops.keypoint_set.names:
+        joints, crops = answer_in_terms_of(crops, joints, found)
+    return joints, confidence, crops
+
 # %% ../nbs/machinery/evaluation.ipynb #62780984
 def evaluate_checkpoint(
     checkpoint: str | Path, # a trained network, as `load_network` takes it
@@ -388,14 +407,13 @@ def evaluate_checkpoint(
             "judged in annotated boxes; this protocol's published AP is of a "
             "detector's, name its results file with --boxes"
         )
-    joints, confidence = predict_joints(network, crops, recipe, bars=bars, keypoint_set=found)
+    joints, confidence, judged = answer_for(network, recipe, found, crops, bars=bars)
     known = dict(
         conditions(recipe, data, split, crops, device, time.time() - start),
         boxes=Path(boxes).name if boxes else "annotated",
     )
-    if not same: joints, crops = answer_in_terms_of(crops, joints, found)
-    scores = score_joints(joints, crops) if crops.visible.any() else {}
-    if truth: scores = {"AP": score_coco(joints, confidence, crops, truth, folder)} | scores
+    scores = score_joints(joints, judged) if judged.visible.any() else {}
+    if truth: scores = {"AP": score_coco(joints, confidence, judged, truth, folder)} | scores
     results = dict(format=RESULTS_FORMAT, conditions=known, scores=scores)
     compare_people(folder / "results.json", known)
     write_json(folder / "results.json", results)

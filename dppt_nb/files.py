@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PICTURE_ERRORS', 'PICTURE_FORMATS', 'CLAIM', 'CACHE_MEND', 'read_file', 'open_picture', 'to_rgb', 'orientation_of',
            'ImageSource', 'read_mat', 'field_numbers', 'read_json', 'write_whole', 'without_nan', 'write_json',
-           'write_tensors', 'read_tensors', 'digest_of', 'make_folder', 'folder_writer', 'claim_folder', 'cache_folder',
-           'place_of', 'watch', 'LogLines', 'epoch_bar']
+           'write_tensors', 'unpack_tensors', 'read_tensors', 'digest_of', 'make_folder', 'folder_writer',
+           'claim_folder', 'cache_folder', 'place_of', 'watch', 'LogLines', 'epoch_bar']
 
 # %% ../nbs/machinery/files.ipynb #07585c87
 import fnmatch
@@ -327,17 +327,27 @@ def write_tensors(
     plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     write_whole(path, save(plain, metadata))
 
-def read_tensors(
-    path: str | Path  # of a safetensors file
-) -> dict:            # name -> tensor, on the CPU
-    "Read tensors. Raises `DataError` if the file is missing or damaged."
+def unpack_tensors(
+    content: bytes,              # of a safetensors file
+    path: str | Path,            # the file, for the error message
+    mend: str = "copy it again"  # what to do where it is damaged
+) -> dict:                       # name -> tensor, on the CPU
+    "The tensors of a file that was read. Raises `DataError` if it is damaged."
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
-    path = Path(path)
-    if not path.is_file(): raise DataError(f"{path} is missing or no file; name another folder.")
-    try: return load_file(path)
+    from safetensors.torch import load
+    try: return load(content)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path} is damaged ({plain_reason(error)}); copy it again.") from None
+        raise DataError(f"{path} is damaged ({plain_reason(error)}); {mend}.") from None
+
+def read_tensors(
+    path: str | Path,   # of a safetensors file
+    mend: str = "",     # what to do where it is missing or damaged
+) -> dict:              # name -> tensor, on the CPU
+    "Read tensors. Raises `DataError` if the file is missing or damaged."
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path} is missing or no file; {mend or 'name another folder'}.")
+    return unpack_tensors(path.read_bytes(), path, mend or "copy it again")
 
 # %% ../nbs/machinery/files.ipynb #5fd4ac58
 def digest_of(

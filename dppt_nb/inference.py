@@ -323,11 +323,17 @@ class PosePredictor(Locator):
         # finds boxes where none are given: (H, W, 3) uint8 RGB -> (N, 4) x, y, w, h, or (N, 5) with
         # a score
         detector: Callable | None = None,
+        # "eager": PyTorch; on a CPU also "onnxruntime", and "auto": the faster one, measured now
+        runner: str = "eager",
         **options,                   # as `Locator` has them: batch_size, graph
     ):
         recipe = recipe.change(mirror=mirror, **{"decode": decode} if decode else {})
+        if runner != "eager":
+            from dppt_nb.export import take_runner
+            network, runner = take_runner(network.eval(), keypoint_set, runner, recipe)
         super().__init__(network, recipe, keypoint_set, **options)
         self.refine, self.detector, self.told = refine, detector, False
+        self.runner = runner
 
     @classmethod
     def from_pretrained(cls,
@@ -426,7 +432,7 @@ class PosePredictor(Locator):
             name = "all of it, one person, recorded"
             results[name] = self._milliseconds(jobs["all of it, one person"], rounds, True)
         print(f"{self.recipe.model} at {size[0]} x {size[1]}, {device_name(self.device)}, "
-              f"{torch.get_num_threads()} threads")
+              f"{torch.get_num_threads()} threads, {self.runner}")
         for name, value in results.items(): print(f"{name:36}{value:9.2f} ms")
         return results
 

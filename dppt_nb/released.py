@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RELEASED', 'RELEASED_LAYER', 'number', 'PLAIN_NUMBERS', 'WRAPPERS', 'our_name', 'check_members', 'read_checkpoint',
-           'unpack', 'unreadable', 'named_tensors', 'is_numbers', 'misfit', 'misfits', 'fill', 'renamed',
-           'load_released', 'check_position_code', 'own_keys', 'load_backbone', 'check_sizes', 'released_size',
-           'released_recipe', 'released_network']
+           'unreadable', 'named_tensors', 'is_numbers', 'misfit', 'misfits', 'fill', 'renamed', 'load_released',
+           'check_position_code', 'own_keys', 'load_backbone', 'check_sizes', 'released_size', 'released_recipe',
+           'released_network']
 
 # %% ../nbs/machinery/released.ipynb #77efebbf
 import math
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from .checks import DataError
+from .files import read_tensors
 from .keypoints import COCO17, MPII16, KeypointSet
 from .models import PATCHES, create_model, listed_config
 from .recipes import RECIPES, Recipe
@@ -82,7 +83,7 @@ def read_checkpoint(
     "Read the tensors of a checkpoint file; nothing is unpickled but tensors and plain containers."
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"there is no checkpoint {path}")
-    if path.suffix == ".safetensors": return unpack(path.read_bytes(), path)
+    if path.suffix == ".safetensors": return read_tensors(path)
     try:
         zipped = zipfile.is_zipfile(path)
         if zipped: check_members(path)
@@ -90,15 +91,6 @@ def read_checkpoint(
             warnings.simplefilter("ignore")    # of other ways to write a file
             # mapped, so that no tensor is larger than the file
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except Exception as error: raise unreadable(path, error) from error
-
-def unpack(
-    content: bytes, # of a .safetensors file
-    path: Path,     # the file, for the error
-) -> dict:          # parameter name -> tensor
-    "The tensors of a safetensors file that was read."
-    from safetensors.torch import load
-    try: return load(content)
     except Exception as error: raise unreadable(path, error) from error
 
 def unreadable(

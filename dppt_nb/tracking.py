@@ -90,7 +90,7 @@ def same_clothes(
     before: np.ndarray,  # (P, 3) colours
     now: np.ndarray,     # (P, 3)
 ) -> float:              # 0 to 1
-    "How alike the colours are; half of the points may be hidden or wrong."
+    "How alike the colours are; the third of the points that differs most does not count."
     apart = np.sort(np.abs(before - now).mean(1))[: max(1, len(now) * 2 // 3)].mean()
     return float(np.exp(-((apart / 0.12) ** 2)))
 

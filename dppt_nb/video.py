@@ -86,17 +86,26 @@ class Video:
     def __len__(self) -> int: return -(-self.stream.frames // self.every)  # 0: it does not say
 
     def __iter__(self) -> Iterator[Frame]:
-        av, first = needed_av(), None
+        av, first, time = needed_av(), None, 0.0
         try:
             for number, frame in enumerate(self.container.decode(self.stream)):
-                if number % self.every: continue
                 time = number / float(self.rate) if frame.time is None else frame.time
                 first = time if first is None else first
+                if number % self.every: continue
                 yield Frame(number, time - first, _upright(frame))
         except (av.FFmpegError, OSError) as error:
             self.note = f"{self.source} ends early ({plain_reason(error)})"
         if first is None:
             raise DataError(f"{self.source} has no frame that can be read; copy it again.")
+        there, promised = time - first + 1 / float(self.rate), self.promised()
+        if not self.note and promised - there > 0.05 * promised + 2 / float(self.rate):
+            self.note = f"{self.source} ends early ({there:.1f} of {promised:.1f} s are there)"
+
+    def promised(self) -> float: # 0: it does not say
+        "Seconds that the pictures last, by the file's own words; sound may go on for longer."
+        if self.stream.duration: return float(self.stream.duration * self.stream.time_base)
+        alone = len(self.container.streams) == 1 and self.container.duration
+        return self.container.duration / 1e6 if alone else 0.0
 
     def __enter__(self): return self
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from dppt_nb import costs
 from dppt_nb.costs import (
     COUNTERS,
     PUBLISHED_COSTS,
@@ -131,13 +132,22 @@ def test_rounds_are_interleaved_and_warm():
         {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=3,
         clock=lambda: next(ticks),
     )
-    assert calls == ["a", "b"] * 4 and took == {"a": [1] * 3, "b": [1] * 3}
+    # the clock is read before, when all is asked for, and when it is done
+    assert calls == ["a", "b"] * 4 and took == {"a": [2] * 3, "b": [2] * 3}
+
+
+def test_a_lap_ends_when_the_work_is_done(monkeypatch):
+    "Work that goes on behind our back takes five ticks more than asking for it."
+    now = [0]
+    waits = iter([0, 5])
+    monkeypatch.setattr(costs, "wait", lambda device: now.append(now[-1] + next(waits)))
+    assert costs.lap(lambda: now.append(now[-1] + 1), clock=lambda: now[-1]) == (6, 1)
 
 
 def test_benchmark_ratios(monkeypatch):
     "With a clock that advances by known steps every ratio is known."
     # the product takes 10, the first network 40, the second 20
-    steps = itertools.cycle([0, 10, 0, 40, 0, 20])
+    steps = itertools.cycle([0, 10, 0, 0, 40, 0, 0, 20, 0])
     now = itertools.accumulate(steps)
     rows = benchmark_forward(
         ("tokenpose_nano", "ppt_nano"), (2,), (64, 48), 2, clock=lambda: next(now), side=32

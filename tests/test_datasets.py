@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from data_fixture import coco_file, one_sentence, picture
 from PIL import Image
 from scipy.io import savemat
 
@@ -27,14 +28,6 @@ from dppt_nb.keypoints import COCO17, LSP14, MPII16
 from dppt_nb.tables import joint_boxes
 
 
-def picture(seed=0, size=(60, 80)):
-    "A smooth colourful picture, so that JPEG keeps it."
-    rng = np.random.default_rng(seed)
-    return Image.fromarray(rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)).resize(
-        size[::-1], Image.BICUBIC
-    )
-
-
 def save_pictures(folder, names):
     for i, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -48,12 +41,6 @@ def zipped(folder, inside=""):
         for f in sorted(folder.rglob("*")):
             if f.is_file(): z.write(f, inside + f.relative_to(folder).as_posix())
     return path
-
-
-def one_sentence(error):
-    text = str(error.value)
-    assert text.endswith(".") and "\n" not in text and len(text) < 500
-    return text
 
 
 # LSPET and LSP
@@ -272,21 +259,13 @@ def test_joint_boxes_hold_all_visible_joints():
 # COCO format
 
 def coco_content(num_people=4, **changes):
-    people = [
+    return coco_file([
         dict(
-            id=i + 10, image_id=i % 3 + 1, category_id=1, iscrowd=0, area=500.0,
-            bbox=[5, 6, 40, 30], keypoints=[20, 15, 2, 30, 20, 1] + [0] * 45,
+            id=i + 10, image_id=i % 3 + 1, area=500.0, bbox=[5, 6, 40, 30],
+            keypoints=[20, 15, 2, 30, 20, 1] + [0] * 45,
         )
         for i in range(num_people)
-    ]
-    return (
-        dict(
-            images=[dict(id=i, file_name=f"{i}.jpg", width=80, height=60) for i in (1, 2, 3)],
-            categories=[dict(id=1, name="person", keypoints=list(COCO17.names), skeleton=[])],
-            annotations=people,
-        )
-        | changes
-    )
+    ]) | changes
 
 
 def save_coco(folder, content, file="annotations/person_keypoints_val2017.json", images="val2017"):

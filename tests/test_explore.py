@@ -6,12 +6,10 @@ import io
 import json
 import os
 import re
-import secrets
 import shutil
+import signal
 import subprocess
 import sys
-import time
-import urllib.request
 from datetime import datetime
 from pathlib import Path
 
@@ -295,119 +293,59 @@ def test_in_a_kernel_and_stored_without_a_model_that_is_gone(root, tmp_path):
     assert "work where this page is run" in page.cells[1].outputs[0]["data"]["text/plain"]
 
 
-@contextlib.contextmanager
-def jupyterlab(folder):
-    "JupyterLab on a free port, with a token; ends with the test."
-    token, log = secrets.token_hex(8), folder / "lab.log"
-    command = [
-        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1",
-        "--port=0", f"--IdentityProvider.token={token}", "--ServerApp.root_dir=" + str(folder),
-        "--LabApp.news_url=", "--LabApp.check_for_updates_class="
-        "jupyterlab.handlers.announcements.NeverCheckForUpdate",
-    ]
-    with log.open("w") as out:
-        lab = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder, env=dict(
-            os.environ, JUPYTER_CONFIG_DIR=str(folder / "config"),
-            JUPYTERLAB_WORKSPACES_DIR=str(folder / "workspaces"),
-        ))
-    try:
-        yield address(log, lab), token
-    finally:
-        lab.terminate()
-        lab.wait(30)
-
-
-def address(log, lab, patience=120):
-    "Where the server listens, once it answers."
-    end = time.time() + patience
-    while time.time() < end and lab.poll() is None:
-        words = [w for w in log.read_text().split() if w.startswith("http://127.0.0.1:")]
-        if words:
-            base = words[0].split("/lab")[0].split("/?")[0]
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(base + "/api", timeout=5).read()
-                return base
-        time.sleep(0.3)
-    pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
-
-
-@pytest.fixture(scope="module")
-def chromium(chromium_program):
-    "A page of a headless Chromium; skips where there is none."
-    from playwright import sync_api as play
+def drive(chromium, folder, name, *more, limit):
+    """JupyterLab in a browser, by `lab_fixture.py`; what is not done after `limit` seconds is ended
+    with all that it started, and the steps that it reached are shown."""
     pytest.importorskip("jupyterlab", reason="this needs `pip install jupyterlab`")
-    with play.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium_program, args=["--no-sandbox"])
-        yield browser.new_page(viewport={"width": 1100, "height": 900})
-        browser.close()
-
-
-def open_and_run(page, lab, name, patience=300):
-    "Open a notebook in JupyterLab and run all of its cells."
-    base, token = lab
-    page.goto(f"{base}/doc/tree/{name}?token={token}&reset")
-    page.locator(".jp-Notebook").wait_for(timeout=60_000)
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for(timeout=60_000)
-    end, asked = time.time() + 120, page.locator(".jp-Dialog .jp-mod-accept")
-    while all(mark == "[ ]:" for mark in page.locator(".jp-InputPrompt").all_inner_texts()):
-        assert time.time() < end, "no cell was run"
-        # while the kernel connects, JupyterLab asks which one, and runs nothing
-        if asked.count(): asked.click()
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        page.wait_for_timeout(2000)
-    idle(page, patience)
-    assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
-
-
-def idle(page, patience):
-    "Wait until no cell is waiting or running."
-    page.wait_for_function(
-        "() => { const marks = [...document.querySelectorAll('.jp-InputPrompt')]"
-        ".map(e => e.innerText.trim()); return marks.length && "
-        "marks.some(m => /\\[\\d+\\]/.test(m)) && !marks.some(m => m.startsWith('[*]')); }",
-        timeout=1000 * patience,
-    )
-
-
-IMAGE = ".widget-html img"
-
-
-def pictures(page): return page.eval_on_selector_all(IMAGE, "e => e.map(i => i.src)")
+    tool, log = Path(__file__).with_name("lab_fixture.py"), folder / "steps.log"
+    with log.open("w") as out:
+        driver = subprocess.Popen(
+            [sys.executable, tool, chromium, folder, name, *more], stdout=out, stderr=out,
+            start_new_session=True,
+        )
+    try: code = driver.wait(limit)
+    except subprocess.TimeoutExpired: code = f"not done after {limit} s"
+    with contextlib.suppress(ProcessLookupError): os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    assert code == 0, f"{code}\n{log.read_text()[-3000:]}"
+    return log.read_text()
 
 
 @pytest.mark.browser
 @pytest.mark.soak
-def test_by_keyboard_and_by_upload_in_jupyterlab(chromium, tmp_path):
+def test_by_keyboard_and_by_upload_in_jupyterlab(chromium_program, tmp_path):
     import nbformat
     cells = "\n".join(PAGE), "explore_attention(view)", "explore_photo({'a': network}, crop)"
     nbformat.write(notebook(*cells), tmp_path / "page.ipynb")
     Image.fromarray(free_photo("astronaut")).save(tmp_path / "me.png")
-    with jupyterlab(tmp_path) as lab:
-        open_and_run(chromium, lab, "page.ipynb")
-        chromium.locator(IMAGE).nth(1).wait_for()
-        before, words = pictures(chromium), chromium.locator("[role=status]").first.inner_text()
-        handle = chromium.get_by_role("slider").first
-        handle.focus()
-        handle.press("ArrowLeft")
-        changed = "([all, n, old]) => document.querySelectorAll(all)[n].src != old"
-        chromium.wait_for_function(changed, arg=[IMAGE, 0, before[0]], timeout=60_000)
-        assert chromium.locator("[role=status]").first.inner_text() != words
-        with chromium.expect_file_chooser() as chosen:
-            chromium.get_by_role("button", name="choose a picture").click()
-        chosen.value.set_files(tmp_path / "me.png")
-        chromium.wait_for_function(changed, arg=[IMAGE, 1, before[1]], timeout=60_000)
+    said = drive(chromium_program, tmp_path, "page.ipynb", "keys", limit=600)
+    assert "moved the slider" in said and "uploaded" in said
 
 
 @pytest.mark.browser
 @pytest.mark.soak
 @pytest.mark.parametrize("name", ["00_tour.ipynb", "12_explore.ipynb"])
-def test_run_all_in_jupyterlab(chromium, tmp_path, root, name):
+def test_run_all_in_jupyterlab(chromium_program, tmp_path, root, name):
     shutil.copy(root / "nbs" / name, tmp_path)
     shutil.copytree(root / "nbs" / "results", tmp_path / "results")
-    with jupyterlab(tmp_path) as lab:
-        open_and_run(chromium, lab, name, 600)
-        errors = chromium.locator(".jp-RenderedText[data-mime-type*='error']")
-        assert errors.count() == 0, errors.first.inner_text()[:500]
-        last = chromium.locator(".jp-InputPrompt").filter(has_text="[").last
-        assert last.inner_text().strip().strip("[]:").isdigit()
+    assert "cells were run, none complained" in drive(chromium_program, tmp_path, name, limit=1200)
+
+
+def running(word):
+    "Numbers of the processes that were started with a word."
+    found = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout
+    return [line.split()[0] for line in found.splitlines() if word in line]
+
+
+@pytest.mark.soak
+def test_what_hangs_in_the_browser_is_ended(tmp_path):
+    "A browser that never answers; JupyterLab is gone with it."
+    nbformat = pytest.importorskip("nbformat", reason="needs `pip install nbformat`")
+    pytest.importorskip("playwright", reason="looking at pages needs `pip install playwright`")
+    nbformat.write(notebook("1 + 1"), tmp_path / "page.ipynb")
+    sleeper = tmp_path / "sleeper"
+    sleeper.write_text("#!/bin/sh\nsleep 60\n")
+    sleeper.chmod(0o755)
+    with pytest.raises(AssertionError, match="not done after 20 s"):
+        drive(str(sleeper), tmp_path, "page.ipynb", limit=20)
+    assert not running(f"--ServerApp.root_dir={tmp_path}")

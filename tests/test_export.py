@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 from torch import nn
 
+from dppt_nb import PosePredictor
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
 from dppt_nb.crops import batched_affine, box_to_center_scale, crop_image, normalize
@@ -18,6 +19,7 @@ from dppt_nb.forms import crop_boxes, make_form
 from dppt_nb.keypoints import COCO17, LSP14
 from dppt_nb.models import create_model
 from dppt_nb.store import synthetic_people
+from dppt_nb.synthetic import make_photo
 
 onnx = pytest.importorskip("onnx", reason='needs pip install "dppt-nb[export]"')
 for package in ("onnxscript", "onnxruntime"):
@@ -282,3 +284,68 @@ def test_the_fastest_way_is_chosen(other, wins):
     chosen, each = export.choose_runner(eager, LSP14, exported, clock=lambda: clock[0])
     assert (chosen is exported) == wins
     assert each == pytest.approx({"eager": 1000.0, "onnxruntime": 1000 * other})
+
+
+# The predictor's way to run
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    "One cache for the tests below, so that the network is exported once."
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DPPT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_the_predictor_answers_the_same_by_onnxruntime(trained, cache, mirror):
+    photo = make_photo(3, COCO17, (180, 270), seed=1)
+    pixels, boxes = photo.image.permute(1, 2, 0).numpy(), photo.boxes.numpy()
+    options = dict(mirror=mirror, batch_size=2)
+    plain = PosePredictor(*trained, **options)
+    other = PosePredictor(*trained, runner="onnxruntime", **options)
+    assert plain.network is trained[0] and plain.runner == "eager"
+    assert isinstance(other.network, OnnxNetwork) and other.runner == "onnxruntime"
+    for some in (boxes[:1], boxes, boxes[:0]):
+        mine, theirs = plain(pixels, some), other(pixels, some)
+        np.testing.assert_allclose(mine.keypoints, theirs.keypoints, atol=0.02)
+        np.testing.assert_allclose(mine.scores, theirs.scores, atol=1e-4)
+    assert other.benchmark(2, 1).keys() == plain.benchmark(2, 1).keys()
+
+
+@pytest.mark.parametrize("share, taken", [(0.5, "onnxruntime"), (0.97, "eager"), (2.0, "eager")])
+def test_the_predictor_takes_the_faster_way(trained, cache, monkeypatch, share, taken):
+    took = {"eager": [1.0], "onnxruntime": [share]}
+    monkeypatch.setattr(export, "time_interleaved", lambda runs, *_, **__: took)
+    predictor = PosePredictor(*trained, runner="auto")
+    assert predictor.runner == taken
+    assert (predictor.network is trained[0]) == (taken == "eager")
+
+
+def test_the_predictor_measures_in_the_number_format_that_it_runs(trained, cache, monkeypatch):
+    network, recipe, keypoint_set = trained
+    used = []
+    monkeypatch.setattr(export, "time_interleaved", lambda runs, *_, **__: used.append(
+        torch.is_autocast_enabled("cpu")) or dict.fromkeys(runs, [1.0]))
+    for kind in ("fp32", "bf16"):
+        PosePredictor(network, recipe.change(precision=kind), keypoint_set, runner="auto")
+    assert used == [False, True]
+
+
+def test_a_runner_that_cannot_be_had(trained, monkeypatch):
+    with pytest.raises(DataError, match="no runner 'tensorrt'; take one of eager"):
+        PosePredictor(*trained, runner="tensorrt")
+    elsewhere = create_model("tokenpose_nano").to("meta")
+    with pytest.raises(DataError, match="the network is on meta"):
+        export.take_runner(elsewhere, COCO17, "onnxruntime")
+    assert export.take_runner(elsewhere, COCO17, "auto") == (elsewhere, "eager")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(DataError, match=r'pip install "dppt-nb\[export\]"'):
+        PosePredictor(*trained, runner="onnxruntime")
+    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    assert PosePredictor(*trained, runner="auto").network is trained[0]
+
+
+def test_by_default_nothing_of_the_export_is_loaded(trained, monkeypatch):
+    monkeypatch.delitem(sys.modules, "dppt_nb.export")
+    PosePredictor(*trained)
+    assert "dppt_nb.export" not in sys.modules

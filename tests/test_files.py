@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data_fixture import one_sentence
 from scipy.io import loadmat, savemat
 
 from dppt_nb import files, locks
@@ -37,12 +38,6 @@ from dppt_nb.files import (
 from dppt_nb.matlab import find_array, most_unpacked
 
 needs_posix = pytest.mark.skipif(os.name == "nt", reason="named pipes and links of POSIX systems")
-
-
-def one_sentence(error):
-    text = str(error.value)
-    assert text.endswith(".") and "\n" not in text and len(text) < 500
-    return text
 
 
 def run(program, *, check=True, **options):

@@ -350,7 +350,7 @@ def weights(root): return root / "dppt_nb" / "weights"
 @pytest.fixture(scope="module")
 def packer(root):
     "The tool that packs a run, as a module."
-    spec = importlib.util.spec_from_file_location("ship", root / "tools" / "ship.py")
+    spec = importlib.util.spec_from_file_location("packer", root / "tools" / "pack_network.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -409,8 +409,8 @@ def test_shipped_networks_say_how_they_came_about(weights, packer, name):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_networks_score_what_they_say(weights, packer, name):
     told = json.loads((weights / name / "config.json").read_text())["check"]
-    found = packer.judge(weights / name, told["people"])
-    assert {k: found[k] for k in found if k != "scores"} == {
+    found = packer.judge(weights / name, people=told["people"])
+    assert {k: found[k] for k in told if k != "scores"} == {
         k: told[k] for k in told if k != "scores"
     }
     # other processors round otherwise: a few joints at the border of 3,000 may fall on its other

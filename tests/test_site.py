@@ -28,7 +28,7 @@ AXE = "{preload: false, runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']}"
     ("[a](machinery/costs.ipynb)", "[a](machinery/costs.md)"),
     ("[a](../CONTRIBUTING.md)", "[a](project/contributing.md)"),
     ("[a](../dppt_nb/pruning.py)", "[a](api/pruning.md)"),
-    ("[a](../tools/ship.py)", "[a](https://github.com/dppt-nb/dppt-nb/blob/main/tools/ship.py)"),
+    ("[a](../tools/pack_network.py)", "[a](https://github.com/dppt-nb/dppt-nb/blob/main/tools/pack_network.py)"),
     ("[a](https://arxiv.org/abs/2304.05548)", "[a](https://arxiv.org/abs/2304.05548)"),
     ("`patch_scores` and `no_such_name`",
      "[`patch_scores`](api/pruning.md#patch_scores) and `no_such_name`"),

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from data_fixture import coco_file, one_sentence, picture
 from PIL import Image
 
 from dppt_nb import cutting, store, writing
@@ -39,21 +40,6 @@ from dppt_nb.store import (
 from dppt_nb.synthetic import make_people
 from dppt_nb.tables import PoseTable
 from dppt_nb.writing import StoreWriter, write_store
-
-
-def picture(seed=0, size=(60, 80)):
-    "A smooth colourful picture, so that JPEG keeps it."
-    rng = np.random.default_rng(seed)
-    return Image.fromarray(rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)).resize(
-        size[::-1], Image.BICUBIC
-    )
-
-
-def one_sentence(error):
-    text = str(error.value)
-    assert text.endswith(".") and "\n" not in text and len(text) < 500
-    return text
-
 
 # cutting
 
@@ -871,14 +857,10 @@ def coco(tmp_path, monkeypatch):
 def label(root, people, shift=0):
     "Write the annotation file."
     points = [v for j in range(17) for v in (20 + 2 * j + shift, 30 + 3 * j, 2)]
-    content = dict(
-        images=[dict(id=i, file_name=f"{i}.jpg", width=100, height=120) for i in range(1, 6)],
-        categories=[dict(id=1, name="person", keypoints=list(COCO17.names), skeleton=[])],
-        annotations=[
-            dict(id=i, image_id=i, category_id=1, iscrowd=0, area=3000., bbox=[10, 20, 60, 80],
-                 keypoints=points) for i in range(1, people + 1)
-        ],
-    )
+    content = coco_file([
+        dict(id=i, image_id=i, area=3000., bbox=[10, 20, 60, 80], keypoints=points)
+        for i in range(1, people + 1)
+    ], images=5, size=(120, 100))
     (root / "annotations").mkdir(exist_ok=True)
     (root / "annotations/person_keypoints_val.json").write_text(json.dumps(content))
 

@@ -154,6 +154,8 @@ def test_a_video_that_ends_too_early_gives_what_is_there(predictor, tmp_path):
     (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) * 6 // 10])
     report = predict_files(predictor, [tmp_path / "cut.mkv"], tmp_path / "out")
     assert 0 < report.photos < 20
+    note, = report.notes
+    assert "cut.mkv ends early" in note and f"{report.photos} frames were read" in note
     lines = (tmp_path / "out" / "poses.jsonl").read_text().splitlines()
     assert all(json.loads(line)["track"] == 1 for line in lines)
     with Video(tmp_path / "out" / "cut-poses.mp4") as video: drawn = list(video)

@@ -78,7 +78,9 @@ def lean(content):
 
 
 def shrunk(values):
-    "Float16; or whole numbers and the scale of each channel; None where neither is exact."
+    """Float16; or whole numbers and the scale of each channel; None where neither is exact. What
+    `checkpoints.shrink_weights` rounds, this finds again in a graph, where names and axes are
+    others: nothing is lost here."""
     half = values.astype(np.float16)
     if (half.astype(np.float32) == values).all(): return [half]
     for axis in (0, values.ndim - 1):

@@ -1,21 +1,30 @@
-"""Pack a trained network with its card, so that it travels with the package: weights in whole
-numbers of one byte (see `shrink_weights`), scores of the packed network, a README.
+"""Pack a trained network into dppt_nb/weights, so that it travels with the package, with what has
+to be known about it and how well the packed network finds people that it never saw.
 
-    python tools/pack_network.py FOLDER NAME CARD.json [DATA=ROOT ...]
+    python tools/pack_network.py run runs/nano tokenpose_nano "dppt train tokenpose_nano"
+    python tools/pack_network.py card FOLDER NAME CARD.json [DATA=ROOT ...]
 
-CARD.json says how it was trained; each DATA=ROOT is a data set whose test people (or, where there
-is no such split, all people) the packed network is judged on.
+`run` takes a finished run on people made by program, which the command that is named repeats, and
+rounds its weights to half precision. `card` takes any trained network: its weights become whole
+numbers of one byte (see `shrink_weights`), CARD.json says how it was trained, and each DATA=ROOT is
+a data set whose test people (or, where there is no such split, all people) it is judged on.
 """
-import dataclasses
+import shlex
 import shutil
 import sys
+import tempfile
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
+import click
+
+from dppt_nb import cli
 from dppt_nb.checkpoints import load_network, save_network, shrink_weights, write_about
-from dppt_nb.evaluation import answer_in_terms_of, conditions, predict_joints, score_joints
+from dppt_nb.evaluation import evaluate_checkpoint
 from dppt_nb.files import read_json, write_whole
 from dppt_nb.models import macs
-from dppt_nb.store import load_people
+from dppt_nb.recipes import get_recipe, recipe_fields
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "dppt_nb" / "weights"
 
@@ -52,22 +61,17 @@ others, whose terms apply to the photographs: {terms}
 """
 
 
-def judge(folder, data, root):
+def judge(folder, data="synthetic", root=None, people=None):
     "Scores of the packed network on people it never saw, and their conditions."
-    network, recipe, keypoints = load_network(folder)
     split = "test" if data in ("lspet", "synthetic") else "all"
-    crops = load_people(data, root, (split,), recipe.image_size, False)[split]
-    said = conditions(recipe, data, split, crops, "cpu", 0)
-    joints, _ = predict_joints(network, crops, recipe, bars=False, keypoint_set=keypoints)
-    if keypoints.names != crops.keypoint_set.names:
-        joints, crops = answer_in_terms_of(crops, joints, keypoints)
-    scores = score_joints(joints, crops)
+    with tempfile.TemporaryDirectory() as out:
+        found = evaluate_checkpoint(folder, data, root, split, out, "cpu", False, people)
     names = ("data", "split", "people", "people_digest", "mirror", "decode")
-    return {name: said[name] for name in names} | {"scores": scores}
+    return {name: found["conditions"][name] for name in names} | {"scores": found["scores"]}
 
 
 def score_lines(judged):
-    "The table of the card."
+    "The table of scores."
     lines = ["| data | people | measure | % | 95 %, people |", "|---|---|---|---|---|"]
     for row in judged:
         for name, score in row["scores"].items():
@@ -80,34 +84,100 @@ def score_lines(judged):
     return "\n".join(lines)
 
 
-def pack(source, name, card, sets):
-    "Pack `source` as `name`; an older packing of that name is replaced when the new one is whole."
-    network, recipe, keypoints = load_network(source)
+@contextmanager
+def packing(name, replace):
+    """A folder to pack into, which becomes `name` when it is whole; of a packing that was cut short
+    nothing is left but a folder that ends in .tmp."""
     target, partial = WEIGHTS / name, WEIGHTS / f"{name}.tmp"
+    if target.exists() and not replace: sys.exit(f"{target} is there already; add --replace")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    recipe = recipe.change(teacher=Path(recipe.teacher).name)
-    info = dict(
-        config=dataclasses.asdict(network.config), recipe=recipe.to_dict(),
-        keypoint_set=keypoints.to_dict(), data=card["data"], trained=card["trained"],
-    )
-    save_network(partial, shrink_weights(network.state_dict()), info)
-    judged = [judge(partial, data, root) for data, root in sets]
-    write_about(partial, info | {"judged": judged})
-    height, width = recipe.image_size
-    write_whole(partial / "README.md", CARD.format(
-        name=name, words=card["words"], joints=len(keypoints),
-        names=", ".join(keypoints.names).replace("_", " "), height=height, width=width,
-        gmacs=macs(network).total / 1e9, data=card["data_words"], how=card["trained"],
-        numbers=sum(p.numel() for p in network.parameters()) / 1e6, scores=score_lines(judged),
-        limits=card["limits"], terms=card["terms"],
-    ).encode())
+    yield partial
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
     print(target, f"{sum(f.stat().st_size for f in target.iterdir()) / 1e6:.2f} MB")
+
+
+def recipe_of(command):
+    "The recipe that a `dppt train` command leads to."
+    program, task, *words = shlex.split(command)
+    if (program, task) != ("dppt", "train"): sys.exit(f"{command!r} does not begin with dppt train")
+    given = cli.main.commands["train"].make_context("train", words).params
+    changes = cli.read_changes({name: given[name] for name in recipe_fields()})
+    return get_recipe(given["recipe"], protocol=given["protocol"], **changes)
+
+
+def halve(tensors):
+    "Numbers with a point in half precision; whole ones as they are."
+    halves = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+    lost = [k for k, v in halves.items() if not v.isfinite().all()]
+    if lost: sys.exit(f"{lost[0]} does not fit into half precision")
+    return halves
+
+
+@click.group()
+def main(): "Pack a trained network, so that it travels with the package."
+
+
+replace_option = click.option("--replace", is_flag=True, help="an older packing of that name")
+
+
+@main.command("run")
+@click.argument("folder", type=Path)
+@click.argument("name")
+@click.argument("command")
+@replace_option
+def pack_run(folder, name, command, replace):
+    "Pack a finished run in FOLDER as NAME; COMMAND is the one that repeats it."
+    network, recipe, keypoints = load_network(folder)
+    if recipe != recipe_of(command):
+        sys.exit(f"{command!r} does not lead to the recipe in {folder / 'config.json'}")
+    state = read_json(folder / "training.json")
+    said = read_json(folder / "validation.json")["conditions"]
+    if state["epoch"] != recipe.epochs:
+        sys.exit(f"{folder} is not finished: {state['epoch']} of {recipe.epochs} epochs")
+    trained = dict(
+        command=command, people=state["people"], epochs=recipe.epochs, seed=recipe.seed
+    ) | {k: said[k] for k in ("device", "threads", "seconds", "torch", "python")}
+    info = dict(
+        recipe=recipe.to_dict(), keypoint_set=keypoints.to_dict(), config=asdict(network.config),
+        epoch=state["epoch"], data=state["data"], trained=trained,
+    )
+    with packing(name, replace) as partial:
+        save_network(partial, halve(network.state_dict()), info)
+        # the second is soon repeated
+        judged = {"judged": judge(partial), "check": judge(partial, people=200)}
+        write_about(partial, info | judged)
+    print(score_lines(judged.values()))
+
+
+@main.command("card")
+@click.argument("folder", type=Path)
+@click.argument("name")
+@click.argument("card", type=Path)
+@click.argument("sets", nargs=-1, metavar="[DATA=ROOT]...")
+@replace_option
+def pack_card(folder, name, card, sets, replace):
+    "Pack the network in FOLDER as NAME, with a README from CARD and its scores on some data sets."
+    network, recipe, keypoints = load_network(folder)
+    card, recipe = read_json(card), recipe.change(teacher=Path(recipe.teacher).name)
+    info = dict(
+        config=asdict(network.config), recipe=recipe.to_dict(), keypoint_set=keypoints.to_dict(),
+        data=card["data"], trained=card["trained"],
+    )
+    height, width = recipe.image_size
+    with packing(name, replace) as partial:
+        save_network(partial, shrink_weights(network.state_dict()), info)
+        judged = [judge(partial, *given.split("=", 1)) for given in sets]
+        write_about(partial, info | {"judged": judged})
+        write_whole(partial / "README.md", CARD.format(
+            name=name, words=card["words"], joints=len(keypoints),
+            names=", ".join(keypoints.names).replace("_", " "), height=height, width=width,
+            gmacs=macs(network).total / 1e9, data=card["data_words"], how=card["trained"],
+            numbers=sum(p.numel() for p in network.parameters()) / 1e6, scores=score_lines(judged),
+            limits=card["limits"], terms=card["terms"],
+        ).encode())
     print(score_lines(judged))
 
 
-if __name__ == "__main__":
-    if len(sys.argv) < 4: sys.exit(__doc__)
-    pack(*sys.argv[1:3], read_json(Path(sys.argv[3])), [a.split("=", 1) for a in sys.argv[4:]])
+if __name__ == "__main__": main()

@@ -24,7 +24,7 @@ import torch
 
 from dppt_nb.checkpoints import load_network
 from dppt_nb.costs import time_interleaved
-from dppt_nb.evaluation import answer_in_terms_of, device_name, predict_joints
+from dppt_nb.evaluation import answer_for, device_name
 from dppt_nb.export import OnnxNetwork, export_onnx, quantise_onnx
 from dppt_nb.files import read_json, write_json
 from dppt_nb.metrics import bootstrap_interval, pck
@@ -70,11 +70,7 @@ def score_ours(name, crops, calibrate):
         ways, recipe, found = ways_of(name, Path(folder), calibrate)
     rows = []
     for way in ("PyTorch", "ONNX int8"):
-        joints, people = predict_joints(
-            ways[way], crops, recipe.change(mirror=False), 32, keypoint_set=found
-        )[0], crops
-        if found.names != crops.keypoint_set.names:
-            joints, people = answer_in_terms_of(crops, joints, found)
+        joints, _, people = answer_for(ways[way], recipe.change(mirror=False), found, crops, 32)
         rows.append(dict(network=Path(name).name, way=way, **score(joints, people)))
     return rows
 

@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dppt_nb.checkpoints import load_network
-from dppt_nb.costs import wait
+from dppt_nb.costs import lap
 from dppt_nb.crops import augment_batch
 from dppt_nb.evaluation import device_name
 from dppt_nb.files import write_json
@@ -97,12 +97,9 @@ class Clock:
 
     def __call__(self, action: Callable, times: int) -> tuple[float, float]:
         "Seconds a time until all is done, and until the processor has asked for it."
-        wait(self.device)
-        start = time.perf_counter()
-        for i in range(times): action(i)
-        asked = time.perf_counter() - start
-        wait(self.device)
-        return (time.perf_counter() - start) / times, asked / times
+        def run():
+            for i in range(times): action(i)
+        return tuple(seconds / times for seconds in lap(run, self.device))
 
 
 def matrix_rate(device, side, kind) -> float: # floating-point operations a second

@@ -1,0 +1,155 @@
+"""JupyterLab in a headless Chromium, in a process of its own, so that a test can end it whatever
+hangs: `python tests/lab_fixture.py CHROMIUM FOLDER NOTEBOOK [keys]`. Says what it does, step by
+step; ends with 0 where all of it was seen."""
+import contextlib
+import json
+import os
+import re
+import secrets
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+IMAGE = ".widget-html img"
+STARTED = time.time()
+
+
+def say(words):
+    "A step, and when it was reached."
+    print(f"{time.time() - STARTED:6.1f} s  {words}", flush=True)
+
+
+@contextlib.contextmanager
+def jupyterlab(folder):
+    "JupyterLab on a free port: its address, and a token."
+    token, log = secrets.token_hex(8), folder / "lab.log"
+    command = [
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1",
+        "--port=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}",
+        "--LabApp.news_url=", "--LabApp.check_for_updates_class="
+        "jupyterlab.handlers.announcements.NeverCheckForUpdate",
+    ]
+    place = {
+        name: str(folder / name.lower())
+        for name in ("JUPYTER_CONFIG_DIR", "JUPYTERLAB_WORKSPACES_DIR", "JUPYTERLAB_SETTINGS_DIR")
+    }
+    with log.open("w") as out:
+        lab = subprocess.Popen(
+            command, stdout=out, stderr=out, cwd=folder, env=os.environ | place
+        )
+    try: yield address(log, lab), token
+    finally:
+        lab.terminate()
+        try: lab.wait(20)
+        except subprocess.TimeoutExpired: lab.kill()
+
+
+def address(log, lab):
+    "Where the server listens, once it answers."
+    while lab.poll() is None:
+        words = [w for w in log.read_text().split() if w.startswith("http://127.0.0.1:")]
+        if words:
+            base = words[0].split("/lab")[0].split("/?")[0]
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(base + "/api", timeout=5).read()
+                return base
+        time.sleep(0.3)
+    sys.exit(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
+
+
+def clear(path):
+    "Take outputs and numbers out of a notebook, so that what stands there later was made here."
+    content = json.loads(path.read_text())
+    for cell in content["cells"]:
+        if cell["cell_type"] == "code": cell |= dict(outputs=[], execution_count=None)
+    path.write_text(json.dumps(content))
+
+
+def open_and_run(page, lab, path):
+    "Open a notebook and run all of its cells."
+    base, token = lab
+    page.goto(f"{base}/doc/tree/{path.name}?token={token}&reset")
+    page.locator(".jp-Notebook").wait_for()
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for()
+    say("the notebook is open, its kernel is idle")
+    asked, stars = page.locator(".jp-Dialog .jp-mod-accept"), re.compile(r"\[(\*|\d+)\]")
+    while not page.locator(".jp-InputPrompt").filter(has_text=stars).count():
+        # while the kernel connects, JupyterLab asks which one, and runs nothing
+        if asked.count(): asked.first.click()
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        page.wait_for_timeout(2000)
+    say("all cells were asked for")
+    wait_until_run(page, path)
+
+
+def wait_until_run(page, path):
+    """Until every cell has its number in the saved file (in the page only those in sight have one),
+    or nothing has happened for a minute; no cell may have complained."""
+    before, since, left = None, time.time(), [None]
+    while left and time.time() - since < 60:
+        page.keyboard.press("Control+s")
+        page.wait_for_timeout(2000)
+        cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+        left = ["".join(c["source"]) for c in cells if c["source"] and not c["execution_count"]]
+        busy = page.locator(".jp-Notebook-ExecutionIndicator").get_attribute("data-status")
+        if busy == "busy" or len(left) != before: before, since = len(left), time.time()
+    wrong = [
+        output for cell in cells for output in cell["outputs"]
+        if output["output_type"] == "error" or output.get("name") == "stderr"
+    ]
+    assert not wrong, json.dumps(wrong)[:2000]
+    assert not left, f"{len(left)} cells were not run, the first one is:\n{left[0]}"
+    say(f"all {len(cells)} cells were run, none complained")
+
+
+def pictures(page): return page.eval_on_selector_all(IMAGE, "e => e.map(i => i.src)")
+
+
+def changed(page, number, old):
+    "Wait until an explorer shows another picture."
+    page.wait_for_function(
+        "([all, n, old]) => document.querySelectorAll(all)[n].src != old",
+        arg=[IMAGE, number, old],
+    )
+
+
+def use_explorers(page, folder):
+    "A slider by keyboard, then the upload of a photograph."
+    page.locator(IMAGE).nth(1).wait_for()
+    before, words = pictures(page), page.locator("[role=status]").first.inner_text()
+    handle = page.get_by_role("slider").first
+    handle.focus()
+    handle.press("ArrowLeft")
+    changed(page, 0, before[0])
+    assert page.locator("[role=status]").first.inner_text() != words
+    say("an arrow key moved the slider, and the figure changed")
+    with page.expect_file_chooser() as chosen:
+        page.get_by_role("button", name="choose a picture").click()
+    chosen.value.set_files(folder / "me.png")
+    changed(page, 1, before[1])
+    say("a photograph was uploaded, and the figure changed")
+
+
+def main(chromium, folder, name, *more):
+    "All of it."
+    folder = Path(folder)
+    clear(folder / name)
+    with jupyterlab(folder) as lab, sync_playwright() as driver:
+        say("JupyterLab answers")
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1100, "height": 900})
+        page.set_default_timeout(120_000)
+        try:
+            open_and_run(page, lab, folder / name)
+            if more: use_explorers(page, folder)
+        finally: page.screenshot(path=folder / "last.png")
+        browser.close()
+    say("done")
+
+
+if __name__ == "__main__": main(*sys.argv[1:])
