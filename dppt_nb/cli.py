@@ -278,8 +278,10 @@ def evaluate_command(
 @people_option
 @device_option
 @protocol_option
+@reader_options
 def study(
-    name, data, root, out, teacher, base, epochs, seeds, rows, split, people, device, protocol
+    name, data, root, out, teacher, base, epochs, seeds, rows, split, people, device, protocol,
+    **given,
 ):
     """Train and compare the rows of study NAME (dppt, sdpose, protocol, keep), several seeds each;
     go on where it stopped."""
@@ -293,7 +295,7 @@ def study(
         name, data, root, out or f"runs/{name}-{data}", base,
         [int(seed) for seed in seeds.split(",")], epochs, teacher,
         [row.strip() for row in rows.split(",") if row.strip()], device,
-        split or judged_split(data), people, protocol,
+        split or judged_split(data), people, protocol, **take_reader_options(given),
     )
 
 # %% ../nbs/machinery/cli.ipynb #4e17b92c

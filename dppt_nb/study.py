@@ -91,6 +91,7 @@ def run_row(
     split: str = "test", # theirs
     device: str | None = None,
     people: int | None = None, # how many synthetic ones to train on
+    **reader_options, # of the data set's reader
 ) -> dict: # as `judge`, with the row's name and seed
     "Train one run, or go on with it, and judge it; a run that is finished is read from its folder."
     folder, trained = (out / f"{name}-seed{recipe.seed}" for name in (row.name, row.of or row.name))
@@ -100,7 +101,9 @@ def run_row(
         return judged
     if not row.of:
         begun = (folder / "training.json").exists()
-        train_recipe(recipe, data, root, folder, device, begun, bars=False, people=people)
+        train_recipe(
+            recipe, data, root, folder, device, begun, bars=False, people=people, **reader_options
+        )
     elif not (trained / "judged.json").exists():
         raise DataError(
             f"row {row.name!r} judges the networks of row {row.of!r}; name that row too, before it"
@@ -178,6 +181,7 @@ def run_study(
     split: str = "test", # who judges
     people: int | None = None, # how many synthetic people
     protocol: str | None = None, # "tokenpose" | "mmpose"; None: that of the base recipe
+    **reader_options, # of the data set's reader
 ) -> list[dict]: # of judged runs
     """Run what is not there yet, seed by seed, so that a study that is stopped early is still fair;
     print the table."""
@@ -189,10 +193,14 @@ def run_study(
         for row in rows
     ]
     out, size = make_folder(out), plan[0][1].image_size
-    crops = load_people(data, root, (split,), size, bars=False, people=people)[split]
+    crops = load_people(
+        data, root, (split,), size, bars=False, people=people, **reader_options
+    )[split]
     check_people(finished_runs(out), data, split, crops, out)
     for row, recipe in plan:
-        judged = run_row(row, recipe, data, root, out, crops, split, device, people)
+        judged = run_row(
+            row, recipe, data, root, out, crops, split, device, people, **reader_options
+        )
         print(f"{row.name:<20} seed {recipe.seed}   {judged['score']:.2f}", flush=True)
         done = finished_runs(out)
         check_people(done, data, split, crops, out)
