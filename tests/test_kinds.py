@@ -217,11 +217,15 @@ def test_read_trained_judged_and_drawn(kind, tmp_path, monkeypatch):
 def check_drawings(folder, photos, val, answers):
     "`dppt predict` in the annotated boxes finds what `dppt eval` found, and draws it there."
     names = {i["id"]: i["file_name"] for i in val["images"]}
-    rows = [dict(file_name=names[a["image_id"]], bbox=a["bbox"]) for a in val["annotations"]]
+    rows = [
+        dict(file_name=names[a["image_id"]], bbox=a["bbox"], category_id=7)
+        for a in val["annotations"]
+    ]
+    rows += [dict(row, category_id=1) for row in rows]    # of people, who are not asked for
     (folder / "boxes.json").write_text(json.dumps(rows))
     given = [photos / name for name in names.values()]
     dppt("predict", folder / "run", *given, "--boxes", folder / "boxes.json", "--out",
-         folder / "poses", "--mirror", "--device", "cpu")
+         folder / "poses", "--category", "7", "--mirror", "--device", "cpu")
     lines = [json.loads(line) for line in (folder / "poses/poses.jsonl").read_text().splitlines()]
     assert len(lines) == 3
     for line in lines:
