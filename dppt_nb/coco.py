@@ -497,5 +497,4 @@ def predictions_index(
     # copies: loadRes writes into them
     rows = [_check_row(row, i, truth, num_joints) for i, row in enumerate(rows)]
     if rows: return quiet(truth.loadRes, rows)
-    parts = {key: truth.dataset[key] for key in ("images", "categories")}
-    return coco_index(parts | {"annotations": []})
+    return coco_index({k: truth.dataset[k] for k in ("images", "categories")} | {"annotations": []})

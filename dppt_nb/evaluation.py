@@ -25,7 +25,7 @@ from .checks import DataError
 from .coco import person_category, to_coco_results
 from .crops import Augmentation, apply_affine, augment_batch, box_to_center_scale
 from .datasets import coco_truth, has_ap
-from .files import make_folder, read_json, watch, write_json
+from .files import digest_of, make_folder, place_of, read_json, watch, write_json
 from .heatmaps import average_flip, decode_argmax, decode_dark, decode_quarter
 from .keypoints import UNKNOWN_SIGMA, KeypointSet, map_keypoints
 from .metrics import COCO_STATS, bootstrap_interval, match_coco, oks, pck, pckh
@@ -441,7 +441,7 @@ def evaluate_checkpoint(
     known = dict(
         conditions(recipe, data, split, crops, device, time.time() - start),
         boxes=Path(boxes).name if boxes else "annotated",
-    )
+    ) | ({"boxes_digest": digest_of(place_of(boxes, root))} if boxes else {})
     size = recipe.image_size if boxes else None
     scores = score_answers(joints, confidence, crops, found, truth, folder, size)
     results = dict(format=RESULTS_FORMAT, conditions=known, scores=scores)
