@@ -141,7 +141,13 @@ def check_people(
     crops: CropSet, # the people who judge
     out: Path, # folder of the study
 ) -> None:
-    "Refuse to set rows beside each other that other people taught or judged."
+    """Refuse to set rows beside each other that other people taught or judged, and people who
+    cannot be measured."""
+    if not crops.keypoint_set.torso:
+        raise DataError(
+            f"a study is scored by PCK in torsos, and the keypoints of {data} have no left "
+            "shoulder and right hip; train and judge its rows with dppt train and dppt eval"
+        )
     mine = dict(data=data, split=split, people=len(crops), people_digest=crops.digest)
     for run in runs:
         known = run["conditions"]    # of an older study it has no digest

@@ -340,6 +340,12 @@ def test_a_study_reads_as_a_training_does(tmp_path, monkeypatch):
     assert judged["conditions"]["people"] == 3      # of six in b.json
     trained = load_people("coco", tmp_path, ("train",), TOY.image_size, bars=False, **reader)
     assert len(trained["train"]) == 2 and judged["trained_on"] == trained["train"].digest
+    without = dict(content, categories=[dict(k, keypoints=[f"p{i}" for i in range(17)])
+                                         for k in kinds])
+    (tmp_path / "c.json").write_text(json.dumps(without))
+    with pytest.raises(DataError, match="have no left shoulder and right hip"):
+        run_study("protocol", data="coco", root=tmp_path, base=TOY, device="cpu", split="val",
+                  out=tmp_path / "points", annotations=["val=c.json"])
     words = ["study", "protocol", "--data", "coco", "--root", tmp_path, "--out", tmp_path / "other"]
     done = CliRunner().invoke(main, [*map(str, words), "--annotations", "train=none.json"])
     assert done.exit_code == 1 and "none.json" in done.output
