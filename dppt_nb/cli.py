@@ -290,9 +290,10 @@ def evaluate_command(
 @people_option
 @device_option
 @protocol_option
+@reader_options
 def study(
     name, data, root, out, teacher, base, epochs, seeds, rows, split, together, stored, list_only,
-    people, device, protocol,
+    people, device, protocol, **given,
 ):
     """Train and compare the rows of study NAME (dppt, sdpose, protocol, why, start, keep), several
     seeds each; go on where it stopped."""
@@ -310,6 +311,7 @@ def study(
     run_study(
         name, data, root, out, base, seeds, epochs, teacher, rows, device,
         split or judged_split(data), people, protocol, together, stored,
+        **take_reader_options(given),
     )
 
 # %% ../nbs/machinery/cli.ipynb #4e17b92c

@@ -315,6 +315,7 @@ class CocoFile:
     keypoint_set: KeypointSet | None   # None where the file does not name its keypoints
     num_joints: int                    # how many keypoints everybody has
     others: int                        # annotations of other categories
+    category_ids: set                  # of the categories that are read, in the file
     notes: list                        # what was completed, a sentence each
     set_notes: list                    # what there is to say of the keypoints, a sentence each
 
@@ -354,7 +355,7 @@ def read_content(
         "images": [i | {"id": number} for number, i in images.items()], "annotations": rows,
         "categories": [first | {"id": as_id(first["id"])}],
     }
-    return CocoFile(where, kept, images, keypoints, num_joints, others, notes, set_notes)
+    return CocoFile(where, kept, images, keypoints, num_joints, others, wanted, notes, set_notes)
 
 def person_category(
     # path of a COCO keypoint JSON, its loaded dict, or a pycocotools COCO object
@@ -496,5 +497,4 @@ def predictions_index(
     # copies: loadRes writes into them
     rows = [_check_row(row, i, truth, num_joints) for i, row in enumerate(rows)]
     if rows: return quiet(truth.loadRes, rows)
-    parts = {key: truth.dataset[key] for key in ("images", "categories")}
-    return coco_index(parts | {"annotations": []})
+    return coco_index({k: truth.dataset[k] for k in ("images", "categories")} | {"annotations": []})

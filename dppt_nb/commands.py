@@ -24,6 +24,10 @@ import click
     "--min-score", type=float, default=0.0, help="leave out boxes of the file below this score"
 )
 @click.option(
+    "--category", type=int, default=1, show_default=True,
+    help="of the boxes file: number of the category whose boxes are taken",
+)
+@click.option(
     "--detector", type=click.Choice(["mediapipe"]), help="find people where no boxes are given"
 )
 @click.option(
@@ -51,7 +55,8 @@ import click
     help="of a checkpoint of the original releases: the name from `dppt models` that it belongs to",
 )
 def predict(
-    checkpoint, photos, out, boxes, min_score, detector, every, smooth, no_drawings, **options
+    checkpoint, photos, out, boxes, min_score, category, detector, every, smooth, no_drawings,
+    **options,
 ):
     """Find the joints of people in PHOTOS (pictures, folders, videos, or the number of a camera)
     with the network in CHECKPOINT, as `dppt eval` takes it."""
@@ -62,7 +67,7 @@ def predict(
         options["detector"] = MediaPipeDetector()
     predictor = PosePredictor.from_pretrained(checkpoint, **options)
     report = predict_files(
-        predictor, photos, out, boxes, min_score, every, smooth, not no_drawings
+        predictor, photos, out, boxes, min_score, every, smooth, not no_drawings, category
     )
     click.echo(f"{report}; they are in {out}")
 

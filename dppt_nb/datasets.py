@@ -148,10 +148,12 @@ def _detected_rows(found, file, min_score, where):
             "'score', as in COCO results."
         )
     left_out, rows, ours = Counter(), [], file.content["categories"][0]["id"]
+    known = {*file.category_ids, ours}    # of several that are read as one, any
     blank = {"keypoints": [0] * (3 * file.num_joints), "category_id": ours}
     for number, detection in enumerate(found, 1):
         d = _check_detection(detection, number, where)
-        reason = ("another category" if as_id(detection.get("category_id", ours)) != ours else
+        kind = as_id(detection.get("category_id", ours))
+        reason = ("another category" if isinstance(kind, (list, dict)) or kind not in known else
                   "photograph not in the annotations" if d["image_id"] not in file.images else
                   "box of no size" if not d["bbox"] or min(d["bbox"][2:]) <= 0 else
                   f"score below {min_score}" if d["score"] < min_score else None)

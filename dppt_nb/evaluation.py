@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RESULTS_FORMAT', 'decode', 'take_people', 'plain_images', 'find_joints', 'predict_joints', 'score_joints', 'evaluate',
            'headline', 'mean_pose', 'answer_mean_pose', 'device_name', 'conditions', 'format_scores',
-           'coco_annotations', 'score_coco', 'compare_people', 'answer_in_terms_of', 'answer_for',
-           'evaluate_checkpoint']
+           'coco_annotations', 'score_coco', 'compare_people', 'answer_in_terms_of', 'answer_for', 'people_in_boxes',
+           'score_answers', 'evaluate_checkpoint']
 
 # %% ../nbs/machinery/evaluation.ipynb #2253b773
 import math
@@ -23,15 +23,15 @@ from torch import Tensor, nn
 from .checkpoints import load_network, results_folder
 from .checks import DataError
 from .coco import person_category, to_coco_results
-from .crops import Augmentation, augment_batch
+from .crops import Augmentation, apply_affine, augment_batch, box_to_center_scale
 from .datasets import coco_truth, has_ap
-from .files import make_folder, read_json, watch, write_json
+from .files import digest_of, make_folder, place_of, read_json, watch, write_json
 from .heatmaps import average_flip, decode_argmax, decode_dark, decode_quarter
 from .keypoints import UNKNOWN_SIGMA, KeypointSet, map_keypoints
 from .metrics import COCO_STATS, bootstrap_interval, match_coco, oks, pck, pckh
 from .optim import compute_name, pick_device, precision
 from .recipes import Recipe
-from .scoring import bootstrap_ap, oks_nms, rescore
+from .scoring import bootstrap_ap, boxes_of_people, oks_nms, rescore
 from .store import CropSet, is_store, load_people
 
 # %% ../nbs/machinery/evaluation.ipynb #cab3b0c5
@@ -377,6 +377,54 @@ def answer_for(
     return joints, confidence, crops
 
 # %% ../nbs/machinery/evaluation.ipynb #62780984
+def people_in_boxes(
+    crops: CropSet, # in a detector's boxes, without joints
+    truth: dict, # of `coco_annotations`
+    image_size: tuple[int, int], # (height, width) of the network's input
+) -> tuple[CropSet, Tensor]: # the annotated people whom boxes show; numbers of their crops
+    "Whom the boxes show, with their own joints and windows as the truth; says how many there are."
+    people = [
+        a for a in truth["annotations"]
+        if a["num_keypoints"] and not a["iscrowd"] and min(a["bbox"][2:]) > 0
+    ]
+    count, J = len(people), len(crops.keypoint_set)
+    column = lambda key, *shape: torch.tensor([a[key] for a in people]).float().view(count, *shape)
+    centers, scales = box_to_center_scale(column("bbox", 4), image_size)
+    window = lambda center, scale: torch.cat([center - 100 * scale, 200 * scale], 1)
+    rows = torch.as_tensor(boxes_of_people(
+        window(crops.centers, crops.scales), crops.image_ids, window(centers, scales),
+        [a["image_id"] for a in people],
+    ))
+    shown, points = rows >= 0, column("keypoints", J, 3)
+    few = "" if shown.all() else "; the others are missing from it, and count in AP alone"
+    print(f"PCK is of the {int(shown.sum())} of {count} people whom a box shows{few}")
+    some, points, labelled = crops.select(rows[shown]), points[shown], points[shown, :, 2] > 0
+    return replace(
+        some, joints=apply_affine(points[..., :2], some.affine), visible=labelled.byte(),
+        centers=centers[shown], scales=scales[shown], areas=column("area")[shown],
+    ), rows[shown]
+
+
+def score_answers(
+    joints: Tensor,     # (N, K, 2) a network's answers
+    confidence: Tensor, # (N, K)
+    crops: CropSet,     # the people, or what a detector's boxes show
+    found: KeypointSet, # what the network finds
+    truth: dict | None, # of `coco_annotations`
+    folder: Path,       # for the results file that pycocotools reads
+    image_size: tuple[int, int] | None = None, # where boxes are a detector's: of the input
+) -> dict: # as `score_joints`
+    "Every metric that can be told, on the joints that people and network both have."
+    same, scores = found.names == crops.keypoint_set.names, {}
+    if truth and same: scores["AP"] = score_coco(joints, confidence, crops, truth, folder)
+    if truth and image_size:
+        crops, rows = people_in_boxes(crops, truth, image_size)
+        joints = joints[rows]
+    if not crops.visible.any(): return scores
+    if not same: joints, crops = answer_in_terms_of(crops, joints, found)
+    return scores | (score_joints(joints, crops) if crops.visible.any() else {})
+
+
 def evaluate_checkpoint(
     checkpoint: str | Path, # a trained network, as `load_network` takes it
     data: str = "synthetic",
@@ -401,19 +449,19 @@ def evaluate_checkpoint(
         data, root, (split,), recipe.image_size, bars, people, boxes, **options
     )[split]
     start, same = time.time(), found.names == crops.keypoint_set.names
-    truth = coco_annotations(data, root, split, **options) if same else None
+    truth = coco_annotations(data, root, split, **options) if same or boxes else None
     if has_ap(data) and recipe.boxes == "detected" and not boxes:
         print(
             "judged in annotated boxes; this protocol's published AP is of a "
             "detector's, name its results file with --boxes"
         )
-    joints, confidence, judged = answer_for(network, recipe, found, crops, bars=bars)
+    joints, confidence = predict_joints(network, crops, recipe, bars=bars, keypoint_set=found)
     known = dict(
         conditions(recipe, data, split, crops, device, time.time() - start),
         boxes=Path(boxes).name if boxes else "annotated",
-    )
-    scores = score_joints(joints, judged) if judged.visible.any() else {}
-    if truth: scores = {"AP": score_coco(joints, confidence, judged, truth, folder)} | scores
+    ) | ({"boxes_digest": digest_of(place_of(boxes, root))} if boxes else {})
+    size = recipe.image_size if boxes else None
+    scores = score_answers(joints, confidence, crops, found, truth, folder, size)
     results = dict(format=RESULTS_FORMAT, conditions=known, scores=scores)
     compare_people(folder / "results.json", known)
     write_json(folder / "results.json", results)

@@ -145,9 +145,10 @@ def check_boxes(
 def read_boxes(
     path: str | Path,        # JSON: a list of rows with bbox, image_id or file_name, and score
     min_score: float = 0.0,  # boxes below it are left out
+    category: int = 1,       # whose boxes; 1 is COCO's person
 ) -> dict:                   # name or number of a photo, as text -> list of [x, y, w, h, score]
-    """Boxes of people by photo. Rows of another category than 1, COCO's person, and what is below
-    `min_score` are left out, and counted in print. Raises `DataError`."""
+    """Boxes of people by photo. Rows of another category, and what is below `min_score`,
+    are left out, and counted in print. Raises `DataError`."""
     found, others, weak = {}, 0, 0
     for number, row in enumerate(read_json(path, list), 1):
         who = f"{path}: row {number}"
@@ -156,11 +157,16 @@ def read_boxes(
             raise DataError(f"{who} needs 'bbox', and 'image_id' or 'file_name'.")
         box = field_numbers(row, "bbox", (4,), who, "it needs 4 (x, y, width, height)").tolist()
         score = float(field_numbers({"score": 1.0} | row, "score", (), who))
-        others += row.get("category_id", 1) != 1
-        weak += row.get("category_id", 1) == 1 and score < min_score
-        if row.get("category_id", 1) != 1 or score < min_score: continue
+        mine = row.get("category_id", category) == category
+        others += not mine
+        weak += mine and score < min_score
+        if not mine or score < min_score: continue
         found.setdefault(str(row.get("file_name", row.get("image_id"))), []).append([*box, score])
-    if others: print(f"{others:,} boxes of other categories than 1, person, are left out")
+    if others:
+        print(
+            f"{others:,} boxes of other categories than {category} are left out; --category says "
+            "whose are taken"
+        )
     if weak: print(f"{weak:,} boxes with a score below {min_score} are left out")
     return found
 

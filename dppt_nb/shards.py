@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STORE_FORMAT', 'MANIFEST', 'SHARD_NAME', 'Side', 'Count', 'Digest', 'KEY_COLUMNS', 'StoreHeader', 'Shard', 'Manifest',
            'as_manifest', 'person_keys', 'people_digest', 'shard_columns', 'shard_bytes', 'column_fault',
-           'read_manifest', 'read_shard']
+           'read_manifest', 'read_thrift', 'packed_columns', 'check_packing', 'read_shard']
 
 # %% ../nbs/machinery/shards.ipynb #7e90eb72
 import hashlib
@@ -238,6 +238,83 @@ def _why_no_manifest(folder):
         f"{folder} holds no crop store ({MANIFEST} is missing); prepare one or give another folder."
     )
 
+# %% ../nbs/machinery/shards.ipynb #5b9e13a8
+def _varint(data, at):
+    "A number of seven bits a byte, and the place after it."
+    value = 0
+    for shift in range(0, 70, 7):
+        byte, at = data[at], at + 1
+        value |= (byte & 127) << shift
+        if byte < 128: return value, at
+    raise ValueError("its description holds a number without end")
+
+def read_thrift(
+    data: bytes,    # in Thrift's compact writing
+    at: int = 0,    # where the value begins
+    kind: int = 12, # what it is, as Thrift counts: 12 is a struct, 9 a list, 8 bytes
+    depth: int = 0, # how many values it lies in
+) -> tuple:         # structs as field number -> value; the place after it
+    "A value of any kind that Parquet's description holds. ValueError or IndexError if it is none."
+    if depth > 16: raise ValueError("its description is nested too deeply")
+    if kind in (1, 2): return kind == 1, at
+    if kind == 3: return data[at], at + 1
+    if kind in (4, 5, 6):
+        number, at = _varint(data, at)
+        return number >> 1 ^ -(number & 1), at    # signs alternate: 0, -1, 1, -2
+    if kind == 7: return None, at + 8             # a float, which nobody asks for
+    if kind == 8:
+        size, at = _varint(data, at)
+        return data[at:at + size], at + size
+    if kind in (9, 10): return _thrift_list(data, at, depth)
+    if kind == 12: return _thrift_struct(data, at, depth)
+    raise ValueError("its description holds something of another kind")
+
+def _thrift_list(data, at, depth):
+    size, kind, at, found = data[at] >> 4, data[at] & 15, at + 1, []
+    if size == 15: size, at = _varint(data, at)
+    for _ in range(size):
+        # in a list also yes and no take a byte
+        value, at = read_thrift(data, at, 3 if kind in (1, 2) else kind, depth + 1)
+        found.append(value)
+    return found, at
+
+def _thrift_struct(data, at, depth):
+    field, found = 0, {}
+    while data[at]:
+        step, kind, at = data[at] >> 4, data[at] & 15, at + 1
+        if step: field += step
+        else: field, at = read_thrift(data, at, 4)
+        if field in found: raise ValueError("its description has a field twice")
+        found[field], at = read_thrift(data, at, kind, depth + 1)
+    return found, at + 1
+
+# numbers of fields, by Parquet's definition
+_GROUPS, _COLUMNS, _ABOUT, _PATH, _CODEC, _DICTIONARY = 4, 1, 3, 3, 4, 11
+_LONGEST = 2**20    # bytes of a description; ours have a few thousand
+
+def packed_columns(
+    content: bytes # a Parquet file
+) -> list[str]:    # their names
+    "Columns that are compressed, or have a dictionary though they are not the two short texts."
+    size = int.from_bytes(content[-8:-4], "little")
+    if content[-4:] != b"PAR1" or not 0 < size <= min(_LONGEST, len(content) - 8):
+        raise ValueError("its description is cut off")
+    packed = []
+    for group in read_thrift(content[-8 - size:-8])[0][_GROUPS]:
+        for column in group[_COLUMNS]:
+            about = column[_ABOUT]
+            name = b".".join(about[_PATH]).decode()
+            if about[_CODEC] or _DICTIONARY in about and name not in ("split", "file"):
+                packed.append(name)
+    return packed
+
+def check_packing(
+    content: bytes # a Parquet file
+) -> None:
+    "Raise ValueError if reading the file could make much out of little."
+    if found := packed_columns(content): raise ValueError(f"column {found[0]} is packed")
+
+
 # %% ../nbs/machinery/shards.ipynb #217648d8
 def _check_declared(file, shard, manifest):
     "Raise ValueError if a Parquet file declares what no writer of ours does."
@@ -247,11 +324,6 @@ def _check_declared(file, shard, manifest):
     if said != manifest.header.to_dict(): raise ValueError("its header is not the manifest's")
     if about.num_rows != shard.rows:
         raise ValueError(f"it holds {about.num_rows} people where the manifest has {shard.rows}")
-    for group in (about.row_group(i) for i in range(about.num_row_groups)):
-        for column in (group.column(i) for i in range(group.num_columns)):
-            plain = column.path_in_schema in ("split", "file") or not column.has_dictionary_page
-            if column.compression != "UNCOMPRESSED" or not plain:
-                raise ValueError(f"column {column.path_in_schema} is packed")
 
 def _column_array(table, name, count):
     "A column of number lists as (N, count) float32. ValueError if it is anything else."
@@ -300,9 +372,10 @@ def read_shard(
     names = ["image", "id", "image_id", "split", *shard_columns(len(manifest.header.keypoint_set))]
     names += ["key"] * (manifest.format > 1)
     try:
+        check_packing(content)
         file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=["split", "file"])
         _check_declared(file, shard, manifest)
         table = file.read(columns=names)
         return table["image"].to_pylist(), _check_columns(table, manifest.header, names)
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise DataError(f"{path} is damaged ({plain_reason(error)}); copy it again.") from None

@@ -24,7 +24,7 @@ import torch
 
 import dppt_nb
 from .checks import DataError, plain_reason
-from .coco import describe_pairs
+from .coco import annotation_names, describe_pairs, says_split
 from .codec import EncodedCrops, decode_crop
 from .cropset import CropSet, from_synthetic
 from .cutting import prepare_store, usable_cores
@@ -331,6 +331,11 @@ def _partial_store(store):
     left = [f for f in store.parent.glob(f"{store.name}.*.part") if not folder_writer(f)]
     return min(left, default=store.with_name(f"{store.name}.{secrets.token_hex(4)}.part"))
 
+def _refuse(options, why):
+    "Raise `DataError` for the first option that is given, since nothing would come of it."
+    given = [name for name, value in options.items() if value not in (None, "", (), [])]
+    if given: raise DataError(f"--{given[0].replace('_', '-')} {why}")
+
 def find_store(
     data: str,                        # name of the data set
     root: str | Path | None,          # its folder or zip, or a crop store
@@ -345,8 +350,11 @@ def find_store(
             f"data set {data!r} needs --root, the folder or zip it was downloaded to, "
             "or a crop store"
         )
-    if is_store(root): return Path(root)
     options |= {"boxes": boxes}
+    if is_store(root):
+        _refuse(options, f"is taken when a store is prepared, and {root} is one; leave it out, or "
+                         "name the data set's own folder with --root")
+        return Path(root)
     made = made_from(data, root, image_size, **options)
     store = cached_store(made)
     if is_store(store): return store
@@ -364,6 +372,18 @@ def find_store(
     return store
 
 # %% ../nbs/machinery/store.ipynb #e19f9419
+def _split_advice(data, root, split, annotations):
+    "What can be done about people of a split who are not there."
+    if not has_ap(data): return ""
+    judge = "" if split == "train" else "judge on others with --split, or "
+    if is_store(root): return f"; {judge}prepare it again with --annotations {split}=FILE"
+    given = [annotations] if isinstance(annotations, (str, Path)) else annotations
+    names = [str(n) for n in given or annotation_names(ImageSource(root))]
+    silent = [n for n in names if not (says_split(n) or n.startswith(("train=", "val=", "test=")))]
+    if not silent: return f"; {judge}name their file with --annotations {split}=FILE"
+    name, share = silent[0], "" if split == "test" else ", or hold a tenth out with --val-share 0.1"
+    return f"; {name} does not say whose it is: {judge}say --annotations {split}={name}{share}"
+
 def load_people(
     data: str,                           # "synthetic", or a name that `read_dataset` knows
     root: str | Path | None = None,      # the data set's folder or zip, or a crop store
@@ -379,6 +399,7 @@ def load_people(
     if data == "synthetic":
         if "all" in splits:
             raise DataError("synthetic people are judged split by split; take train, val or test")
+        _refuse(options | {"boxes": boxes}, "goes with data sets in COCO's format; leave it out")
         if people != ENDLESS: return {s: synthetic_people(s, image_size, people) for s in splits}
         many = SYNTHETIC_PEOPLE["train"]
         return {
@@ -388,12 +409,17 @@ def load_people(
     if people is not None:
         raise DataError(f"--people counts people made by program; {data} has its own, leave it out")
     store = find_store(data, root, image_size, bars, boxes, **options)
-    header = read_manifest(store).header
+    manifest = read_manifest(store)
+    header = manifest.header
     if header.name != data:
         raise DataError(
             f"{store} holds crops of {header.name}, not of {data}; say --data "
             f"{header.name} or name another --root"
         )
+    for split in {*splits} - {*manifest.splits, "all"}:
+        counts = ", ".join(f"{k} {n:,}" for k, n in manifest.splits.items())
+        advice = _split_advice(data, root, split, options.get("annotations"))
+        raise DataError(f"{root} has nobody in split {split!r}; it has {counts}{advice}")
     print(f"{data}: left out {format_counts(header.left_out)}")
     if not header.keypoint_set.mirrored: print(*describe_pairs(header.keypoint_set))
     return {s: read_store(store, s, progress=bars) for s in splits}

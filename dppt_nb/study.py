@@ -137,6 +137,7 @@ def run_row(
     split: str = "test", # theirs
     device: str | None = None,
     people: int | None = None, # how many synthetic ones to train on
+    **reader_options, # of the data set's reader
 ) -> dict: # as `judge`, with the row's name and seed
     "Train one run, or go on with it, and judge it; a run that is finished is read from its folder."
     folder, trained = run_folder(out, row, recipe), out / f"{row.of or row.name}-seed{recipe.seed}"
@@ -150,7 +151,9 @@ def run_row(
         )
     if not row.of and not is_whole(folder, recipe):
         begun = (folder / "training.json").exists()
-        train_recipe(recipe, data, root, folder, device, begun, bars=False, people=people)
+        train_recipe(
+            recipe, data, root, folder, device, begun, bars=False, people=people, **reader_options
+        )
     judged = dict(
         row=row.name, words=row.words.strip(), seed=recipe.seed,
         **judge(trained, crops, data, split, device, **(row.changes if row.of else {})),
@@ -184,7 +187,13 @@ def check_people(
     crops: CropSet, # the people who judge
     out: Path, # folder of the study
 ) -> None:
-    "Refuse to set rows beside each other that other people taught or judged."
+    """Refuse to set rows beside each other that other people taught or judged, and people who
+    cannot be measured."""
+    if not crops.keypoint_set.torso:
+        raise DataError(
+            f"a study is scored by PCK in torsos, and the keypoints of {data} have no left "
+            "shoulder and right hip; train and judge its rows with dppt train and dppt eval"
+        )
     mine = dict(data=data, split=split, people=len(crops), people_digest=crops.digest)
     for run in runs:
         known = run["conditions"]    # of an older study it has no digest
@@ -235,6 +244,7 @@ def run_study(
     protocol: str | None = None, # "tokenpose" | "mmpose"; None: that of the base recipe
     together: int = 1, # runs that train side by side
     stored: str | Path = "", # a results file of the same study, to compare each run with
+    **reader_options, # of the data set's reader
 ) -> list[dict]: # of judged runs
     """Run what is not there yet, seed by seed, so that a study that is stopped early is still fair;
     print the table. `{seed}` in the teacher's folder stands for the seed of the run."""
@@ -246,14 +256,16 @@ def run_study(
         for row in rows
     ]
     out, size = make_folder(out), plan[0][1].image_size
-    crops = load_people(data, root, (split,), size, bars=False, people=people)[split]
+    crops = load_people(data, root, (split,), size, False, people, **reader_options)[split]
     known = read_runs(stored) if stored else []
     check_people(finished_runs(out), data, split, crops, out)
     if together > 1:
         recipes = {run_folder(out, row, recipe): recipe for row, recipe in plan if not row.of}
-        train_runs(recipes, data, root, together, device, people)
+        train_runs(recipes, data, root, together, device, people, **reader_options)
     for row, recipe in plan:
-        judged = run_row(row, recipe, data, root, out, crops, split, device, people)
+        judged = run_row(
+            row, recipe, data, root, out, crops, split, device, people, **reader_options
+        )
         print(f"{row.name:<20} seed {recipe.seed}   {beside_stored(judged, known)}", flush=True)
         done = finished_runs(out)
         check_people(done, data, split, crops, out)

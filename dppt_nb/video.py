@@ -286,12 +286,13 @@ def predict_files(
     every: int = 1,             # of videos: take one frame of so many
     smooth: bool = False,       # of videos: joints through the One-Euro filter
     draw: bool = True,          # write pictures and videos with skeletons
+    category: int = 1,          # of boxes: whose are taken; 1 is COCO's person
 ) -> Report:
     "Everything that `dppt predict` does. Raises `DataError` once all that can be read is written."
     sources = list_photos([str(s) for s in sources], VIDEO_SUFFIXES)
     videos = [s for s in sources if is_video(s)]
     photos, taken = [s for s in sources if not is_video(s)], set()
-    rows = boxes_by_photo(read_boxes(boxes, min_score), photos) if boxes else None
+    rows = boxes_by_photo(read_boxes(boxes, min_score, category), photos) if boxes else None
     with claim_folder(out) as folder, Lines(folder / "poses.jsonl") as lines:
         reports = [predict_photos(predictor, photos, rows, folder, lines, draw)] if photos else []
         for source in videos:

@@ -502,6 +502,13 @@ def test_detections(tmp_path):
         and table.boxes[0].tolist() == [5, 6, 9, 30]
     )
     assert sum(table.left_out.values()) == 4 and len(table.left_out) == 4
+    joined = coco_content()
+    first = joined["categories"][0]
+    joined["categories"] = [first, first | dict(id=3, name="other")]
+    (tmp_path / "annotations/person_keypoints_val2017.json").write_text(json.dumps(joined))
+    one, both = (read_coco(tmp_path, boxes="found.json", min_score=.2, category=c)
+                 for c in (None, [1, 3]))
+    assert len(one) == 1 and len(both) == 2 and "another category" not in both.left_out
     (tmp_path / "found.json").write_text(json.dumps(dict(a=1)))
     with pytest.raises(DataError, match="not a list of detections") as error:
         read_coco(tmp_path, boxes="found.json")

@@ -3,18 +3,23 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
 from dppt_nb.evaluation import (
     answer_in_terms_of,
+    coco_annotations,
     evaluate_checkpoint,
     format_scores,
     predict_joints,
+    score_answers,
 )
 from dppt_nb.keypoints import COCO17, LSP14, map_keypoints
+from dppt_nb.metrics import pck
 from dppt_nb.recipes import Recipe
 from dppt_nb.runner import load_judges, train_recipe
 from dppt_nb.shards import StoreHeader
@@ -133,3 +138,83 @@ def test_training_and_judging_other_people_than_the_run_began_with_is_refused(tm
     with pytest.raises(DataError, match="people_digest"):
         train_recipe(TINY, resume=True, **settings)
     assert load_network(tmp_path / "run")[2] == COCO17
+
+
+def save_people(root, file="annotations/person_keypoints_val.json"):
+    "Six people of COCO's keypoints, two in a picture, side by side."
+    rng, annotations = np.random.default_rng(0), []
+    for i in range(6):
+        box = [10. + 110 * (i % 2), 15., 70., 130.]
+        points = box[:2] + rng.uniform(.05, .95, (17, 2)) * box[2:]
+        triples = np.concatenate([points, np.full((17, 1), 2.)], 1).ravel().tolist()
+        annotations.append(dict(id=i + 1, image_id=i // 2 + 1, category_id=1, bbox=box,
+                                area=5000., iscrowd=0, keypoints=triples))
+    images = [dict(id=i, file_name=f"{i}.png", width=200, height=160) for i in (1, 2, 3)]
+    (root / "images").mkdir(parents=True)
+    for i in images: Image.new("RGB", (200, 160)).save(root / "images" / i["file_name"])
+    categories = [dict(id=1, name="person", keypoints=list(COCO17.names))]
+    (root / file).parent.mkdir(parents=True, exist_ok=True)
+    content = dict(images=images, annotations=annotations, categories=categories)
+    (root / file).write_text(json.dumps(content))
+    return annotations
+
+
+def test_in_a_detectors_boxes_pck_is_of_the_people_whom_they_show(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DPPT_CACHE", str(tmp_path / "cache"))
+    root, people = tmp_path / "data", save_people(tmp_path / "data")
+    # nobody finds person 3; one box is between two people, and one shows person 1 less well
+    rows = [
+        dict(image_id=a["image_id"], category_id=1, bbox=a["bbox"], score=.9)
+        for a in people[::-1] if a["id"] != 3
+    ]
+    rows += [dict(image_id=2, category_id=1, bbox=[60., 15, 70, 130], score=.8),
+             dict(image_id=1, category_id=1, bbox=[14., 10, 70, 130], score=.99)]
+    (root / "boxes.json").write_text(json.dumps(rows))
+    crops = load_people("coco", root, ("val",), SIZE, False, boxes="boxes.json")["val"]
+    assert len(crops) == 7 and not crops.visible.any()
+    truth = coco_annotations("coco", root, "val")
+    shown = [a for a in people[::-1] if a["id"] != 3]
+    points = np.array([a["keypoints"] for a in shown]).reshape(5, 17, 3)[..., :2]
+    answers = np.concatenate([points, np.zeros((2, 17, 2))])
+    answers[0, :4] += 500
+    # in the order of the boxes; crops are cut picture by picture
+    middles = np.array([np.add(r["bbox"][:2], np.divide(r["bbox"][2:], 2)) for r in rows])
+    pictures = np.array([r["image_id"] for r in rows])
+    order = [
+        int(np.flatnonzero((pictures == i) & (np.abs(middles - c).max(1) < 1e-3))[0])
+        for i, c in zip(crops.image_ids.tolist(), crops.centers.numpy())
+    ]
+    assert sorted(order) == list(range(7))
+    joints, sure = torch.tensor(answers[order]).float(), torch.ones(7, 17)
+    scores = score_answers(joints, sure, crops, COCO17, truth, tmp_path, SIZE)
+    assert "PCK is of the 5 of 6 people whom a box shows; the others" in capsys.readouterr().out
+    byhand = pck(answers[:5], points, np.ones((5, 17)), COCO17)
+    assert scores["PCK@0.2 torso"]["people"] == 5 and 90 < byhand["mean"] < 100
+    assert scores["PCK@0.2 torso"]["mean"] == pytest.approx(byhand["mean"], abs=1e-6)
+    assert 0 < scores["AP"]["mean"] < 100
+
+
+def test_what_can_be_done_about_a_split_without_people_can_be_done(tmp_path, monkeypatch):
+    monkeypatch.setenv("DPPT_CACHE", str(tmp_path / "cache"))
+    root = tmp_path / "data"
+    save_people(root, "result.json")
+    load = lambda *splits, **words: load_people("coco", root, splits, SIZE, bars=False, **words)
+    with pytest.raises(DataError) as error: load("train")
+    assert str(root) in str(error.value) and "it has val 6" in str(error.value)
+    assert "say --annotations train=result.json, or hold a tenth out" in str(error.value)
+    assert len(load("train", annotations=["train=result.json"])["train"]) == 6
+    shared = load("train", "val", val_share=.1)
+    assert [len(shared[s]) for s in ("train", "val")] == [4, 2]
+    with pytest.raises(DataError, match="judge on others with --split, or"): load("test")
+    (root / "result.json").rename(root / "train.json")
+    with pytest.raises(DataError, match="name their file with --annotations val=FILE"):
+        load("val", annotations=["train.json"])
+
+
+def test_what_a_store_cannot_do_anything_about_is_refused(tmp_path):
+    store_of(tmp_path / "store", ["val"] * 8)
+    for words in (dict(boxes="boxes.json"), dict(category="dog"), dict(annotations=["a.json"])):
+        with pytest.raises(DataError, match=f"--{next(iter(words))} is taken when a store is"):
+            load_people("coco", tmp_path / "store", ("val",), SIZE, bars=False, **words)
+    with pytest.raises(DataError, match="--category goes with data sets in COCO's format"):
+        load_people("synthetic", None, ("val",), SIZE, people=4, category="dog")

@@ -11,6 +11,7 @@ from dppt_nb.keypoints import (
     COCO17,
     KEYPOINT_SETS,
     LSP14,
+    MIRROR_LAYOUTS,
     MPII16,
     KeypointSet,
     canonical_name,
@@ -252,3 +253,55 @@ def test_show_poses_takes_tensors():
         list("abcde"), columns=3,
     )
     assert len(figure.axes) == 6 and figure.axes[4].get_title() == "e"
+
+
+def row(count, start, end):
+    "Points on a line."
+    return np.linspace(start, end, count).tolist()
+
+
+def ring(count, middle, width, height):
+    "Points around, clockwise as one looks at the picture, from the left corner."
+    turn = 2 * np.pi * np.arange(count) / count
+    around = np.stack([np.cos(turn), np.sin(turn)], 1)
+    return (middle - (width, height) * around).tolist()
+
+
+def jaw(count):
+    "From the left over the chin to the right."
+    turn = np.pi * np.arange(count) / (count - 1)
+    return np.stack([.5 - .5 * np.cos(turn), .3 + .7 * np.sin(turn)], 1).tolist()
+
+
+# the numbering, part by part, as the papers' figures have it: left is left in the picture
+FACES = {
+    "ibug68": [
+        *jaw(17), *row(5, (.1, .2), (.4, .18)), *row(5, (.6, .18), (.9, .2)),      # brows
+        *row(4, (.5, .3), (.5, .5)), *row(5, (.4, .6), (.6, .6)),                  # nose
+        *ring(6, (.25, .3), .1, .05), *ring(6, (.75, .3), .1, .05),                # eyes
+        *ring(12, (.5, .75), .2, .1), *ring(8, (.5, .75), .15, .05),               # mouth
+    ],
+    "wflw98": [
+        *jaw(33),
+        # brows, each their upper edge from left to right, then the lower one back
+        *row(5, (.1, .2), (.4, .18)), *row(4, (.4, .22), (.16, .23)),
+        *row(5, (.6, .18), (.9, .2)), *row(4, (.84, .23), (.6, .22)),
+        *row(4, (.5, .3), (.5, .5)), *row(5, (.4, .6), (.6, .6)),
+        *ring(8, (.25, .32), .1, .05), *ring(8, (.75, .32), .1, .05),
+        *ring(12, (.5, .75), .2, .1), *ring(8, (.5, .75), .15, .05),
+        (.25, .31), (.75, .31),                                                    # pupils
+    ],
+}
+
+
+@pytest.mark.parametrize("name", FACES)
+def test_pairs_of_faces_are_those_that_a_mirror_shows(name):
+    face = np.array(FACES[name])
+    assert len(face) == int(name[-2:])
+    mirrored = face * (-1, 1) + (1, 0)
+    apart = np.linalg.norm(mirrored[:, None] - face[None], axis=-1)
+    assert apart.min(1).max() < 1e-9
+    partner = apart.argmin(1)
+    seen = {frozenset((i, int(j))) for i, j in enumerate(partner) if i != j}
+    assert seen == {frozenset(pair) for pair in MIRROR_LAYOUTS[name]}
+    assert all(face[a, 0] < .5 < face[b, 0] for a, b in MIRROR_LAYOUTS[name])

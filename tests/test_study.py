@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 from dppt_nb.checks import DataError
 from dppt_nb.cli import main
+from dppt_nb.keypoints import COCO17
 from dppt_nb.metrics import mean_rate
 from dppt_nb.models import create_model
 from dppt_nb.recipes import get_recipe
 from dppt_nb.runner import train_recipe
+from dppt_nb.store import load_people
 from dppt_nb.studies import STUDIES, Row, beside_stored, find_rows, format_runs, row_recipe
 from dppt_nb.study import (
     CLAIMS,
@@ -388,3 +391,36 @@ def test_a_network_starts_from_another_and_learns_from_some_people(tmp_path):
             recipe.change(train_people=33), "synthetic", None, tmp_path / "third", "cpu",
             bars=False, people=32,
         )
+
+
+def test_a_study_reads_as_a_training_does(tmp_path, monkeypatch):
+    "Files of any name, one of several categories: the options go with every run."
+    monkeypatch.setenv("DPPT_CACHE", str(tmp_path / "cache"))
+    points = [v for j in range(17) for v in (10 + 2 * j, 5 + 4 * j, 2)]
+    kinds = [dict(id=i, name=f"kind{i}", keypoints=list(COCO17.names)) for i in (1, 2)]
+    for name, numbers in (("a", range(1, 5)), ("b", range(5, 11))):
+        images = [dict(id=i, file_name=f"{i}.png", width=60, height=80) for i in numbers]
+        for i in images: Image.new("RGB", (60, 80)).save(tmp_path / i["file_name"])
+        people = [
+            dict(id=i, image_id=i, category_id=1 + i % 2, bbox=[5, 5, 50, 70], area=2000,
+                 iscrowd=0, keypoints=points) for i in numbers
+        ]
+        content = dict(images=images, annotations=people, categories=kinds)
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    reader = dict(annotations=["train=a.json", "val=b.json"], category=["kind2"])
+    judged, = run_study(
+        "protocol", data="coco", root=tmp_path, base=TOY, seeds=(0,), device="cpu", epochs=1,
+        split="val", names=("tokenpose",), out=tmp_path / "study", **reader,
+    )
+    assert judged["conditions"]["people"] == 3      # of six in b.json
+    trained = load_people("coco", tmp_path, ("train",), TOY.image_size, bars=False, **reader)
+    assert len(trained["train"]) == 2 and judged["trained_on"] == trained["train"].digest
+    without = dict(content, categories=[dict(k, keypoints=[f"p{i}" for i in range(17)])
+                                         for k in kinds])
+    (tmp_path / "c.json").write_text(json.dumps(without))
+    with pytest.raises(DataError, match="have no left shoulder and right hip"):
+        run_study("protocol", data="coco", root=tmp_path, base=TOY, device="cpu", split="val",
+                  out=tmp_path / "points", annotations=["val=c.json"])
+    words = ["study", "protocol", "--data", "coco", "--root", tmp_path, "--out", tmp_path / "other"]
+    done = CliRunner().invoke(main, [*map(str, words), "--annotations", "train=none.json"])
+    assert done.exit_code == 1 and "none.json" in done.output
