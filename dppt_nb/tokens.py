@@ -33,8 +33,9 @@ def join_patches(
 ) -> Tensor:                     # (B, C, H, W)
     "Lay patch vectors back into a map: the inverse of `split_patches`."
     (rows, columns), (h, w) = grid, patch_size
-    cells = patches.reshape(len(patches), rows, columns, h, w, -1)  # (B, rows, columns, h, w, C)
-    return cells.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), -1, rows * h, columns * w)
+    people = patches.shape[0]    # not `len`: an exported network has any number of them
+    cells = patches.reshape(people, rows, columns, h, w, -1)  # (B, rows, columns, h, w, C)
+    return cells.permute(0, 5, 1, 3, 2, 4).reshape(people, -1, rows * h, columns * w)
 
 # %% ../nbs/05_tokens.ipynb #f330814b
 def in_inference(
