@@ -98,7 +98,7 @@ def apply_affine(
     affine: ArrayLike,  # (..., 2, 3)
 ):           # (..., P, 2)
     """Points carried by affine maps. Sums, not a matrix product, which half precision or TF32 would
-    round to a tenth of a pixel."""
+    round to steps of an eighth of a pixel."""
     return (points[..., None, :] * affine[..., None, :, :2]).sum(-1) + affine[..., None, :, 2]
 
 def invert_affine(

@@ -133,7 +133,7 @@ def conv_step(
     channels: int,     # coming in
     out: int,          # going out
     stride: int = 2,   # 2 halves the map
-    relu: bool = True, # the last step of an exchange leaves it out, since the sum is rectified
+    relu: bool = True, # False where maps are added first, and their sum is rectified
 ) -> nn.Sequential:
     "A 3x3 convolution with normalisation, by which HRNet makes one map from another."
     layers = [nn.Conv2d(channels, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out)]
