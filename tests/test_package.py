@@ -72,9 +72,17 @@ def test_import_is_light():
     assert not {"torch", "numpy", *HEAVY} & loaded_after("import dppt_nb")
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_modules_need_no_jupyter_and_draw_nothing_yet(module):
-    assert not set(HEAVY) & loaded_after(f"import dppt_nb.{module}")
+def test_modules_need_no_jupyter_and_draw_nothing_yet():
+    "One interpreter imports all modules; the first that brings something heavy along is named."
+    program = f"""
+import importlib, sys
+for module in {MODULES!r}:
+    importlib.import_module("dppt_nb." + module)
+    found = set({HEAVY!r}) & set(sys.modules)
+    if found: sys.exit(f"{{module}} imports {{', '.join(sorted(found))}}")
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 def imported(module):
