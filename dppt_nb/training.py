@@ -306,12 +306,12 @@ class Loop:
         """A step for each. Crops that do not lie on the device are fetched in a thread, a batch
         ahead; what is drawn by lot is drawn here, in the order of the batches."""
         images = self.train_set.images
-        if self.team.parted or torch.is_tensor(images) and images.device == self.device:
-            yield from map(self.train_people, batches)
-            return
-        make = lambda people, index: self.make_batch(index, people=people)
-        for batch in feed(self.train_set, batches, make, device=self.device):
-            yield self.train_step(batch)
+        there = torch.is_tensor(images) and images.device.type == self.device.type
+        if self.team.parted or there: yield from map(self.train_people, batches)
+        else:
+            make = lambda people, index: self.make_batch(index, people=people)
+            for batch in feed(self.train_set, batches, make, device=self.device):
+                yield self.train_step(batch)
 
     def move_weights(self) -> None:
         "Unscale, clip and step; with fp16 no optimiser steps where any gradient overflowed."

@@ -21,7 +21,7 @@ def small(monkeypatch):
 
     def short(recipe, *args, **more):
         trained.append((recipe.model, more["teacher"]))
-        return real(recipe.change(epochs=1), *args, **(more | {"bars": False}))
+        return real(recipe.change(epochs=min(2, recipe.epochs)), *args, **(more | {"bars": False}))
     monkeypatch.setattr(demo, "Trainer", short)
     return trained
 
@@ -63,6 +63,12 @@ def check_pages(pages, names):
     assert ["refresh" in page for page in pages] == [True] * (len(pages) - 1) + [False]
     assert all(page.count("<img") == page.count("alt=") for page in pages)
     assert pages[-1].count("<img") == 3
+
+
+def test_as_many_epochs_as_there_is_time_for():
+    fewest, most = demo.DEMO_EPOCHS
+    assert demo.epochs_that_fit(1.0) == most and demo.epochs_that_fit(1000.0) == fewest
+    assert demo.epochs_that_fit(100.0, minutes=5) == 3
 
 
 @pytest.mark.soak

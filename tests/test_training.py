@@ -597,3 +597,12 @@ def test_crops_that_are_fetched_ahead_train_the_same_bits(people, tmp_path):
     two.fit(resume=True)
     assert one.history[0]["pose"] == two.history[0]["pose"]
     for a, b in zip(one.model.parameters(), two.model.parameters()): assert torch.equal(a, b)
+
+
+def test_crops_on_the_device_are_not_fetched(people):
+    "A device may be named with its number or without; a recorded step needs the people's numbers."
+    loop, asked = trainer(people, epochs=1), []
+    loop.device = torch.device("cpu", 0)
+    loop.train_people = lambda index: asked.append(len(index)) or {}
+    list(loop.train_batches(loop.batches()))
+    assert asked == [16, 16, 16]
