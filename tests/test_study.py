@@ -10,6 +10,7 @@ from PIL import Image
 
 from dppt_nb.checks import DataError
 from dppt_nb.cli import main
+from dppt_nb.files import claim_folder
 from dppt_nb.keypoints import COCO17
 from dppt_nb.metrics import mean_rate
 from dppt_nb.models import create_model
@@ -32,6 +33,7 @@ from dppt_nb.study import (
     unpack_bits,
     verdict,
 )
+from dppt_nb.together import is_whole, train_runs
 from dppt_nb.training import batch_count
 
 TOY = get_recipe(
@@ -424,3 +426,13 @@ def test_a_study_reads_as_a_training_does(tmp_path, monkeypatch):
     words = ["study", "protocol", "--data", "coco", "--root", tmp_path, "--out", tmp_path / "other"]
     done = CliRunner().invoke(main, [*map(str, words), "--annotations", "train=none.json"])
     assert done.exit_code == 1 and "none.json" in done.output
+
+
+def test_runs_side_by_side_refuse_a_folder_of_another_run_or_of_another_writer(tmp_path):
+    words = dict(data="synthetic", device="cpu", people=32)
+    train_runs({tmp_path / "run": TOY}, **words)
+    assert is_whole(tmp_path / "run", TOY) and not is_whole(tmp_path / "run", TOY.change(lr=1e-4))
+    with pytest.raises(DataError, match="sigma"):
+        train_runs({tmp_path / "run": TOY.change(sigma=2.0)}, **words)
+    with claim_folder(tmp_path / "held"), pytest.raises(DataError, match="held"):
+        train_runs({tmp_path / "held": TOY}, **words)
