@@ -151,7 +151,8 @@ def test_bad_checkpoint_files(tmp_path):
     model = create_model("tokenpose_nano", image_size=(64, 48))
     with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
         load_released(model, tmp_path / "none.pth")
-    for name, words in {"text.pth": "is not a checkpoint", "text.safetensors": "is damaged"}.items():
+    said = {"text.pth": "is not a checkpoint", "text.safetensors": "is damaged"}
+    for name, words in said.items():
         (tmp_path / name).write_text("not a checkpoint")
         with pytest.raises(ValueError, match=f"{name} {words}"):
             load_released(model, tmp_path / name)
