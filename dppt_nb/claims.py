@@ -182,8 +182,7 @@ def format_cycles(
     runs: list[dict],
 ) -> str:
     "Each cycle's own answer, for the rows of which it was scored."
-    order = dict.fromkeys(run["row"] for run in runs if run.get("cycles"))
-    rows = list(order)
+    rows = dict.fromkeys(run["row"] for run in runs if run.get("cycles"))    # in their order
     lines = [f"{'row':<20}{'seed':>5}   each cycle's own answer, PCK@0.2, %"]
     for name in rows:
         for seed, run in sorted(of_row(runs, name).items()):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STUDIES', 'PRUNED', 'Row', 'find_rows', 'fit_row', 'fit_weights', 'row_recipe', 'read_runs', 'beside_stored',
-           'format_runs', 'state_of_run']
+           'run_folder', 'format_runs', 'state_of_run']
 
 # %% ../nbs/machinery/studies.ipynb #5c0ad005
 from dataclasses import dataclass, field
@@ -273,6 +273,15 @@ def beside_stored(
     return words
 
 
+def run_folder(
+    out: str | Path, # folder of the study
+    name: str, # of a row
+    seed: int,
+) -> Path:
+    "Where a run of a study lies."
+    return Path(out) / f"{name}-seed{seed}"
+
+
 def format_runs(
     out: str | Path, # folder of a study
     study: str, # a name from `STUDIES`
@@ -283,8 +292,8 @@ def format_runs(
     lines = []
     for row in find_rows(study, names):
         for seed in seeds:
-            folder = Path(out) / f"{row.name}-seed{seed}"
-            lines.append(f"{row.name:<20} seed {seed}   {state_of_run(folder)}")
+            state = state_of_run(run_folder(out, row.name, seed))
+            lines.append(f"{row.name:<20} seed {seed}   {state}")
     return "\n".join(lines)
 
 
