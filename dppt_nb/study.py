@@ -70,14 +70,18 @@ def judge_cycles(
     network: nn.Module,
     crops: CropSet, # the people who judge
     recipe: Recipe, # how it is judged
+    first: dict, # of `pck`: the deployed pass, which is the first cycle
 ) -> dict: # `cycles`: each cycle's own answer; nothing where there is one cycle
-    "Score every cycle of a network that was trained with several; the first is the deployed one."
-    rows, count = [], network.config.cycles
-    for cycle in range(1, count + 1 if count > 1 else 1):
+    "Score every cycle of a network that was trained with several."
+    if network.config.cycles == 1: return {}
+    results = [first]
+    for cycle in range(2, network.config.cycles + 1):
         joints, _ = predict_joints(Cycled(network, cycle), crops, recipe, bars=False)
-        result = pck(joints, crops.photo_joints, crops.visible, crops.keypoint_set)
-        rows.append(dict(cycle=cycle, score=result["mean"], hits=pack_bits(result["hits"])))
-    return dict(cycles=rows) if rows else {}
+        results.append(pck(joints, crops.photo_joints, crops.visible, crops.keypoint_set))
+    return dict(cycles=[
+        dict(cycle=cycle, score=result["mean"], hits=pack_bits(result["hits"]))
+        for cycle, result in enumerate(results, 1)
+    ])
 
 
 def judge(
@@ -106,7 +110,7 @@ def judge(
         hits=pack_bits(result["hits"]),
         counts=pack_bits(result["counts"]),
         shape=list(result["hits"].shape),
-        **judge_cycles(network, crops, recipe),
+        **judge_cycles(network, crops, recipe, result),
         macs=macs(network).total,
         parameters=sum(p.numel() for p in network.parameters()),
         train_seconds=round(took, 1) if math.isfinite(took) else None,
