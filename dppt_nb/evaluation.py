@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RESULTS_FORMAT', 'decode', 'take_people', 'plain_images', 'find_joints', 'predict_joints', 'score_joints', 'evaluate',
            'headline', 'mean_pose', 'answer_mean_pose', 'device_name', 'conditions', 'format_scores',
-           'coco_annotations', 'score_coco', 'compare_people', 'answer_in_terms_of', 'answer_for', 'people_in_boxes',
-           'score_answers', 'evaluate_checkpoint']
+           'coco_annotations', 'score_coco', 'compare_people', 'answer_in_terms_of', 'people_in_boxes', 'score_answers',
+           'evaluate_checkpoint']
 
 # %% ../nbs/machinery/evaluation.ipynb #2253b773
 import math
@@ -340,7 +340,9 @@ def answer_in_terms_of(
     joints: Tensor, # (N, K, 2) a network's answers
     found: KeypointSet, # what the network finds
 ) -> tuple[Tensor, CropSet]: # (N, J, 2) answers, the people with only those labels that count
-    "The answers as joints of the people's own keypoint set; says which joints cannot be judged."
+    """The answers as joints of the people's own keypoint set; where that is not the network's, says
+    which joints are judged."""
+    if found.names == crops.keypoint_set.names: return joints, crops
     named, known = map_keypoints(
         joints, torch.ones_like(joints[..., 0]), found, crops.keypoint_set
     )
@@ -358,23 +360,6 @@ def answer_in_terms_of(
     )
     return named, replace(crops, visible=crops.visible * known.to(crops.visible))
 
-
-def answer_for(
-    network: nn.Module, # as `load_network` gives it, and so the next two
-    recipe: Recipe,     # how it is judged
-    found: KeypointSet, # what the network finds
-    crops: CropSet,     # people, perhaps labelled with another keypoint set
-    batch_size: int = 128,
-    bars: bool = True,
-) -> tuple[Tensor, Tensor, CropSet]:
-    """Joints (N, J, 2) that can be held against the people's labels, scores (N, K) of the
-    network's own joints, and the people with only those labels that count."""
-    joints, confidence = predict_joints(
-        network, crops, recipe, batch_size, bars, keypoint_set=found
-    )
-    if found.names != crops.keypoint_set.names:
-        joints, crops = answer_in_terms_of(crops, joints, found)
-    return joints, confidence, crops
 
 # %% ../nbs/machinery/evaluation.ipynb #62780984
 def people_in_boxes(
@@ -421,7 +406,7 @@ def score_answers(
         crops, rows = people_in_boxes(crops, truth, image_size)
         joints = joints[rows]
     if not crops.visible.any(): return scores
-    if not same: joints, crops = answer_in_terms_of(crops, joints, found)
+    joints, crops = answer_in_terms_of(crops, joints, found)
     return scores | (score_joints(joints, crops) if crops.visible.any() else {})
 
 

@@ -40,6 +40,7 @@ from .photos import Photo, check_boxes, list_photos, open_photo
 from .recipes import Recipe
 from .scoring import rescore
 from .tables import joint_boxes
+from .terminal import counted
 
 # %% ../nbs/11_inference.ipynb #c91f1e96
 SHOWN = 0.3  # joints with a lower score are left out of drawings
@@ -85,7 +86,8 @@ class People:
     def __repr__(self) -> str:
         sure = ", ".join(f"{score:.2f}" for score in self.pose_scores[:5])
         more = ", ..." if len(self) > 5 else ""
-        return f"{len(self)} people in {self.name}: {self.keypoint_set.name}, scores {sure}{more}"
+        known = f"{self.keypoint_set.name}, scores {sure}{more}"
+        return f"{counted(len(self), 'person', 'people')} in {self.name}: {known}"
 
     def to_rows(self,
         frame: int | None = None,  # number of the frame, in a video

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 import torch
 from torch import Tensor
 
-from .optim import restore_optimizers
+from .optim import even_kind, restore_optimizers
 from .runs import UnderWay, check_same_run, describe
 
 # %% ../nbs/machinery/keeping.ipynb #67db6491
@@ -30,6 +30,8 @@ class Kept:
             compute=self.compute, devices=self.team.count, accumulate=self.team.accumulate,
             sync_norm=self.team.sync_norm,
         )
+        if self.recipe.optimizer == "muon":
+            known["muon"] = str(even_kind(self.device.type)).removeprefix("torch.")
         return json.loads(json.dumps(known))
 
     def info(self) -> dict:

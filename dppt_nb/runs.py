@@ -54,7 +54,12 @@ def weights_print(
 
 # %% ../nbs/machinery/runs.ipynb #5c0a5e09
 RATES = ("lr", "matrix_lr")         # may change when a run goes on
-DRIFTS = ("threads", "compute")     # change the last bits
+# change the last bits; and how to have them as they were
+DRIFTS = {
+    "threads": "set OMP_NUM_THREADS as it was",
+    "compute": "set --precision as it was",
+    "muon": "go on with a processor of the first one's kind",
+}
 
 
 def check_same_run(
@@ -71,10 +76,9 @@ def check_same_run(
             "resume it with its own values or name another --out"
         )
     if other and not allow_drift:
-        way = "OMP_NUM_THREADS" if other[0] == "threads" else "--precision"
         raise DataError(
             f"the run in {folder} began with {other[0]} {theirs[other[0]]}, here it is "
-            f"{mine[other[0]]}, which changes the last bits; set {way} as it was, or say "
+            f"{mine[other[0]]}, which changes the last bits; {DRIFTS[other[0]]}, or say "
             "--allow-drift"
         )
     for name in RATES:
@@ -98,6 +102,13 @@ class UnderWay:
         "One more batch is done."
         for name, loss in losses.items(): self.sums[name] = self.sums.get(name, 0) + loss
         self.done += 1
+
+    def means(
+        self,
+        steps: int, # of a whole epoch
+    ) -> dict[str, float]: # named losses
+        "The losses averaged over the epoch; asking for them makes the processor wait."
+        return {name: float(total) / steps for name, total in self.sums.items()}
 
     def tensors(self) -> dict[str, Tensor]:
         "What a state file holds of it; the numbers beside them stand in the record."

@@ -20,6 +20,7 @@ from .coco import say
 from .files import ImageSource
 from .keypoints import KeypointSet
 from .pictures import read_header
+from .terminal import counted
 
 # %% ../nbs/machinery/tables.ipynb #56987686
 def row_numbers(
@@ -101,8 +102,9 @@ class PoseTable:
     def summary(self) -> str:
         "A sentence of counts, then a line for each note."
         sentence = (
-            f"{self.name}: {len(self):,} people in {len(set(self.files)):,} "
-            f"photographs, {len(self.keypoint_set)} keypoints, "
+            f"{self.name}: {counted(len(self), 'person', 'people')} in "
+            f"{counted(len(set(self.files)), 'photograph', 'photographs')}, "
+            f"{len(self.keypoint_set)} keypoints, "
             f"{self.visible.mean() if len(self) else 0:.0%} of them labelled; "
             f"{split_counts(self.split)}; left out: {format_counts(self.left_out)}."
         )
@@ -240,7 +242,8 @@ def check_table(
     lines = [table.summary()]
     for split in sorted(set(table.split)):
         mine = [f for f, s in zip(table.files, table.split) if s == split]
-        lines.append(f"{split}: {len(mine):,} people in {len(set(mine)):,} pictures")
+        people = counted(len(mine), "person", "people")
+        lines.append(f"{split}: {people} in {counted(len(set(mine)), 'picture', 'pictures')}")
     if len(table):
         low, high = sizes.min(0), sizes.max(0)
         lines.append("pictures from {:g} x {:g} to {:g} x {:g}".format(*low, *high))

@@ -26,14 +26,13 @@ from .training import Loop, Trainer
 # %% ../nbs/machinery/together.ipynb #66252aab
 def whole_run(loop: Loop) -> Iterator[None]:
     "From where a run stands to the end of its recipe, one step at a time."
-    sums = []
+    rows = []
     for _ in range(loop.epoch, loop.recipe.epochs):
         yield from loop.steps()
-        sums.append(loop.under_way.sums)
         loop.history.append(dict(epoch=loop.epoch + 1))
+        rows.append((loop.history[-1], loop.under_way))
     # numbers are asked for once, at the end: asking makes the processor wait
-    for row, totals in zip(loop.history[-len(sums):] if sums else (), sums):
-        row |= {name: float(total) / loop.steps_per_epoch for name, total in totals.items()}
+    for row, epoch in rows: row |= epoch.means(loop.steps_per_epoch)
     loop.under_way = None
     loop.check_tensors()
 

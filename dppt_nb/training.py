@@ -346,12 +346,7 @@ class Loop:
         "Everybody once, or the rest of an epoch; `bar` is the outer progress bar, None for none."
         with self.captured.running() if self.captured else nullcontext():
             for _ in self.steps(bar): pass
-        return self.mean_losses()
-
-    def mean_losses(self) -> dict[str, float]: # named
-        "The losses of the epoch under way, averaged over its steps."
-        sums = self.under_way.sums
-        return {name: float(total) / self.steps_per_epoch for name, total in sums.items()}
+        return self.under_way.means(self.steps_per_epoch)
 
     def after_step(self) -> None:
         "What is to be done between two steps; nothing here."

@@ -25,6 +25,7 @@ from .files import claim_folder, watch, write_whole
 from .inference import People, PosePredictor
 from .locks import temporary_name
 from .photos import Photo, boxes_by_photo, list_photos, open_photo, read_boxes
+from .terminal import counted
 from .tracking import Tracker
 
 # %% ../nbs/machinery/video.ipynb #c4a80823
@@ -150,13 +151,13 @@ class VideoWriter:
         os.replace(self.temporary, self.path)
 
 class Lines:
-    "A file of JSON, one object a line."
+    "A file of JSON, one object a line; where `keeps` is off at the end, nothing is written."
     def __init__(self,
         path: str | Path,
     ):
         self.path = Path(path)
         self.temporary = temporary_name(self.path)
-        self.file = open(self.temporary, "x", encoding="utf-8")
+        self.file, self.keeps = open(self.temporary, "x", encoding="utf-8"), True
 
     def write(self,
         rows: list[dict],
@@ -168,7 +169,8 @@ class Lines:
 
     def __exit__(self, *error):
         self.file.close()
-        os.replace(self.temporary, self.path)
+        if self.keeps: os.replace(self.temporary, self.path)
+        else: self.temporary.unlink()
 
 # %% ../nbs/machinery/video.ipynb #2ade6375
 def follow(
@@ -201,7 +203,8 @@ class Report:
     def __str__(self) -> str:
         rate = self.photos / max(self.seconds, 1e-9)
         return (
-            f"{self.people:,} people in {self.photos:,} pictures, {rate:.1f} pictures a second"
+            f"{counted(self.people, 'person', 'people')} in "
+            f"{counted(self.photos, 'picture', 'pictures')}, {rate:.1f} pictures a second"
             + "".join(f"\n{note}" for note in self.notes)
         )
 
@@ -293,12 +296,15 @@ def predict_files(
     videos = [s for s in sources if is_video(s)]
     photos, taken = [s for s in sources if not is_video(s)], set()
     rows = boxes_by_photo(read_boxes(boxes, min_score, category), photos) if boxes else None
+    new = not Path(out).exists()
     with claim_folder(out) as folder, Lines(folder / "poses.jsonl") as lines:
         reports = [predict_photos(predictor, photos, rows, folder, lines, draw)] if photos else []
         for source in videos:
             given = predictor, source, folder, lines, every, smooth, draw, taken
             try: reports.append(predict_video(*given))
             except DataError as error: reports.append(Report(left_out=(str(error),)))
+        lines.keeps = any(report.photos for report in reports)
+    if new and not any(folder.iterdir()): folder.rmdir()
     whole = Report(*(sum(getattr(r, f) for r in reports) for f in ("photos", "people", "seconds")))
     whole.left_out, whole.notes = (
         sum((getattr(r, f) for r in reports), ()) for f in ("left_out", "notes")

@@ -175,7 +175,8 @@ def test_other_threads_and_formats_are_refused_unless_allowed(people, tmp_path, 
     assert (saved["threads"], saved["compute"]) == (torch.get_num_threads(), "fp32")
     known = json.loads((tmp_path / "config.json").read_text())
     assert known["compute"] == "fp32" and known["people_digest"] == saved["people_digest"]
-    for name, other in (("threads", 64), ("compute", "bf16")):
+    muon = {"float32": "bfloat16", "bfloat16": "float32"}[saved["muon"]]
+    for name, other in (("threads", 64), ("compute", "bf16"), ("muon", muon)):
         (tmp_path / "training.json").write_text(json.dumps({**saved, name: other}))
         with pytest.raises(DataError, match=f"began with {name} {other}, .*--allow-drift"):
             trainer(people, tmp_path, precision="fp32").fit(resume=True)

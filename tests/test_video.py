@@ -174,7 +174,18 @@ def test_videos_that_are_none_are_named(predictor, tmp_path):
         with pytest.raises(DataError, match=name): Video(tmp_path / name)
     with pytest.raises(DataError, match="1 of 1 could not be used"):
         predict_files(predictor, [tmp_path / "letter.mp4"], tmp_path / "out")
-    assert not list((tmp_path / "out").glob(".*.tmp"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_found_before_stays_where_nothing_can_be_read(predictor, tmp_path):
+    photo, out = tmp_path / "a.png", tmp_path / "out"
+    Image.fromarray(pixels_of(make_photo(1, COCO17, (90, 80), seed=2))).save(photo)
+    predict_files(predictor, [photo], out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    photo.write_bytes(b"no picture")
+    with pytest.raises(DataError, match="1 of 1 could not be used"):
+        predict_files(predictor, [photo], out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 def test_odd_sizes_are_written(tmp_path):

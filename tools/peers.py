@@ -24,7 +24,7 @@ import torch
 
 from dppt_nb.checkpoints import load_network
 from dppt_nb.costs import time_interleaved
-from dppt_nb.evaluation import answer_for, device_name
+from dppt_nb.evaluation import answer_in_terms_of, device_name, predict_joints
 from dppt_nb.export import OnnxNetwork, export_onnx, quantise_onnx
 from dppt_nb.files import read_json, write_json
 from dppt_nb.metrics import bootstrap_interval, pck
@@ -70,7 +70,9 @@ def score_ours(name, crops, calibrate):
         ways, recipe, found = ways_of(name, Path(folder), calibrate)
     rows = []
     for way in ("PyTorch", "ONNX int8"):
-        joints, _, people = answer_for(ways[way], recipe.change(mirror=False), found, crops, 32)
+        once = recipe.change(mirror=False)
+        joints, _ = predict_joints(ways[way], crops, once, 32, keypoint_set=found)
+        joints, people = answer_in_terms_of(crops, joints, found)
         rows.append(dict(network=Path(name).name, way=way, **score(joints, people)))
     return rows
 
