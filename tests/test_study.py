@@ -7,6 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from sampling import sample
 
 from dppt_nb.checks import DataError
 from dppt_nb.cli import main
@@ -68,16 +69,16 @@ def test_marks_survive_packing(shape):
 def test_a_study_is_stopped_and_goes_on_as_if_nothing_had_been(tmp_path):
     train_recipe(TOY, out=tmp_path / "teacher", device="cpu", bars=False, people=32)
     settings = dict(
-        data="synthetic", base=TOY, seeds=(0, 1), device="cpu", people=32,
+        data="synthetic", base=TOY, seeds=(0,), device="cpu", people=32,
         teacher=tmp_path / "teacher", names=("ppt", "dppt"),
     )
     whole = run_study("dppt", out=tmp_path / "whole", **settings)
-    run_study("dppt", out=tmp_path / "parts", **{**settings, "seeds": (1,), "names": ("dppt",)})
+    run_study("dppt", out=tmp_path / "parts", **{**settings, "names": ("dppt",)})
     parts = run_study("dppt", out=tmp_path / "parts", **settings)
     key = lambda run: (run["row"], run["seed"])
     for one, two in zip(sorted(whole, key=key), sorted(parts, key=key)):
         assert key(one) == key(two) and one["hits"] == two["hits"] and one["score"] == two["score"]
-    assert len(whole) == 4 and json.loads(
+    assert len(whole) == 2 and json.loads(
         (tmp_path / "parts" / "runs.json").read_text()
     ) == parts == finished_runs(tmp_path / "parts")
     judged = whole[0]
@@ -161,7 +162,9 @@ def test_rows_and_teachers_are_named_or_refused():
     assert set(steps) == {1440}
 
 
-@pytest.mark.parametrize("base", ["tokenpose_s_v1_coco", "tokenpose_b_mpii", "tokenpose_l_d6_coco"])
+@pytest.mark.parametrize("base", sample(
+    ["tokenpose_s_v1_coco", "tokenpose_b_mpii", "tokenpose_l_d6_coco"], 0,
+))
 def test_every_row_is_there_at_the_papers_sizes(base):
     own, built = get_recipe(base), {}
     for rows in STUDIES.values():
@@ -198,12 +201,9 @@ def test_a_study_runs_with_the_papers_head(tmp_path):
     train_recipe(base, out=tmp_path / "teacher", device="cpu", bars=False, people=16)
     runs = run_study(
         "sdpose", data="synthetic", base=base, seeds=(0,), device="cpu", people=16,
-        teacher=tmp_path / "teacher", names=("sdpose", "sd_dppt"), out=tmp_path / "study",
+        teacher=tmp_path / "teacher", names=("sd_dppt",), out=tmp_path / "study",
     )
-    assert [run["recipe"]["model"] for run in sorted(runs, key=lambda run: run["row"])] == [
-        "ppt_s",
-        "tokenpose_s_v1",
-    ]
+    assert [run["recipe"]["model"] for run in runs] == ["ppt_s"]
 
 
 def test_weights_go_with_the_loss_and_steps_with_the_epochs():
@@ -331,7 +331,7 @@ def test_runs_side_by_side_are_the_same_runs(tmp_path):
         train_recipe(recipe, "synthetic", None, teacher, "cpu", bars=False, people=32)
     settings = dict(
         data="synthetic", base=TOY, seeds=(0, 1), device="cpu", people=32,
-        teacher=tmp_path / "teacher{seed}", names=("tokenpose", "dppt"),
+        teacher=tmp_path / "teacher{seed}", names=("dppt",),
     )
     alone = run_study("dppt", out=tmp_path / "alone", **settings)
     stored = tmp_path / "alone" / "runs.json"

@@ -8,6 +8,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from sampling import sample
 
 from dppt_nb.heatmaps import decode_dark, encode_heatmaps
 from dppt_nb.models import VARIANTS, create_model, list_models, macs, parameters_count
@@ -68,7 +69,7 @@ def test_counts_equal_the_released_networks(name):
 # counted on the released code at MPII's and the large size
 @pytest.mark.parametrize(
     "name, keypoints, size, parameters, linear, total",
-    [
+    sample([
         ("tokenpose_t", 17, (256, 192), 5.82, 1.26, 1.60),
         ("tokenpose_s_v2", 17, (256, 192), 6.23, 4.65, 7.49),
         ("tokenpose_l_d6", 17, (256, 192), 20.82, 9.69, 9.87),
@@ -81,7 +82,7 @@ def test_counts_equal_the_released_networks(name):
         ("ppt_s", 16, (256, 256), 7.76, 2.39, 2.58),
         ("ppt_b", 16, (256, 256), 14.43, 7.12, 7.31),
         ("ppt_l_d6", 16, (256, 256), 21.28, 12.65, 12.79),
-    ],
+    ], 0, 6, 10),
 )
 def test_counts_of_other_sizes(name, keypoints, size, parameters, linear, total):
     with torch.device("meta"): model = create_model(name, keypoints, size)
@@ -94,10 +95,10 @@ def test_counts_of_other_sizes(name, keypoints, size, parameters, linear, total)
 
 @pytest.mark.parametrize(
     "ratio, linear, total",
-    [  # counted on the released PPT-S
+    sample([  # counted on the released PPT-S
         (1.0, 2.38, 2.73), (0.9, 2.24, 2.51), (0.8, 2.11, 2.33), (0.7, 1.99, 2.19),
         (0.6, 1.90, 2.06), (0.5, 1.81, 1.96),
-    ],
+    ], 0, 3),
 )
 def test_counts_fall_with_the_keep_ratio(ratio, linear, total):
     with torch.device("meta"):
@@ -113,11 +114,11 @@ def test_counts_fall_with_the_keep_ratio(ratio, linear, total):
 # counted on the released code, which runs all cycles
 @pytest.mark.parametrize(
     "name, cycles, linear",
-    [
+    sample([
         ("sdpose_s_v1", 1, 2.38), ("sdpose_s_v1", 2, 3.61), ("sdpose_t", 1, 1.78),
         ("sdpose_t", 3, 3.03), ("sdpose_s_v2", 1, 4.65), ("sdpose_s_v2", 2, 8.14),
         ("sdpose_b", 1, 5.13),
-    ],
+    ], 3, 5, 6),
 )
 def test_counts_of_cycles(name, cycles, linear):
     with torch.device("meta"): model = create_model(name)
@@ -138,9 +139,10 @@ def test_sdpose_reg_has_the_published_size():
     )
 
 
-@pytest.mark.parametrize("name, keypoints, size", [
+@pytest.mark.parametrize("name, keypoints, size", sample([
     *((name, 16, (256, 256)) for name in list_models() if not name.startswith("dppt")),    # MPII
-    *((name, 17, (384, 288)) for name in ("tokenpose_b", "tokenpose_l_d6", "tokenpose_l_d24"))])
+    *((name, 17, (384, 288)) for name in ("tokenpose_b", "tokenpose_l_d6", "tokenpose_l_d24")),
+], 0, 4, 9, 12))
 def test_other_sizes_of_the_papers(name, keypoints, size):
     "Shapes alone: the meta device holds no numbers."
     with torch.device("meta"), torch.no_grad():
@@ -210,10 +212,10 @@ def test_fast_path_equals_traced_path(network, batch):
 
 @pytest.mark.parametrize(
     "name, overrides",
-    [
+    sample([
         ("ppt_s", {}), ("ppt_s", dict(head="dot")), ("sdpose_reg", {}),
         ("tokenpose_b", dict(head="dot")), ("tokenpose_t", {}), ("ppt_nano", {}),
-    ],
+    ], 0, 1),
 )
 def test_pieces_of_a_batch_give_the_same(name, overrides, monkeypatch):
     """A CPU takes a few images at a time through the backbone; with gradients, traced and one by
@@ -340,11 +342,11 @@ def test_wrong_images_are_refused(network, shape):
 # a row of each family; a few layers show what twelve would
 @pytest.mark.parametrize(
     "name, overrides",
-    [
+    sample([
         ("tokenpose_t", dict(depth=2)), ("tokenpose_l_d6", dict(depth=3)),
         ("tokenpose_nano", dict(depth=2)), ("ppt_s", dict(depth=3, prune_at=(0, 2))),
         ("ppt_nano", {}), ("sdpose_reg", dict(depth=2)),
-    ],
+    ], 3, 5),
 )
 def test_compiled_and_exported_networks_give_the_same(name, overrides):
     """Without a break in the graph, pruning included: token counts are fixed by the keep ratio. The
@@ -391,7 +393,7 @@ def random_network(name, size=(128, 96), **overrides):
     return model
 
 
-@pytest.mark.parametrize("name", list_models("dppt_*"))
+@pytest.mark.parametrize("name", sample(list_models("dppt_*"), 2))
 def test_dppt_is_ppt_taught_otherwise(name):
     assert VARIANTS[name] == VARIANTS[name[1:]]
     dppt, ppt = (create_model(n, 5, SIZE).eval() for n in (name, name[1:]))
@@ -399,7 +401,7 @@ def test_dppt_is_ppt_taught_otherwise(name):
     with torch.no_grad(): assert torch.equal(dppt(images_for(dppt)), ppt(images_for(ppt)))
 
 
-@pytest.mark.parametrize("name", list_models("ppt_*"))
+@pytest.mark.parametrize("name", sample(list_models("ppt_*"), 2))
 def test_keep_ratio_of_one_is_the_unpruned_network(name):
     pruned, images = random_network(name), images_for(random_network(name))
     whole = load_released(create_model(name, 5, (128, 96), prune_at=()), pruned.state_dict()).eval()
