@@ -43,7 +43,7 @@ MOVED = {
         "models": (
             "Macs NANO PATCHES VARIANTS create_model list_models macs nearest parameters_count"
         ),
-        "plumbing": "MODEL_CARD from_pretrained",
+        "plumbing": "MODEL_CARD from_pretrained init_weights make_backbone",
         "pruning": "keep_top patch_scores take_patches",
         "released": (
             "PLAIN_NUMBERS RELEASED RELEASED_LAYER check_position_code fill load_backbone "
