@@ -206,6 +206,10 @@ class KeepPlaces:
 # how patches are reduced; another way is another row
 REDUCERS: dict[str, Reducer] = {"prune": prune, "random": KeepRandom(), "first": keep_first}
 
+# %% ../nbs/07_pruning.ipynb #36722fe5
+# names that live elsewhere now
+__getattr__ = former_names("dppt_nb.pruning")
+
 # %% ../nbs/07_pruning.ipynb #9b5e557c
 def sum_by_owner(
     values: Tensor, # (B, ..., N) one for each patch of the grid
@@ -235,7 +239,3 @@ def keep_ratio_at(
     left = (1 + math.cos(math.pi * progress)) / 2
     if steps: left = math.ceil(left * steps) / steps
     return final + (1 - final) * left
-
-# %% ../nbs/07_pruning.ipynb #36722fe5
-# names that live elsewhere now
-__getattr__ = former_names("dppt_nb.pruning")
