@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validat
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from .checks import DataError, check_format, plain_reason, validated
+from .config import PoseConfig
 from .files import digest_of, read_json, unpack_tensors, write_json, write_tensors
 from .keypoints import KeypointSet
 from .models import create_model, model_config, nearest
@@ -32,7 +33,7 @@ from .recipes import Recipe
 from .released import fill, released_network
 from .released import load_backbone as load_backbone
 from .released import load_released as load_released
-from .tokenpose import PoseConfig, PoseTransformer
+from .tokenpose import PoseTransformer
 
 # %% ../nbs/machinery/checkpoints.ipynb #e495f5a2
 CONFIG, WEIGHTS = "config.json", "model.safetensors"

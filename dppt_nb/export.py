@@ -34,6 +34,7 @@ from torch import Tensor, nn
 import dppt_nb
 from .checkpoints import built, load_network
 from .checks import DataError, check_format, parse_json, plain_reason, validated
+from .config import Pair
 from .costs import time_interleaved
 from dppt_nb.crops import (
     IMAGENET_MEAN,
@@ -49,7 +50,7 @@ from .keypoints import KeypointSet
 from .optim import precision
 from .recipes import Recipe
 from .store import CropSet, load_people
-from .tokenpose import Pair, PoseTransformer
+from .tokenpose import PoseTransformer
 
 # %% ../nbs/machinery/export.ipynb #676c507b
 def needed(

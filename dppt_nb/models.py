@@ -22,8 +22,9 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from .config import PoseConfig
 from .files import read_json, write_json
-from .tokenpose import PoseConfig, PoseTransformer
+from .tokenpose import PoseTransformer
 from .tokens import BACKBONES
 
 # %% ../nbs/machinery/models.ipynb #4f0ae0da

@@ -30,15 +30,20 @@ MOVED = {
         "checks": "DataError",
         "faces": "MIRROR_LAYOUTS",
     },
+    "pruning": {
+        "merging": "match_tokens merge merge_pairs pooled",
+    },
     "study": {
         "studies": "PRUNED Row STUDIES find_rows fit_row row_recipe",
     },
     "tokenpose": {
         "checkpoints": "CONFIG WEIGHTS network_files",
+        "config": "Count Layers Pair PoseConfig Positive check_config",
         "heads": "DotHead HeatmapHead RegressionHead",
         "models": (
             "Macs NANO PATCHES VARIANTS create_model list_models macs nearest parameters_count"
         ),
+        "plumbing": "MODEL_CARD from_pretrained init_weights make_backbone",
         "pruning": "keep_top patch_scores take_patches",
         "released": (
             "PLAIN_NUMBERS RELEASED RELEASED_LAYER check_position_code fill load_backbone "

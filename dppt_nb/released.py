@@ -22,11 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from .checks import DataError
+from .config import PoseConfig
 from .files import read_tensors
 from .keypoints import COCO17, MPII16, KeypointSet
 from .models import PATCHES, create_model, listed_config
 from .recipes import RECIPES, Recipe
-from .tokenpose import PoseConfig, PoseTransformer
+from .tokenpose import PoseTransformer
 from .tokens import BACKBONES
 
 # %% ../nbs/machinery/released.ipynb #267b6e46

@@ -12,6 +12,7 @@ import torch
 
 from dppt_nb.checkpoints import load_network
 from dppt_nb.crops import normalize
+from dppt_nb.merging import match_tokens, merge
 from dppt_nb.models import create_model
 from dppt_nb.pruning import (
     REDUCERS,
@@ -22,8 +23,6 @@ from dppt_nb.pruning import (
     keep_patches,
     keep_ratio_at,
     keep_top,
-    match_tokens,
-    merge,
     often_kept,
     patch_scores,
     patches_left,

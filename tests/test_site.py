@@ -112,9 +112,9 @@ def tables(notebook):
 
 
 def test_the_papers_name_what_is_there():
+    from dppt_nb.config import PoseConfig
     from dppt_nb.models import VARIANTS
     from dppt_nb.recipes import Recipe
-    from dppt_nb.tokenpose import PoseConfig
     settings = {field.name for kind in (Recipe, PoseConfig) for field in fields(kind)}
     here = [row["here"] for row in tables("papers.ipynb") if "here" in row]
     named = [name for cell in here for name in re.findall(r"`([^`]+)`", cell)]

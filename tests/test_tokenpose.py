@@ -401,6 +401,14 @@ def test_dppt_is_ppt_taught_otherwise(name):
     with torch.no_grad(): assert torch.equal(dppt(images_for(dppt)), ppt(images_for(ppt)))
 
 
+def test_sdpose_has_the_parameters_of_tokenpose():
+    "Name for name and shape for shape: a second cycle has no weights of its own."
+    once, twice = (create_model(f"{family}_s_v1", 5, SIZE) for family in ("tokenpose", "sdpose"))
+    assert (once.config.cycles, twice.config.cycles) == (1, 2)
+    shapes = [{k: v.shape for k, v in model.state_dict().items()} for model in (once, twice)]
+    assert shapes[0] == shapes[1]
+
+
 @pytest.mark.parametrize("name", sample(list_models("ppt_*"), 2))
 def test_keep_ratio_of_one_is_the_unpruned_network(name):
     pruned, images = random_network(name), images_for(random_network(name))

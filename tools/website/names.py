@@ -70,7 +70,8 @@ def cells_of(module):
     for line in (PACKAGE / f"{module}.py").read_text().splitlines():
         if mark := re.match(r"# %% (\S+\.ipynb) #(\w+)", line):
             where = (mark[1].removeprefix("../"), mark[2])
-        name = re.match(r"(?:def|class)\s+(\w+)|(\w+)(?:\s*:[^=]+)?\s*=[^=]", line)
+        # a module's own `__getattr__` is no name that it offers
+        name = re.match(r"(?:def|class)\s+(\w+)|(?!__)(\w+)(?:\s*:[^=]+)?\s*=[^=]", line)
         if name and where: found.setdefault(name[1] or name[2], where)
     return found
 
