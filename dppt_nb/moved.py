@@ -16,6 +16,10 @@ MOVED = {
     "crops": {
         "cutting": "cut_people prepare_store store_affines store_geometry table_windows work_ahead",
     },
+    "cycles": {
+        "objectives": "CycleObjective PoseObjective check_cycles kind_of_loss",
+        "rle": "RegressionObjective ResidualFlow joint_shares rle_loss",
+    },
     "datasets": {
         "cutting": "usable_cores",
         "files": "ImageSource field_numbers watch write_whole",
@@ -25,6 +29,9 @@ MOVED = {
     },
     "distillation": {
         "heatmaps": "divergence",
+        "objectives": (
+            "AttentionObjective FeatureObjective GuideObjective OutputObjective Teacher check_pair"
+        ),
     },
     "keypoints": {
         "checks": "DataError",

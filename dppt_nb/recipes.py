@@ -16,15 +16,16 @@ from pydantic import Field
 
 from .checks import DataError, checked, field_types, must_be
 from .crops import Augmentation
-from .cycles import CycleObjective, kind_of_loss
-from dppt_nb.distillation import (
+from .models import VARIANTS, nearest
+from dppt_nb.objectives import (
     AttentionObjective,
+    CycleObjective,
     FeatureObjective,
     GuideObjective,
     OutputObjective,
     Teacher,
+    kind_of_loss,
 )
-from .models import VARIANTS, nearest
 from .tokenpose import PoseTransformer
 
 # %% ../nbs/machinery/recipes.ipynb #25d63d00

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from .checkpoints import start_from
 from .checks import DataError
 from .crops import Augmentation, Part
-from .cycles import PoseObjective, RegressionObjective
 from dppt_nb.devices import (
     Team,
     make_parts,
@@ -37,6 +36,7 @@ from .files import epoch_bar, watch
 from .heatmaps import encode_heatmaps, joint_weights, rescale_joints
 from .keeping import Kept
 from .models import create_model
+from .objectives import PoseObjective
 from dppt_nb.optim import (
     Average,
     compute_name,
@@ -50,6 +50,7 @@ from .progress import Show, tell
 from .pruning import keep_ratio_at
 from .recipes import Recipe, make_lessons
 from .released import load_backbone
+from .rle import RegressionObjective
 from .runs import RunFolder, Stops, UnderWay, weights_print
 from .steps import Alarm, CapturedStep, can_capture, compiled, tune
 from .store import CropSet

@@ -5,14 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import dppt_nb.distillation as distillation
+import dppt_nb.objectives as objectives_page
 from dppt_nb.checks import DataError
 from dppt_nb.distillation import (
-    AttentionObjective,
-    FeatureObjective,
-    GuideObjective,
-    OutputObjective,
-    Teacher,
     align_attention,
     attention_loss,
     feature_loss,
@@ -21,6 +16,13 @@ from dppt_nb.distillation import (
 )
 from dppt_nb.heatmaps import divergence
 from dppt_nb.models import create_model
+from dppt_nb.objectives import (
+    AttentionObjective,
+    FeatureObjective,
+    GuideObjective,
+    OutputObjective,
+    Teacher,
+)
 from dppt_nb.pruning import REDUCERS, new_owner
 
 SIZE = (128, 96)
@@ -92,7 +94,7 @@ def test_a_wrong_alignment_is_caught(batch, monkeypatch):
     def careless(attention, owner, count):    # the first columns instead of the survivors'
         first = torch.arange(owner.shape[1])
         return align_attention(attention, first.where(first < count, -1).expand_as(owner), count)
-    monkeypatch.setattr(distillation, "align_attention", careless)
+    monkeypatch.setattr(objectives_page, "align_attention", careless)
     wrong = losses(lessons(Teacher(wise), student, match="even"), student, batch)["attention"]
     assert wrong > 1.1 * right
 
@@ -251,12 +253,58 @@ def test_teachers_of_another_depth_and_width(batch):
     assert all(p.grad is not None for p in features.parameters())
 
 
+def test_a_student_half_as_wide_as_tokenpose_b_brings_55_872_parameters():
+    small = dict(num_keypoints=17, image_size=(64, 48), patch_size=(4, 3))
+    big = create_model("tokenpose_b", **small)
+    half = create_model("ppt_s", **small, depth=6, width=96, prune_at=(2, 4))
+    teacher = Teacher(big)
+    objectives = lessons(teacher, half)
+    features = objectives[1]
+    assert features.layers == [(1, 3), (3, 7), (5, 11)]
+    assert sum(p.numel() for p in features.parameters()) == 55_872 == 3 * (96 * 192 + 192)
+    some = SimpleNamespace(images=torch.randn(2, 3, 64, 48), weights=torch.ones(2, 17))
+    sum(losses(objectives, half, some).values()).backward()
+    assert all(p.grad is None for p in big.parameters())
+    assert half.encoder.blocks[0].attention.qkv.weight.grad.abs().sum() > 0
+    assert all(p.grad is not None for p in features.parameters())
+
+
+def test_the_objectives_of_dppt_are_its_losses_written_out(batch):
+    "As the lesson's plain loop adds them up: means over the pairs of layers, one weight each."
+    wise, student = network(), network("dppt_nano", seed=1)
+    pairs = match_layers(4, 4, "stages", student.config.prune_at)
+    with torch.no_grad(): told, ours = wise.trace(batch.images), student.trace(batch.images)
+    mean = lambda values: torch.stack(values).mean()
+    features = mean([
+        feature_loss(ours.keypoint_tokens[0][s], told.keypoint_tokens[0][t]) for s, t in pairs
+    ])
+    attention = mean([
+        attention_loss(
+            ours.attention[0][s][:, :, :17],
+            align_attention(
+                told.attention[0][t][:, :, :17], ours.column_owner(s), ours.columns[0][s].shape[1]
+            ),
+        )
+        for s, t in pairs
+    ])
+    teacher = Teacher(wise)
+    objectives = [
+        OutputObjective(teacher, student, 2.0), FeatureObjective(teacher, student, 3.0),
+        AttentionObjective(teacher, student, 0.5),
+    ]
+    with torch.no_grad(): added = losses(objectives, student, batch)
+    assert torch.allclose(added["output"], 2 * output_loss(ours, told, batch.weights), rtol=1e-4)
+    assert torch.allclose(added["features"], 3 * features, rtol=1e-4)
+    assert torch.allclose(added["attention"], 0.5 * attention, rtol=1e-3, atol=1e-7)
+
+
 def test_layers_are_matched_by_name():
     assert match_layers(12, 12, "stages", (3, 6, 9)) == [(2, 2), (5, 5), (8, 8), (11, 11)]
     assert match_layers(12, 24, "stages", (3, 6, 9)) == [(2, 5), (5, 11), (8, 17), (11, 23)]
     assert match_layers(4, 4, "stages", ()) == [(3, 3)] and match_layers(4, 2, "even") == [
         (0, 0), (1, 0), (2, 1), (3, 1),
     ]
+    assert match_layers(4, 4, "depth") == match_layers(4, 4, "even")
     with pytest.raises(ValueError, match="even"): match_layers(6, 12, "depth")
     with pytest.raises(ValueError, match="stages"): match_layers(6, 12, "last")
 
