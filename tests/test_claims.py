@@ -16,8 +16,8 @@ from dppt_nb.claims import (
     p_value,
     seeds_needed,
 )
+from dppt_nb.judged import combine, difference, format_study
 from dppt_nb.studies import STUDIES
-from dppt_nb.study import combine, difference, format_study
 
 RESULTS = Path(__file__).resolve().parent.parent / "nbs" / "results"
 
