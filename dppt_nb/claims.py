@@ -130,11 +130,12 @@ def of_epochs(
 
 
 def _apart(values, gap):
-    "The same values, in their order, none closer to the one below than the gap."
+    "About the same values, in their order, none closer to the one below than the gap."
     order, placed = sorted(range(len(values)), key=values.__getitem__), {}
     for below, i in zip([None, *order], order):
         placed[i] = values[i] if below is None else max(values[i], placed[below] + gap)
-    return [placed[i] for i in range(len(values))]
+    down = (sum(placed.values()) - sum(values)) / max(1, len(values))
+    return [placed[i] - down for i in range(len(values))]
 
 
 def show_budget(
@@ -170,6 +171,7 @@ def show_budget(
         ax.annotate(
             words, (x, y), (1.03, height), textcoords=ax.get_yaxis_transform(), color=colour,
             fontsize=8, va="center", annotation_clip=False,
+            arrowprops=dict(arrowstyle="-", lw=0.6, color=colour),
         )
     return ax
 

@@ -238,6 +238,12 @@ def test_uploads_are_turned_as_exif_says_and_made_small():
     assert read_upload(upload(saved(wide, exif=tag))).shape == (1024, 341, 3)
 
 
+def test_an_upload_without_loss_is_the_photograph_itself():
+    file, photo = io.BytesIO(), free_photo("camera")
+    Image.fromarray(photo).save(file, "png")
+    assert np.array_equal(read_upload(upload(file.getvalue(), "mine.png")), photo)
+
+
 def test_an_upload_is_asked_about_and_a_bad_one_becomes_a_sentence():
     explorer = explore_photo(NETWORKS, free_photo("camera"))
     first = explorer.image.value
