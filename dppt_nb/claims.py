@@ -10,7 +10,7 @@ __all__ = ['PRIMARY', 'p_value', 'holm', 'seeds_needed', 'format_primary', 'show
 import math
 from typing import Any
 
-from .study import difference, format_interval, half_width, of_row
+from .judged import difference, format_interval, half_width, of_row
 
 # %% ../nbs/machinery/claims.ipynb #7b30837b
 def p_value(
@@ -69,11 +69,13 @@ PRIMARY = {
 def format_primary(
     runs: list[dict],
     questions: dict[str, tuple[str, str]] = PRIMARY, # words -> row, the row it is compared with
+    seeds: bool = True, # the last column too
 ) -> str:
     "One line a question: difference, p-value after correction, answer, seeds that would tell."
     results = [difference(runs, *rows) for rows in questions.values()]
     values = holm([p_value(r) if r else math.nan for r in results])
-    lines = [f"{'':<52}{'difference':<24}{'p':>8}  {'answer':<18}seeds that would tell"]
+    lines = [f"{'':<52}{'difference':<24}{'p':>8}  {'answer':<18}"
+             + "seeds that would tell" * seeds]
     for words, result, p in zip(questions, results, values):
         if result is None:
             lines.append(f"{words:<52}not run")
@@ -81,7 +83,7 @@ def format_primary(
         answer = "one seed" if math.isnan(p) else "open" if p > 0.05 else (
             "yes" if result["mean"] > 0 else "no, the contrary"
         )
-        told = seeds_needed(result) if answer == "open" else ""
+        told = seeds_needed(result) if seeds and answer == "open" else ""
         shown = "" if math.isnan(p) else f"{p:.3f}"
         lines.append(
             f"{words:<52}{format_interval(result, sign=True):<24}{shown:>8}  {answer:<18}"
@@ -127,6 +129,15 @@ def of_epochs(
     return [run for run in runs if run["recipe"]["epochs"] == epochs]
 
 
+def _apart(values, gap):
+    "About the same values, in their order, none closer to the one below than the gap."
+    order, placed = sorted(range(len(values)), key=values.__getitem__), {}
+    for below, i in zip([None, *order], order):
+        placed[i] = values[i] if below is None else max(values[i], placed[below] + gap)
+    down = (sum(placed.values()) - sum(values)) / max(1, len(values))
+    return [placed[i] - down for i in range(len(values))]
+
+
 def show_budget(
     runs: list[dict], # of several budgets
     names: dict[str, str], # row -> what it is called in the picture
@@ -136,7 +147,7 @@ def show_budget(
     "Score over epochs: a mark a run, a line through each row's means."
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(6, 3.4), dpi=80)[1]
-    budgets = sorted({run["recipe"]["epochs"] for run in runs})
+    budgets, ends = sorted({run["recipe"]["epochs"] for run in runs}), {}
     for number, (name, words) in enumerate(names.items()):
         scores = {n: [r["score"] for r in of_row(of_epochs(runs, n), name).values()]
                   for n in budgets}
@@ -144,8 +155,9 @@ def show_budget(
         means = [sum(values) / len(values) for values in scores.values()]
         marker = "os^Dv<>"[number % 7]
         line, = ax.plot(list(scores), means, label=words, lw=1.2, color=f"C{number}")
+        ends[words] = (max(scores), means[-1], line.get_color())
         for n, values in scores.items():
-            ax.plot([n] * len(values), values, marker, ms=4, mfc="none", color=line.get_color())
+            ax.plot([n] * len(values), values, marker, ms=7, mfc="none", color=line.get_color())
     if teacher is not None:
         ax.axhline(teacher, color="grey", ls="--", lw=1)
         ax.text(budgets[0], teacher, " the teacher", va="bottom", fontsize=7, color="grey")
@@ -153,7 +165,14 @@ def show_budget(
     ax.set_xticks(budgets, [str(n) for n in budgets])
     ax.minorticks_off()
     ax.set(xlabel="epochs trained", ylabel="PCK@0.2, %")
-    ax.legend(fontsize=7)
+    low, high = ax.get_ylim()
+    heights = _apart([y for _, y, _ in ends.values()], (high - low) / 18)
+    for (words, (x, y, colour)), height in zip(ends.items(), heights):
+        ax.annotate(
+            words, (x, y), (1.03, height), textcoords=ax.get_yaxis_transform(), color=colour,
+            fontsize=8, va="center", annotation_clip=False,
+            arrowprops=dict(arrowstyle="-", lw=0.6, color=colour),
+        )
     return ax
 
 

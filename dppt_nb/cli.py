@@ -298,8 +298,8 @@ def study(
     """Train and compare the rows of study NAME (dppt, sdpose, protocol, why, start, keep), several
     seeds each; go on where it stopped."""
     from dppt_nb.datasets import judged_split
+    from dppt_nb.judged import run_study
     from dppt_nb.studies import format_runs
-    from dppt_nb.study import run_study
     if wrong := [seed for seed in seeds.split(",") if not seed.strip().isdigit()]:
         raise DataError(
             f"--seeds is {seeds!r}; {wrong[0]!r} is not a whole number, write for example 0,1,2"

@@ -33,6 +33,13 @@ MOVED = {
             "AttentionObjective FeatureObjective GuideObjective OutputObjective Teacher check_pair"
         ),
     },
+    "explore": {
+        "stills": (
+            "Explorer Film OKABE_ITO RATIOS Reduced attention_pictures choose cycle_pictures "
+            "film_pictures pair_pictures photo_pictures read_film read_upload reduce_person "
+            "reduction_pictures shared_attention sharpness show_costs slide slide_through"
+        ),
+    },
     "keypoints": {
         "checks": "DataError",
         "faces": "MIRROR_LAYOUTS",
@@ -41,6 +48,11 @@ MOVED = {
         "merging": "match_tokens merge merge_pairs pooled",
     },
     "study": {
+        "judged": (
+            "Cycled check_judged check_people combine difference finished_runs "
+            "format_interval format_study half_width judge judge_cycles mean_hits of_row "
+            "of_seed pack_bits row_score run_row run_study show_study unpack_bits"
+        ),
         "studies": "PRUNED Row STUDIES find_rows fit_row row_recipe",
     },
     "tokenpose": {

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from dppt_nb.datasets import DATASETS
+from dppt_nb.judged import run_study
 from dppt_nb.keypoints import COCO17
 from dppt_nb.pruning import REDUCERS
 from dppt_nb.recipes import LESSONS
 from dppt_nb.runner import train_recipe
 from dppt_nb.studies import STUDIES
-from dppt_nb.study import run_study
 from dppt_nb.synthetic import make_people
 from dppt_nb.tokens import BACKBONES
 

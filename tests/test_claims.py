@@ -16,8 +16,8 @@ from dppt_nb.claims import (
     p_value,
     seeds_needed,
 )
+from dppt_nb.judged import combine, difference, format_study
 from dppt_nb.studies import STUDIES
-from dppt_nb.study import combine, difference, format_study
 
 RESULTS = Path(__file__).resolve().parent.parent / "nbs" / "results"
 
@@ -100,3 +100,46 @@ def test_the_teachers_that_lie_beside_the_results_are_those_that_taught():
         teacher, _, _ = load_network(RESULTS / "teachers" / f"tokenpose_nano_lspet_seed{seed}")
         taught = {run["taught_by"] for run in runs if run["seed"] == seed and run["taught_by"]}
         assert taught == {weights_print(teacher)}
+
+
+def in_short():
+    "The list at the top of the study's page, a line each, by its bold words."
+    page = json.loads((RESULTS.parent / "13_study.ipynb").read_text())
+    texts = ["".join(cell["source"]) for cell in page["cells"]]
+    text = next(text for text in texts if "## In short" in text).split("## In short")[1]
+    lines = [line for line in text.splitlines() if line.startswith("- **")]
+    return {line.split("**")[1]: line for line in lines}
+
+
+def test_the_answer_in_short_is_what_the_results_say():
+    cpu, gpu, large, longer, why, start = map(stored, (
+        "study_lspet_nano", "study_lspet_nano_h200", "study_lspet_s", "study_lspet_nano_budget",
+        "study_lspet_nano_why", "study_lspet_nano_start",
+    ))
+    both = cpu + [dict(run, seed=run["seed"] + 10) for run in gpu]
+    begun = start + [dict(run, row="photos_all") for run in gpu if run["row"] == "tokenpose"]
+    said, found = in_short(), difference
+
+    def holds(line, result, sign="", seeds=None):
+        "Mean and, where there are seeds for it, interval stand in the line."
+        assert f"{result['mean']:{sign}.1f}" in line, (line, result)
+        if seeds: assert result["seeds"] == seeds and ("one" if seeds == 1 else "two") in line
+        else: assert "{:{s}.1f} to {:{s}.1f}".format(*result["interval"], s=sign) in line, line
+
+    teacher = said["A teacher"]
+    holds(teacher, found(both, "dppt", "ppt"))
+    holds(teacher, found(of_epochs(longer, 60), "dppt", "ppt"), seeds=1)
+    taught = said["A TokenPose taught in the same way"]
+    holds(taught, found(gpu, "tokenpose_taught", "dppt"), "+")
+    alone = {row: found(gpu, row, "ppt") for row in ("attention", "features", "output")}
+    assert f"{alone['attention']['mean']:+.1f} alone" in said["Attention"]
+    assert f"{alone['features']['mean']:+.1f}; " in said["Attention"]
+    assert alone["attention"]["mean"] == max(result["mean"] for result in alone.values())
+    assert alone["features"]["interval"][0] < 0 < alone["features"]["interval"][1]
+    for study in (both, large): holds(said["Pruning"], found(study, "tokenpose", "ppt"))
+    cycle = said["A second cycle"]
+    holds(cycle, found(both, "sdpose", "tokenpose"), "+")
+    holds(cycle, found(why, "sdpose_mlp", "tokenpose_mlp"), seeds=1)
+    people = said["Starting from synthetic people"]
+    holds(people, found(begun, "synthetic_all", "photos_all"), seeds=1)
+    holds(people, found(begun, "synthetic_100", "photos_100"), seeds=2)

@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 from website import api, home, moving, names, pages  # noqa: E402
 
-from dppt_nb.study import format_interval, row_score  # noqa: E402
+from dppt_nb.judged import format_interval, row_score  # noqa: E402
 
 LESSONS = names.lessons()
 PART = ("index.md", "14_train.md", "api/locks.md", "glossary.md")

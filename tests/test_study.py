@@ -12,19 +12,10 @@ from sampling import sample
 from dppt_nb.checks import DataError
 from dppt_nb.cli import main
 from dppt_nb.files import claim_folder
-from dppt_nb.keypoints import COCO17
-from dppt_nb.metrics import mean_rate
-from dppt_nb.models import create_model
-from dppt_nb.recipes import get_recipe
-from dppt_nb.runner import train_recipe
-from dppt_nb.store import load_people
-from dppt_nb.studies import STUDIES, Row, beside_stored, find_rows, format_runs, row_recipe
-from dppt_nb.study import (
-    CLAIMS,
+from dppt_nb.judged import (
     combine,
     difference,
     finished_runs,
-    format_claims,
     format_study,
     mean_hits,
     pack_bits,
@@ -32,8 +23,15 @@ from dppt_nb.study import (
     run_study,
     show_study,
     unpack_bits,
-    verdict,
 )
+from dppt_nb.keypoints import COCO17
+from dppt_nb.metrics import mean_rate
+from dppt_nb.models import create_model
+from dppt_nb.recipes import get_recipe
+from dppt_nb.runner import train_recipe
+from dppt_nb.store import load_people
+from dppt_nb.studies import STUDIES, Row, beside_stored, find_rows, format_runs, row_recipe
+from dppt_nb.study import CLAIMS, format_claims, verdict
 from dppt_nb.together import is_whole, train_runs
 from dppt_nb.training import batch_count
 

@@ -23,10 +23,11 @@ def every_page():
 
 
 def drop_widgets(notebook):
-    "A stored page has no kernel: of a widget only the words for it are kept."
+    "A stored page has no kernel: a widget is not kept, and a still stands beside it."
+    view = "application/vnd.jupyter.widget-view+json"
     for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+        if cell.cell_type != "code": continue
+        cell.outputs = [output for output in cell.outputs if view not in output.get("data", {})]
     notebook.metadata.pop("widgets", None)
 
 

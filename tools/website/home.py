@@ -4,7 +4,7 @@ import json
 import re
 from functools import cache
 
-from dppt_nb.study import difference, format_interval, of_row, row_score, unpack_bits
+from dppt_nb.judged import difference, format_interval, of_row, row_score, unpack_bits
 from website.moving import CROWD, moving_picture
 from website.names import (
     NBS,
