@@ -26,6 +26,12 @@ MOVED = {
     "distillation": {
         "heatmaps": "divergence",
     },
+    "inference": {
+        "predictor": (
+            "CAPTURED CAPTURED_PEOPLE Captured DEFAULT_NETWORK Locator Look PIXELS_AT_ONCE "
+            "PosePredictor find_in_photo many_photos photo_densities"
+        ),
+    },
     "keypoints": {
         "checks": "DataError",
         "faces": "MIRROR_LAYOUTS",
