@@ -296,7 +296,8 @@ class PosePredictor(Locator):
         "The middle of some rounds, in which all take turns, after two that do not count."
         before, seconds = self.graph, {name: [] for name in ways}
         for _ in range(rounds + 2):
-            for name, (job, self.graph) in ways.items():
+            for name, (job, graph) in ways.items():
+                self.graph = graph
                 start = time.perf_counter()
                 job()
                 if self.device.type == "cuda": torch.cuda.synchronize()

@@ -25,8 +25,8 @@ FLOORS = (
     "pictures photos tables datasets synthetic codec shards writing cutting cropset endless feed "
     "store tokens hrnet pruning heads tokenpose models distillation cycles recipes released "
     "checkpoints optim steps evaluation runs devices progress report keeping training runner "
-    "together costs forms export inference predictor detectors tracking video views explore studies "
-    "study claims demo options commands cli train"
+    "together costs forms export inference predictor detectors tracking video views explore "
+    "studies study claims demo options commands cli train"
 ).split()
 # A network is saved and loaded by methods of its own, which fetch the page on checkpoints when they
 # are called and not before.
