@@ -8,7 +8,7 @@ from importlib import import_module
 _HOMES = {
     "create_model": "models", "list_models": "models", "macs": "models",
     "load_backbone": "checkpoints", "load_network": "checkpoints", "load_released": "checkpoints",
-    "PosePredictor": "inference", "PoseTransformer": "tokenpose",
+    "PosePredictor": "predictor", "PoseTransformer": "tokenpose",
 }
 __all__ = [*_HOMES, "__version__"]
 

@@ -60,7 +60,7 @@ def predict(
 ):
     """Find the joints of people in PHOTOS (pictures, folders, videos, or the number of a camera)
     with the network in CHECKPOINT, as `dppt eval` takes it."""
-    from dppt_nb.inference import PosePredictor
+    from dppt_nb.predictor import PosePredictor
     from dppt_nb.video import predict_files
     if detector:
         from dppt_nb.detectors import MediaPipeDetector

@@ -40,6 +40,12 @@ MOVED = {
             "reduction_pictures shared_attention sharpness show_costs slide slide_through"
         ),
     },
+    "inference": {
+        "predictor": (
+            "CAPTURED CAPTURED_PEOPLE Captured DEFAULT_NETWORK Locator Look PIXELS_AT_ONCE "
+            "PosePredictor find_in_photo many_photos photo_densities"
+        ),
+    },
     "keypoints": {
         "checks": "DataError",
         "faces": "MIRROR_LAYOUTS",

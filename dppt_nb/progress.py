@@ -80,6 +80,10 @@ def tell(
     )
     # above 100 there is room for the legend
     bar.update_graph(curves, [1, max(2, recipe.epochs)], [0, 130])
+    if ax := getattr(bar, "graph_ax", None):
+        ax.set_xlabel("epoch")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        bar.graph_out.update(ax.figure)
 
 # %% ../nbs/machinery/progress.ipynb #e34f9251
 @dataclass

@@ -22,9 +22,10 @@ from PIL import Image
 
 from .checks import DataError, plain_reason
 from .files import claim_folder, watch, write_whole
-from .inference import People, PosePredictor
+from .inference import People
 from .locks import temporary_name
 from .photos import Photo, boxes_by_photo, list_photos, open_photo, read_boxes
+from .predictor import PosePredictor
 from .terminal import counted
 from .tracking import Tracker
 

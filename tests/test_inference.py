@@ -17,9 +17,10 @@ from PIL import Image
 from dppt_nb import PosePredictor
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
-from dppt_nb.inference import Captured, Locator, cut_boxes, find_in_photo, pose_boxes
+from dppt_nb.inference import cut_boxes, pose_boxes
 from dppt_nb.keypoints import COCO17
 from dppt_nb.photos import boxes_by_photo, check_boxes, list_photos, open_photo
+from dppt_nb.predictor import Captured, Locator, find_in_photo
 from dppt_nb.synthetic import make_photo
 
 SOAK = os.environ.get("DPPT_SOAK") == "1"
