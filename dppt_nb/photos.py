@@ -149,8 +149,13 @@ def read_boxes(
 ) -> dict:                   # name or number of a photo, as text -> list of [x, y, w, h, score]
     """Boxes of people by photo. Rows of another category, and what is below `min_score`,
     are left out, and counted in print. Raises `DataError`."""
-    found, others, weak = {}, 0, 0
-    for number, row in enumerate(read_json(path, list), 1):
+    found, others, weak, rows = {}, 0, 0, read_json(path, (list, dict))
+    if not isinstance(rows, list):
+        raise DataError(
+            f'{path} must hold a list of rows such as {{"file_name": "photo.jpg", '
+            '"bbox": [x, y, width, height], "score": 1.0}.'
+        )
+    for number, row in enumerate(rows, 1):
         who = f"{path}: row {number}"
         fields = set(row) if isinstance(row, dict) else set()
         if "bbox" not in fields or not {"image_id", "file_name"} & fields:

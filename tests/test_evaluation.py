@@ -1,4 +1,5 @@
 """Judging: conditions beside the number, other keypoint sets, people who are not there."""
+import importlib.util
 import json
 import math
 from dataclasses import replace
@@ -218,3 +219,19 @@ def test_what_a_store_cannot_do_anything_about_is_refused(tmp_path):
             load_people("coco", tmp_path / "store", ("val",), SIZE, bars=False, **words)
     with pytest.raises(DataError, match="--category goes with data sets in COCO's format"):
         load_people("synthetic", None, ("val",), SIZE, people=4, category="dog")
+
+
+def test_stored_answers_are_as_good_as_they_say(root):
+    "README's picture of six people: the hits follow from the joints, the command draws them again."
+    spec = importlib.util.spec_from_file_location("answers", root / "tools" / "answers.py")
+    answers = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(answers)
+    results = json.loads(answers.RESULTS.read_text())
+    for row in results["people"]:
+        found, true, visible = (torch.tensor([row[k]]) for k in ("found", "true", "visible"))
+        result = pck(found, true, visible, LSP14)
+        assert (int(result["hits"].sum()), int(result["counts"].sum())) == (
+            row["hits"], row["counts"]
+        )
+    shares = [row["hits"] / row["counts"] for row in results["people"]]
+    assert shares == sorted(shares) and len(answers.draw(results).axes) == len(shares)

@@ -103,20 +103,21 @@ def test_so_it_does_on_two_devices_and_with_endless_people(tmp_path, more):
     kill_and_finish(tmp_path / "untouched", tmp_path, 10, *more)
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stop_by_hand_ends_the_step_and_saves_it(untouched, tmp_path, number, code):
-    "Also where states are otherwise saved at the end of an epoch only."
+def test_a_stop_by_hand_ends_the_step_and_saves_it(untouched, tmp_path):
+    """Ctrl-C, then, after going on, the signal that ends a program; also where states are otherwise
+    saved at the end of an epoch only."""
     out = tmp_path / "run"
-    process = start(out, "--save-minutes", "60")
-    wait_for(process, lambda: steps_in(out) >= 6)
-    process.send_signal(number)
-    said = process.communicate()[0]
-    assert process.returncode == code, said
-    assert "Traceback" not in said and " is saved in " in said.splitlines()[-1]
-    assert not list(out.rglob("*.tmp*"))
-    stopped = record_of(out)
-    done = (stopped["under_way"] or {"done": 0})["done"]
-    assert stopped["step"] == 3 * len(stopped["history"]) + done > 6
+    for number, code, goal in ((signal.SIGINT, 130, 6), (signal.SIGTERM, 143, 15)):
+        process = start(out, "--save-minutes", "60", *(["--resume"] if out.exists() else []))
+        wait_for(process, lambda: steps_in(out) >= goal)
+        process.send_signal(number)
+        said = process.communicate()[0]
+        assert process.returncode == code, said
+        assert "Traceback" not in said and " is saved in " in said.splitlines()[-1]
+        assert not list(out.rglob("*.tmp*"))
+        stopped = record_of(out)
+        done = (stopped["under_way"] or {"done": 0})["done"]
+        assert stopped["step"] == 3 * len(stopped["history"]) + done > goal
     finish(out)
     same(untouched, out)
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from sampling import sample
 
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
@@ -40,11 +41,11 @@ def trainer(people, out=None, **changes):
 
 @pytest.mark.parametrize(
     "changes",
-    [
+    sample([
         dict(), dict(optimizer="adam", ema=0.0, schedule="steps", milestones=(1, 2)),
         dict(optimizer="adamw"), dict(precision="bf16"), dict(precision="fp32"),
         dict(unbiased=False, flip_shift=True),
-    ],
+    ], 0, 1, 3),
 )
 def test_killed_and_resumed_is_the_same_to_the_bit(people, tmp_path, changes):
     through = trainer(people, **changes).fit()

@@ -1,0 +1,101 @@
+"""What a network that ships typically finds on photographs that it never saw, as skeletons: six
+people of LSPET's test split, from one of the worst answers to one of the best. The photographs
+themselves may not travel with the project.
+
+    python tools/answers.py --root lspet_dataset.zip     # finds joints, writes results and picture
+    python tools/answers.py                              # draws the stored joints again
+"""
+import sys
+import time
+from pathlib import Path
+
+import click
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from dppt_nb.checkpoints import load_network
+from dppt_nb.evaluation import conditions, predict_joints
+from dppt_nb.files import read_json, write_json
+from dppt_nb.keypoints import LSP14
+from dppt_nb.metrics import pck
+from dppt_nb.store import load_people
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "nbs" / "results" / "answers_lspet.json"
+PICTURE = ROOT / "nbs" / "images" / "answers.png"
+SHOWN = 6
+LEFT, RIGHT, MIDDLE, TRUTH = "#56b4e9", "#e69f00", "#555555", "#d0d0d0"
+
+
+def spread(shares, count):
+    "Numbers of `count` people, evenly spread from the worst answer to the best."
+    ranked = np.argsort(shares, kind="stable")
+    return ranked[((np.arange(count) + 0.5) / count * len(ranked)).astype(int)]
+
+
+def find(name, root):
+    "Joints of the chosen people, true and found, and how the rest fared."
+    network, recipe, found = load_network(name)
+    people = load_people("lspet", root, ("test",), recipe.image_size, True)["test"]
+    start = time.time()
+    joints, _ = predict_joints(network, people, recipe, keypoint_set=found)
+    result = pck(joints, people.photo_joints, people.visible, people.keypoint_set)
+    hits, counts = (np.asarray(result[key]) for key in ("hits", "counts"))
+    measured = np.flatnonzero(counts.any(1))
+    shares = hits[measured].sum(1) / counts[measured].sum(1)
+    rows = [
+        dict(
+            number=int(person), hits=int(hits[person].sum()), counts=int(counts[person].sum()),
+            true=people.photo_joints[person].round(decimals=1).tolist(),
+            visible=people.visible[person].tolist(),
+            found=joints[person].round(decimals=1).tolist(),
+        )
+        for person in measured[spread(shares, SHOWN)]
+    ]
+    known = conditions(recipe, "lspet", "test", people, torch.device("cpu"), time.time() - start)
+    command = " ".join(["python tools/answers.py", *sys.argv[1:2], "lspet_dataset.zip"])
+    return dict(format=1, network=name, command=command, conditions=known, people=rows)
+
+
+def side_of(names):
+    "The colour of a limb: of its side, or grey between the sides."
+    sides = {name.partition("_")[0] for name in names} & {"left", "right"}
+    return {"left": LEFT, "right": RIGHT}[sides.pop()] if len(sides) == 1 else MIDDLE
+
+
+def draw_person(ax, row):
+    "The true skeleton broad and pale, the found one thin and coloured."
+    true, found = np.array(row["true"]), np.array(row["found"])
+    shown = np.array(row["visible"], bool)
+    for one, two in LSP14.limbs:
+        if not (shown[one] and shown[two]): continue
+        colour = side_of((LSP14.names[one], LSP14.names[two]))
+        ax.plot(*true[[one, two]].T, color=TRUTH, lw=7, solid_capstyle="round", zorder=1)
+        ax.plot(*found[[one, two]].T, color=colour, lw=2, marker="o", ms=3, zorder=2)
+    ax.set(title=f"{row['hits']} of {row['counts']} joints")
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.invert_yaxis()
+    ax.axis("off")
+
+
+def draw(results):
+    "Six people in a row, each as large as the others."
+    figure, axes = plt.subplots(1, SHOWN, figsize=(11, 2.9))
+    for ax, row in zip(axes, results["people"]): draw_person(ax, row)
+    figure.tight_layout()
+    return figure
+
+
+@click.command()
+@click.option("--root", type=click.Path(exists=True), help="LSPET's folder or zip")
+@click.option("--network", default="dppt_s_lspet", show_default=True)
+def main(root, network):
+    "Find joints of test people, or draw those that are stored."
+    if root: write_json(RESULTS, find(network, root))
+    figure = draw(read_json(RESULTS))
+    figure.savefig(PICTURE, dpi=100)
+    print(f"{PICTURE.relative_to(ROOT)} is drawn")
+
+
+if __name__ == "__main__": main()
