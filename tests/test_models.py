@@ -27,7 +27,6 @@ from dppt_nb.store import synthetic_people
 from dppt_nb.tokens import BACKBONES, Backbone
 from dppt_nb.training import Trainer
 
-
 LISTED = [name for name in list_models() if not name.startswith("dppt")]
 
 
