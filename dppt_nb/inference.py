@@ -9,6 +9,7 @@ __all__ = ['SHOWN', 'GROWTH', 'VOTES', 'People', 'cut_boxes', 'pose_boxes']
 import io
 import re
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +123,10 @@ class People:
             raise DataError(
                 "KeyPoints need supervision, which is not there; pip install supervision"
             ) from None
-        return KeyPoints(xy=self.keypoints, confidence=self.scores.astype(np.float32))
+        # its name before version 0.29 was `confidence`
+        new = "keypoint_confidence" in signature(KeyPoints).parameters
+        name = "keypoint_confidence" if new else "confidence"
+        return KeyPoints(xy=self.keypoints, **{name: self.scores.astype(np.float32)})
 
 # %% ../nbs/11_inference.ipynb #db96488f
 def cut_boxes(
