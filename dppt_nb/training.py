@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .augmentation import Augmentation
 from .checkpoints import start_from
 from .checks import DataError
-from .crops import Augmentation, Part
+from .crops import Part
 from dppt_nb.devices import (
     Team,
     make_parts,
