@@ -37,8 +37,8 @@ def read_value(text:str, kind:type): # what was typed, and the field's type
 @cache
 def recipe_options()->list: # of click options
     "One option for every field of a recipe and of its augmentation."
+    from dppt_nb.augmentation import Augmentation
     from dppt_nb.checks import field_notes, field_types
-    from dppt_nb.crops import Augmentation
     from dppt_nb.recipes import Recipe
     notes = field_notes(Recipe) | field_notes(Augmentation)
     kinds = field_types(Recipe) | field_types(Augmentation)
@@ -63,8 +63,8 @@ class RecipeCommand(click.Command):
 def read_changes(given:dict)->dict: # option name -> text, or None where not given
     """The fields that were named on the command line, with their values; a value that cannot be
     read is refused."""
+    from dppt_nb.augmentation import Augmentation
     from dppt_nb.checks import field_types
-    from dppt_nb.crops import Augmentation
     from dppt_nb.recipes import Recipe
     kinds, changes = field_types(Recipe) | field_types(Augmentation), {}
     for name, text in given.items():

@@ -24,14 +24,9 @@ from numpy.typing import ArrayLike
 from .checks import DataError
 from .faces import MIRROR_LAYOUTS
 from .files import ImageSource, field_numbers, read_json
-from dppt_nb.keypoints import (
-    COCO17,
-    KeypointSet,
-    canonical_name,
-    keypoint_set_of,
-    limbs_of,
-    read_keypoint_set,
-)
+from .keypoints import COCO17, KeypointSet
+from .ownsets import keypoint_set_of, limbs_of, read_keypoint_set
+from .spelling import canonical_name
 
 # %% ../nbs/machinery/coco.ipynb #7e738476
 def as_id(value: object):  # of an id field: a number, or text of digits

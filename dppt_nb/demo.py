@@ -30,12 +30,12 @@ from dppt_nb.evaluation import (
 )
 from .files import make_folder, write_json, write_whole
 from .heatmaps import draw_heatmaps, heatmap_coordinates, rescale_joints
-from .keypoints import draw_pose
 from .models import macs
 from .optim import compute_name, pick_device
 from .pictures import FREE_PHOTOS, free_photo
 from .pruning import draw_kept
 from .recipes import Recipe, get_recipe
+from .skeletons import draw_pose
 from .store import SYNTHETIC_PEOPLE, CropSet, synthetic_people
 from .tokenpose import PoseTransformer
 from .training import Trainer, make_batch

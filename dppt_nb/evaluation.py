@@ -20,10 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .augmentation import Augmentation, augment_batch
 from .checkpoints import load_network, results_folder
 from .checks import DataError
 from .coco import person_category, to_coco_results
-from .crops import Augmentation, apply_affine, augment_batch, box_to_center_scale
+from .crops import apply_affine, box_to_center_scale
 from .datasets import coco_truth, has_ap
 from .files import digest_of, make_folder, place_of, read_json, watch, write_json
 from .heatmaps import average_flip, decode_argmax, decode_dark, decode_quarter

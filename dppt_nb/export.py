@@ -32,17 +32,12 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 import dppt_nb
+from .augmentation import nominal_window
 from .checkpoints import built, load_network
 from .checks import DataError, check_format, parse_json, plain_reason, validated
 from .config import Pair
 from .costs import time_interleaved
-from dppt_nb.crops import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    PIXEL_STD,
-    box_to_center_scale,
-    nominal_window,
-)
+from .crops import IMAGENET_MEAN, IMAGENET_STD, PIXEL_STD, box_to_center_scale
 from .evaluation import plain_images
 from .files import CACHE_MEND, cache_folder, digest_of, make_folder, write_whole
 from .forms import make_form, recipe_of

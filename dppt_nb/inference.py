@@ -20,9 +20,10 @@ from PIL import Image
 from .checks import DataError
 from .coco import to_coco_results
 from .crops import batched_affine, box_to_center_scale, crop_image
-from .keypoints import KeypointSet, draw_pose
+from .keypoints import KeypointSet
 from .photos import open_photo
 from .scoring import rescore
+from .skeletons import draw_pose
 from .tables import joint_boxes
 from .terminal import counted
 

@@ -14,6 +14,11 @@ from importlib import import_module
 # former module -> module of today -> names
 MOVED = {
     "crops": {
+        "augmentation": (
+            "AUGMENTATIONS Augmentation Share UPPER_BODY_SHARE augment_batch central_affine "
+            "counted_lengths draw_windows half_body_window inside jitter_colour mirror "
+            "nominal_window"
+        ),
         "cutting": "cut_people prepare_store store_affines store_geometry table_windows work_ahead",
     },
     "cycles": {
@@ -49,6 +54,9 @@ MOVED = {
     "keypoints": {
         "checks": "DataError",
         "faces": "MIRROR_LAYOUTS",
+        "ownsets": "keypoint_set_of limbs_of read_keypoint_set write_keypoint_set",
+        "skeletons": "COLOURS OUTLINE draw_pose show_poses",
+        "spelling": "SIDES canonical_name check_keypoint_set",
     },
     "pruning": {
         "merging": "match_tokens merge merge_pairs pooled",

@@ -25,8 +25,8 @@ from .crops import apply_affine
 from .devices import Team, load_accelerate
 from .evaluation import predict_joints
 from .files import make_folder
-from .keypoints import draw_pose
 from .recipes import Recipe
+from .skeletons import draw_pose
 from .store import CropSet
 
 # %% ../nbs/machinery/progress.ipynb #b4d734bd

@@ -14,8 +14,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from .augmentation import Augmentation
 from .checks import DataError, checked, field_types, must_be
-from .crops import Augmentation
 from .models import VARIANTS, nearest
 from dppt_nb.objectives import (
     AttentionObjective,

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import DataError
-from .crops import constant
+from .draws import constant
 from .heatmaps import masked_mean, rescale_joints
 from .objectives import check_cycles
 from .tokenpose import Trace

@@ -28,11 +28,12 @@ from .crops import normalize
 from .files import read_tensors, write_tensors
 from .heatmaps import draw_heatmaps, heatmap_coordinates, rescale_joints
 from .inference import SHOWN
-from .keypoints import KeypointSet, draw_pose
+from .keypoints import KeypointSet
 from .models import macs
 from .photos import open_photo
 from .pruning import REDUCERS, draw_kept
 from .recipes import Recipe
+from .skeletons import draw_pose
 from .tokenpose import PoseTransformer
 from dppt_nb.views import (
     View,

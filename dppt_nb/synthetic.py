@@ -20,7 +20,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
-from .keypoints import COCO17, KeypointSet, canonical_name, draw_pose
+from .keypoints import COCO17, KeypointSet
+from .skeletons import draw_pose
+from .spelling import canonical_name
 
 # %% ../nbs/machinery/synthetic.ipynb #38a11621
 def _mix(x):

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .augmentation import Augmentation
 from .checkpoints import start_from
 from .checks import DataError
-from .crops import Augmentation, Part
 from dppt_nb.devices import (
     Team,
     make_parts,
@@ -31,6 +31,7 @@ from dppt_nb.devices import (
     stop_was_asked,
     weigh,
 )
+from .draws import Part
 from .evaluation import headline, score_joints, take_people
 from .feed import feed, near
 from .files import epoch_bar, watch

@@ -28,9 +28,10 @@ from dppt_nb.crops import (
 from .evaluation import plain_images
 from .heatmaps import draw_heatmaps, heatmap_coordinates, rescale_joints
 from .inference import SHOWN
-from .keypoints import KeypointSet, draw_pose
+from .keypoints import KeypointSet
 from .pruning import draw_kept
 from .recipes import Recipe
+from .skeletons import draw_pose
 from .store import CropSet
 from .tokenpose import PoseTransformer, Trace
 

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from dppt_nb import datasets
+from dppt_nb.augmentation import AUGMENTATIONS, augment_batch
 from dppt_nb.checks import DataError
 from dppt_nb.cli import main
 from dppt_nb.coco import (
@@ -19,12 +20,12 @@ from dppt_nb.coco import (
     split_of_file,
     to_coco_results,
 )
-from dppt_nb.crops import AUGMENTATIONS, augment_batch
 from dppt_nb.datasets import DATASETS, DataSet, coco_truth, judged_split, read_coco, read_dataset
 from dppt_nb.evaluation import format_scores, headline, score_joints
 from dppt_nb.heatmaps import average_flip
-from dppt_nb.keypoints import COCO17, keypoint_set_of, write_keypoint_set
+from dppt_nb.keypoints import COCO17
 from dppt_nb.metrics import evaluate_coco
+from dppt_nb.ownsets import keypoint_set_of, write_keypoint_set
 from dppt_nb.store import CropSet
 
 

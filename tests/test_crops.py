@@ -5,19 +5,21 @@ import pytest
 import torch
 from PIL import Image
 
-from dppt_nb.crops import (
+from dppt_nb.augmentation import (
     AUGMENTATIONS,
-    PIXEL_STD,
     Augmentation,
-    apply_affine,
     augment_batch,
-    batched_affine,
-    box_to_center_scale,
     central_affine,
-    crop_affine,
-    crop_image,
     half_body_window,
     inside,
+)
+from dppt_nb.crops import (
+    PIXEL_STD,
+    apply_affine,
+    batched_affine,
+    box_to_center_scale,
+    crop_affine,
+    crop_image,
     invert_affine,
     normalize,
     uncrop_points,

@@ -14,16 +14,13 @@ from dppt_nb.keypoints import (
     MIRROR_LAYOUTS,
     MPII16,
     KeypointSet,
-    canonical_name,
-    draw_pose,
     flip_pairs_of,
-    keypoint_set_of,
     map_keypoints,
-    read_keypoint_set,
-    show_poses,
     sigma_of,
-    write_keypoint_set,
 )
+from dppt_nb.ownsets import keypoint_set_of, read_keypoint_set, write_keypoint_set
+from dppt_nb.skeletons import draw_pose, show_poses
+from dppt_nb.spelling import canonical_name
 
 SETS = list(KEYPOINT_SETS.values())
 CROWDPOSE = {

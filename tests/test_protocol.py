@@ -7,10 +7,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from dppt_nb.augmentation import augment_batch
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
 from dppt_nb.cli import main
-from dppt_nb.crops import apply_affine, augment_batch, batched_affine
+from dppt_nb.crops import apply_affine, batched_affine
 from dppt_nb.evaluation import decode, predict_joints
 from dppt_nb.judged import run_study, unpack_bits
 from dppt_nb.keypoints import COCO17
@@ -70,7 +71,7 @@ def test_counted_crops_from_a_store_are_those_from_the_photograph(people):
 
 
 def test_the_mirror_of_counted_crops_is_one_pixel_off(people):
-    from dppt_nb.crops import Augmentation
+    from dppt_nb.augmentation import Augmentation
     still = Augmentation(flip=1.0, rotation_prob=0, scale=0, half_body=0)
     run = lambda augmentation, widths: augment_batch(
         people.images, people.joints, people.visible, COCO17, people.margin, SIZE, augmentation,

@@ -16,9 +16,10 @@ from data_fixture import coco_file, one_sentence, picture
 from PIL import Image
 
 from dppt_nb import cutting, store, writing
+from dppt_nb.augmentation import augment_batch
 from dppt_nb.checks import DataError
 from dppt_nb.codec import decode_crop, encode_crop
-from dppt_nb.crops import apply_affine, augment_batch, batched_affine
+from dppt_nb.crops import apply_affine, batched_affine
 from dppt_nb.cutting import prepare_store, table_windows
 from dppt_nb.datasets import read_coco
 from dppt_nb.files import CLAIM, ImageSource, claim_folder

@@ -548,7 +548,7 @@ def test_a_run_folder_is_one_that_from_pretrained_reads(people, tmp_path):
 def test_imagenet_weights_start_the_backbone(tmp_path):
     from safetensors.torch import save_file
 
-    from dppt_nb.crops import Augmentation
+    from dppt_nb.augmentation import Augmentation
     small = from_synthetic(make_people(4, COCO17, (64, 64), seed=1, margin=1.5))
     donor = create_model("tokenpose_b", image_size=(64, 64)).backbone
     state = {

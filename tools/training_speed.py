@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dppt_nb.augmentation import augment_batch
 from dppt_nb.checkpoints import load_network
 from dppt_nb.costs import lap
-from dppt_nb.crops import augment_batch
 from dppt_nb.evaluation import device_name
 from dppt_nb.files import write_json
 from dppt_nb.heatmaps import encode_heatmaps, rescale_joints
