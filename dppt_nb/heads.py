@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .tokens import conv_step, join_patches
+from .backbones import conv_step
+from .tokens import join_patches
 
 # %% ../nbs/machinery/heads.ipynb #708ad55c
 class HeatmapHead(nn.Sequential):

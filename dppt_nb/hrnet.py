@@ -9,7 +9,8 @@ __all__ = ['HRNET_KEYS', 'HRNET_SIZES', 'BACKBONES', 'exchange', 'HRModule', 'HR
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .tokens import BACKBONES, Backbone, BasicBlock, Stem, conv_step
+from .backbones import BACKBONES, Backbone, BasicBlock, conv_step
+from .tokens import Stem
 
 # %% ../nbs/machinery/hrnet.ipynb #153bcf4a
 def exchange(

@@ -22,10 +22,10 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from .backbones import BACKBONES
 from .config import PoseConfig
 from .files import read_json, write_json
 from .tokenpose import PoseTransformer
-from .tokens import BACKBONES
 
 # %% ../nbs/machinery/models.ipynb #4f0ae0da
 # image size -> patch of the released configurations, in cells of the quarter-size map; (4, 4) for

@@ -84,6 +84,9 @@ MOVED = {
         ),
     },
     "tokens": {
+        "backbones": (
+            "BACKBONES Backbone BasicBlock Pixels Pyramid conv_norm conv_step in_inference"
+        ),
         "hrnet": "HRModule HRNet exchange",
     },
     "train": {

@@ -11,9 +11,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .backbones import BasicBlock, in_inference
 from .config import PoseConfig
 from .hrnet import BACKBONES
-from .tokens import BasicBlock, in_inference
 
 # %% ../nbs/machinery/plumbing.ipynb #a7bac72e
 def make_backbone(

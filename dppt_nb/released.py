@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .backbones import BACKBONES
 from .checks import DataError
 from .config import PoseConfig
 from .files import read_tensors
@@ -28,7 +29,6 @@ from .keypoints import COCO17, MPII16, KeypointSet
 from .models import PATCHES, create_model, listed_config
 from .recipes import RECIPES, Recipe
 from .tokenpose import PoseTransformer
-from .tokens import BACKBONES
 
 # %% ../nbs/machinery/released.ipynb #267b6e46
 # what a released name becomes here, rule after rule

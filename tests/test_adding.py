@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dppt_nb.backbones import BACKBONES
 from dppt_nb.datasets import DATASETS
 from dppt_nb.judged import run_study
 from dppt_nb.keypoints import COCO17
@@ -17,7 +18,6 @@ from dppt_nb.recipes import LESSONS
 from dppt_nb.runner import train_recipe
 from dppt_nb.studies import STUDIES
 from dppt_nb.synthetic import make_people
-from dppt_nb.tokens import BACKBONES
 
 ADDITIONS = {
     "a way to reduce tokens": '''
@@ -47,7 +47,7 @@ LESSONS["small"] = Lesson(lambda model, teacher, recipe: Small(recipe.weight("sm
 ''',
     "a backbone": '''
 from torch import nn
-from dppt_nb.tokens import BACKBONES, Backbone
+from dppt_nb.backbones import BACKBONES, Backbone
 
 class Strides(nn.Module):
     "Two convolutions, straight to an eighth of the size."

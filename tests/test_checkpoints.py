@@ -14,6 +14,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from dppt_nb.backbones import conv_step
 from dppt_nb.checkpoints import (
     FORMAT,
     build_network,
@@ -34,7 +35,7 @@ from dppt_nb.models import VARIANTS, create_model, list_models
 from dppt_nb.recipes import Recipe, get_recipe
 from dppt_nb.released import load_backbone, load_released, read_checkpoint
 from dppt_nb.tokenpose import PoseTransformer
-from dppt_nb.tokens import Bottleneck, conv_step
+from dppt_nb.tokens import Bottleneck
 
 SIZE = (64, 48)    # small pictures: 4 x 3 patches
 

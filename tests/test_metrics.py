@@ -129,7 +129,7 @@ def test_pckh_equals_the_released_scoring(shared):
 # OKS and AP ---------------------------------------------------------------------------------------
 # ------------------
 
-def direct(ground_truth, rows, image_ids=None):
+def direct(ground_truth, rows, image_ids=None, sigmas=None):
     "The ten numbers of pycocotools called as its own demo does."
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -137,6 +137,7 @@ def direct(ground_truth, rows, image_ids=None):
         truth = COCO(str(ground_truth))
         evaluation = COCOeval(truth, truth.loadRes(copy.deepcopy(rows)), "keypoints")
         if image_ids is not None: evaluation.params.imgIds = image_ids
+        if sigmas is not None: evaluation.params.kpt_oks_sigmas = np.array(sigmas)
         evaluation.evaluate(), evaluation.accumulate(), evaluation.summarize()
     return evaluation.stats
 
@@ -393,6 +394,28 @@ def test_nulls_in_the_ground_truth_are_missing_fields():
 def test_no_predictions_score_nothing(coco_file):
     stats = evaluate_coco(coco_file, [])
     assert stats["AP"] == stats["AR"] == 0
+
+
+def test_sigmas_of_mpii_are_given_or_follow_from_the_names(capsys, tmp_path):
+    "And either way the numbers are those of pycocotools called directly with the same sigmas."
+    generator = np.random.default_rng(4)
+    joints, ids = generator.uniform(0, 150, (40, 16, 2)), np.arange(40) // 2
+    triples = np.concatenate([joints, np.full((40, 16, 1), 2)], axis=-1)
+    truth = custom_truth(triples, ids, first_id=1)
+    truth["categories"] = [{"id": 3, "name": "person", "keypoints": list(MPII16.names)}]
+    for a in truth["annotations"]:
+        a |= dict(area=12_000.0, iscrowd=0, num_keypoints=16, bbox=[0, 0, 150, 150])
+    moved = joints + generator.normal(0, 6, joints.shape)
+    rows = to_coco_results(moved, ids, generator.permutation(40) / 40, category_id=3)
+    given = evaluate_coco(truth, rows, sigmas=MPII16.sigmas)
+    assert capsys.readouterr().out == "" and 0 < given["AP"] < 1
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    plain = direct(tmp_path / "truth.json", rows, sigmas=MPII16.sigmas)
+    np.testing.assert_array_equal(list(given.values()), plain)
+    assert evaluate_coco(truth, rows) == given
+    assert capsys.readouterr().out == "OKS sigmas are by name\n"
+    with pytest.raises(ValueError, match="17 are given, but .* has 16 keypoints"):
+        evaluate_coco(truth, rows, sigmas=COCO17.sigmas)
 
 
 def test_bad_coco_input_is_one_sentence(tmp_path):

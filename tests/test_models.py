@@ -8,6 +8,7 @@ from sampling import sample
 from torch import Tensor, nn
 
 from dppt_nb import models
+from dppt_nb.backbones import BACKBONES, Backbone
 from dppt_nb.checks import DataError
 from dppt_nb.models import (
     count,
@@ -24,7 +25,6 @@ from dppt_nb.models import (
 )
 from dppt_nb.released import load_backbone
 from dppt_nb.store import synthetic_people
-from dppt_nb.tokens import BACKBONES, Backbone
 from dppt_nb.training import Trainer
 
 LISTED = [name for name in list_models() if not name.startswith("dppt")]

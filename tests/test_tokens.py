@@ -6,12 +6,11 @@ import pytest
 import torch
 import torch.utils.checkpoint
 
+from dppt_nb.backbones import Pixels, Pyramid
 from dppt_nb.hrnet import HRNet
 from dppt_nb.tokens import (
     Bottleneck,
-    Pixels,
     PoseTokens,
-    Pyramid,
     Stem,
     join_patches,
     sine_position_code,
