@@ -14,6 +14,7 @@ from dppt_nb.keypoints import (
     MIRROR_LAYOUTS,
     MPII16,
     KeypointSet,
+    build_keypoint_set,
     flip_pairs_of,
     map_keypoints,
     sigma_of,
@@ -302,3 +303,12 @@ def test_pairs_of_faces_are_those_that_a_mirror_shows(name):
     seen = {frozenset((i, int(j))) for i, j in enumerate(partner) if i != j}
     assert seen == {frozenset(pair) for pair in MIRROR_LAYOUTS[name]}
     assert all(face[a, 0] < .5 < face[b, 0] for a, b in MIRROR_LAYOUTS[name])
+
+
+def test_the_rulers_follow_from_the_names():
+    names = ("LShoulder", "RShoulder", "l_hip", "r_hip", "l_knee", "neck")
+    trunk = build_keypoint_set("trunk", names, limbs=((0, 1), (2, 3), (2, 4)))
+    assert trunk.flip_pairs == ((0, 1), (2, 3)) and trunk.upper_body == (0, 1, 5)
+    assert trunk.torso == (0, 3) and trunk.head_segment is None  # a neck without head top
+    headed = build_keypoint_set("headed", (*names, "HeadTop"), limbs=())
+    assert headed.head_segment == (5, 6)
