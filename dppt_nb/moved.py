@@ -20,6 +20,7 @@ MOVED = {
             "nominal_window"
         ),
         "cutting": "cut_people prepare_store store_affines store_geometry table_windows work_ahead",
+        "draws": "Part draw_rows",
     },
     "cycles": {
         "objectives": "CycleObjective PoseObjective check_cycles kind_of_loss",

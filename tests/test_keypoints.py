@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from dppt_nb.checks import DataError
+from dppt_nb.faces import MIRROR_LAYOUTS
 from dppt_nb.keypoints import (
     COCO17,
     KEYPOINT_SETS,
     LSP14,
-    MIRROR_LAYOUTS,
     MPII16,
     KeypointSet,
     build_keypoint_set,

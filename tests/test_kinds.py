@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from dppt_nb.cli import main
-from dppt_nb.keypoints import MIRROR_LAYOUTS
+from dppt_nb.faces import MIRROR_LAYOUTS
 from dppt_nb.store import read_store
 from dppt_nb.video import drawing_name
 
