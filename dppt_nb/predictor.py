@@ -8,9 +8,9 @@ __all__ = ['CAPTURED_PEOPLE', 'CAPTURED', 'DEFAULT_NETWORK', 'PIXELS_AT_ONCE', '
 
 # %% ../nbs/machinery/predictor.ipynb #f0f76b08
 import statistics
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from .checkpoints import load_network
 from .checks import DataError, plain_reason
+from .costs import time_interleaved
 from .crops import batched_affine, box_to_center_scale, normalize, warp_batch
 from .evaluation import device_name, find_joints
 from .inference import People, cut_boxes, pose_boxes
@@ -285,25 +286,22 @@ class PosePredictor(Locator):
         ways = {name: (job, False) for name, job in jobs.items()}
         if graph:
             ways["all of it, one person, recorded"] = jobs["all of it, one person"], True
-        results = self._milliseconds(ways, rounds)
+        took = time_interleaved(
+            {name: partial(self._run, *way) for name, way in ways.items()}, rounds + 1, self.device
+        )
+        self.graph = graph
+        # two rounds do not count; in the first a recording is made
+        results = {name: 1000 * statistics.median(each[1:]) for name, each in took.items()}
         print(f"{self.recipe.model} at {size[0]} x {size[1]}, {device_name(self.device)}, "
               f"{torch.get_num_threads()} threads, {self.runner}")
         for name, value in results.items(): print(f"{name:36}{value:9.2f} ms")
         return results
 
     @torch.inference_mode()
-    def _milliseconds(self, ways, rounds):
-        "The middle of some rounds, in which all take turns, after two that do not count."
-        before, seconds = self.graph, {name: [] for name in ways}
-        for _ in range(rounds + 2):
-            for name, (job, graph) in ways.items():
-                self.graph = graph
-                start = time.perf_counter()
-                job()
-                if self.device.type == "cuda": torch.cuda.synchronize()
-                seconds[name].append(time.perf_counter() - start)
-        self.graph = before
-        return {name: 1000 * statistics.median(took[2:]) for name, took in seconds.items()}
+    def _run(self, job, graph):
+        "A job, replayed from a recording or not."
+        self.graph = graph
+        return job()
 
 def many_photos(
     photo: object,  # what a predictor was given

@@ -19,13 +19,16 @@ from dppt_nb.evaluation import conditions, predict_joints
 from dppt_nb.files import read_json, write_json
 from dppt_nb.keypoints import LSP14
 from dppt_nb.metrics import pck
+from dppt_nb.skeletons import COLOURS, limb_side
 from dppt_nb.store import load_people
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "nbs" / "results" / "answers_lspet.json"
 PICTURE = ROOT / "nbs" / "images" / "answers.png"
 SHOWN = 6
-LEFT, RIGHT, MIDDLE, TRUTH = "#56b4e9", "#e69f00", "#555555", "#d0d0d0"
+# on white paper the middle of the body needs a darker colour than on photographs
+MIDDLE, TRUTH = "#555555", "#d0d0d0"
+SIDES = {side: f"#{bytes(colour).hex()}" for side, colour in COLOURS.items()} | {"middle": MIDDLE}
 
 
 def spread(shares, count):
@@ -58,19 +61,13 @@ def find(name, root):
     return dict(format=1, network=name, command=command, conditions=known, people=rows)
 
 
-def side_of(names):
-    "The colour of a limb: of its side, or grey between the sides."
-    sides = {name.partition("_")[0] for name in names} & {"left", "right"}
-    return {"left": LEFT, "right": RIGHT}[sides.pop()] if len(sides) == 1 else MIDDLE
-
-
 def draw_person(ax, row):
     "The true skeleton broad and pale, the found one thin and coloured."
     true, found = np.array(row["true"]), np.array(row["found"])
     shown = np.array(row["visible"], bool)
     for one, two in LSP14.limbs:
         if not (shown[one] and shown[two]): continue
-        colour = side_of((LSP14.names[one], LSP14.names[two]))
+        colour = SIDES[limb_side(LSP14, (one, two))]
         ax.plot(*true[[one, two]].T, color=TRUTH, lw=7, solid_capstyle="round", zorder=1)
         ax.plot(*found[[one, two]].T, color=colour, lw=2, marker="o", ms=3, zorder=2)
     ax.set(title=f"{row['hits']} of {row['counts']} joints")
