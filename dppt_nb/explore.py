@@ -9,16 +9,16 @@ __all__ = ['explore_photo', 'explore_attention', 'explore_reduction', 'explore_c
 import numpy as np
 
 from dppt_nb.stills import (
-    _WIDE,
+    WIDE,
     Explorer,
     Film,
     Reduced,
-    _marked_costs,
-    _widgets,
     attention_pictures,
     choose,
     cycle_pictures,
     film_pictures,
+    load_widgets,
+    mark_costs,
     pair_pictures,
     photo_pictures,
     read_upload,
@@ -34,9 +34,9 @@ def explore_photo(
     photo: np.ndarray,           # (H, W, 3) uint8, shown until another is chosen
 ) -> Explorer:
     "Choose a picture, a network and a frame around one person."
-    widgets = _widgets()
+    widgets = load_widgets()
     frame = lambda label: widgets.IntRangeSlider(
-        description=label, min=0, max=100, value=(0, 100), continuous_update=False, style=_WIDE,
+        description=label, min=0, max=100, value=(0, 100), continuous_update=False, style=WIDE,
         layout={"width": "28em"},
     )
     def look(file, network, across, down):
@@ -65,7 +65,7 @@ def explore_reduction(
     reduced: dict[tuple, Reduced],  # of `reduce_person`
 ) -> Explorer:
     "Choose a way, a keep ratio and a layer, and see what is left and what it costs."
-    costs = _marked_costs(reduced)
+    costs = mark_costs(reduced)
     def look(way, ratio, layer):
         pictures, sentence = reduction_pictures(reduced, way, ratio, layer)
         return pictures | {"costs": costs[ratio]}, sentence

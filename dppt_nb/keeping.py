@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 import torch
 from torch import Tensor
 
-from .optim import even_kind, restore_optimizers
+from .optim import even_kind, format_name, restore_optimizers
 from .runs import UnderWay, check_same_run, describe
 
 # %% ../nbs/machinery/keeping.ipynb #67db6491
@@ -31,7 +31,7 @@ class Kept:
             sync_norm=self.team.sync_norm,
         )
         if self.recipe.optimizer == "muon":
-            known["muon"] = str(even_kind(self.device.type)).removeprefix("torch.")
+            known["muon"] = format_name(even_kind(self.device.type))
         return json.loads(json.dumps(known))
 
     def info(self) -> dict:

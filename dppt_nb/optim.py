@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'rate_share', 'has_bf16', 'even_kind', 'even_out', 'even_out_stack', 'Muon', 'is_matrix',
-           'keep_rates_there', 'set_rates', 'make_optimizers', 'Average', 'pick_device', 'compute_name', 'precision',
-           'flatten_optimizers', 'restore_optimizers']
+           'keep_rates_there', 'set_rates', 'make_optimizers', 'Average', 'pick_device', 'compute_name', 'format_name',
+           'precision', 'flatten_optimizers', 'restore_optimizers']
 
 # %% ../nbs/machinery/optim.ipynb #538fad87
 import math
@@ -246,6 +246,13 @@ def compute_name(
     if recipe.precision != "auto": return recipe.precision
     if has_bf16(device.type): return "bf16"
     return "fp16" if device.type == "cuda" else "fp32"
+
+
+def format_name(
+    kind: torch.dtype,
+) -> str: # a name of `FORMATS`
+    "A number format by the short name that runs record."
+    return next(name for name, known in FORMATS.items() if known == kind)
 
 
 def precision(

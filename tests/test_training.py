@@ -176,12 +176,19 @@ def test_other_threads_and_formats_are_refused_unless_allowed(people, tmp_path, 
     assert (saved["threads"], saved["compute"]) == (torch.get_num_threads(), "fp32")
     known = json.loads((tmp_path / "config.json").read_text())
     assert known["compute"] == "fp32" and known["people_digest"] == saved["people_digest"]
-    muon = {"float32": "bfloat16", "bfloat16": "float32"}[saved["muon"]]
+    muon = {"fp32": "bf16", "bf16": "fp32"}[saved["muon"]]
     for name, other in (("threads", 64), ("compute", "bf16"), ("muon", muon)):
         (tmp_path / "training.json").write_text(json.dumps({**saved, name: other}))
         with pytest.raises(DataError, match=f"began with {name} {other}, .*--allow-drift"):
             trainer(people, tmp_path, precision="fp32").fit(resume=True)
         trainer(people, tmp_path, precision="fp32").resume(allow_drift=True)
+    # a record of before the names were short
+    former = {"fp32": "float32", "bf16": "bfloat16"}
+    (tmp_path / "training.json").write_text(json.dumps({**saved, "muon": former[saved["muon"]]}))
+    trainer(people, tmp_path, precision="fp32").resume()
+    (tmp_path / "training.json").write_text(json.dumps({**saved, "muon": former[muon]}))
+    with pytest.raises(DataError, match=f"began with muon {muon}, .*--allow-drift"):
+        trainer(people, tmp_path, precision="fp32").resume()
 
 
 def test_other_people_of_the_same_number_are_refused(people, tmp_path):
