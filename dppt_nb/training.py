@@ -140,9 +140,9 @@ class LoopStep(LoopLosses):
 
     def train_step(self, *parts: Batch) -> dict[str, Tensor]: # named losses, still on the device
         "One batch, whole or in parts, from the rates to the averages."
-        self.begin_step()
-        losses = self.learn(*parts)
-        self.end_step()
+        self.begin_step()              # 1
+        losses = self.learn(*parts)    # 2 to 6
+        self.end_step()                # 6: the averages
         return losses
 
 # %% ../nbs/10_training.ipynb #2f7aaac5
