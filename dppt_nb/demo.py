@@ -39,7 +39,8 @@ from .recipes import Recipe, get_recipe
 from .skeletons import draw_pose
 from .store import SYNTHETIC_PEOPLE, CropSet, synthetic_people
 from .tokenpose import PoseTransformer
-from .training import Trainer, make_batch
+from .trainer import Trainer
+from .training import make_batch
 from .views import crop_person, plain_crops, show_pictures, view_person
 
 # %% ../nbs/machinery/demo.ipynb #5d0e0a02

@@ -122,6 +122,7 @@ MOVED = {
         ),
         "feed": "near",
         "heatmaps": "heatmap_mse_loss",
+        "loop": "LoopStart LoopState Progress batch_count make_objectives",
         "optim": (
             "Muon even_out flatten_optimizers is_matrix make_optimizers pick_device precision "
             "rate_share restore_optimizers"
@@ -130,6 +131,7 @@ MOVED = {
         "progress": "NO_LOSSES",
         "runner": "load_judges train_recipe",
         "runs": "check_same_run weights_print",
+        "trainer": "Trainer",
     },
 }
 

@@ -24,7 +24,8 @@ from .runs import RECORD, RunFolder
 from .shards import read_manifest
 from .store import CropSet, find_store, load_people
 from .tokenpose import PoseTransformer
-from .training import Loop, Trainer
+from .trainer import Trainer
+from .training import Loop
 
 # %% ../nbs/machinery/runner.ipynb #a3b64707
 @dataclass(frozen=True)

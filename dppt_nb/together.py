@@ -21,7 +21,8 @@ from .optim import pick_device
 from .recipes import Recipe
 from .runs import RECORD
 from .store import CropSet, load_people
-from .training import Loop, Trainer
+from .trainer import Trainer
+from .training import Loop
 
 # %% ../nbs/machinery/together.ipynb #66252aab
 def whole_run(loop: Loop) -> Iterator[None]:

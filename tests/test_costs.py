@@ -26,6 +26,7 @@ from dppt_nb.costs import (
 )
 from dppt_nb.models import create_model, list_models, macs, parameters_count
 
+
 @pytest.mark.parametrize("row", PUBLISHED_COSTS, ids=lambda row: f"{row.model}-{row.source}")
 def test_published_figures_to_the_last_digit(row):
     millions, billions = compare(row)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from dppt_nb.checks import DataError
 from dppt_nb.devices import Team, free_port, launch
 from dppt_nb.recipes import Recipe
-from dppt_nb.training import Trainer
+from dppt_nb.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_a_batch_in_two_parts_is_the_batch(alone, in_parts, case): compare(in_pa
 
 def test_the_parts_are_not_weighed_by_chance(alone, monkeypatch):
     "With parts that count the same, and not by what they hold, the losses would differ."
-    monkeypatch.setattr("dppt_nb.training.part_shares", lambda team, parts: [(0.5, 0.5)] * 2)
+    monkeypatch.setattr("dppt_nb.loop.part_shares", lambda team, parts: [(0.5, 0.5)] * 2)
     recipe, changes = CASES["plain"]
     other = one_step(Team("cpu", accumulate=2), recipe, changes)
     other = {f"plain: {name}": value for name, value in other.items()}

@@ -9,7 +9,7 @@ from dppt_nb.cli import main
 from dppt_nb.endless import EndlessPeople, endless_people
 from dppt_nb.recipes import Recipe
 from dppt_nb.store import load_people, synthetic_people
-from dppt_nb.training import Trainer
+from dppt_nb.trainer import Trainer
 
 SIZE = (64, 48)
 

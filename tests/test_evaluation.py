@@ -32,7 +32,7 @@ from dppt_nb.store import (
     synthetic_people,
 )
 from dppt_nb.synthetic import make_people
-from dppt_nb.training import Trainer
+from dppt_nb.trainer import Trainer
 from dppt_nb.writing import write_store
 
 SIZE = (64, 48)

@@ -16,7 +16,7 @@ from dppt_nb.recipes import Recipe
 from dppt_nb.shards import StoreHeader
 from dppt_nb.store import crop_rows, read_store
 from dppt_nb.synthetic import make_people
-from dppt_nb.training import Trainer
+from dppt_nb.trainer import Trainer
 from dppt_nb.writing import write_store
 
 SIZE = (64, 48)

@@ -25,7 +25,7 @@ from dppt_nb.models import (
 )
 from dppt_nb.released import load_backbone
 from dppt_nb.store import synthetic_people
-from dppt_nb.training import Trainer
+from dppt_nb.trainer import Trainer
 
 LISTED = [name for name in list_models() if not name.startswith("dppt")]
 

@@ -25,8 +25,9 @@ FLOORS = (
     "synthetic codec shards writing cutting cropset endless feed store backbones tokens hrnet "
     "pruning merging heads config plumbing tokenpose models distillation cycles objectives rle "
     "recipes released checkpoints optim steps evaluation runs devices progress report keeping "
-    "training runner together costs forms export inference predictor detectors tracking video "
-    "views stills explore studies judged study claims demo options commands cli train"
+    "loop training trainer runner together costs forms export inference predictor detectors "
+    "tracking video views stills explore studies judged study claims demo options commands cli "
+    "train"
 ).split()
 # A network is saved and loaded by methods of its own, which fetch the page on checkpoints when they
 # are called and not before.

@@ -15,7 +15,8 @@ from dppt_nb.runner import Settings, train_recipe
 from dppt_nb.runs import RunFolder
 from dppt_nb.store import from_synthetic
 from dppt_nb.synthetic import make_people
-from dppt_nb.training import Loop, Trainer
+from dppt_nb.trainer import Trainer
+from dppt_nb.training import Loop
 
 SIZE = (64, 48)
 TINY = Recipe(
@@ -70,7 +71,7 @@ def test_a_stop_while_people_are_judged_does_not_wait_and_loses_nothing(
     network = trainer(people).fit()
     run = trainer(people, tmp_path)
     monkeypatch.setattr(
-        "dppt_nb.training.predict_together", lambda *a, **k: run.stops.note(2, None)
+        "dppt_nb.trainer.predict_together", lambda *a, **k: run.stops.note(2, None)
     )
     with pytest.raises(KeyboardInterrupt, match="epoch 1 up to batch 3 is saved"): run.fit()
     monkeypatch.undo()

@@ -32,7 +32,7 @@ AXE = "{preload: false, runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']}"
     ("[a](https://arxiv.org/abs/2304.05548)", "[a](https://arxiv.org/abs/2304.05548)"),
     ("`patch_scores` and `no_such_name`",
      "[`patch_scores`](api/pruning.md#patch_scores) and `no_such_name`"),
-    ("`Trainer.fit()`", "[`Trainer.fit()`](api/training.md#Trainer)"),
+    ("`Trainer.fit()`", "[`Trainer.fit()`](api/trainer.md#Trainer)"),
     ("[`prune`](07_pruning.ipynb)", "[`prune`](07_pruning.md)"),
     ("# `prune`", "# `prune`"),
     ("```python\n[a](x.ipynb) `prune`\n```", "```python\n[a](x.ipynb) `prune`\n```"),

@@ -11,6 +11,7 @@ from sampling import sample
 from torch.optim.swa_utils import AveragedModel
 
 from dppt_nb.checks import DataError
+from dppt_nb.devices import Team
 from dppt_nb.keypoints import COCO17
 from dppt_nb.models import create_model
 from dppt_nb.optim import Average, Muon, even_out, even_out_stack, make_optimizers
@@ -171,6 +172,31 @@ def test_who_can_be_recorded():
     assert not can_capture(recipe, "bf16", torch.device("cpu"))
     assert not can_capture(recipe, "fp16", gpu)
     assert not can_capture(recipe.change(overrides={"reduce": "random"}), "bf16", gpu)
+
+
+class Recorder:
+    "A stand-in for `CapturedStep` that any machine has: it notes shapes, and runs the step."
+    def __init__(self, learn, device, draws):
+        self.learn, self.draws, self.shapes = learn, draws, []
+
+    def running(self): return nullcontext()
+
+    def __call__(self, index, shape):
+        self.shapes.append(shape)
+        return self.learn(index)
+
+
+def test_an_epoch_goes_through_what_records_its_steps_and_learns_the_same(people, monkeypatch):
+    plain = loop_of(people)
+    means = plain.train_epoch()
+    monkeypatch.setattr("dppt_nb.loop.can_capture", lambda recipe, compute, device: True)
+    monkeypatch.setattr("dppt_nb.loop.CapturedStep", Recorder)
+    loop = loop_of(people)
+    assert loop.train_epoch() == means and loop.captured.draws is loop.draws
+    assert [people for people, _ in loop.captured.shapes] == [len(b) for b in loop.batches()]
+    assert all(torch.equal(v, loop.tensors()[k]) for k, v in plain.tensors().items())
+    loop = Loop(loop.recipe, people, team=Team("cpu", accumulate=2))
+    assert loop.captured is None    # a step of several parts is not recorded
 
 
 @needs_gpu

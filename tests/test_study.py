@@ -25,6 +25,7 @@ from dppt_nb.judged import (
     unpack_bits,
 )
 from dppt_nb.keypoints import COCO17
+from dppt_nb.loop import batch_count
 from dppt_nb.metrics import mean_rate
 from dppt_nb.models import create_model
 from dppt_nb.recipes import get_recipe
@@ -33,7 +34,6 @@ from dppt_nb.store import load_people
 from dppt_nb.studies import STUDIES, Row, beside_stored, find_rows, format_runs, row_recipe
 from dppt_nb.study import CLAIMS, format_claims, verdict
 from dppt_nb.together import is_whole, train_runs
-from dppt_nb.training import batch_count
 
 TOY = get_recipe(
     "tokenpose_nano", image_size=(64, 48), overrides=dict(width=32, heads=2), epochs=2,

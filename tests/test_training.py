@@ -12,6 +12,7 @@ from dppt_nb.checks import DataError
 from dppt_nb.codec import EncodedCrops, encode_crop
 from dppt_nb.evaluation import evaluate
 from dppt_nb.keypoints import COCO17
+from dppt_nb.loop import batch_count, make_objectives
 from dppt_nb.models import create_model
 from dppt_nb.objectives import CycleObjective, PoseObjective
 from dppt_nb.optim import Average, make_optimizers, rate_share
@@ -21,7 +22,8 @@ from dppt_nb.store import from_synthetic
 from dppt_nb.synthetic import make_people
 from dppt_nb.terminal import Terminated
 from dppt_nb.tokenpose import PoseTransformer
-from dppt_nb.training import Trainer, batch_count, make_batch, make_objectives
+from dppt_nb.trainer import Trainer
+from dppt_nb.training import make_batch
 
 SIZE = (64, 48)
 TINY = dict(
