@@ -3,11 +3,10 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
+from forked import Command
 from safetensors.torch import load_file
 
 KILLS = 30 if os.environ.get("DPPT_SOAK") else 5
@@ -21,15 +20,8 @@ WORDS = [
 
 def start(out, *more):
     "A training in a process of its own, on one thread; of endless people only a few an epoch."
-    few = "import dppt_nb.store as s; s.SYNTHETIC_PEOPLE.update(train=32, val=16); "
-    code = f"{few if 'endless' in more else ''}from dppt_nb.cli import main; main()"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *WORDS, "--out", out, *more],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True,
-        # a test run that was itself sent to the background hands on that Ctrl-C is ignored
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    few = dict(train=32, val=16) if "endless" in more else None
+    return Command(*WORDS, "--out", out, *more, people=few)
 
 
 def record_of(out): return json.loads((out / "training.json").read_text())
@@ -40,14 +32,9 @@ def steps_in(out):
     return record_of(out)["step"] if (out / "training.json").exists() else 0
 
 
-def wait_for(process, ready):
-    "Until something is there, or the process has ended."
-    while process.poll() is None and not ready(): time.sleep(0.002)
-
-
 def finish(out, *more):
     process = start(out, *more, *(["--resume"] if (out / "training.json").exists() else []))
-    said = process.communicate()[0]
+    said = process.end()
     assert process.returncode == 0, said
 
 
@@ -82,10 +69,10 @@ def kill_and_finish(untouched, folder, kills, *more):
             before = steps_in(out)
             process = start(out, *more, *(["--resume"] if before else []))
             goal = min(before + chance.randint(0, 6), 21)
-            wait_for(process, lambda: steps_in(out) >= goal and out.exists())
+            process.wait_for(lambda: steps_in(out) >= goal and out.exists())
             time.sleep(chance.random() * 0.3)
             process.kill()
-            process.communicate()    # until the last one that held its output has gone
+            process.end()
         finish(out, *more)
         same(untouched, out)
 
@@ -109,9 +96,9 @@ def test_a_stop_by_hand_ends_the_step_and_saves_it(untouched, tmp_path):
     out = tmp_path / "run"
     for number, code, goal in ((signal.SIGINT, 130, 6), (signal.SIGTERM, 143, 15)):
         process = start(out, "--save-minutes", "60", *(["--resume"] if out.exists() else []))
-        wait_for(process, lambda: steps_in(out) >= goal)
+        process.wait_for(lambda: steps_in(out) >= goal)
         process.send_signal(number)
-        said = process.communicate()[0]
+        said = process.end()
         assert process.returncode == code, said
         assert "Traceback" not in said and " is saved in " in said.splitlines()[-1]
         assert not list(out.rglob("*.tmp*"))
@@ -128,13 +115,13 @@ def test_two_devices_end_after_the_same_step(tmp_path):
     two = ("--devices", "2")
     finish(tmp_path / "untouched", *two)
     process = start(tmp_path / "run", *two, "--save-minutes", "60")
-    wait_for(process, lambda: steps_in(tmp_path / "run") >= 6)
+    process.wait_for(lambda: steps_in(tmp_path / "run") >= 6)
     process.send_signal(signal.SIGTERM)
-    said = process.communicate()[0]
+    said = process.end()
     assert process.returncode == 143 and "Traceback" not in said, said
     assert "batch" in said.splitlines()[-1] or "the last whole one" in said.splitlines()[-1]
     one = start(tmp_path / "run", "--resume")
-    assert "devices = 2, not 1" in one.communicate()[0] and one.returncode == 1
+    assert "devices = 2, not 1" in one.end() and one.returncode == 1
     finish(tmp_path / "run", *two)
     same(tmp_path / "untouched", tmp_path / "run")
 
@@ -143,7 +130,7 @@ def test_of_two_that_want_one_folder_one_trains(untouched, tmp_path):
     "The other ends at once, and says who holds the folder."
     out = tmp_path / "run"
     both = [start(out), start(out)]
-    said = [process.communicate()[0] for process in both]
+    said = [process.end() for process in both]
     codes = sorted(process.returncode for process in both)
     assert codes == [0, 1], said
     loser = said[[process.returncode for process in both].index(1)]
