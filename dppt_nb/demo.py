@@ -29,7 +29,8 @@ from dppt_nb.evaluation import (
     score_joints,
 )
 from .files import make_folder, write_json, write_whole
-from .heatmaps import draw_heatmaps, heatmap_coordinates, rescale_joints
+from .heat import draw_heatmaps
+from .heatmaps import heatmap_coordinates, rescale_joints
 from .models import macs
 from .optim import compute_name, pick_device
 from .pictures import FREE_PHOTOS, free_photo

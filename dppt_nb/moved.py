@@ -46,6 +46,9 @@ MOVED = {
             "reduction_pictures shared_attention sharpness show_costs slide slide_through"
         ),
     },
+    "heatmaps": {
+        "heat": "HEAT draw_heatmaps show_heatmaps",
+    },
     "inference": {
         "predictor": (
             "CAPTURED CAPTURED_PEOPLE Captured DEFAULT_NETWORK Locator Look PIXELS_AT_ONCE "

@@ -26,7 +26,8 @@ from .checks import DataError
 from .costs import time_interleaved
 from .crops import normalize
 from .files import read_tensors, write_tensors
-from .heatmaps import draw_heatmaps, heatmap_coordinates, rescale_joints
+from .heat import draw_heatmaps
+from .heatmaps import heatmap_coordinates, rescale_joints
 from .inference import SHOWN
 from .keypoints import KeypointSet
 from .models import macs

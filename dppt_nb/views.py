@@ -26,7 +26,8 @@ from dppt_nb.crops import (
     normalize,
 )
 from .evaluation import plain_images
-from .heatmaps import draw_heatmaps, heatmap_coordinates, rescale_joints
+from .heat import draw_heatmaps
+from .heatmaps import heatmap_coordinates, rescale_joints
 from .inference import SHOWN
 from .keypoints import KeypointSet
 from .pruning import draw_kept

@@ -413,7 +413,7 @@ def test_every_network_that_ships_is_on_the_page_the_best_first():
 
 
 def test_the_page_carries_colours_of_the_package():
-    from dppt_nb.heatmaps import HEAT
+    from dppt_nb.heat import HEAT
     from dppt_nb.skeletons import COLOURS
     text = (browser_page.SOURCE / "drawing.js").read_text()
     for side, colour in COLOURS.items():

@@ -26,12 +26,10 @@ from dppt_nb.costs import (
 )
 from dppt_nb.models import create_model, list_models, macs, parameters_count
 
-COMPARED = {row: compare(row) for row in PUBLISHED_COSTS}
-
 
 @pytest.mark.parametrize("row", PUBLISHED_COSTS, ids=lambda row: f"{row.model}-{row.source}")
 def test_published_figures_to_the_last_digit(row):
-    millions, billions = COMPARED[row]
+    millions, billions = compare(row)
     if row.parameters and "slip" not in row.note: assert agrees(millions, row.parameters)
     if row.counter:
         assert agrees(billions[row.counter], row.giga)
@@ -117,7 +115,8 @@ def test_last_digit(value, printed, same):
 
 
 def test_table_says_all():
-    table = format_published(COMPARED).splitlines()
+    counted = {row: (1.0, dict.fromkeys(COUNTERS, 1.0)) for row in PUBLISHED_COSTS}
+    table = format_published(counted).splitlines()
     notes = [line for line in table if line.startswith("(")]
     assert len(table) == len(PUBLISHED_COSTS) + 1 + len(notes) and all(
         name in table[0] for name in COUNTERS

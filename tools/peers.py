@@ -4,9 +4,12 @@ nbs/results/peers.json.
     python tools/peers.py accuracy dppt_s_lspet --data lspet --root lspet_dataset.zip \\
         --calibrate lspet lspet_dataset.zip --blazepose VENV/bin/python
     python tools/peers.py timing dppt_s_lspet
+    python tools/peers.py released PPT
 
 BlazePose needs an environment of its own, with mediapipe==0.10.21. ViTPose-B (transformers) and
-YOLO11n-pose (ultralytics) are timed where these packages are installed, with drawn weights."""
+YOLO11n-pose (ultralytics) are timed where these packages are installed, with drawn weights. The
+last line wants a clone of github.com/HowieMa/PPT, and einops."""
+import importlib.util
 import platform
 import subprocess
 import sys
@@ -28,6 +31,8 @@ from dppt_nb.evaluation import answer_in_terms_of, device_name, predict_joints
 from dppt_nb.export import OnnxNetwork, export_onnx, quantise_onnx
 from dppt_nb.files import read_json, write_json
 from dppt_nb.metrics import bootstrap_interval, pck
+from dppt_nb.models import create_model
+from dppt_nb.released import load_released
 from dppt_nb.store import load_people
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -184,6 +189,58 @@ def timing(networks, repeats, calibrate):
     ]
     for row in rows: print(row)
     keep("timing", known() | dict(rounds=repeats, clock="processor"), rows)
+
+
+def released_ppt(folder):
+    "PPT-S by its authors' own code, with weights as their code draws them."
+    file = Path(folder, "single-view-PPT", "lib", "models", "tokenpose_base.py")
+    if not file.is_file():
+        raise click.ClickException(f"{file} is not there; FOLDER is a clone of HowieMa/PPT")
+    # of timm the file wants one function, which PyTorch has too; timm no longer has it there
+    for name in ("timm", "timm.models", "timm.models.layers", "timm.models.layers.weight_init"):
+        sys.modules[name] = torch.nn.init
+    spec = importlib.util.spec_from_file_location("released_ppt", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    # experiments/coco/ppt/ppt_s_v1_256_192_patch43_dim192_depth12_heads8.yaml
+    return module.TokenPose_S_base(
+        image_size=[256, 192], patch_size=[4, 3], num_keypoints=17, dim=192, depth=12, heads=8,
+        mlp_dim=576, channels=256, hidden_heatmap_dim=384, heatmap_dim=3072, heatmap_size=[64, 48],
+        pos_embedding_type="sine-full",
+    ).eval()
+
+
+def with_the_same_weights(theirs):
+    "Our PPT-S, read from the other network's weights as from a released file."
+    state = {f"features.{name}": value for name, value in theirs.state_dict().items()}
+    return load_released(create_model("ppt_s"), state).eval()
+
+
+@main.command()
+@click.argument("folder", type=click.Path())
+@click.option("--repeats", type=click.IntRange(1), default=20, show_default=True, help="rounds")
+def released(folder, repeats):
+    "Our PPT-S beside that of its authors, the same weights, in turns."
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    theirs = released_ppt(folder)
+    ours, rows = with_the_same_weights(theirs), []
+    for batch in (1, 16):
+        images = torch.randn(batch, 3, 256, 192)
+        ways = {"ours": partial(ours, images), "the released code": partial(theirs, images)}
+        with torch.inference_mode():
+            apart = float((ways["ours"]() - ways["the released code"]()).abs().max())
+            took = time_interleaved(ways, repeats, clock=time.process_time)
+        assert apart < 1e-4, f"the two networks' heatmaps are {apart:.1e} apart"
+        rows += [
+            dict(
+                network="PPT-S", way=f"{way}, batch {batch}", apart=apart,
+                milliseconds=1000 * median(seconds) / batch,
+                to_ours=median(a / b for a, b in zip(seconds, took["ours"])),
+            ) for way, seconds in took.items()
+        ]
+    for row in rows: print(row)
+    keep("released", known() | dict(rounds=repeats, clock="processor"), rows)
 
 
 if __name__ == "__main__": main()
