@@ -8,16 +8,21 @@ import numpy as np
 import pytest
 
 from dppt_nb.claims import (
+    OWN_CLAIMS,
     PRIMARY,
+    answer_of,
+    corrected,
     format_budget,
     format_primary,
     holm,
     of_epochs,
     p_value,
     seeds_needed,
+    table_of_claims,
 )
 from dppt_nb.judged import combine, difference, format_study
 from dppt_nb.studies import STUDIES
+from dppt_nb.study import CLAIMS
 
 RESULTS = Path(__file__).resolve().parent.parent / "nbs" / "results"
 
@@ -70,6 +75,58 @@ def test_the_verdicts_of_the_stored_studies():
     assert abs(one - other) < 0.5
     assert format_study(gpu, STUDIES["dppt"]).count("not run") == 1
     assert difference(large, "tokenpose", "ppt")["interval"][0] > 0
+
+
+def both_sizes():
+    cpu, gpu, large = map(stored, ("study_lspet_nano", "study_lspet_nano_h200", "study_lspet_s"))
+    return {"nano": cpu + [dict(run, seed=run["seed"] + 10) for run in gpu], "S": large}
+
+
+def test_one_table_has_all_claims_and_the_five_that_count():
+    studies = both_sizes()
+    head, rule, *lines = table_of_claims(studies).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    claims = CLAIMS + OWN_CLAIMS
+    assert head == "| claim | printed | nano | S | verdict | caveat |" and rule.count("---") == 6
+    assert [row[0].strip("*") for row in cells] == [claim.words for claim in claims]
+    bold = {frozenset((c.row, c.other)) for c, row in zip(claims, cells) if "**" in row[0]}
+    assert bold == {frozenset(pair) for pair in PRIMARY.values()}
+    assert all(claim.caveat and row[-1] == claim.caveat for claim, row in zip(claims, cells))
+
+
+def test_the_table_says_of_a_question_what_its_own_line_says():
+    "Also where a claim is the question turned around: the same p, the other answer."
+    turned = {"holds": "yes", "does not hold": "yes", "open": "open", "one seed": "one seed"}
+    for runs in both_sizes().values():
+        lines = dict(zip(PRIMARY, format_primary(runs).splitlines()[1:]))
+        values = corrected(runs)
+        for claim in CLAIMS + OWN_CLAIMS:
+            rows = frozenset((claim.row, claim.other))
+            result = difference(runs, claim.row, claim.other)
+            if rows not in values or result is None: continue
+            said = answer_of(result, values[rows])
+            line = next(lines[words] for words, pair in PRIMARY.items() if set(pair) == rows)
+            assert f"  {turned[said.split(' (')[0]]}" in line, (said, line)
+            if "p = " in said: assert said.split("p = ")[1][:5] in line
+
+
+def test_an_answer_follows_p_and_without_it_the_interval():
+    known = dict(mean=1.0, seeds=3, spread=0.4, people=[0.4, 1.6], interval=[0.1, 1.9])
+    other = dict(known, mean=-1.0, interval=[-1.9, -0.1])
+    assert answer_of(known) == "holds" and answer_of(other) == "does not hold"
+    assert answer_of(dict(known, interval=[-0.1, 2.1])) == "open"
+    # the correction leaves it open, although the interval leaves zero out
+    assert answer_of(known, 0.2).startswith("open (p = 0.200; ")
+    assert answer_of(known, 0.01) == "holds (p = 0.010)"
+    assert answer_of(other, 0.0004) == "does not hold (p < 0.001)"
+    assert answer_of(None) == "not run" and answer_of(dict(known, seeds=1)) == "one seed"
+
+
+def test_the_page_shows_the_table_that_the_results_give():
+    page = json.loads((RESULTS.parent / "13_study.ipynb").read_text())
+    outputs = [out for cell in page["cells"] for out in cell.get("outputs", [])]
+    tables = ["".join(out.get("data", {}).get("text/markdown", "")) for out in outputs]
+    assert table_of_claims(both_sizes()) in tables
 
 
 def test_stored_runs_say_who_taught_and_on_what():
