@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['joint_weights', 'encode_heatmaps', 'rescale_joints', 'heatmap_mse_loss', 'normalize_heatmaps', 'masked_mean',
            'heatmap_cross_entropy_loss', 'find_peaks', 'gather_patches', 'quarter_offset', 'blur_kernel',
-           'taylor_offset', 'dark_offset', 'heatmap_coordinates', 'photo_joints', 'decode_argmax', 'decode_quarter',
-           'decode_dark', 'flip_back', 'average_flip', 'divergence']
+           'taylor_offset', 'dark_offset', 'heatmap_coordinates', 'photo_joints', 'decode_dark', 'decode_argmax',
+           'decode_quarter', 'flip_back', 'average_flip', 'divergence']
 
 # %% ../nbs/03_heatmaps.ipynb #dea09ab7
 from collections.abc import Callable
@@ -48,11 +48,12 @@ def encode_heatmaps(
     height, width = heatmap_size
     joints, visible = torch.as_tensor(joints).float(), torch.as_tensor(visible)
     x, y = joints[..., 0], joints[..., 1]                                                  # (B, J)
-    weights = joint_weights(joints, visible, heatmap_size, sigma)
-    dx = torch.arange(width, device=joints.device) - x.where(weights, 0)[..., None]  # (B, J, W)
-    dy = torch.arange(height, device=joints.device) - y.where(weights, 0)[..., None]  # (B, J, H)
+    counted = joint_weights(joints, visible, heatmap_size, sigma)                          # (B, J)
+    # the place of a joint that does not count may be NaN, and 0 times NaN is NaN: it becomes 0 here
+    dx = torch.arange(width, device=joints.device) - x.where(counted, 0)[..., None]  # (B, J, W)
+    dy = torch.arange(height, device=joints.device) - y.where(counted, 0)[..., None]  # (B, J, H)
     row, column = (torch.exp(-d ** 2 / (2 * sigma ** 2)) for d in (dx, dy))
-    weights = weights.float()                                                              # (B, J)
+    weights = counted.float()                                                              # (B, J)
     targets = (column * weights[..., None])[..., :, None] * row[..., None, :]        # (B, J, H, W)
     return targets, weights
 
@@ -66,12 +67,12 @@ def rescale_joints(
 ) -> Tensor:  # (..., 2) in pixels of `to_size`
     """Joints of the network's input in heatmap pixels, or back: about the middle, by the ratio of
     the widths."""
-    less = 1 if unbiased else 0
-    middle, target = (
-        constant(((size[1] - less) / 2, (size[0] - less) / 2), joints)
+    trim = 1 if unbiased else 0  # between pixel centres a side is one pixel shorter
+    from_middle, to_middle = (
+        constant(((size[1] - trim) / 2, (size[0] - trim) / 2), joints)
         for size in (from_size, to_size)
     )
-    return (joints - middle) * (target[0] / middle[0]) + target
+    return (joints - from_middle) * (to_middle[0] / from_middle[0]) + to_middle
 
 # %% ../nbs/03_heatmaps.ipynb #cc2d8f91
 def heatmap_mse_loss(
@@ -125,11 +126,12 @@ def gather_patches(
 ) -> Tensor:  # (B, J, 2 * radius + 1, 2 * radius + 1) float32; 0 outside the map
     "The surroundings of one pixel in every map."
     height, width = heatmaps.shape[-2:]
-    steps = torch.arange(-radius, radius + 1, device=heatmaps.device)
+    steps = torch.arange(-radius, radius + 1, device=heatmaps.device)  # P = 2 * radius + 1
     xs, ys = (x[..., None] + steps)[..., None, :], (y[..., None] + steps)[..., :, None]
     index = ys.clamp(0, height - 1) * width + xs.clamp(0, width - 1)  # (B, J, P, P)
     there = (xs >= 0) & (xs < width) & (ys >= 0) & (ys < height)
-    return heatmaps.float().flatten(2).gather(2, index.flatten(2)).view_as(index).where(there, 0)
+    values = heatmaps.float().flatten(2).gather(2, index.flatten(2))  # (B, J, P * P)
+    return values.view_as(index).where(there, 0)
 
 def quarter_offset(
     heatmaps: Tensor,  # (B, J, H, W)
@@ -143,6 +145,7 @@ def quarter_offset(
     slope = torch.stack(
         [patch[..., 1, 2] - patch[..., 1, 0], patch[..., 2, 1] - patch[..., 0, 1]], -1
     )
+    # pixel 1 has two neighbours as well; HRNet's release leaves it where it is, and so do we
     inner = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
     return 0.25 * slope.sign() * inner[..., None]
 
@@ -242,6 +245,16 @@ def _decode(heatmaps, center, scale, method, unbiased, kernel=11):
     joints, scores = heatmap_coordinates(heatmaps, method, kernel)
     return photo_joints(joints, center, scale, heatmaps.shape[-2:], unbiased), scores
 
+def decode_dark(
+    heatmaps: Tensor,  # (B, J, H, W) of any float type; bumps or probabilities
+    center: Tensor,  # (B, 2) middle of each person's window, photograph pixels; also an array
+    scale: Tensor,  # (B, 2) its size, units of 200 px
+    kernel: int = 11,  # size of the blur, heatmap pixels
+    unbiased: bool = True,  # as in `photo_joints`
+) -> tuple:     # keypoints (B, J, 2) in pixels of the photograph, scores (B, J)
+    "DARK decoding, as in the releases of DarkPose, TokenPose and PPT."
+    return _decode(heatmaps, center, scale, "dark", unbiased, kernel)
+
 def decode_argmax(
     heatmaps: Tensor,  # (B, J, H, W)
     center: Tensor,  # (B, 2) as in `decode_dark`
@@ -260,16 +273,6 @@ def decode_quarter(
     "The highest pixel moved by a quarter, in the photograph."
     return _decode(heatmaps, center, scale, "quarter", unbiased)
 
-def decode_dark(
-    heatmaps: Tensor,  # (B, J, H, W) of any float type; bumps or probabilities
-    center: Tensor,  # (B, 2) middle of each person's window, photograph pixels; also an array
-    scale: Tensor,  # (B, 2) its size, units of 200 px
-    kernel: int = 11,  # size of the blur, heatmap pixels
-    unbiased: bool = True,  # as in `photo_joints`
-) -> tuple:     # keypoints (B, J, 2) in pixels of the photograph, scores (B, J)
-    "DARK decoding, as in the releases of DarkPose, TokenPose and PPT."
-    return _decode(heatmaps, center, scale, "dark", unbiased, kernel)
-
 # %% ../nbs/03_heatmaps.ipynb #ae8294bf
 def flip_back(
     heatmaps: Tensor,  # (B, J, H, W), answers to mirrored pictures
@@ -278,6 +281,7 @@ def flip_back(
     "Mirror heatmaps back: columns reversed, left maps in the place of right ones."
     heatmaps = torch.as_tensor(heatmaps)
     order = list(range(heatmaps.shape[1]))
+    # a set has the field `flip_pairs`; what has none are the pairs themselves
     for left, right in getattr(keypoint_set, "flip_pairs", keypoint_set):
         order[left], order[right] = right, left
     return heatmaps.flip(-1)[:, constant(tuple(order), heatmaps, torch.int64)]
@@ -291,6 +295,7 @@ def average_flip(
 ) -> Tensor:  # (B, J, h, w)
     """Mirrored test: the mean of the answers to the picture and to its mirror image; the answer to
     the picture alone where nobody has said which keypoints change places."""
+    # False for a set that does not know its left and right; bare pairs have no such field
     if not getattr(keypoint_set, "mirrored", True): return model(images)
     mirrored = flip_back(model(images.flip(-1)), keypoint_set)
     if shift: mirrored = torch.cat([mirrored[..., :1], mirrored[..., :-1]], -1)
