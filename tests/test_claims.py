@@ -189,9 +189,12 @@ def test_the_answer_in_short_is_what_the_results_say():
     taught = said["A TokenPose taught in the same way"]
     holds(taught, found(gpu, "tokenpose_taught", "dppt"), "+")
     alone = {row: found(gpu, row, "ppt") for row in ("attention", "features", "output")}
-    assert f"{alone['attention']['mean']:+.1f} alone" in said["Attention"]
-    assert f"{alone['features']['mean']:+.1f}; " in said["Attention"]
-    assert alone["attention"]["mean"] == max(result["mean"] for result in alone.values())
+    lessons, of_both = said["Attention and output"], found(gpu, "output_attention", "ppt")
+    means = alone["attention"]["mean"], alone["output"]["mean"], of_both["mean"]
+    assert "{:+.1f} and {:+.1f} alone, {:+.1f} together".format(*means) in lessons
+    assert f"{alone['features']['mean']:+.1f}; " in lessons
+    apart = found(gpu, "attention", "output")["interval"]
+    assert "do not tell" in lessons and apart[0] < 0 < apart[1]
     assert alone["features"]["interval"][0] < 0 < alone["features"]["interval"][1]
     for study in (both, large): holds(said["Pruning"], found(study, "tokenpose", "ppt"))
     cycle = said["A second cycle"]
