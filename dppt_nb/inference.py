@@ -34,10 +34,10 @@ SHOWN = 0.3  # joints with a lower score are left out of drawings
 class People:
     "The people of one photograph."
     keypoints: np.ndarray      # (N, J, 2) float32 x, y in pixels of the photo
-    scores: np.ndarray         # (N, J) heights of the heatmaps' peaks: about 1 where it is sure
+    scores: np.ndarray         # (N, J) heights of the heatmaps' peaks: up to about 1
     boxes: np.ndarray          # (N, 4) x, y, w, h that were looked into
     keypoint_set: KeypointSet  # names the joints
-    photo: object = None       # the photo's path, or the `Photo`
+    photo: object = None       # its path, a `Photo`, or an array
     name: str = ""             # of the photo
     box_scores: np.ndarray | None = None  # (N,) the detector's; None: 1
     tracks: np.ndarray | None = None      # (N,) in a video: who is who
@@ -138,8 +138,8 @@ def cut_boxes(
 ) -> tuple:  # crops (N, 3, h, w) uint8; centers, scales (N, 2) of their windows
     "Everybody of one photograph, cut out."
     centers, scales = box_to_center_scale(torch.as_tensor(boxes), image_size)
-    places = batched_affine(centers.double(), scales.double(), 0.0, image_size, unbiased)
-    crops = [crop_image(image, place, image_size) for place in places.numpy()]
+    affines = batched_affine(centers.double(), scales.double(), 0.0, image_size, unbiased)
+    crops = [crop_image(image, affine, image_size) for affine in affines.numpy()]
     blank = np.zeros((0, *image_size, 3), np.uint8)
     crops = torch.from_numpy(np.stack(crops) if crops else blank)  # (N, h, w, 3)
     return crops.permute(0, 3, 1, 2), centers, scales
@@ -157,7 +157,8 @@ def pose_boxes(
 ) -> np.ndarray:                # (N, 4) float32 x, y, w, h
     "Boxes of people by their joints; those with fewer than four that vote keep what they had."
     sure = scores >= threshold
-    boxes, enough = np.array(np.asarray(boxes), np.float32).reshape(-1, 4), sure.sum(1) >= 4
+    boxes = np.array(np.asarray(boxes), np.float32).reshape(-1, 4)
+    enough = sure.sum(1) >= 4
     if not enough.any(): return boxes
     tight = joint_boxes(keypoints[enough], sure[enough])
     more = tight[:, 2:] * (growth - 1) / 2

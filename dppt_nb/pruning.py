@@ -36,13 +36,13 @@ def keep_top(
 
 def take_patches(
     x: Tensor,          # (B or 1, J + N, width) tokens or position code, keypoint tokens first
-    patches: Tensor,    # (B, K) which of the N patches
+    patches: Tensor,    # (B, count) which of the N patches
     num_keypoints: int, # J; these are never dropped
-) -> Tensor:            # (B, J + K, width)
+) -> Tensor:            # (B, J + count, width)
     "All keypoint tokens and the given patch tokens."
     people = patches.shape[0]
     keypoints = torch.arange(num_keypoints, device=x.device).expand(people, -1)
-    index = torch.cat((keypoints, patches + num_keypoints), 1)                   # (B, J + K)
+    index = torch.cat((keypoints, patches + num_keypoints), 1)                   # (B, J + count)
     return x.expand(people, -1, -1).gather(1, index[..., None].expand(-1, -1, x.shape[2]))
 
 # %% ../nbs/07_pruning.ipynb #445c4638
@@ -53,7 +53,8 @@ class Tokens(NamedTuple):
     kept: Tensor  # (B, K) int64: the patch of the grid that each patch token began as
     # (B, N) int64: for each patch of the grid its patch token, counted from 0; -1 if it was dropped
     owner: Tensor
-    sizes: Tensor | None = None  # (B, K) float: patches merged into each token; None: one in each
+    # (B, K) float: patches merged into each token; None: one in each (for merging)
+    sizes: Tensor | None = None
 
     @property
     def num_keypoints(self) -> int:
@@ -62,8 +63,8 @@ class Tokens(NamedTuple):
 
     @property
     def bias(self) -> Tensor | None: # (B, J + K)
-        """What attention adds to the scores of each token: the logarithm of its size, as if all
-        that were merged into it were still there (ToMe's proportional attention)."""
+        """For merging: what attention adds to the scores of each token, the logarithm of its size,
+        as if all that were merged into it were still there (ToMe's proportional attention)."""
         return None if self.sizes is None else F.pad(self.sizes.log(), (self.num_keypoints, 0))
 
 def whole_grid(
@@ -77,10 +78,10 @@ def whole_grid(
 
 def new_owner(
     owner: Tensor,  # (B, N) the record so far
-    columns: Tensor, # (B, K) where each of today's patch tokens goes; -1: it is dropped
+    new_numbers: Tensor, # (B, K) where each of today's patch tokens goes; -1: it is dropped
 ) -> Tensor:        # (B, N) the record after it
     "An index of an index; what was dropped before stays dropped."
-    return torch.where(owner < 0, -1, columns.gather(1, owner.clamp(min=0)))
+    return torch.where(owner < 0, -1, new_numbers.gather(1, owner.clamp(min=0)))
 
 # %% ../nbs/07_pruning.ipynb #3feae6f4
 # tokens, keypoint rows of attention (B, heads, J, J + K), keys (B, heads, J + K, width / heads),
@@ -92,11 +93,11 @@ def keep_patches(
     stay: Tensor,   # (B, count) int64, ascending: which of today's K patch tokens stay
 ) -> Tokens:        # with `count` patches
     "Let all other patches go: their tokens, their codes, and their entries in the record."
-    J, numbers = tokens.num_keypoints, torch.arange(stay.shape[1], device=stay.device)
-    columns = torch.full_like(tokens.kept, -1).scatter(1, stay, numbers.expand_as(stay))
+    J, ranks = tokens.num_keypoints, torch.arange(stay.shape[1], device=stay.device)
+    new_numbers = torch.full_like(tokens.kept, -1).scatter(1, stay, ranks.expand_as(stay))
     return Tokens(
         take_patches(tokens.x, stay, J), take_patches(tokens.code, stay, J),
-        tokens.kept.gather(1, stay), new_owner(tokens.owner, columns),
+        tokens.kept.gather(1, stay), new_owner(tokens.owner, new_numbers),
         None if tokens.sizes is None else tokens.sizes.gather(1, stay),
     )
 
@@ -113,7 +114,7 @@ def prune(
 # %% ../nbs/07_pruning.ipynb #cd0b16f5
 def patches_left(
     patches: int,      # of the whole grid
-    keep_ratio: float, # share that stays in a pruning layer, above 0 and at most 1
+    keep_ratio: float, # share of those still there that stays, above 0 and at most 1
     times: int = 3,    # pruning layers
 ) -> list[int]:        # at first, and after each pruning layer
     "How many patches are left, as in PPT: the share is rounded up each time."
@@ -197,7 +198,8 @@ class KeepPlaces:
     def __init__(self,
         scores: Tensor, # (N,) how good each place of the whole grid is
     ):
-        self.ranks = -scores.argsort(descending=True).argsort().float()             # no two alike
+        # the second `argsort` turns an order into ranks: 0 for the best place; no two are alike
+        self.ranks = -scores.argsort(descending=True).argsort().float()
 
     def __call__(self, tokens: Tokens, attention: Tensor, keys: Tensor, count: int) -> Tokens:
         return keep_patches(tokens, keep_top(self.ranks.to(tokens.x.device)[tokens.kept], count))

@@ -35,10 +35,11 @@ class Batch:
     "People on the training device, augmented, with their targets."
     images: Tensor     # (B, 3, H, W) normalised
     joints: Tensor     # (B, J, 2) x, y in input pixels
-    visible: Tensor    # (B, J) 1 where the joint counts
+    visible: Tensor    # (B, J) above 0 where the joint is labelled
     targets: Tensor | None    # (B, J, H/4, W/4) Gaussians with peak 1; None: nobody reads them
-    weights: Tensor    # (B, J) 0 where there is nothing to learn
-    answers: list = field(default_factory=list)    # what teachers make of it, see `Teacher`
+    weights: Tensor    # (B, J) 1 where labelled and in or near the map, else 0
+    # what teachers made of these images; `Teacher` notes it here, so that it is asked once a batch
+    answers: list = field(default_factory=list)
 
 # %% ../nbs/10_training.ipynb #9dfbad40
 def make_batch(
@@ -52,11 +53,11 @@ def make_batch(
 ) -> Batch:
     "Cut, turn, mirror and label a batch: one gather and one resampling, on the training device."
     images, joints, visible = take_people(crops, index, recipe, augmentation, generator)
-    places = rescale_joints(joints, recipe.image_size, heatmap_size, recipe.unbiased)
+    on_map = rescale_joints(joints, recipe.image_size, heatmap_size, recipe.unbiased)
     if not draw_targets:
-        weights = joint_weights(places, visible, heatmap_size, recipe.sigma).float()
+        weights = joint_weights(on_map, visible, heatmap_size, recipe.sigma).float()
         return Batch(images, joints, visible, None, weights)
-    targets, weights = encode_heatmaps(places, visible, heatmap_size, recipe.sigma)
+    targets, weights = encode_heatmaps(on_map, visible, heatmap_size, recipe.sigma)
     return Batch(images, joints, visible, targets, weights)
 
 # %% ../nbs/10_training.ipynb #09706abc
@@ -85,7 +86,7 @@ class LoopLosses(LoopDevices):
     def losses(
         self,
         now: Progress,
-        *parts: Tensor, # of a batch, which is put together here: a compiled pass leaves none behind
+        *parts: Tensor, # the fields of a `Batch`, from `images` to `weights`
     ) -> dict[str, Tensor]: # named
         "What every objective makes of one forward pass."
         batch = Batch(*parts)
@@ -115,20 +116,22 @@ class LoopStep(LoopLosses):
 
     def move_weights(self) -> None:
         "Unscale, clip and step; with fp16 no optimiser steps where any gradient overflowed."
-        fp16, whole = self.scaler.is_enabled(), True
+        fp16, all_finite = self.scaler.is_enabled(), True    # only fp16 has to be looked at
         for optimizer in self.optimizers: self.scaler.unscale_(optimizer)
         if self.recipe.clip_norm or fp16:
+            # `beside`: objectives that have weights of their own
             params = [*self.model.parameters(), *self.beside.parameters()]
             length = nn.utils.clip_grad_norm_(params, self.recipe.clip_norm or math.inf)
-            whole = not fp16 or math.isfinite(length)
-        self.skipped += not whole
+            all_finite = not fp16 or math.isfinite(length)
+        if not all_finite: self.skipped += 1
         for optimizer in self.optimizers:
-            if whole: self.scaler.step(optimizer)
+            if all_finite: self.scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
         self.scaler.update()
 
     def learn(self, *parts: Batch) -> dict[str, Tensor]: # named losses, still on the device
         "A batch, whole or in parts: forward and backward, one step of the optimisers."
+        # `parted`: the batch comes in parts, here or on several devices
         losses = self.backward_in_parts(parts) if self.team.parted else self.backward(*parts)
         self.move_weights()
         return losses
@@ -161,12 +164,13 @@ class Loop(LoopStep):
         self.model.train()
         self.train_set.renew(self.recipe.seed, self.epoch)    # others, where they are endless
         if self.begun is None: self.draws.manual_seed(self.seed(1))
-        epoch = self.under_way = self.begun or UnderWay(self.draws)
-        self.begun, self.alarm = None, Alarm(self.stop_run, self.device)
-        batches = watch(self.batches()[epoch.done:], show=bar is not None, parent=bar)
+        current = self.begun or UnderWay(self.draws)
+        self.under_way, self.begun = current, None
+        self.alarm = Alarm(self.stop_run, self.device)
+        batches = watch(self.batches()[current.done:], show=bar is not None, parent=bar)
         for losses in self.train_batches(batches):
             self.alarm.note(losses, self.step)
-            epoch.add(losses)
+            current.add(losses)
             self.after_step()
             yield
         self.alarm.look(wait=True)

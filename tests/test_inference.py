@@ -430,3 +430,20 @@ def test_a_recording_answers_as_the_function_that_was_recorded(made):
             direct = find_in_photo(device.network, device.recipe, COCO17, *values, key[-1])
         assert all(torch.equal(a, b) for a, b in zip(again, direct))
     assert plain.keypoints.shape == (3, 17, 2)
+
+
+def test_the_table_of_boxes_says_what_its_record_says():
+    root = Path(__file__).resolve().parent.parent / "nbs"
+    stored = json.loads((root / "results" / "second_look.json").read_text())["results"]
+    notebook = json.loads((root / "11_inference.ipynb").read_text())
+    lines = "".join("".join(cell["source"]) + "\n" for cell in notebook["cells"]).splitlines()
+    row = lambda one: (
+        f"{one['one']:.1f} | {one['two']:.1f} | {one['difference']:+.1f} "
+        "({:+.1f} to {:+.1f})".format(*one["interval"])
+    )
+    nothing = " | ".join(["not measured"] * 3)
+    for boxes, athletes in stored["lspet"].items():
+        everyday = stored["coco"].get(boxes)
+        assert athletes["people"] == 108 and (everyday is None or everyday["people"] == 140)
+        told = [boxes, row(athletes), row(everyday) if everyday else nothing]
+        assert f"| {' | '.join(told)} |" in lines
