@@ -3,7 +3,7 @@ nbdev's own reader of docments finds them, and the cell of the notebook that bui
 import inspect
 import re
 from enum import EnumMeta
-from functools import cache
+from functools import cache, cached_property
 from importlib import import_module
 
 from fastcore.docments import docments
@@ -21,6 +21,7 @@ from website.names import (
 from website.pages import adapt, fenced
 
 EMPTY = inspect.Parameter.empty
+ATTRIBUTES = property, cached_property
 
 
 def words(value):
@@ -109,7 +110,7 @@ def section(name, item, level, notebook, page):
     "One name's part of the page."
     parts = [f"{'#' * level} `{name}` {{: #{name} }}"]
     said = adapt(inspect.getdoc(item) or "", notebook, page)
-    if isinstance(item, property): return "\n\n".join([*parts, said])
+    if isinstance(item, ATTRIBUTES): return "\n\n".join([*parts, said])
     if not inspect.isclass(item) and not inspect.isroutine(item):
         return "\n\n".join([*parts, value_of(item)])
     parts += [fenced(signature(item, name), "python"), said, arguments(item)]
@@ -132,7 +133,7 @@ def methods(cls):
     for name, item in vars(cls).items():
         if name.startswith("_"): continue
         item = getattr(item, "__func__", item)
-        if (inspect.isfunction(item) or isinstance(item, property)) and inspect.getdoc(item):
+        if (inspect.isfunction(item) or isinstance(item, ATTRIBUTES)) and inspect.getdoc(item):
             yield name, item
 
 
