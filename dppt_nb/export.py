@@ -281,6 +281,7 @@ def quantise_onnx(
         prepare.quant_pre_process(str(source), str(plain), skip_symbolic_shape=True)
         tools.quantize_static(
             str(plain), str(small), reader, per_channel=True,
+            reduce_range=True,  # weights of seven bits: no sum of two products overflows 16 bits
             activation_type=tools.QuantType.QUInt8, weight_type=tools.QuantType.QInt8,
             op_types_to_quantize=["Conv", "MatMul", "Gemm"],
             nodes_to_exclude=products_of_tokens(plain),
