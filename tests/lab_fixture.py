@@ -126,7 +126,9 @@ def use_explorers(page, folder):
     handle.focus()
     handle.press("ArrowLeft")
     changed(page, 0, before[0])
-    assert page.locator("[role=status]").first.inner_text() != words
+    page.wait_for_function(    # the words come after the picture
+        "words => document.querySelector('[role=status]').innerText != words", arg=words
+    )
     say("an arrow key moved the slider, and the figure changed")
     with page.expect_file_chooser() as chosen:
         page.get_by_role("button", name="choose a picture").click()
