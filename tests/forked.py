@@ -23,7 +23,8 @@ def run_command(words, place, output, people):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if people: dppt_nb.store.SYNTHETIC_PEOPLE.update(people)
     os.chdir(place)
-    main(words, prog_name="dppt")
+    sys.argv = ["dppt", *words]    # which `--devices` hands on to the processes that it starts
+    main(prog_name="dppt")
 
 
 class Command:
