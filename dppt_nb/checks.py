@@ -88,8 +88,8 @@ def parse_json(
         deep = True
     except UnicodeDecodeError:
         raise DataError(
-            f"{where} is not JSON: it is no text in UTF-8; unpack it if it is packed, or save it as "
-            "UTF-8."
+            f"{where} is not JSON: it is no text in UTF-8; unpack it if it is packed, or save "
+            "it as UTF-8."
         ) from None
     except ValueError as error:
         raise DataError(f"{where} is not JSON ({plain_reason(error)}); copy it again.") from None
