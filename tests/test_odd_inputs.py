@@ -2,6 +2,7 @@
 refused with one sentence."""
 import json
 import os
+import sys
 import zipfile
 
 import pytest
@@ -10,11 +11,12 @@ from data_fixture import coco_file, one_sentence, picture
 from dppt_nb.checks import DataError, parse_json
 from dppt_nb.coco import read_content
 from dppt_nb.datasets import read_coco
-from dppt_nb.files import ImageSource
+from dppt_nb.files import CLAIM, ImageSource, claim_folder
 from dppt_nb.photos import boxes_by_photo, read_boxes
 from dppt_nb.pictures import find_pictures
 from dppt_nb.spelling import check_keypoint_set
 from dppt_nb.tables import check_table
+from dppt_nb.terminal import plain_words
 
 POINTS = [30, 20, 2] * 17
 PERSON = dict(bbox=[10, 5, 40, 50], area=900, keypoints=POINTS)
@@ -214,3 +216,21 @@ def test_boxes_by_number_whatever_its_form(tmp_path):
         read_boxes(tmp_path / "boxes.json")
     with pytest.raises(DataError, match="--min-score"):
         read_boxes(tmp_path / "boxes.json", float("nan"))
+
+
+# where nothing can be written
+
+def test_closed_streams_are_no_fault(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    with plain_words():
+        print("nobody reads this")
+        sys.stderr.write("nor this")
+    assert sys.stdout is None and sys.stderr is None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="named pipes of POSIX systems")
+def test_a_claim_that_is_a_named_pipe_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / CLAIM)
+    with pytest.raises(DataError, match="cannot write in"):
+        with claim_folder(tmp_path): pass
