@@ -64,6 +64,15 @@ def _depth_within(values, most):
         if not level: return True
     return False
 
+def _each_once(pairs):
+    "An object of a JSON file; a ValueError for a name that is given twice, of which one would win."
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise ValueError(f"the name {twice[:40]!r} is given twice in one object")
+    return values
+
 def parse_json(
     content: bytes,               # of the file
     where: str | Path,            # the file, for the error message
@@ -73,10 +82,15 @@ def parse_json(
     if len(content) > JSON_BYTES:
         raise DataError(f"{where} has {len(content):,} bytes, {JSON_BYTES:,} are read; split it.")
     try:
-        values = json.loads(content)
+        values = json.loads(content, object_pairs_hook=_each_once)
         deep = not _depth_within(values, JSON_DEPTH)
     except RecursionError:
         deep = True
+    except UnicodeDecodeError:
+        raise DataError(
+            f"{where} is not JSON: it is no text in UTF-8; unpack it if it is packed, or save "
+            "it as UTF-8."
+        ) from None
     except ValueError as error:
         raise DataError(f"{where} is not JSON ({plain_reason(error)}); copy it again.") from None
     if deep:

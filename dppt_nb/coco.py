@@ -34,7 +34,8 @@ def as_id(value: object):  # of an id field: a number, or text of digits
     if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 19:
         return int(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)): return value
-    return int(value) if abs(value) < 2**63 and int(value) == value else value
+    whole = abs(value) < 2**63 and int(value) == value
+    return int(value) if whole else str(value)  # a longer number fits no column of ids
 
 def say(
     value: object  # of an id, as it stands in the file
@@ -82,7 +83,7 @@ def image_entries(
             raise DataError(f"{who}a whole number and a text; mend it.")
         number = as_id(image.get("id"))
         if named and type(number) is not int:
-            raise DataError(f"{who}a whole number and a text; its 'id' is no whole number.")
+            raise DataError(f"{who}a whole number and a text; its 'id' is none below 2^63.")
         if image.get("id") is None or isinstance(image["id"], (list, dict)):
             raise DataError(f"{where}: an entry of 'images' has no 'id'; add it.")
         other = found.setdefault(number, image)
@@ -98,7 +99,7 @@ def image_entries(
 def _check_size(image, k, where):
     size = image.get(k)
     is_number = isinstance(size, (int, float)) and not isinstance(size, bool)
-    if size is not None and not (is_number and 0 < size < float("inf")):
+    if size is not None and not (is_number and 0 < size < 1e9):
         raise DataError(
             f"{where}: {k!r} of image {say(image['id'])} is {str(size)[:99]!r}; it must be a "
             "positive number."
@@ -206,6 +207,10 @@ def choose_categories(
 ) -> list:              # entries of `categories`; their keypoints are called the same
     "The categories whose people are read and scored. Raises `DataError`, which lists who is there."
     known = [c for c in content["categories"] if type(as_id(c.get("id"))) is int]
+    for c in known:
+        twin = next(o for o in known if as_id(o["id"]) == as_id(c["id"]))
+        if c.get("keypoints") == twin.get("keypoints"): continue
+        raise DataError(f"{where}: two categories have the id {say(c['id'])}; number them anew.")
     people = _labelled(content)
     with_points = [c for c in known if isinstance(c.get("keypoints"), list) and c["keypoints"]]
     there = ", ".join(f"{c.get('name', c['id'])} {people[as_id(c['id'])]:,}" for c in known)
@@ -253,7 +258,7 @@ def check_annotation(
     number = as_id(a.get("id"))
     if type(number) is not int:
         raise DataError(
-            f"{who}: 'id' is missing or no whole number; give every annotation a number of its own."
+            f"{who}: 'id' is missing or no whole number below 2^63; give everybody an own one."
         )
     image = None if isinstance(a.get("image_id"), (list, dict)) else as_id(a.get("image_id"))
     if image is None or image not in images:
@@ -265,7 +270,7 @@ def check_annotation(
     needs = {
         "keypoints": ((3 * num_joints,), points),
         "bbox": ((4,), "it needs 4 (x, y, width, height)"),
-        "area": ((), "it must be one number"),
+        "area": ((), "it must be one number"), "iscrowd": ((), "it must be 0 or 1"),
     }
     given = {k: v for k, v in a.items() if v is not None and v != []}
     for name, (shape, need) in needs.items():

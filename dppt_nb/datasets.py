@@ -23,7 +23,7 @@ from .coco import BOX_SHARE, annotation_names, as_id, read_content, says_split, 
 from .files import ImageSource, field_numbers, place_of, read_mat
 from .keypoints import LSP14, MPII16
 from .pictures import find_pictures, measure_pictures
-from .tables import PoseTable, clip_boxes, drop_copies, join_tables, joint_boxes
+from .tables import PoseTable, clip_boxes, drop_copies, far_boxes, join_tables, joint_boxes
 
 # %% ../nbs/machinery/datasets.ipynb #9f0dece3
 def lspet_split(
@@ -182,7 +182,9 @@ def _coco_table(name, pictures, named_in, file, rows, splits, clip, pixels):
     points = {f: np.concatenate(p) for f, p in points.items()}
     sizes, notes = measure_pictures(pictures, declared, points, named_in, pixels)
     boxes = np.array([a["bbox"] for a in rows], np.float32).reshape(-1, 4)
-    if clip: boxes = clip_boxes(boxes, np.array([sizes[f] for f in files]).reshape(-1, 2))
+    room = np.array([sizes[f] for f in files]).reshape(-1, 2)
+    notes += far_boxes(boxes, room)
+    if clip: boxes = clip_boxes(boxes, room)
     column = lambda key, kind: np.array([a[key] for a in rows], kind)
     return PoseTable(
         name, file.keypoint_set, pictures, list(files),
@@ -203,7 +205,7 @@ def _source_of(path, root):
     place = place_of(path, root)
     return (
         (ImageSource(place), "")
-        if place.is_dir() or zipfile.is_zipfile(place)
+        if place.is_dir() or place.is_file() and zipfile.is_zipfile(place)
         else (ImageSource(place.parent), place.name)
     )
 
@@ -213,7 +215,7 @@ def _annotation_files(source, root, annotations):
         return [(source, name, None) for name in annotation_names(source)]
     found = []
     for given in [annotations] if isinstance(annotations, (str, Path)) else annotations:
-        said = re.match("(train|val|test)=(.+)", str(given))
+        said = re.match("(train|val|test)(?:id|idation|ing)?=(.+)", str(given))
         split, name = said.groups() if said else (None, str(given))
         place = (source, name) if name in source.names() else _source_of(name, root)
         if not place[1]:

@@ -19,6 +19,7 @@ import posixpath
 import struct
 import sys
 import tempfile
+import warnings
 import zipfile
 import zlib
 from contextlib import contextmanager
@@ -52,6 +53,9 @@ def read_file(
     return path.read_bytes()
 
 # %% ../nbs/machinery/files.ipynb #1fde4444
+# what is too large is refused; of what is only large nothing need be said
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 
 # EXIF orientation -> how the stored pixels are turned to be shown
@@ -94,6 +98,23 @@ def orientation_of(
     return orientation if known else 1
 
 # %% ../nbs/machinery/files.ipynb #61691daf
+def _entries(archive, root):
+    """Name -> entry of every file in a zip, with forward slashes, in UTF-8 where its writer forgot
+    to say so. DataError for two different files of one name."""
+    entries = {}
+    for entry in archive.infolist():
+        name = entry.filename.replace("\\", "/")
+        if not entry.flag_bits & 0x800:
+            try: name = name.encode("cp437").decode()
+            except UnicodeError: pass
+        if name.endswith("/"): continue
+        other = entries.setdefault(name, entry)
+        if (other.CRC, other.file_size) != (entry.CRC, entry.file_size):
+            raise DataError(
+                f"the zip file {root} holds two different files {name}; unpack it and take one out."
+            )
+    return entries
+
 class ImageSource:
     """The files of a data set by their names, in a folder or in a zip as it was downloaded. Reading
     is thread safe."""
@@ -107,7 +128,9 @@ class ImageSource:
             )
         if self.root.is_dir(): return
         if not (self.root.is_file() and zipfile.is_zipfile(self.root)):
+            cut = self.root.is_file() and self.root.open("rb").read(4) == b"PK\3\4"
             raise DataError(
+                f"the zip file {self.root} is cut short; copy or download it again." if cut else
                 f"{self.root} is neither a folder nor a zip file; give one of these as root."
             )
         try:
@@ -117,6 +140,7 @@ class ImageSource:
                 f"the zip file {self.root} is damaged ({plain_reason(error)}); copy or download "
                 "it again."
             ) from None
+        self._files = _entries(self._zip, self.root)
 
     def __getstate__(self): return self.root, self.turns
     def __setstate__(self, state):
@@ -127,7 +151,7 @@ class ImageSource:
     def names(self) -> set[str]:
         "Names of all files, relative to the root, with forward slashes."
         if self._names is None:
-            self._names = set(self._zip.namelist() if self._zip else _walk(self.root))
+            self._names = set(self._files if self._zip else _walk(self.root))
         return self._names
 
     def read_bytes(self,
@@ -140,6 +164,7 @@ class ImageSource:
             raise DataError(
                 f"{self.root} has no file {name}; add it or correct the name."
             ) from None
+        except DataError: raise
         except _DAMAGE as error:
             raise DataError(
                 f"{self.root}: {name} cannot be read ({plain_reason(error)}); copy it again."
@@ -147,7 +172,10 @@ class ImageSource:
 
     def _unpack(self, name):
         "One file of the zip, once its size and its packing are known to be sound."
-        info = self._zip.getinfo(name)
+        info = self._files[name]
+        if info.flag_bits & 1:
+            words = "is encrypted; unpack the zip with its password and give the folder as root"
+            raise DataError(f"{self.root}: {name} {words}.")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise OSError("its way of packing is not read here, pack it the usual way")
         if info.file_size > (most := most_unpacked(info.compress_size)):
@@ -251,6 +279,8 @@ def field_numbers(
             f"{who}: {name!r} holds NaN or infinity, which is not a number; mend it or "
             "take the entry out."
         )
+    if array.size and np.abs(array.astype(np.float64)).max() > 1e12:
+        raise DataError(f"{who}: {name!r} holds a number beyond 1e12; mend it or take it out.")
     return array.astype(np.float64)
 
 # %% ../nbs/machinery/files.ipynb #b20a3568

@@ -47,6 +47,7 @@ def is_alive(
 # %% ../nbs/machinery/locks.ipynb #3fccfbc2
 def _claimant(place):
     "Who wrote the claim: (host, process, since), or None."
+    if not place.is_file(): return None  # a named pipe would be read for ever
     try: host, process, since = place.read_text().split(" ", 2)
     except (OSError, ValueError): return None
     return (host, int(process), since.strip()) if process.isdecimal() else None

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from .checks import DataError, plain_reason
+from .coco import as_id
 from dppt_nb.files import (
     PICTURE_FORMATS,
     ImageSource,
@@ -149,6 +150,7 @@ def read_boxes(
 ) -> dict:                   # name or number of a photo, as text -> list of [x, y, w, h, score]
     """Boxes of people by photo. Rows of another category, and what is below `min_score`,
     are left out, and counted in print. Raises `DataError`."""
+    if min_score != min_score: raise DataError("--min-score is no number; give one.")
     found, others, weak, rows = {}, 0, 0, read_json(path, (list, dict))
     if not isinstance(rows, list):
         raise DataError(
@@ -162,11 +164,14 @@ def read_boxes(
             raise DataError(f"{who} needs 'bbox', and 'image_id' or 'file_name'.")
         box = field_numbers(row, "bbox", (4,), who, "it needs 4 (x, y, width, height)").tolist()
         score = float(field_numbers({"score": 1.0} | row, "score", (), who))
-        mine = row.get("category_id", category) == category
+        mine = as_id(row.get("category_id", category)) == category
         others += not mine
         weak += mine and score < min_score
         if not mine or score < min_score: continue
-        found.setdefault(str(row.get("file_name", row.get("image_id"))), []).append([*box, score])
+        name = row.get("file_name", as_id(row.get("image_id")))
+        if not isinstance(name, (str, int)):
+            raise DataError(f"{who}: {str(name)[:60]!r} is no name or number of a photo; mend it.")
+        found.setdefault(str(name), []).append([*box, score])
     if others:
         print(
             f"{others:,} boxes of other categories than {category} are left out; --category says "

@@ -84,6 +84,29 @@ def _fits(given, index, named_in, split):
         return [spelt[n] for n in best]
     return []
 
+def _readings(name):
+    "What a name can be, nearest first: as it is, without blanks, the path of an address."
+    plain = name.strip()
+    path = re.sub(r"^.*[?&]d=", "", unquote(plain))
+    return dict.fromkeys((name, plain, path, re.sub(r"[?#][^/]*$", "", path)))
+
+def _meant(name, index, named_in, split):
+    "The one place that the nearest reading of a name fits; else those that it could be."
+    found = [_fits(_parts(n), index, named_in, split) for n in _readings(name)]
+    return next((f for f in found if len(f) == 1), next(filter(None, found), []))
+
+def _once(source, named_in, found):
+    "DataError where names of different pictures lead to one file."
+    owner = {}
+    for f, place in found.items():
+        other = owner.setdefault(place, f)
+        a, b = (tuple(map(_nfc, _parts(n.strip()))) for n in (f, other))
+        if place and _common(a, b) < min(len(a), len(b)):
+            raise DataError(
+                f"{source.root}: {named_in} names {other} and {f}, but only {place} is there; add "
+                "the other picture or take its people out."
+            )
+
 def find_pictures(
     source: ImageSource,  # where the pictures are
     files: list[str],     # names as an annotation file gives them, once or more often each
@@ -95,21 +118,23 @@ def find_pictures(
     index = _places(source)
     found, missing, several = {}, [], []
     for f in sorted(set(files)):
-        fits = _fits(_parts(f), index, named_in, split)
+        fits = _meant(f, index, named_in, split)
         found[f] = fits[0] if fits else None
         if not fits: missing.append(f)
         if len(fits) > 1: several.append(f"{f} is {fits[0]} or {fits[1]}")
     stray = [f for f, n in found.items() if n and _stray(_parts(f), n, split)]
     if split and len(stray) < len(found): missing += stray
     _refuse(source, named_in, missing, several, {f: found[f] for f in stray})
+    _once(source, named_in, found)
     return [found[f] for f in files]
 
 def _refuse(source, named_in, missing, several, stray):
     shown = lambda names: ", ".join(map(str, names[:5])) + ", ..." * (len(names) > 5)
     if several:
+        mend = "" if source.root.is_dir() else "unpack the zip and "
         raise DataError(
             f"{source.root}: {named_in} names {len(several)} picture(s) that have several equally "
-            f"good places ({shown(several)}); name the folder of the pictures with --images."
+            f"good places ({shown(several)}); {mend}name the folder of the pictures with --images."
         )
     if missing:
         words = [f"{f}, only in {stray[f]} of another split" if f in stray else f for f in missing]

@@ -6,7 +6,6 @@
 __all__ = ['SIDES', 'canonical_name', 'letter_pairs', 'check_keypoint_set']
 
 # %% ../nbs/machinery/spelling.ipynb #1e5105bd
-import math
 import re
 
 import numpy as np
@@ -65,6 +64,11 @@ def check_keypoint_set(
     twice = [n for i, n in enumerate(s.names) if n in s.names[:i]]
     if not s.names:
         raise DataError(f"keypoint set {s.name!r} has no keypoints; give at least one name.")
+    if blank := [i for i, n in enumerate(s.names) if not n.strip()]:
+        raise DataError(
+            f"keypoint set {s.name!r}: keypoint {blank[0]}, counted from 0, has a blank name; give "
+            "every keypoint a name."
+        )
     if twice:
         raise DataError(
             f"keypoint set {s.name!r} has the name {twice[0]!r} twice; give every "
@@ -75,10 +79,11 @@ def check_keypoint_set(
             f"keypoint set {s.name!r} has {len(s)} names and {len(s.sigmas)} sigmas; "
             "give one sigma a keypoint."
         )
-    if wrong := [v for v in s.sigmas if not (_is_number(v) and 0 < v < math.inf)]:
+    if wrong := [v for v in s.sigmas if not (_is_number(v) and 0 < v <= 1)]:
         raise DataError(
-            f"keypoint set {s.name!r}: the sigma {wrong[0]} is no finite number above 0; give one "
-            "for every keypoint, or leave 'sigmas' out."
+            f"keypoint set {s.name!r}: the sigma {wrong[0]!r} is no finite number above 0 and at "
+            "most 1, a share of the person's size; give one for every keypoint, or leave 'sigmas' "
+            "out."
         )
     if wrong := [p for p in (*s.flip_pairs, *s.limbs) if len(p) != 2]:
         raise DataError(

@@ -61,8 +61,8 @@ class Words:
 @contextmanager
 def plain_words():
     "Both streams through `Words`, as long as a command runs."
-    before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(Words, before)
+    before = sys.stdout, sys.stderr  # None where whoever started us closed it
+    sys.stdout, sys.stderr = (Words(stream or open(os.devnull, "w")) for stream in before)
     try: yield
     finally:
         sys.stdout.flush()

@@ -1,0 +1,236 @@
+"""Annotation files, names and zips as other tools and other machines leave them: read truly, or
+refused with one sentence."""
+import json
+import os
+import sys
+import zipfile
+
+import pytest
+from data_fixture import coco_file, one_sentence, picture
+
+from dppt_nb.checks import DataError, parse_json
+from dppt_nb.coco import read_content
+from dppt_nb.datasets import read_coco
+from dppt_nb.files import CLAIM, ImageSource, claim_folder
+from dppt_nb.photos import boxes_by_photo, read_boxes
+from dppt_nb.pictures import find_pictures
+from dppt_nb.spelling import check_keypoint_set
+from dppt_nb.tables import check_table
+from dppt_nb.terminal import plain_words
+
+POINTS = [30, 20, 2] * 17
+PERSON = dict(bbox=[10, 5, 40, 50], area=900, keypoints=POINTS)
+
+
+def folder(root, content, images=3, name="train"):
+    "A data set of small pictures on the disk."
+    for i in range(1, images + 1):
+        (root / "images").mkdir(parents=True, exist_ok=True)
+        picture(i).save(root / "images" / f"{i}.jpg")
+    (root / "annotations").mkdir(exist_ok=True)
+    file = root / "annotations" / f"person_keypoints_{name}.json"
+    file.write_text(json.dumps(content))
+    return file
+
+
+def people(**change):
+    return [dict(id=i, image_id=i) | PERSON | change for i in (1, 2, 3)]
+
+
+# names
+
+@pytest.mark.parametrize("name", [
+    "/data/local-files/?d=images%2F1.jpg", "https://host.org/set/1.jpg?size=big#top",
+    "images%2F1.jpg", " 1.jpg ", "file:///home/me/1.jpg",
+])
+def test_addresses_and_blanks_lead_to_the_picture(tmp_path, name):
+    folder(tmp_path, coco_file(people()))
+    assert find_pictures(ImageSource(tmp_path), [name], "a.json") == ["images/1.jpg"]
+
+
+def test_a_name_that_is_there_as_it_is_comes_first(tmp_path):
+    for name in ("a%20b.png", "a b.png", "c?d=1.png", "1.png"): picture().save(tmp_path / name)
+    given = ["a%20b.png", "a b.png", "c?d=1.png", "1.png"]
+    assert find_pictures(ImageSource(tmp_path), given, "a.json") == given
+
+
+def test_names_of_two_pictures_are_not_one_file(tmp_path):
+    folder(tmp_path, coco_file(people()))
+    source = ImageSource(tmp_path)
+    same = ["images/1.jpg", "1.jpg", "./1.jpg"]
+    assert find_pictures(source, same, "a.json") == ["images/1.jpg"] * 3
+    for names in (["left/1.jpg", "right/1.jpg"], ["1.jpg", "1.JPG"]):
+        with pytest.raises(DataError, match="only images/1.jpg is there") as error:
+            find_pictures(source, names, "a.json")
+        one_sentence(error)
+
+
+def test_one_picture_under_two_ids_is_said(tmp_path):
+    content = coco_file(people())
+    content["images"][1]["file_name"] = "1.jpg"
+    folder(tmp_path, content)
+    said = "\n".join(check_table(read_coco(tmp_path)))
+    assert "1 pictures have several image ids in the same split" in said
+
+
+def test_a_picture_in_two_splits_is_said_before_training(tmp_path):
+    content = coco_file(people())
+    folder(tmp_path, content)
+    content["annotations"][0]["bbox"] = [12, 5, 40, 50]
+    folder(tmp_path, content | {"annotations": content["annotations"][:1]}, name="val")
+    assert "WARNING: 1 pictures are in several splits" in read_coco(tmp_path).notes
+
+
+# zips
+
+def zipped(path, entries, flag=None):
+    "A zip of (name, content) pairs, the names as they are given."
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries:
+            info = zipfile.ZipInfo("x")
+            info.filename = name
+            archive.writestr(info, content)
+    if flag is not None:
+        content = bytearray(path.read_bytes())
+        for mark, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+            at = -1
+            while (at := content.find(mark, at + 1)) >= 0:
+                bits = flag(int.from_bytes(content[at + place : at + place + 2], "little"))
+                content[at + place : at + place + 2] = bits.to_bytes(2, "little")
+        path.write_bytes(content)
+    return ImageSource(path)
+
+
+def test_names_in_a_zip_of_another_system(tmp_path):
+    source = zipped(tmp_path / "a.zip", [("set\\a.txt", b"A"), ("b/", b""), ("b/c.txt", b"C")])
+    assert source.names() == {"set/a.txt", "b/c.txt"}
+    assert source.read_bytes("set/a.txt") == b"A"
+    unsaid = zipped(tmp_path / "b.zip", [("Zoë.txt", b"Z")], flag=lambda bits: bits & ~0x800)
+    assert unsaid.names() == {"Zoë.txt"} and unsaid.read_bytes("Zoë.txt") == b"Z"
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_files_of_one_name_in_a_zip(tmp_path):
+    same = zipped(tmp_path / "a.zip", [("a.txt", b"A"), ("a.txt", b"A")])
+    assert same.read_bytes("a.txt") == b"A"
+    with pytest.raises(DataError, match="two different files a.txt") as error:
+        zipped(tmp_path / "b.zip", [("a.txt", b"A"), ("a.txt", b"B")])
+    one_sentence(error)
+
+
+def test_an_encrypted_and_a_cut_zip_say_what_to_do(tmp_path):
+    locked = zipped(tmp_path / "a.zip", [("a.txt", b"A")], flag=lambda bits: bits | 1)
+    with pytest.raises(DataError, match="encrypted; unpack the zip") as error:
+        locked.read_bytes("a.txt")
+    one_sentence(error)
+    zipped(tmp_path / "b.zip", [("a.txt", b"A" * 999)])
+    (tmp_path / "b.zip").write_bytes((tmp_path / "b.zip").read_bytes()[:500])
+    with pytest.raises(DataError, match="is cut short"): ImageSource(tmp_path / "b.zip")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="named pipes of POSIX systems")
+def test_an_annotation_file_that_is_a_named_pipe_does_not_hang(tmp_path):
+    folder(tmp_path, coco_file(people()))
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(DataError, match="no ordinary file"):
+        read_coco(tmp_path, annotations="pipe.json")
+
+
+# JSON
+
+def test_a_name_given_twice_in_json_is_refused():
+    with pytest.raises(DataError, match="'images' is given twice") as error:
+        parse_json(b'{"images": [1], "images": []}', "a.json")
+    one_sentence(error)
+    with pytest.raises(DataError, match="no text in UTF-8"): parse_json(b'{"a": "\xeb"}', "a.json")
+    assert parse_json('{"a": 1}'.encode("utf-16"), "a.json") == {"a": 1}
+
+
+# numbers
+
+@pytest.mark.parametrize("change, words", [
+    ({"bbox": [0, 0, 1e300, 9]}, "'bbox' holds a number beyond 1e12"),
+    ({"keypoints": [1e300, 1, 2] + POINTS[3:]}, "'keypoints' holds a number beyond"),
+    ({"area": 1e300}, "'area' holds a number beyond"),
+    ({"iscrowd": "0"}, "'iscrowd' holds something that is not a number"),
+    ({"iscrowd": [0]}, "'iscrowd' has 1 numbers; it must be 0 or 1"),
+    ({"id": 2**64}, "'id' is missing or no whole number below 2"),
+])
+def test_numbers_that_cannot_be_are_refused(change, words):
+    with pytest.raises(DataError, match=words) as error:
+        read_content(coco_file(people(**change)), "a.json")
+    one_sentence(error)
+
+
+def test_numbers_of_pictures_and_sizes_beyond_reason_are_refused():
+    for field, value in (("id", 10**30), ("id", 2**63), ("width", 10**400)):
+        content = coco_file(people())
+        content["images"][0][field] = value
+        with pytest.raises(DataError, match=f"'{field}'"): read_content(content, "a.json")
+
+
+def test_two_categories_of_one_id_are_refused():
+    content = coco_file(people())
+    first = content["categories"][0]
+    content["categories"].append(first | {"keypoints": first["keypoints"][::-1]})
+    with pytest.raises(DataError, match="two categories have the id 1"):
+        read_content(content, "a.json")
+
+
+def test_blank_names_and_sigmas_beyond_a_person_are_refused():
+    content = coco_file(people())
+    content["categories"][0]["keypoints"][3] = " "
+    with pytest.raises(DataError, match="keypoint 3, counted from 0, has a blank name"):
+        read_content(content, "a.json")
+    content = coco_file(people())
+    content["categories"][0]["sigmas"] = [.1] * 16 + [1e300]
+    with pytest.raises(DataError, match="at most 1"): read_content(content, "a.json")
+    content["categories"][0]["sigmas"] = [.1] * 16 + [1]
+    check_keypoint_set(read_content(content, "a.json").keypoint_set)
+
+
+def test_corners_in_place_of_sizes_and_joints_far_away_are_said(tmp_path):
+    content = coco_file(people(bbox=[30, 5, 70, 58]))
+    content["annotations"][2]["bbox"] = [30, 5, 40, 50]
+    content["annotations"][2]["keypoints"] = [.4, .3, 2] * 17
+    folder(tmp_path, content)
+    table = read_coco(tmp_path)
+    said = "\n".join(check_table(table))
+    assert any("2 boxes reach far out of their picture" in note for note in table.notes)
+    assert "1 people have a labelled joint far from their box" in said
+    fine = coco_file(people())
+    folder(tmp_path, fine)
+    said = "\n".join(check_table(read_coco(tmp_path)))
+    assert "reach far" not in said and "far from their box" not in said
+
+
+# boxes for predict
+
+def test_boxes_by_number_whatever_its_form(tmp_path):
+    rows = [dict(image_id=i, bbox=[1, 2, 3, 4], category_id="1") for i in (7.0, "000000000007", 7)]
+    (tmp_path / "boxes.json").write_text(json.dumps(rows))
+    found = boxes_by_photo(read_boxes(tmp_path / "boxes.json"), ["photos/0007.jpg"])
+    assert len(found[0]) == 3
+    (tmp_path / "boxes.json").write_text(json.dumps([dict(image_id=[7], bbox=[1, 2, 3, 4])]))
+    with pytest.raises(DataError, match="row 1: '\\[7\\]' is no name or number of a photo"):
+        read_boxes(tmp_path / "boxes.json")
+    with pytest.raises(DataError, match="--min-score"):
+        read_boxes(tmp_path / "boxes.json", float("nan"))
+
+
+# where nothing can be written
+
+def test_closed_streams_are_no_fault(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    with plain_words():
+        print("nobody reads this")
+        sys.stderr.write("nor this")
+    assert sys.stdout is None and sys.stderr is None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="named pipes of POSIX systems")
+def test_a_claim_that_is_a_named_pipe_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / CLAIM)
+    with pytest.raises(DataError, match="cannot write in"):
+        with claim_folder(tmp_path): pass
