@@ -34,8 +34,8 @@ def as_id(value: object):  # of an id field: a number, or text of digits
     if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 19:
         return int(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)): return value
-    whole = abs(value) < 2**63 and int(value) == value
-    return int(value) if whole else str(value)  # a longer number fits no column of ids
+    if not abs(value) < 2**63: return str(value)  # fits no column of ids
+    return int(value) if int(value) == value else value
 
 def say(
     value: object  # of an id, as it stands in the file
