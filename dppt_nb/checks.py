@@ -8,6 +8,7 @@ __all__ = ['JSON_DEPTH', 'JSON_BYTES', 'DataError', 'plain_reason', 'first_few',
 
 # %% ../nbs/machinery/checks.ipynb #dd5d853b
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import fields
 from functools import wraps
@@ -68,8 +69,8 @@ def _each_once(pairs):
     "An object of a JSON file; a ValueError for a name that is given twice, of which one would win."
     values = dict(pairs)
     if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        times = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in times.items() if count > 1)
         raise ValueError(f"the name {twice[:40]!r} is given twice in one object")
     return values
 

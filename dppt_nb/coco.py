@@ -207,9 +207,9 @@ def choose_categories(
 ) -> list:              # entries of `categories`; their keypoints are called the same
     "The categories whose people are read and scored. Raises `DataError`, which lists who is there."
     known = [c for c in content["categories"] if type(as_id(c.get("id"))) is int]
+    first = {}
     for c in known:
-        twin = next(o for o in known if as_id(o["id"]) == as_id(c["id"]))
-        if c.get("keypoints") == twin.get("keypoints"): continue
+        if c.get("keypoints") == first.setdefault(as_id(c["id"]), c).get("keypoints"): continue
         raise DataError(f"{where}: two categories have the id {say(c['id'])}; number them anew.")
     people = _labelled(content)
     with_points = [c for c in known if isinstance(c.get("keypoints"), list) and c["keypoints"]]

@@ -1,6 +1,8 @@
 """Rows of a test of which `make test` runs some and `make soak` all."""
 import pytest
 
+from dppt_nb.models import list_models
+
 
 def sample(rows, *kept):
     "The rows as parameters; all but those with the numbers `kept` are long by nature."
@@ -8,3 +10,10 @@ def sample(rows, *kept):
     assert set(kept) <= set(range(len(rows)))
     marks = [[] if number in kept else [pytest.mark.soak] for number in range(len(rows))]
     return [pytest.param(*row, marks=mark) for row, mark in zip(rows, marks)]
+
+
+def sampled_models():
+    """Every row of the table of networks but DPPT's, which are PPT's. The sample has each backbone,
+    head, reduction, and cycles."""
+    names = [name for name in list_models() if not name.startswith("dppt")]
+    return sample(names, 0, 1, 4, 6, 7, 11, 15)

@@ -169,11 +169,11 @@ def in_short():
 
 
 def test_the_answer_in_short_is_what_the_results_say():
-    cpu, gpu, large, longer, why, start = map(stored, (
-        "study_lspet_nano", "study_lspet_nano_h200", "study_lspet_s", "study_lspet_nano_budget",
-        "study_lspet_nano_why", "study_lspet_nano_start",
+    both, large = both_sizes().values()
+    gpu, longer, why, start = map(stored, (
+        "study_lspet_nano_h200", "study_lspet_nano_budget", "study_lspet_nano_why",
+        "study_lspet_nano_start",
     ))
-    both = cpu + [dict(run, seed=run["seed"] + 10) for run in gpu]
     begun = start + [dict(run, row="photos_all") for run in gpu if run["row"] == "tokenpose"]
     said, found = in_short(), difference
 

@@ -432,10 +432,9 @@ def test_a_recording_answers_as_the_function_that_was_recorded(made):
     assert plain.keypoints.shape == (3, 17, 2)
 
 
-def test_the_table_of_boxes_says_what_its_record_says():
-    root = Path(__file__).resolve().parent.parent / "nbs"
-    stored = json.loads((root / "results" / "second_look.json").read_text())["results"]
-    notebook = json.loads((root / "11_inference.ipynb").read_text())
+def test_the_table_of_boxes_says_what_its_record_says(root):
+    stored = json.loads((root / "nbs/results/second_look.json").read_text())["results"]
+    notebook = json.loads((root / "nbs/11_inference.ipynb").read_text())
     lines = "".join("".join(cell["source"]) + "\n" for cell in notebook["cells"]).splitlines()
     row = lambda one: (
         f"{one['one']:.1f} | {one['two']:.1f} | {one['difference']:+.1f} "

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from sampling import sample
+from sampling import sample, sampled_models
 
 from dppt_nb.heatmaps import decode_dark, encode_heatmaps
 from dppt_nb.models import VARIANTS, create_model, list_models, macs, parameters_count
@@ -169,12 +169,7 @@ def test_large_pictures_and_mpii(name, keypoints, size):
 SIZE, HEATMAP = (64, 48), (16, 12)    # small pictures: 4 x 3 patches, 8 x 6 where they are small
 
 
-@pytest.fixture(
-    scope="module",
-    # every row but DPPT's, which are PPT's, see below: each backbone, head, reduction and cycle is
-    # in the sample
-    params=sample([n for n in list_models() if not n.startswith("dppt")], 0, 1, 4, 6, 7, 11, 15),
-)
+@pytest.fixture(scope="module", params=sampled_models())  # that DPPT's rows are PPT's: see below
 def network(request):
     "Rows of the table, with start values that let attention differ from patch to patch."
     torch.manual_seed(0)
