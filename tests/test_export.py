@@ -8,6 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from sampling import sample
 from torch import nn
 
 from dppt_nb import PosePredictor
@@ -140,12 +141,12 @@ def share_within_half_a_pixel(trained, whole, photos):
     return (torch.cat(gaps) < 0.5).float().mean().item()
 
 
-def test_keypoints_end_to_end_on_a_hundred_people(trained, whole):
+@pytest.mark.parametrize("sizes", sample([range(0, 10, 4), range(10)], 0), ids=len)
+def test_keypoints_end_to_end_on_a_hundred_people(trained, whole, sizes):
     "People made by program, drawn in ten sizes, ten on a photo."
     people, photos = synthetic_people("test", (128, 96), 100), []
-    for number, ten in enumerate(people.images.permute(0, 2, 3, 1).numpy().reshape(
-        10, 10, *people.images.shape[2:], 3
-    )):
+    tens = people.images.permute(0, 2, 3, 1).numpy().reshape(10, 10, *people.images.shape[2:], 3)
+    for number, ten in zip(sizes, tens):
         size = (np.array(ten.shape[2:0:-1]) * (0.4 + 0.3 * number)).astype(int)
         row = np.hstack([np.asarray(Image.fromarray(one).resize(tuple(size))) for one in ten])
         wide = size / people.margin / 1.25

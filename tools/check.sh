@@ -21,4 +21,7 @@ echo "== export"; nbdev_export; unchanged dppt_nb "nbdev_export"
 echo "== readme"; python tools/readme.py; unchanged README.md "make readme"; unchanged tools "make readme"
 echo "== ruff";   ruff check --quiet dppt_nb nbs tests tools
 echo "== notebooks and tests"
-IN_TEST=1 MPLBACKEND=agg OMP_NUM_THREADS=1 python -m pytest -n "${WORKERS:-2}" --dist worksteal --durations=10 "$@"
+# glibc keeps large blocks instead of giving them back and having them zeroed again
+export MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=4294967296
+# one more than two cores, because some tests wait for a browser or another process
+IN_TEST=1 MPLBACKEND=agg OMP_NUM_THREADS=1 python -m pytest -n "${WORKERS:-3}" --dist worksteal --durations=10 "$@"
