@@ -152,7 +152,7 @@ def show_pictures(
     for row, pictures in zip(axes, rows):
         for ax, (title, picture) in zip(row, pictures.items()):
             ax.imshow(picture)
-            ax.set_title(title, fontsize=8)
+            ax.set_title(title, fontsize=10)
     figure.tight_layout(pad=0.3)
     return with_picture(figure)
 
