@@ -192,6 +192,7 @@ def dark_offset(
     height, width = heatmaps.shape[-2:]
     weights = blur_kernel(kernel, heatmaps.device)
     patch = gather_patches(heatmaps, x, y, kernel // 2 + 2)  # (B, J, kernel + 4, kernel + 4)
+    # sums of products, no convolution: TF32 would lose digits that the differences need
     patch = (patch.unfold(-1, kernel, 1) * weights).sum(-1)  # (B, J, kernel + 4, 5)
     patch = (patch.unfold(-2, kernel, 1) * weights).sum(-1)  # (B, J, 5, 5)
     step = taylor_offset(patch.clamp(min=1e-10).log())
