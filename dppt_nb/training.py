@@ -162,6 +162,7 @@ class Loop(LoopStep):
     def steps(self, bar=None) -> Iterator[None]:
         "Everybody once, or the rest of an epoch, one step at a time; `bar` as in `train_epoch`."
         self.model.train()
+        # `begun`: an epoch that was stopped and is gone on with; mostly None
         self.train_set.renew(self.recipe.seed, self.epoch)    # others, where they are endless
         if self.begun is None: self.draws.manual_seed(self.seed(1))
         current = self.begun or UnderWay(self.draws)
@@ -177,6 +178,7 @@ class Loop(LoopStep):
 
     def train_epoch(self, bar=None) -> dict[str, float]: # named losses, averaged over the epoch
         "Everybody once, or the rest of an epoch; `bar` is the outer progress bar, None for none."
+        # `captured`: the recording of a step on a GPU; None elsewhere
         with self.captured.running() if self.captured else nullcontext():
             for _ in self.steps(bar): pass
         return self.under_way.means(self.steps_per_epoch)
