@@ -78,7 +78,7 @@ def whole_grid(
 
 def new_owner(
     owner: Tensor,  # (B, N) the record so far
-    new_numbers: Tensor, # (B, K) where each of today's patch tokens goes; -1: it is dropped
+    new_numbers: Tensor, # (B, K) the new number of each patch token that is there now; -1: dropped
 ) -> Tensor:        # (B, N) the record after it
     "An index of an index; what was dropped before stays dropped."
     return torch.where(owner < 0, -1, new_numbers.gather(1, owner.clamp(min=0)))
@@ -90,7 +90,7 @@ Reducer = Callable[[Tokens, Tensor, Tensor, int], Tokens]
 
 def keep_patches(
     tokens: Tokens,
-    stay: Tensor,   # (B, count) int64, ascending: which of today's K patch tokens stay
+    stay: Tensor,   # (B, count) int64, ascending: which of the K patch tokens stay
 ) -> Tokens:        # with `count` patches
     "Let all other patches go: their tokens, their codes, and their entries in the record."
     J, ranks = tokens.num_keypoints, torch.arange(stay.shape[1], device=stay.device)
