@@ -367,11 +367,12 @@ def test_compiled_and_exported_networks_give_the_same(name, overrides):
             )
 
 
-def test_a_compiled_trace_teaches_as_the_plain_one():
+@pytest.mark.parametrize("backend", sample(["eager", "aot_eager"], 0))
+def test_a_compiled_trace_teaches_as_the_plain_one(backend):
     model, gradients = random_network("ppt_nano", SIZE, depth=3, prune_at=(1,), cycles=2), []
     images = images_for(model)
     torch._dynamo.reset()
-    for trace in (model.trace, torch.compile(model.trace, backend="aot_eager", fullgraph=True)):
+    for trace in (model.trace, torch.compile(model.trace, backend=backend, fullgraph=True)):
         model.zero_grad()
         seen = trace(images, None, (0, 2))
         (
