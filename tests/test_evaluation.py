@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
 from dppt_nb.checkpoints import load_network
@@ -235,3 +236,35 @@ def test_stored_answers_are_as_good_as_they_say(root):
         )
     shares = [row["hits"] / row["counts"] for row in results["people"]]
     assert shares == sorted(shares) and len(answers.draw(results).axes) == len(shares)
+
+
+def test_seventy_photographs_are_cut_out_of_coco(root, tmp_path):
+    "Two empty photographs a split more than are wanted stay behind; one that is missing is named."
+    spec = importlib.util.spec_from_file_location("coco_70", root / "tools" / "coco_70.py")
+    coco_70 = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(coco_70)
+    wanted = json.loads(coco_70.IDS.read_text())
+    content = {}
+    for split in ("val2017", "train2017"):
+        (tmp_path / split).mkdir()
+        ids = [*wanted[split], 900_001, 900_002]
+        for number in ids: (tmp_path / split / f"{number}.jpg").write_bytes(b"")
+        content[split] = dict(
+            images=[dict(id=n, file_name=f"{n}.jpg") for n in ids],
+            annotations=[dict(id=n + k, image_id=n) for n in ids for k in (0, 1_000_000)],
+            categories=[dict(id=1, name="person")],
+        )
+    def run():
+        (tmp_path / "annotations").mkdir(exist_ok=True)
+        for split, found in content.items():
+            path = tmp_path / "annotations" / f"person_keypoints_{split}.json"
+            path.write_text(json.dumps(found))
+        words = ["--root", str(tmp_path), "--out", str(tmp_path / "mini")]
+        return CliRunner().invoke(coco_70.main, words)
+    assert "70 photographs, 140 people" in run().output
+    cut = json.loads((tmp_path / "mini" / "annotations" / "person_keypoints.json").read_text())
+    ids = [image["id"] for image in cut["images"]]
+    assert ids == sorted(wanted["val2017"] + wanted["train2017"])
+    assert len([*(tmp_path / "mini" / "images").iterdir()]) == 70
+    gone = content["val2017"]["images"].pop(0)["id"]
+    with pytest.raises(DataError, match=rf"ids \[{gone}\] are not in"): raise run().exception

@@ -140,8 +140,11 @@ calibrate_option = click.option(
 @calibrate_option
 def accuracy(networks, data, root, split, blazepose, calibrate):
     "PCK@0.2 of the torso over twelve joints, on people of a data set."
-    crops = load_people(data, root, (split,), (256, 192))[split]
-    rows = [row for name in networks for row in score_ours(name, crops, calibrate)]
+    def people(image_size): return load_people(data, root, (split,), image_size)[split]
+    rows = []
+    for name in networks:
+        rows += score_ours(name, people(load_network(name)[0].image_size), calibrate)
+    crops = people((256, 192))
     if blazepose: rows.append(score_blazepose(blazepose, crops))
     for row in rows: print(row)
     told = f"{calibrate[0]}, val" if calibrate[1] else "made by program"

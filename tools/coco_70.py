@@ -1,0 +1,47 @@
+"""The 70 photographs of COCO 2017 on which this project's results named `coco` are measured, cut
+out of COCO as it is downloaded: a folder for `--data coco --split all`.
+
+    python tools/coco_70.py --root COCO --out coco_mini
+
+COCO holds annotations/person_keypoints_{train,val}2017.json and the pictures in train2017 and
+val2017; of these only the 70 are needed."""
+import shutil
+from pathlib import Path
+
+import click
+
+from dppt_nb.checks import DataError
+from dppt_nb.files import read_json, write_json
+
+IDS = Path(__file__).resolve().parent.parent / "nbs" / "results" / "coco_70.json"
+
+
+def cut(content, ids):
+    "Of an annotation file the images with these ids and everybody in them."
+    images = [image for image in content["images"] if image["id"] in ids]
+    if missing := ids - {image["id"] for image in images}:
+        raise DataError(f"images with the ids {sorted(missing)} are not in the annotation file")
+    people = [person for person in content["annotations"] if person["image_id"] in ids]
+    return images, people
+
+
+@click.command()
+@click.option("--root", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+def main(root, out):
+    "Write OUT/annotations/person_keypoints.json, and the photographs into OUT/images."
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    (out / "annotations").mkdir(exist_ok=True)
+    images, people, wanted = [], [], read_json(IDS)
+    for split in ("val2017", "train2017"):
+        content = read_json(root / "annotations" / f"person_keypoints_{split}.json")
+        found = cut(content, set(wanted[split]))
+        for image in found[0]: shutil.copy(root / split / image["file_name"], out / "images")
+        images, people = images + found[0], people + found[1]
+    write_json(out / "annotations" / "person_keypoints.json", dict(
+        images=sorted(images, key=lambda image: image["id"]), annotations=people, categories=content["categories"],
+    ))
+    print(f"{len(images)} photographs, {len(people)} people in {out}")
+
+
+if __name__ == "__main__": main()
