@@ -80,8 +80,8 @@ class KeypointSet:
 
     @property
     def mirrored(self) -> bool:
-        """Whether a mirrored picture can be used: not without any pair, for then nobody has said
-        which points change places."""
+        """Whether a mirrored picture can be used. False for several points without pairs: mirroring
+        would mix up their sides."""
         return bool(self.flip_pairs) or len(self) == 1
 
     @cached_property
@@ -187,8 +187,8 @@ ALIASES = {
 MIDPOINTS = {"pelvis": "hip", "thorax": "shoulder", "neck": "shoulder"}
 
 def _parents(name, source):
-    """Indices of the two points of `source` whose middle is `name`: twice the same where `source`
-    has the point itself."""
+    """Indices of the two points of `source` whose middle is `name`. A point that `source` has is
+    the middle of itself and itself."""
     name = canonical_name(name)
     if (same := _find(source.names, name, *ALIASES.get(name, ()))) is not None: return same, same
     part = MIDPOINTS.get(name)

@@ -131,9 +131,12 @@ class PoseTransformer(
         if cycles is None: cycles = self.config.cycles if trace else 1
         self.check_pass(cycles, look, trace)
         if trace: return self.record(self.check_images(images), cycles, look)
+        # lines 1 and 2 of the five: backbone and tokens
         x, maps = self.start_in_pieces(self.check_images(images))  # (B, J + patches, width)
+        # line 3: the encoder
         tokens = self.all_tokens(x)
         for cycle in range(cycles): ends, tokens = self.encoder(tokens, cycle == 0)
+        # lines 4 and 5: the head
         raw = self.head(*self.read(ends), maps, tokens.owner)
         return raw if logits else self.head.heatmaps(raw)
 

@@ -38,8 +38,9 @@ def main(root, out):
         found = cut(content, set(wanted[split]))
         for image in found[0]: shutil.copy(root / split / image["file_name"], out / "images")
         images, people = images + found[0], people + found[1]
+    images.sort(key=lambda image: image["id"])
     write_json(out / "annotations" / "person_keypoints.json", dict(
-        images=sorted(images, key=lambda image: image["id"]), annotations=people, categories=content["categories"],
+        images=images, annotations=people, categories=content["categories"],
     ))
     print(f"{len(images)} photographs, {len(people)} people in {out}")
 
