@@ -219,14 +219,16 @@ def show_budget(
         line, = ax.plot(list(scores), means, label=words, lw=1.2, color=f"C{number}")
         ends[words] = (max(scores), means[-1], line.get_color())
         for n, values in scores.items():
-            ax.plot([n] * len(values), values, marker, ms=7, mfc="none", color=line.get_color())
+            beside = n * (0.97 + 0.015 * number)    # so that equal marks do not hide each other
+            ax.plot([beside] * len(values), values, marker, ms=7, mfc="none",
+                    color=line.get_color())
     if teacher is not None:
         ax.axhline(teacher, color="grey", ls="--", lw=1)
         ax.text(budgets[0], teacher, " the teacher", va="bottom", fontsize=7, color="grey")
     ax.set_xscale("log")
     ax.set_xticks(budgets, [str(n) for n in budgets])
     ax.minorticks_off()
-    ax.set(xlabel="epochs trained", ylabel="PCK@0.2, %")
+    ax.set(xlabel="epochs trained (logarithmic)", ylabel="PCK@0.2, %")
     low, high = ax.get_ylim()
     heights = _apart([y for _, y, _ in ends.values()], (high - low) / 18)
     for (words, (x, y, colour)), height in zip(ends.items(), heights):

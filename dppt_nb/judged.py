@@ -197,10 +197,10 @@ def format_interval(
     "Mean and interval; with one seed the interval is not known."
     if result is None: return "-"
     mean, (low, high) = result["mean"], result["interval"]
-    mark = "+" if sign else ""
+    mark = "+" if sign else ""    # z: no -0.0
     return (
-        f"{mean:{mark}.1f} "
-        f"({'one seed' if math.isnan(low) else f'{low:{mark}.1f} to {high:{mark}.1f}'}"
+        f"{mean:{mark}z.1f} "
+        f"({'one seed' if math.isnan(low) else f'{low:{mark}z.1f} to {high:{mark}z.1f}'}"
         ")"
     )
 
