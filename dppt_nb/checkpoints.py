@@ -6,10 +6,11 @@
 __all__ = ['CONFIG', 'WEIGHTS', 'FORMAT', 'SCALE', 'built', 'pose_config', 'About', 'check_about', 'shrink_weights',
            'widen_weights', 'write_about', 'save_network', 'save_pretrained', 'shipped_networks', 'holds_network',
            'from_hub', 'network_files', 'read_about', 'config_of', 'at_most', 'build', 'read_weights', 'build_network',
-           'find_network', 'load_network', 'load_teacher', 'results_folder', 'start_from']
+           'find_network', 'load_network', 'load_teacher', 'results_folder', 'options_of', 'start_from']
 
 # %% ../nbs/machinery/checkpoints.ipynb #c58317ba
 import dataclasses
+import json
 import math
 import re
 import threading
@@ -385,19 +386,30 @@ def results_folder(
     return Path("results") / f"{name}-{data}"
 
 # %% ../nbs/machinery/checkpoints.ipynb #284945df
+def options_of(
+    recipe: Recipe, # that a network came from
+) -> str: # of `dppt train`, those that build the same network and its targets
+    "The options that make another recipe fit a start."
+    height, width = recipe.image_size
+    words = (
+        f"--model {recipe.model} --image-size {height}x{width} --sigma {recipe.sigma:g} "
+        f"--kernel {recipe.kernel}"
+    )
+    return words + (f" --overrides '{json.dumps(recipe.overrides)}'" if recipe.overrides else "")
+
 def start_from(
     model: PoseTransformer, # whose weights are replaced
     checkpoint: str | Path, # as `load_network` takes it
     keypoints: KeypointSet, # that the model is to find
 ) -> PoseTransformer: # the same model
     "Give a network the weights of a trained one of its shape; says which joints are new to them."
-    trained, _, known = load_network(checkpoint)
+    trained, recipe, known = load_network(checkpoint)
     given, own, token = trained.state_dict(), model.state_dict(), "tokens.keypoint_tokens"
     misfits = [k for k in own if k not in given or k != token and own[k].shape != given[k].shape]
     if misfits or own[token].shape[2] != given[token].shape[2]:
         raise DataError(
             f"{checkpoint} cannot be the start of this network, it has another shape "
-            f"({(misfits or [token])[0]}); start from a network of its kind and image size"
+            f"({(misfits or [token])[0]}); its own shape takes the options {options_of(recipe)}"
         )
     tokens = own[token].clone()
     shared = [name for name in keypoints.names if name in known.names]

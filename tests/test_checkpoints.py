@@ -3,6 +3,7 @@ import copy
 import dataclasses
 import json
 import pickle
+import shlex
 import socket
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from dppt_nb.checkpoints import (
     save_network,
     shipped_networks,
     shrink_weights,
+    start_from,
     widen_weights,
 )
 from dppt_nb.checks import DataError
@@ -712,3 +714,21 @@ def test_shipped_networks_are_small_and_have_cards():
             assert heading in card, folder.name
         network, recipe, keypoints = load_network(folder)
         assert len(keypoints) == 14 and "/" not in recipe.teacher
+
+
+def test_a_start_of_another_shape_says_which_options_fit_it():
+    "The options in the sentence, given to another recipe, build a network that takes the weights."
+    network, recipe, keypoints = load_network("dppt_s_lspet")
+    nano = create_model("tokenpose_nano", 14)
+    with pytest.raises(DataError, match="another shape") as refused:
+        start_from(nano, "dppt_s_lspet", keypoints)
+    words = shlex.split(str(refused.value).split("takes the options ")[1])
+    options = dict(zip(words[::2], words[1::2]))
+    size = tuple(map(int, options["--image-size"].split("x")))
+    overrides = json.loads(options["--overrides"])
+    fitting = start_from(
+        create_model(options["--model"], 14, size, **overrides), "dppt_s_lspet", keypoints
+    )
+    for name, weight in network.state_dict().items():
+        assert torch.equal(fitting.state_dict()[name], weight)
+    assert (float(options["--sigma"]), int(options["--kernel"])) == (recipe.sigma, recipe.kernel)
