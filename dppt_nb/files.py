@@ -486,14 +486,13 @@ class LogLines:
     def __init__(self, items: object): self.items = items
     def __iter__(self): return iter(self.items)
     def write(self, line: str) -> None: print(line, flush=True)
-    def update_graph(self, *curves: list) -> None: pass
 
 def epoch_bar(
     epochs: range  # their numbers
-):                 # the same to go through, with `write` and `update_graph`
+):                 # the same to go through, with `write`; `curves` where a figure can be shown
     "The outer bar of a run, with a place for lines and curves; in a log file only the lines."
     import fastprogress.fastprogress as fast
     if not (fast.IN_NOTEBOOK or sys.stdout.isatty()): return LogLines(epochs)
     bar = fast.master_bar(epochs)
-    bar.names = ["loss, % of the first epoch's", "score on people not trained on, %"]
+    if fast.IN_NOTEBOOK: bar.curves = None    # not yet shown
     return bar
