@@ -80,7 +80,7 @@ def new_owner(
     owner: Tensor,  # (B, N) the record so far
     new_numbers: Tensor, # (B, K) the new number of each patch token that is there now; -1: dropped
 ) -> Tensor:        # (B, N) the record after it
-    "An index of an index; what was dropped before stays dropped."
+    "An index of an index: owner [-1, 0, -1, 1] and new numbers [-1, 0] give [-1, -1, -1, 0]."
     return torch.where(owner < 0, -1, new_numbers.gather(1, owner.clamp(min=0)))
 
 # %% ../nbs/07_pruning.ipynb #3feae6f4

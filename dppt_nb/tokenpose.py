@@ -122,8 +122,7 @@ class PoseTransformer(
     def forward(self,
         images: Tensor, # (B, 3, H, W) float, ImageNet-normalised
         logits: bool = False, # the head's raw output, for losses; the same for the papers' head
-        # passes through the encoder; unless given the deployed network's one, in a trace the
-        # configuration's number
+        # how often the tokens pass the encoder; by default once, in a trace `config.cycles` times
         cycles: int | None = None,
         look: tuple[int, ...] | None = None, # of a trace, see there
         trace: bool = False, # record what happens, too
@@ -177,10 +176,10 @@ class Trace:
     patch_tokens: list # [cycle][layer] (B, K, width), after the layer
     # [cycle][layer] (B, heads, tokens, tokens), keypoints first; with `look` (B, heads, J, tokens)
     attention: list
-    # [cycle][layer] (B, K) int64: the patches that the attention's last K columns began as
+    # [cycle][layer] (B, K) int64: the patch of each patch column of this layer's attention
     columns: list
     kept: list # [cycle][layer] (B, K) int64: the same, of the patch tokens that the layer ends with
-    # [cycle][layer] (B, N) int64: to which of these each patch belongs; -1: it was dropped
+    # [cycle][layer] (B, N) int64: for each patch its number in `kept`; -1: it was dropped
     owner: list
     draw: Callable[[Tensor], Tensor] # the head's way from its raw output to heatmaps
     drawn: list | None = None # the heatmaps, once they were asked for
