@@ -86,18 +86,18 @@ class LoopLosses(LoopDevices):
     def losses(
         self,
         now: Progress,
-        *parts: Tensor, # the fields of a `Batch`, from `images` to `weights`
+        *fields: Tensor, # the fields of a `Batch`, from `images` to `weights`
     ) -> dict[str, Tensor]: # named
         "What every objective makes of one forward pass."
-        batch = Batch(*parts)
+        batch = Batch(*fields)
         student_trace, losses = self.see(batch), {}
         for objective in self.objectives: losses |= objective(student_trace, batch, now)
         return losses
 
     def backward(self, batch: Batch, shares: tuple = ()) -> dict[str, Tensor]: # named losses
         "Forward, losses added up, backward; of a part of a batch by its `shares` in the whole."
-        parts = batch.images, batch.joints, batch.visible, batch.targets, batch.weights
-        with precision(self.recipe, self.device): losses = self.losses_of(self.progress, *parts)
+        fields = batch.images, batch.joints, batch.visible, batch.targets, batch.weights
+        with precision(self.recipe, self.device): losses = self.losses_of(self.progress, *fields)
         if shares: losses = weigh(losses, self.objectives, shares)
         self.scaler.scale(sum(losses.values())).backward()
         return {name: loss.detach() for name, loss in losses.items()}
