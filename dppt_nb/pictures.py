@@ -20,8 +20,8 @@ import numpy as np
 from PIL import UnidentifiedImageError
 
 from .checks import DataError
-from .coco import split_word
 from .files import ImageSource, open_picture, orientation_of
+from .splits import split_word
 
 # %% ../nbs/machinery/pictures.ipynb #3b3dec30
 def _parts(name):

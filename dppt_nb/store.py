@@ -24,7 +24,7 @@ import torch
 
 import dppt_nb
 from .checks import DataError, plain_reason
-from .coco import annotation_names, describe_pairs, says_split
+from .coco import describe_pairs
 from .codec import EncodedCrops, decode_crop
 from .cropset import CropSet, from_synthetic
 from .cutting import prepare_store, usable_cores
@@ -48,6 +48,7 @@ from dppt_nb.shards import (
     read_manifest,
     read_shard,
 )
+from .splits import annotation_names, says_split
 from .synthetic import make_people
 from .tables import format_counts
 
