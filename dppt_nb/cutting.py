@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 import dppt_nb
-from .checks import DataError
+from .checks import DataError, as_text
 from .codec import check_quality, encode_crop
 from .crops import PIXEL_STD, apply_affine, batched_affine, box_to_center_scale, crop_image
 from .files import digest_of, watch
@@ -169,7 +169,7 @@ def table_keys(
     "Keys of everybody, from what the annotations say."
     given = (table.joints, table.visible, table.boxes, table.centers, table.scales)
     numbers = [values for values in given if values is not None]
-    return person_keys(table.ids, table.files, table.split, *numbers)
+    return person_keys(table.ids, map(as_text, table.files), table.split, *numbers)
 
 def _with_boxes(table):
     "People who can be cut out, and the counts of those who were left out."

@@ -22,7 +22,15 @@ from .files import ImageSource, field_numbers, read_mat
 from .keypoints import LSP14, MPII16
 from .pictures import find_pictures, measure_pictures
 from .splits import annotation_files, picture_splits, says_split, source_of
-from .tables import PoseTable, clip_boxes, drop_copies, far_boxes, join_tables, joint_boxes
+from dppt_nb.tables import (
+    PoseTable,
+    clip_boxes,
+    drop_copies,
+    empty_outside,
+    far_boxes,
+    join_tables,
+    joint_boxes,
+)
 
 # %% ../nbs/machinery/datasets.ipynb #9f0dece3
 def lspet_split(
@@ -183,6 +191,7 @@ def _coco_table(name, pictures, named_in, file, rows, splits, clip, pixels):
     boxes = np.array([a["bbox"] for a in rows], np.float32).reshape(-1, 4)
     room = np.array([sizes[f] for f in files]).reshape(-1, 2)
     notes += far_boxes(boxes, room)
+    boxes = empty_outside(boxes, room)
     if clip: boxes = clip_boxes(boxes, room)
     column = lambda key, kind: np.array([a[key] for a in rows], kind)
     return PoseTable(

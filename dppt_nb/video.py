@@ -26,6 +26,7 @@ from .files import claim_folder, watch, write_whole
 from .inference import People
 from .locks import temporary_name
 from .photos import Photo, boxes_by_photo, list_photos, open_photo, read_boxes
+from .pictures import say_several
 from .predictor import PosePredictor
 from .terminal import counted
 from .tracking import Tracker
@@ -59,8 +60,8 @@ def is_video(
 def _open(source):
     "A container of PyAV with a video in it."
     av, place = needed_av(), str(source)
-    camera = place.isdigit() and not Path(place).exists()
-    if not camera and not Path(place).is_file():
+    camera = place.isdigit() and not os.path.exists(place)
+    if not camera and not os.path.isfile(place):
         raise DataError(f"{place} does not exist or is no file; correct the path.")
     try:
         video = av.open(f"/dev/video{place}", format="v4l2") if camera else av.open(place)
@@ -225,7 +226,7 @@ class Report:
     people: int = 0
     seconds: float = 0.0
     left_out: tuple = () # a sentence for each source that could not be read
-    notes: tuple = ()    # a sentence for each that ended early
+    notes: tuple = ()    # sentences on what was not read to its end
 
     def __str__(self) -> str:
         rate = self.photos / max(self.seconds, 1e-9)
@@ -273,12 +274,17 @@ def _drawing(people, path):
         ) from None
     return content.getvalue()
 
-def _looks(predictor, photos, rows, left_out):
-    "Photos that can be read, and where to look; what cannot is remembered in a sentence."
+def _looks(predictor, photos, rows, left_out, several):
+    """Photos that can be read, and where to look; what cannot is remembered in a sentence, and who
+    holds several pictures by its name."""
     for path, boxes in zip(photos, rows or repeat(None)):
         given = None if boxes is None else np.array(boxes, np.float32).reshape(-1, 5)
-        try: yield predictor.look(open_photo(path), given)
-        except DataError as error: left_out.append(str(error))
+        try: look = predictor.look(open_photo(path), given)
+        except DataError as error:
+            left_out.append(str(error))
+            continue
+        if look.photo.several: several.append(path)
+        yield look
 
 def predict_photos(
     predictor: PosePredictor,
@@ -289,8 +295,9 @@ def predict_photos(
     draw: bool = True,       # write pictures
 ) -> Report:
     "Joints of everybody in some photos, written as they are found."
-    report, left_out, taken, start = Report(), [], set(), time.perf_counter()
-    answers = predictor.in_batches(_looks(predictor, photos, rows, left_out))
+    report, left_out, several, start = Report(), [], [], time.perf_counter()
+    taken = set()
+    answers = predictor.in_batches(_looks(predictor, photos, rows, left_out, several))
     for people in watch(answers, total=len(photos)):
         try:
             if draw: write_drawing(people, out / drawing_name(people.name, ".jpg", taken))
@@ -300,6 +307,7 @@ def predict_photos(
         lines.write(people.to_rows())
         report.photos, report.people = report.photos + 1, report.people + len(people)
     report.seconds, report.left_out = time.perf_counter() - start, tuple(left_out)
+    report.notes = tuple(say_several(several))
     return report
 
 def predict_video(
@@ -366,6 +374,7 @@ def predict_files(
         sum((getattr(r, f) for r in reports), ()) for f in ("left_out", "notes")
     )
     if whole.left_out:
+        for note in whole.notes: print(note)
         raise DataError(
             f"{len(whole.left_out)} of {len(sources)} could not be used, {whole.photos:,} pictures "
             f"were: {' '.join(whole.left_out[:5])}"
