@@ -1,5 +1,5 @@
-"""Files with odd names, frames and boxes, given by hand: taken, or left out with a count, or refused
-with one sentence that can be followed."""
+"""Odd names, frames and boxes: taken, or left out with a count, or refused with one sentence that
+can be followed."""
 import json
 import os
 import subprocess
@@ -205,7 +205,8 @@ def test_two_sets_with_equal_names_are_told_how_to_be_read(tmp_path):
         file = tmp_path / part / "annotations" / "person_keypoints_train.json"
         if part == "two":
             for entry in content["images"]: entry["id"] += 3
-            for entry in content["annotations"]: entry.update(id=entry["id"] + 3, image_id=entry["image_id"] + 3)
+            for entry in content["annotations"]:
+                entry.update(id=entry["id"] + 3, image_id=entry["image_id"] + 3)
         file.write_text(json.dumps(content))
     assert len(read_coco(tmp_path)) == 6    # and together
 
