@@ -117,6 +117,7 @@ def judge(
         recipe=dict(recipe.to_dict(), teacher=Path(recipe.teacher).name),
         taught_by=known.get("taught_by"),
         trained_on=known.get("people_digest"),
+        trained_pixels=known.get("pixels_digest"),
     )
 
 # %% ../nbs/machinery/judged.ipynb #550f1709
@@ -340,6 +341,7 @@ def check_people(
             "shoulder and right hip; train and judge its rows with dppt train and dppt eval"
         )
     mine = dict(data=data, split=split, people=len(crops), people_digest=crops.digest)
+    if crops.pixels: mine["pixels_digest"] = crops.pixels
     for run in runs:
         known = run["conditions"]    # of an older study it has no digest
         other = [k for k in mine if k in known and known[k] != mine[k]]
@@ -349,11 +351,12 @@ def check_people(
                 f"{mine[other[0]]!r}; name another --out"
             )
     whole = [run for run in runs if not run["recipe"].get("train_people")]
-    taught = {run["trained_on"]: run["row"] for run in whole if run.get("trained_on")}
-    if len(taught) > 1:
+    for digest, words in (("trained_on", "people"), ("trained_pixels", "pictures")):
+        taught = {run[digest]: run["row"] for run in whole if run.get(digest)}
+        if len(taught) < 2: continue
         one, two, *_ = taught.values()
         raise DataError(
-            f"rows {one!r} and {two!r} in {out} were trained on other people; a study has the "
+            f"rows {one!r} and {two!r} in {out} were trained on other {words}; a study has the "
             "same for all, so name another --out for one of them"
         )
 

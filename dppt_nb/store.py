@@ -44,6 +44,7 @@ from .keypoints import COCO17
 from dppt_nb.shards import (
     MANIFEST,
     SHARD_NAME,
+    crop_keys,
     people_digest,
     read_manifest,
     read_shard,
@@ -127,7 +128,8 @@ def _read_shards(folder, manifest, split):
         encoded, arrays = read_shard(folder, shard, manifest)
         rows = np.flatnonzero((arrays["split"] == split) | (split is None))
         kept = {name: array[rows] for name, array in arrays.items()}
-        yield Path(folder) / shard.file, [encoded[row] for row in rows], kept
+        encoded = [encoded[row] for row in rows]
+        yield Path(folder) / shard.file, encoded, kept | {"pixel_key": crop_keys(encoded)}
 
 # %% ../nbs/machinery/store.ipynb #ff70d4e4
 def _tensor(arrays, name, *shape):
@@ -149,7 +151,7 @@ def _crop_set(images, arrays, header):
         head_boxes=_tensor(arrays, "head_box", 2, 2), areas=_tensor(arrays, "area"),
         box_scores=_tensor(arrays, "box_score"), left_out=header.left_out,
     )
-    crops.keys = arrays.get("key")
+    crops.keys, crops.pixel_keys = arrays.get("key"), arrays["pixel_key"]
     return crops
 
 # %% ../nbs/machinery/store.ipynb #37633593
