@@ -14,12 +14,13 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .checks import DataError
+from .checks import DataError, each_once
 from .faces import MIRROR_LAYOUTS
 from .files import field_numbers, read_json
 from .keypoints import COCO17, KeypointSet
@@ -115,7 +116,8 @@ def read_flip_pairs(
     if isinstance(given, str) and given.endswith(".json"):
         given = _pairs_by_name(read_keypoint_set(given), names)
     if isinstance(given, str) and given in MIRROR_LAYOUTS: given = MIRROR_LAYOUTS[given]
-    if isinstance(given, str):
+    typed = isinstance(given, str)
+    if typed:
         parts = [p for p in given.split(",") if p.strip() and given != "none"]
         given = [[w.strip() for w in part.split(":")] for part in parts]
     if isinstance(given, dict): given = list(given.items())
@@ -124,7 +126,9 @@ def read_flip_pairs(
     if len(given) == len(names) and all(v is None or isinstance(v, str) for v in given):
         given = [(a, b) for a, b in zip(names, given) if b]
     pairs = dict.fromkeys(_pair(pair, tuple(names), who) for pair in given)
-    return tuple(p for p in pairs if p[::-1] not in pairs or p[0] < p[1])
+    kept = tuple(p for p in pairs if p[::-1] not in pairs or p[0] < p[1])
+    if typed and len(kept) < len(given): raise DataError(f"{who}: a pair is named twice.")
+    return kept
 
 def _pairs_by_name(s, names):
     if set(s.names) != set(names):
@@ -160,11 +164,20 @@ def read_category(
     "The keypoint set that a file describes, and what there is to say of it. Raises `DataError`."
     try: s = keypoint_set_of(category)
     except DataError as error: raise DataError(f"{where}: {error}") from None
-    notes = limbs_of(category.get("skeleton") or (), len(s))[1]
+    notes = [*_misspelt(category), *limbs_of(category.get("skeleton") or (), len(s))[1]]
     given = flip_pairs or category.get("flip_pairs") or category.get("swap")
     who = f"{where}: flip pairs of category {s.name!r}"
     if given: s = replace(s, flip_pairs=read_flip_pairs(given, s.names, who))
     return s, notes + describe_pairs(s)
+
+def _misspelt(category):
+    "A warning for each field that is nearly one that is read."
+    known = "name keypoints skeleton sigmas flip_pairs swap".split()
+    near = {k: get_close_matches(str(k), known, 1, .85) for k in category if k not in known}
+    return [
+        f"WARNING: {k!r} of the category is not read; {found[0]!r} would be"
+        for k, found in near.items() if found and found[0] not in category
+    ]
 
 def describe_pairs(
     s: KeypointSet  # whose pairs are to be looked at by a person
@@ -234,11 +247,13 @@ def _named(known, category, where, there):
     wanted = category.split(",") if isinstance(category, str) else category
     wanted = list(wanted) if isinstance(wanted, (list, tuple)) else [wanted]
     chosen = []
-    for name in (str(w).strip() for w in wanted):
+    for name in each_once([str(w).strip() for w in wanted], "--category"):
         fits = [c for c in known if c.get("name") == name or str(c["id"]) == name]
         fits = fits or [c for c in known if str(c.get("name")).lower() == name.lower()]
         if not fits:
             raise DataError(f"{where} has no category {name!r}; it has (labelled): {there}.")
+        if all(c in chosen for c in fits):
+            raise DataError(f"{where}: --category names {name!r} again; leave it out.")
         chosen += [c for c in fits if c not in chosen]
     return chosen
 

@@ -78,11 +78,12 @@ MOVED = {
         "studies": "PRUNED Row STUDIES find_rows fit_row row_recipe",
     },
     "tokenpose": {
+        "checks": "nearest",
         "checkpoints": "CONFIG WEIGHTS network_files",
         "config": "Count Layers Pair PoseConfig Positive check_config",
         "heads": "DotHead HeatmapHead RegressionHead",
         "models": (
-            "Macs NANO PATCHES VARIANTS create_model list_models macs nearest parameters_count"
+            "Macs NANO PATCHES VARIANTS create_model list_models macs parameters_count"
         ),
         "plumbing": "MODEL_CARD from_pretrained init_weights make_backbone",
         "pruning": "keep_top patch_scores take_patches",

@@ -13,6 +13,7 @@ import os
 import re
 import warnings
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,7 @@ def read_boxes(
         if "bbox" not in fields or not {"image_id", "file_name"} & fields:
             raise DataError(f"{who} needs 'bbox', and 'image_id' or 'file_name'.")
         box = field_numbers(row, "bbox", (4,), who, "it needs 4 (x, y, width, height)").tolist()
+        _check_score(row, min_score, who)
         score = float(field_numbers({"score": 1.0} | row, "score", (), who))
         mine = as_id(row.get("category_id", category)) == category
         others += not mine
@@ -187,6 +189,14 @@ def read_boxes(
         )
     if weak: print(f"{weak:,} boxes with a score below {min_score} are left out")
     return found
+
+def _check_score(row, min_score, who):
+    "A score is 1 where a row has none, but for one that is misspelt, or asked for."
+    if "score" in row: return
+    if near := get_close_matches("score", row, 1, .8):
+        raise DataError(f"{who} has {near[0]!r}, which is not known; write it 'score'.")
+    if min_score > 0:
+        raise DataError(f"{who} has no 'score' to compare with --min-score; leave the option out.")
 
 def _names_of(path):
     "What a boxes file may call this photo, from exact to loose."

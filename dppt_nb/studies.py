@@ -10,9 +10,8 @@ __all__ = ['STUDIES', 'PRUNED', 'Row', 'find_rows', 'fit_row', 'fit_weights', 'r
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .checks import DataError
+from .checks import DataError, each_once, nearest
 from .files import read_json
-from .models import nearest
 from .recipes import DPPT, LESSONS, SDPOSE, Recipe, get_recipe, lessons_of, needs_teacher
 
 # %% ../nbs/machinery/studies.ipynb #e931d45e
@@ -176,7 +175,7 @@ def find_rows(
     if study not in STUDIES:
         raise DataError(f"there is no study {study!r}; nearest names: {nearest(study, STUDIES)}")
     rows = {row.name: row for row in STUDIES[study]}
-    if unknown := [name for name in names if name not in rows]:
+    if unknown := [name for name in each_once(list(names), "--rows") if name not in rows]:
         raise DataError(
             f"study {study!r} has no row {unknown[0]!r}; nearest names: {nearest(unknown[0], rows)}"
         )
