@@ -94,7 +94,7 @@ class Kept:
             check_same_run(self.identity(), began, self.folder.path, allow_drift)
             self.restore(saved, tensors)
         # a network file that was lost comes back, also when there is nothing left to train
-        if self.epoch >= self.recipe.epochs and not self.folder.has_network(self.epoch):
+        if self.epoch >= self.recipe.epochs and not self.folder.has_network(self.info()):
             self.save_network()
 
     def restore(

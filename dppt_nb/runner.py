@@ -21,7 +21,7 @@ from .models import model_config
 from .progress import Show, make_plan, start_tracker
 from .recipes import Recipe
 from .report import write_report
-from .runs import RECORD, RunFolder
+from .runs import RECORD, RunFolder, read_record
 from .shards import read_manifest
 from .store import SYNTHETIC_PEOPLE, CropSet, find_store, load_people
 from .tokenpose import PoseTransformer
@@ -84,7 +84,7 @@ def plan_of(
     "What the run will take; measured where that is not a hundredth of the run itself."
     folder, recipe = trainer.folder, trainer.recipe
     record = folder.path / RECORD
-    begun = len(read_json(record)["history"]) if record.exists() else 0
+    begun = len(read_record(record)["history"]) if record.exists() else 0
     left = (recipe.epochs - begun) * trainer.steps_per_epoch
     if not left: return "plan: all epochs are trained already"
     copy = Loop(
@@ -129,7 +129,7 @@ def judge_run(
             trainer.team, trainer.network(), judges, recipe, bars=trainer.bars
         )
         scores = score_joints(joints, judges)
-    took = sum(row["seconds"] for row in history)
+    took = sum(row.get("seconds", 0) for row in history)
     known = dict(
         conditions(recipe, data, "val", judges or trainer.train_set, trainer.device, took),
         devices=trainer.team.count, accumulate=trainer.team.accumulate,

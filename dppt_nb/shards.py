@@ -328,7 +328,8 @@ def _check_declared(file, shard, manifest):
     about = file.metadata
     said = json.loads((about.metadata or {}).get(b"dppt", b"{}"))
     said = {name: value for name, value in said.items() if name not in ("format", "version")}
-    if said != manifest.header.to_dict(): raise ValueError("its header is not the manifest's")
+    if said != manifest.header.to_dict():
+        raise ValueError(f"{MANIFEST} says something else of it, and may be what was edited")
     if about.num_rows != shard.rows:
         raise ValueError(f"it holds {about.num_rows} people where the manifest has {shard.rows}")
 

@@ -4,6 +4,7 @@ that can be followed from where it is given."""
 import json
 import re
 import shlex
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -13,12 +14,14 @@ from dppt_nb.checks import DataError, each_once
 from dppt_nb.cli import main
 from dppt_nb.coco import choose_categories, read_category, read_flip_pairs
 from dppt_nb.config import PoseConfig
-from dppt_nb.datasets import read_coco
+from dppt_nb.cutting import prepare_store
+from dppt_nb.datasets import read_coco, read_dataset
 from dppt_nb.keypoints import COCO17
 from dppt_nb.options import how_to_judge
 from dppt_nb.ownsets import read_keypoint_set, write_keypoint_set
 from dppt_nb.photos import read_boxes
 from dppt_nb.recipes import Recipe
+from dppt_nb.store import read_store
 from dppt_nb.studies import find_rows
 
 PERSON = dict(bbox=[10, 5, 40, 50], area=900, keypoints=[30, 20, 2] * 17)
@@ -142,6 +145,25 @@ def test_boxes_without_a_score(tmp_path):
     assert read_boxes(file) == {"1": [[1, 2, 3, 4, 1.0]]}
     with pytest.raises(DataError, match="row 1 has no 'score' to compare with --min-score"):
         read_boxes(file, .5)
+
+
+def test_a_crop_store_in_place_of_a_data_set(tmp_path):
+    (tmp_path / "images").mkdir()
+    for i in (1, 2, 3): picture(i).save(tmp_path / "images" / f"{i}.jpg")
+    (tmp_path / "a.json").write_text(json.dumps(coco_file([dict(id=1, image_id=1) | PERSON])))
+    table, store = read_coco(tmp_path, annotations="a.json"), tmp_path / "store"
+    prepare_store(table, store, (64, 48), progress=False)
+    shutil.make_archive(tmp_path / "store", "zip", store)
+    for root in (store, tmp_path / "store.zip"):
+        for name in ("coco", "lspet", "mpii", "crowdpose"):
+            with pytest.raises(DataError, match="is a crop store, in which") as error:
+                read_dataset(name, root)
+            one_sentence(error)
+    manifest = json.loads((store / "manifest.json").read_text())
+    manifest["header"]["keypoint_set"]["sigmas"][0] = .9
+    (store / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="manifest.json says something else of it"):
+        read_store(store, progress=False)
 
 
 # advice
