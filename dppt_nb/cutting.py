@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -121,6 +122,8 @@ def _begin_worker(function):
     _function = function
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    if hasattr(signal, "pthread_sigmask"):  # started while they had to wait
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 def _end_with_parent():
@@ -128,6 +131,14 @@ def _end_with_parent():
     os._exit(1)
 
 def _apply(item): return _function(item)
+
+@contextmanager
+def _undisturbed():
+    "Ctrl-C and SIGTERM wait: a process that is being started would die with words of its own."
+    if not hasattr(signal, "pthread_sigmask"): return (yield)  # Windows has no such mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try: yield
+    finally: signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 def _pool(function, workers, processes):
     "Workers, and what they are given to do."
@@ -149,7 +160,7 @@ def work_ahead(
     with pool:
         try:
             for item in items:
-                pending.append(pool.submit(task, item))
+                with _undisturbed(): pending.append(pool.submit(task, item))
                 if len(pending) >= 4 * workers: yield pending.popleft().result()
             while pending: yield pending.popleft().result()
         except BrokenProcessPool:

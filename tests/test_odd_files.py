@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +17,12 @@ from dppt_nb import PosePredictor
 from dppt_nb.checks import DataError, as_text
 from dppt_nb.cutting import prepare_store
 from dppt_nb.datasets import read_coco
-from dppt_nb.files import ImageSource
+from dppt_nb.files import ImageSource, claim_folder
 from dppt_nb.photos import open_photo
 from dppt_nb.pictures import find_pictures, read_header
 from dppt_nb.store import read_store
 from dppt_nb.tables import check_table, empty_outside
-from dppt_nb.video import predict_files
+from dppt_nb.video import VideoWriter, predict_files
 
 ROOT = Path(__file__).resolve().parent.parent
 PERSON = dict(bbox=[10, 5, 40, 50], area=900, keypoints=[30, 20, 2] * 17)
@@ -220,3 +222,67 @@ def test_a_file_beside_two_folders_is_told_to_choose(tmp_path):
     said = one_sentence(error)
     assert f"--images {tmp_path / 'blue'}" in said
     assert len(read_coco(tmp_path, images=tmp_path / "blue")) == 3
+
+
+# a disk that takes no more
+
+@contextmanager
+def small_files(most):
+    "No file may grow beyond so many bytes, as on a disk that is full."
+    resource = pytest.importorskip("resource", reason="limits of POSIX systems")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try: yield
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def content_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")}
+
+
+@pytest.mark.parametrize("draw, most, file", [(True, 500, "b-poses.jpg"), (False, 500, "poses.js")])
+def test_predict_on_a_full_disk_leaves_what_was_there(predictor, tmp_path, draw, most, file):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for name in "bcde": picture().save(photos / f"{name}.png")
+    with pytest.raises(DataError, match=f"cannot write .*{file}.*make room"), small_files(most):
+        predict_files(predictor, [photos], out, draw=draw)
+    assert not out.exists()
+    predict_files(predictor, [photos], out, draw=draw)
+    before = content_of(out)
+    Image.new("RGB", (90, 90), "red").save(photos / "b.png")
+    with pytest.raises(DataError, match="make room"), small_files(most):
+        predict_files(predictor, [photos], out, draw=draw)
+    assert content_of(out) == before
+
+
+def test_a_video_on_a_full_disk_leaves_what_was_there(tmp_path):
+    pytest.importorskip("av", reason="videos need PyAV")
+    noise = np.random.default_rng(0).integers(0, 255, (12, 240, 320, 3), np.uint8)
+    def write(count):
+        with VideoWriter(tmp_path / "a.mp4", Fraction(10)) as out:
+            for frame in noise[:count]: out.write(frame)
+    write(2)
+    before = content_of(tmp_path)
+    with pytest.raises(DataError, match="cannot write .*a.mp4 .*make room"), small_files(20_000):
+        write(12)
+    assert content_of(tmp_path) == before and list(before) == [Path("a.mp4")]
+    with pytest.raises(RuntimeError, match="elsewhere"):
+        with VideoWriter(tmp_path / "a.mp4", Fraction(10)) as out:
+            out.write(noise[0])
+            raise RuntimeError("elsewhere")
+    assert content_of(tmp_path) == before
+
+
+def test_a_claim_on_a_full_disk_does_not_stay(tmp_path):
+    with pytest.raises(DataError, match="cannot write in"), small_files(0):
+        with claim_folder(tmp_path): pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_store_on_a_full_disk_leaves_nothing(tmp_path):
+    data_set(tmp_path)
+    table = read_coco(tmp_path)
+    with pytest.raises(DataError, match="cannot write .*crops-00000.parquet"), small_files(3000):
+        prepare_store(table, tmp_path / "store", (64, 48), progress=False)
+    assert not (tmp_path / "store").exists()
