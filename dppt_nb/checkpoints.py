@@ -25,11 +25,11 @@ from huggingface_hub import hf_hub_download
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from .checks import DataError, check_format, plain_reason, validated
+from .checks import DataError, check_format, nearest, plain_reason, validated
 from .config import PoseConfig
 from .files import digest_of, read_json, unpack_tensors, write_json, write_tensors
 from .keypoints import KeypointSet
-from .models import create_model, model_config, nearest
+from .models import create_model, model_config
 from .recipes import Recipe
 from .released import fill, released_network
 from .released import load_backbone as load_backbone

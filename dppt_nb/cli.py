@@ -15,14 +15,14 @@ from functools import cache
 
 import click
 
-from .checks import DataError
-from .options import run_options, take_run_options
+from .checks import DataError, each_once, names_once
+from .options import how_to_judge, run_options, take_run_options
 from .terminal import Sentences
 
 # %% ../nbs/machinery/cli.ipynb #6d8243a4
 def read_value(text:str, kind:type): # what was typed, and the field's type
     "The value of a field, from text."
-    if kind is dict: return json.loads(text)
+    if kind is dict: return json.loads(text, object_pairs_hook=names_once)
     if kind is bool:
         return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[
             text.lower()
@@ -178,21 +178,22 @@ def train(recipe, data, root, out, people, device, resume, allow_drift, protocol
     from dppt_nb.datasets import judged_split
     from dppt_nb.evaluation import format_scores
     from dppt_nb.recipes import get_recipe
-    from dppt_nb.runner import train_recipe
+    from dppt_nb.runner import known_splits, train_recipe
     settings = take_run_options(given, device)
     out, reader = out or f"runs/{recipe}-{data}", take_reader_options(given)
+    recipe = get_recipe(recipe, protocol=protocol, **read_changes(given))
     results = train_recipe(
-        get_recipe(recipe, protocol=protocol, **read_changes(given)), data, root, out, device,
-        resume, people=people, allow_drift=allow_drift, settings=settings, **reader,
+        recipe, data, root, out, device, resume, people=people, allow_drift=allow_drift,
+        settings=settings, **reader,
     )
     # of several processes the first one speaks
     if settings.plan_only or os.environ.get("RANK", "0") != "0": return
+    splits = known_splits(data, root, recipe.image_size, **reader)
+    heading = f"validation people of {data}, mirrored test\n{format_scores(results['scores'])}\n"
     click.echo(
-        f"\nvalidation people of {data}, mirrored "
-        f"test\n{format_scores(results['scores'])}\n\nThe network is in {out}; "
-        f"judge it on others with: dppt eval {out} --data {data}"
-        + (f" --root {root}" if root else "")
-        + f" --split {judged_split(data)}"
+        ("\n" + heading if "val" in splits else "")
+        + f"\nThe network is in {out}; judge it on others with: "
+        + how_to_judge(out, data, root, reader, splits, judged_split(data))
     )
 
 # %% ../nbs/machinery/cli.ipynb #faacf142
@@ -304,7 +305,7 @@ def study(
         raise DataError(
             f"--seeds is {seeds!r}; {wrong[0]!r} is not a whole number, write for example 0,1,2"
         )
-    seeds = [int(seed) for seed in seeds.split(",")]
+    seeds = each_once([int(seed) for seed in seeds.split(",")], "--seeds")
     rows = [row.strip() for row in rows.split(",") if row.strip()]
     out = out or f"runs/{name}-{data}"
     if list_only: return click.echo(format_runs(out, name, seeds, rows))

@@ -118,6 +118,8 @@ def check_config(config: object) -> None:
             f"prune_at names layer {wrong[0]}, but the {config.depth} layers are "
             "counted from 0; choose another prune_at"
         )
+    if len(set(config.prune_at)) < len(config.prune_at):
+        refuse(f"prune_at is {config.prune_at}, a layer twice; name each once")
     if config.head == "dot" and BACKBONES[config.backbone].strides[0] != 4:
         refuse(
             "head='dot' needs a map at a quarter of the image size, which "

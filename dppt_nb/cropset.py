@@ -13,6 +13,7 @@ import torch
 
 from .checks import DataError
 from .codec import EncodedCrops
+from .files import digest_of
 from .keypoints import KeypointSet
 from .shards import KEY_COLUMNS, people_digest, person_keys
 from .synthetic import SyntheticPeople
@@ -42,6 +43,8 @@ class CropSet:
     left_out: dict[str, int] = field(default_factory=dict)  # reason -> people without a crop
     # (N,) keys of the people, see `person_keys`, where a store gave them; `replace` drops them
     keys: np.ndarray | None = field(default=None, init=False)
+    # (N,) keys of the stored crops, see `crop_keys`; likewise
+    pixel_keys: np.ndarray | None = field(default=None, init=False)
 
     def __len__(self) -> int: return len(self.images)
 
@@ -55,7 +58,7 @@ class CropSet:
             if isinstance(getattr(self, f.name), (torch.Tensor, EncodedCrops))
         }
         moved = replace(self, **{name: t.to(device) for name, t in tensors.items()})
-        moved.keys = self.keys
+        moved.keys, moved.pixel_keys = self.keys, self.pixel_keys
         return moved
 
     def renew(self,
@@ -71,7 +74,7 @@ class CropSet:
         rows = row_numbers(which, self.split, self.name)
         taken = {f: take_rows(getattr(self, f), rows) for f in _CROP_ROWS}
         some = replace(self, images=self.images_of(rows), **taken)
-        some.keys = take_rows(self.keys, rows)
+        some.keys, some.pixel_keys = (take_rows(k, rows) for k in (self.keys, self.pixel_keys))
         return some
 
     def draw(self,
@@ -102,6 +105,11 @@ class CropSet:
         given = {name: rows.get(name, getattr(self, name, None)) for name in KEY_COLUMNS}
         plain = [v.cpu().numpy() if torch.is_tensor(v) else v for v in given.values()]
         return people_digest(person_keys(*plain), self.keypoint_set)
+
+    @property
+    def pixels(self) -> str | None:  # 64 hexadecimal letters; None where no store gave the crops
+        "Digest of the stored crops: the same people in other pictures have another one."
+        return None if self.pixel_keys is None else digest_of(self.pixel_keys)
 
     @property
     def photo_joints(self) -> torch.Tensor:  # (N, J, 2) float32

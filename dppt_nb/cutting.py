@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 
 import dppt_nb
-from .checks import DataError
+from .checks import DataError, as_text
 from .codec import check_quality, encode_crop
 from .crops import PIXEL_STD, apply_affine, batched_affine, box_to_center_scale, crop_image
 from .files import digest_of, watch
@@ -121,6 +122,8 @@ def _begin_worker(function):
     _function = function
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    if hasattr(signal, "pthread_sigmask"):  # started while they had to wait
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 def _end_with_parent():
@@ -128,6 +131,14 @@ def _end_with_parent():
     os._exit(1)
 
 def _apply(item): return _function(item)
+
+@contextmanager
+def _undisturbed():
+    "Ctrl-C and SIGTERM wait: a process that is being started would die with words of its own."
+    if not hasattr(signal, "pthread_sigmask"): return (yield)  # Windows has no such mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try: yield
+    finally: signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 def _pool(function, workers, processes):
     "Workers, and what they are given to do."
@@ -149,7 +160,7 @@ def work_ahead(
     with pool:
         try:
             for item in items:
-                pending.append(pool.submit(task, item))
+                with _undisturbed(): pending.append(pool.submit(task, item))
                 if len(pending) >= 4 * workers: yield pending.popleft().result()
             while pending: yield pending.popleft().result()
         except BrokenProcessPool:
@@ -169,7 +180,7 @@ def table_keys(
     "Keys of everybody, from what the annotations say."
     given = (table.joints, table.visible, table.boxes, table.centers, table.scales)
     numbers = [values for values in given if values is not None]
-    return person_keys(table.ids, table.files, table.split, *numbers)
+    return person_keys(table.ids, map(as_text, table.files), table.split, *numbers)
 
 def _with_boxes(table):
     "People who can be cut out, and the counts of those who were left out."

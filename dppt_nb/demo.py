@@ -10,6 +10,7 @@ __all__ = ['ON_PHOTOS', 'ON_SYNTHETIC', 'DEMO_TEACHER', 'DEMO', 'DEMO_REST', 'DE
 
 # %% ../nbs/machinery/demo.ipynb #e2dedc21
 import html
+import io
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -338,9 +339,15 @@ class Demo:
         print(news, flush=True)
         write_page(self.out, self.rows, news, running)
 
+    def keep(self, name: str, figure: object) -> None:
+        "Write a figure, whole or not at all."
+        content = io.BytesIO()
+        figure.savefig(content, dpi=110)
+        write_whole(self.out / name, content.getvalue())
+
     def open(self) -> None:
         "Show networks that ship."
-        show_opening(ON_PHOTOS, ON_SYNTHETIC).savefig(self.out / "opening.png", dpi=110)
+        self.keep("opening.png", show_opening(ON_PHOTOS, ON_SYNTHETIC))
         self.tell(f"A first picture: {self.out / 'opening.png'}; all of it: {self.out}/index.html")
 
     def add(self, name: str, network: PoseTransformer, row: dict, info: dict) -> None:
@@ -349,7 +356,7 @@ class Demo:
         self.rows.append(row)
         self.networks[name] = network
         grown = show_networks(self.networks, self.show, self.recipe)
-        grown.savefig(self.out / "demo.png", dpi=110)
+        self.keep("demo.png", grown)
         self.tell(f"{name} is trained.")
         print(f"\n{format_table(self.rows)}", flush=True)
 
@@ -360,7 +367,7 @@ class Demo:
         write_json(self.out / "results.json", results)
         first = next(iter(self.networks.values()))
         inside = show_answers(first, self.show, self.recipe)
-        inside.savefig(self.out / "answers.png", dpi=110)
+        self.keep("answers.png", inside)
         self.tell(
             f"Done in {took / 60:.1f} minutes. Scores: percentage of joints within 0.2 of the "
             f"torso, on {len(crops)} people never seen, mirrored test; one seed. The teacher "

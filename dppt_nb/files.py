@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .checks import DataError, parse_json, plain_reason
+from .checks import DataError, cannot_write, parse_json, plain_reason
 from .locks import holder, is_held, leave_claim, sweep, take_claim, temporary_name
 from .matlab import find_array, most_unpacked
 
@@ -322,10 +322,7 @@ def write_whole(
             os.fsync(f.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
-    except OSError as error:
-        raise DataError(
-            f"cannot write {path} ({error.strerror}); choose another folder or make room."
-        ) from None
+    except OSError as error: raise cannot_write(path, error) from None
     finally:
         try: temporary.unlink(missing_ok=True)
         except OSError: pass  # the folder is gone, or was never one

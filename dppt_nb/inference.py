@@ -17,7 +17,7 @@ import torch
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from .checks import DataError
+from .checks import DataError, as_text
 from .coco import to_coco_results
 from .crops import batched_affine, box_to_center_scale, crop_image
 from .keypoints import KeypointSet
@@ -83,7 +83,7 @@ class People:
         rounded = lambda values: [round(v, 3) for v in values]
         return [
             dict(
-                photo=self.name, frame=frame, track=track, box=rounded(box.tolist()),
+                photo=as_text(self.name), frame=frame, track=track, box=rounded(box.tolist()),
                 score=round(float(score), 4), keypoints=[rounded(k) for k in points],
                 keypoint_set=self.keypoint_set.name,
             )

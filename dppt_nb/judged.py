@@ -20,14 +20,23 @@ from torch import Tensor, nn
 from .checkpoints import load_network
 from .checks import DataError
 from .evaluation import RESULTS_FORMAT, conditions, predict_joints
-from .files import make_folder, read_json, write_json
+from .files import make_folder, write_json
 from .metrics import bootstrap_interval, pck
 from .models import macs
 from .optim import pick_device
 from .recipes import Recipe
 from .runner import train_recipe
+from .runs import RECORD, read_record
 from .store import CropSet, load_people
-from .studies import Row, beside_stored, find_rows, read_runs, row_recipe, run_folder
+from dppt_nb.studies import (
+    Row,
+    beside_stored,
+    find_rows,
+    read_judged,
+    read_runs,
+    row_recipe,
+    run_folder,
+)
 from .together import is_whole, train_runs
 
 # %% ../nbs/machinery/judged.ipynb #e71d7550
@@ -98,7 +107,7 @@ def judge(
     recipe = recipe.change(**changes)
     joints, _ = predict_joints(network, crops, recipe, bars=False)
     result = pck(joints, crops.photo_joints, crops.visible, crops.keypoint_set)
-    known = read_json(folder / "training.json")
+    known = read_record(folder / RECORD)
     # of runs that trained side by side nobody knows
     took = sum(row.get("train_seconds", math.nan) for row in known["history"])
     return dict(
@@ -117,6 +126,7 @@ def judge(
         recipe=dict(recipe.to_dict(), teacher=Path(recipe.teacher).name),
         taught_by=known.get("taught_by"),
         trained_on=known.get("people_digest"),
+        trained_pixels=known.get("pixels_digest"),
     )
 
 # %% ../nbs/machinery/judged.ipynb #550f1709
@@ -287,7 +297,7 @@ def run_row(
     folder = run_folder(out, row.name, recipe.seed)
     trained = run_folder(out, row.of or row.name, recipe.seed)
     if (folder / "judged.json").exists():
-        judged = read_json(folder / "judged.json")
+        judged = read_judged(folder / "judged.json")
         check_judged(judged, row, recipe, folder)
         return judged
     if row.of and not (trained / "judged.json").exists():
@@ -340,6 +350,7 @@ def check_people(
             "shoulder and right hip; train and judge its rows with dppt train and dppt eval"
         )
     mine = dict(data=data, split=split, people=len(crops), people_digest=crops.digest)
+    if crops.pixels: mine["pixels_digest"] = crops.pixels
     for run in runs:
         known = run["conditions"]    # of an older study it has no digest
         other = [k for k in mine if k in known and known[k] != mine[k]]
@@ -349,11 +360,12 @@ def check_people(
                 f"{mine[other[0]]!r}; name another --out"
             )
     whole = [run for run in runs if not run["recipe"].get("train_people")]
-    taught = {run["trained_on"]: run["row"] for run in whole if run.get("trained_on")}
-    if len(taught) > 1:
+    for digest, words in (("trained_on", "people"), ("trained_pixels", "pictures")):
+        taught = {run[digest]: run["row"] for run in whole if run.get(digest)}
+        if len(taught) < 2: continue
         one, two, *_ = taught.values()
         raise DataError(
-            f"rows {one!r} and {two!r} in {out} were trained on other people; a study has the "
+            f"rows {one!r} and {two!r} in {out} were trained on other {words}; a study has the "
             "same for all, so name another --out for one of them"
         )
 
@@ -362,7 +374,7 @@ def finished_runs(
     out: Path, # folder of a study
 ) -> list[dict]: # of `run_row`
     "All runs that are finished."
-    return [read_json(path) for path in sorted(Path(out).glob("*/judged.json"))]
+    return [read_judged(path) for path in sorted(Path(out).glob("*/judged.json"))]
 
 
 def of_seed(

@@ -30,6 +30,7 @@ class Kept:
             compute=self.compute, devices=self.team.count, accumulate=self.team.accumulate,
             sync_norm=self.team.sync_norm,
         )
+        if self.train_set.pixels: known["pixels_digest"] = self.train_set.pixels
         if self.recipe.optimizer == "muon":
             known["muon"] = format_name(even_kind(self.device.type))
         return json.loads(json.dumps(known))
@@ -93,7 +94,7 @@ class Kept:
             check_same_run(self.identity(), began, self.folder.path, allow_drift)
             self.restore(saved, tensors)
         # a network file that was lost comes back, also when there is nothing left to train
-        if self.epoch >= self.recipe.epochs and not self.folder.has_network(self.epoch):
+        if self.epoch >= self.recipe.epochs and not self.folder.has_network(self.info()):
             self.save_network()
 
     def restore(

@@ -14,7 +14,7 @@ from functools import cached_property
 
 from numpy.typing import ArrayLike
 
-from .checks import DataError
+from .checks import DataError, nearest
 from .faces import face_pairs
 from .spelling import canonical_name, check_keypoint_set, letter_pairs
 
@@ -104,9 +104,17 @@ class KeypointSet:
 
     @classmethod
     def from_dict(cls, fields: dict) -> "KeypointSet":
-        "The set that `to_dict` gave."
-        fields = {key: value for key, value in fields.items() if key != "format"}
-        return cls(**{key: _tuples(value) for key, value in fields.items()})
+        "The set that `to_dict` gave. `DataError` names a field that is not known, or not there."
+        given = {key: _tuples(value) for key, value in fields.items() if key != "format"}
+        known = cls.__dataclass_fields__
+        if strange := [key for key in given if key not in known]:
+            raise DataError(
+                f"a keypoint set has no field {strange[0]!r}; nearest names: "
+                f"{nearest(strange[0], known)}."
+            )
+        if lacking := [key for key in list(known)[:5] if key not in given]:
+            raise DataError(f"a keypoint set needs {lacking[0]!r}; add it.")
+        return cls(**given)
 
 def _tuples(value): return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value
 

@@ -22,6 +22,9 @@ MOVED = {
         "cutting": "cut_people prepare_store store_affines store_geometry table_windows work_ahead",
         "draws": "Part draw_rows",
     },
+    "coco": {
+        "splits": "ANNOTATION_NAMES annotation_names says_split split_of_file split_word",
+    },
     "cycles": {
         "objectives": "CycleObjective PoseObjective check_cycles kind_of_loss",
         "rle": "RegressionObjective ResidualFlow joint_shares rle_loss",
@@ -30,6 +33,7 @@ MOVED = {
         "cutting": "usable_cores",
         "files": "ImageSource field_numbers watch write_whole",
         "shards": "MANIFEST StoreHeader read_manifest shard_bytes",
+        "splits": "picture_splits",
         "store": "CropSet crop_rows from_synthetic read_store room_for",
         "writing": "StoreWriter write_store",
     },
@@ -74,11 +78,12 @@ MOVED = {
         "studies": "PRUNED Row STUDIES find_rows fit_row row_recipe",
     },
     "tokenpose": {
+        "checks": "nearest",
         "checkpoints": "CONFIG WEIGHTS network_files",
         "config": "Count Layers Pair PoseConfig Positive check_config",
         "heads": "DotHead HeatmapHead RegressionHead",
         "models": (
-            "Macs NANO PATCHES VARIANTS create_model list_models macs nearest parameters_count"
+            "Macs NANO PATCHES VARIANTS create_model list_models macs parameters_count"
         ),
         "plumbing": "MODEL_CARD from_pretrained init_weights make_backbone",
         "pruning": "keep_top patch_scores take_patches",

@@ -9,7 +9,7 @@ __all__ = ['limbs_of', 'keypoint_set_of', 'write_keypoint_set', 'read_keypoint_s
 from dataclasses import replace
 from pathlib import Path
 
-from .checks import DataError
+from .checks import DataError, check_format
 from .files import read_json, write_json
 from .keypoints import KEYPOINT_SETS, KeypointSet, build_keypoint_set
 
@@ -66,7 +66,7 @@ def read_keypoint_set(
 ) -> KeypointSet:
     "Read a keypoint set; `DataError` names the file and what is wrong with it."
     fields = read_json(Path(path))
-    try:
-        return KeypointSet.from_dict(fields)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is no keypoint set file ({error}).") from None
+    check_format(fields.get("format", 1), 1, "keypoint set", path)
+    try: return KeypointSet.from_dict(fields)
+    except DataError as error:
+        raise DataError(f"{path} is no keypoint set file: {error}") from None

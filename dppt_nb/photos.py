@@ -7,17 +7,20 @@ __all__ = ['from_array', 'Photo', 'photo_name', 'open_photo', 'check_boxes', 're
            'list_photos']
 
 # %% ../nbs/machinery/photos.ipynb #0304e70a
+import errno
 import io
+import os
 import re
 import warnings
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from .checks import DataError, plain_reason
+from .checks import DataError, as_text, plain_reason
 from .coco import as_id
 from dppt_nb.files import (
     PICTURE_FORMATS,
@@ -29,6 +32,7 @@ from dppt_nb.files import (
     read_json,
     to_rgb,
 )
+from .pictures import holds_several
 
 # %% ../nbs/machinery/photos.ipynb #902cd229
 def _eight_bits(values, where):
@@ -67,6 +71,7 @@ class Photo:
     image: Image.Image         # RGB, turned
     name: str                  # the path, or a word for what has none
     source: object = None      # what was given: a path is enough to open the photo again
+    several: bool = False      # whether it came from a file with more frames or pages, all unread
 
     @property
     def size(self) -> tuple[int, int]: return self.image.size[::-1]
@@ -82,13 +87,13 @@ def photo_name(
     return kinds.get(type(photo), f"the {type(photo).__name__.lower()}")
 
 def _read(photo):
-    "A path, bytes or Pillow picture as RGB; raises what Pillow raises."
+    "A path, bytes or Pillow picture as RGB, and whether more follow; raises what Pillow raises."
     if isinstance(photo, (str, Path)): photo = read_file(Path(photo).expanduser())
     with warnings.catch_warnings():  # of tags, and of sizes below the one that Pillow refuses
         warnings.simplefilter("ignore")
         picture = photo if isinstance(photo, Image.Image) else open_picture(io.BytesIO(photo))
         picture.load()
-        return to_rgb(picture, orientation_of(picture))
+        return to_rgb(picture, orientation_of(picture)), holds_several(picture)
 
 def open_photo(
     photo: object,  # path, bytes, Pillow picture, array (H, W, C), tensor (C, H, W), or a `Photo`
@@ -104,13 +109,17 @@ def open_photo(
     if isinstance(photo, np.ndarray): return Photo(from_array(photo, where), where, photo)
     if not isinstance(photo, (str, Path, bytes, Image.Image)):
         raise DataError(f"{where} is no photo; give a path, bytes, a picture, array or tensor.")
-    try: return Photo(_read(photo), where, photo)
+    try:
+        image, several = _read(photo)
+        return Photo(image, where, photo, several)
     except FileNotFoundError:
         raise DataError(f"{where} does not exist; correct the path.") from None
     except Exception as error:  # Pillow raises many kinds for files that are damaged or made up
+        long = getattr(error, "errno", None) == errno.ENAMETOOLONG
+        mend = "give it a shorter name" if long else "copy it again, or save it as JPEG or PNG"
+        shown = f"{where[:80]}..." if long else where
         raise DataError(
-            f"{where} cannot be read as a photo ({plain_reason(error)}); copy it again, or save "
-            "it as JPEG or PNG."
+            f"{shown} cannot be read as a photo ({plain_reason(error)}); {mend}."
         ) from None
 
 # %% ../nbs/machinery/photos.ipynb #66bbfc96
@@ -163,6 +172,7 @@ def read_boxes(
         if "bbox" not in fields or not {"image_id", "file_name"} & fields:
             raise DataError(f"{who} needs 'bbox', and 'image_id' or 'file_name'.")
         box = field_numbers(row, "bbox", (4,), who, "it needs 4 (x, y, width, height)").tolist()
+        _check_score(row, min_score, who)
         score = float(field_numbers({"score": 1.0} | row, "score", (), who))
         mine = as_id(row.get("category_id", category)) == category
         others += not mine
@@ -180,9 +190,17 @@ def read_boxes(
     if weak: print(f"{weak:,} boxes with a score below {min_score} are left out")
     return found
 
+def _check_score(row, min_score, who):
+    "A score is 1 where a row has none, but for one that is misspelt, or asked for."
+    if "score" in row: return
+    if near := get_close_matches("score", row, 1, .8):
+        raise DataError(f"{who} has {near[0]!r}, which is not known; write it 'score'.")
+    if min_score > 0:
+        raise DataError(f"{who} has no 'score' to compare with --min-score; leave the option out.")
+
 def _names_of(path):
     "What a boxes file may call this photo, from exact to loose."
-    path = Path(path)
+    path = Path(as_text(str(path)))
     number = re.search(r"(\d+)$", path.stem)
     names = [str(path), path.as_posix(), path.name, path.stem]
     return [*names, str(int(number[1]))] if number else names
@@ -217,14 +235,17 @@ def list_photos(
     photos: list[str | Path],       # files and folders
     more: tuple[str, ...] = (),     # further endings to find in folders, such as ".mp4"
 ) -> list[str]:                     # files, folders replaced by what is in them
-    "Every photo that is meant. Raises `DataError` for a folder without any."
+    """Every photo that is meant, once; says how many were named again. Raises `DataError` for a
+    folder without any."""
     files, endings = [], picture_suffixes() | set(more)
     for place in photos:
-        if not Path(place).is_dir():
+        if not os.path.isdir(place):  # also where the name is too long to ask for
             files.append(str(place))
             continue
         inside = sorted(ImageSource(place).names())
         inside = [n for n in inside if Path(n).suffix.lower() in endings]
         if not inside: raise DataError(f"the folder {place} holds no picture; name another.")
         files += [str(Path(place) / name) for name in inside]
-    return files
+    once = list({os.path.abspath(f): f for f in reversed(files)}.values())[::-1]
+    if again := len(files) - len(once): print(f"{again:,} named twice: taken once")
+    return once

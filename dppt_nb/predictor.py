@@ -7,6 +7,7 @@ __all__ = ['CAPTURED_PEOPLE', 'CAPTURED', 'DEFAULT_NETWORK', 'PIXELS_AT_ONCE', '
            'Locator', 'Look', 'PosePredictor', 'many_photos']
 
 # %% ../nbs/machinery/predictor.ipynb #f0f76b08
+import os
 import statistics
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -307,6 +308,6 @@ def many_photos(
     photo: object,  # what a predictor was given
 ) -> list | None:   # None where it is one photo
     "The photos of a list, a folder, or an array with one axis too many."
-    if isinstance(photo, (str, Path)) and Path(photo).is_dir(): return list_photos([photo])
+    if isinstance(photo, (str, Path)) and os.path.isdir(photo): return list_photos([photo])
     if getattr(photo, "ndim", 0) == 4: return list(photo)
     return list(photo) if isinstance(photo, (list, tuple)) else None

@@ -7,6 +7,7 @@ __all__ = ['NO_LOSSES', 'in_words', 'bytes_in_words', 'epoch_line', 'draw_curves
            'make_plan', 'draw_people', 'sample_rows', 'draw_samples', 'start_tracker', 'Show']
 
 # %% ../nbs/machinery/progress.ipynb #e3035681
+import io
 import math
 import statistics
 import sys
@@ -24,7 +25,7 @@ from .checks import DataError
 from .crops import apply_affine
 from .devices import Team, load_accelerate
 from .evaluation import predict_joints
-from .files import make_folder
+from .files import make_folder, write_whole
 from .recipes import Recipe
 from .skeletons import draw_pose
 from .store import CropSet
@@ -235,7 +236,9 @@ def draw_samples(
     found = draw_people(crops, joints, rows)
     labelled = draw_people(crops, crops.photo_joints, rows, visible=crops.visible)
     sheet = np.concatenate([np.concatenate(line, 1) for line in (found, labelled)])
-    Image.fromarray(sheet).save(path)
+    content = io.BytesIO()
+    Image.fromarray(sheet).save(content, "PNG")
+    write_whole(path, content.getvalue())
 
 # %% ../nbs/machinery/progress.ipynb #2e17d4c3
 def start_tracker(

@@ -15,8 +15,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .augmentation import Augmentation
-from .checks import DataError, checked, field_types, must_be
-from .models import VARIANTS, nearest
+from .checks import DataError, checked, field_types, must_be, nearest
+from .models import VARIANTS
 from dppt_nb.objectives import (
     AttentionObjective,
     CycleObjective,

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RATES', 'DRIFTS', 'FORMER', 'RECORD', 'RECORD_FORMAT', 'CANNOT', 'STATE', 'describe', 'weights_print',
-           'check_same_run', 'UnderWay', 'Stops', 'state_name', 'kept_states', 'RunFolder']
+           'check_same_run', 'UnderWay', 'Stops', 'HistoryRow', 'StoppedEpoch', 'RunRecord', 'read_record',
+           'check_state', 'state_name', 'kept_states', 'RunFolder']
 
 # %% ../nbs/machinery/runs.ipynb #5c0a5e03
 import hashlib
@@ -18,10 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from .checkpoints import CONFIG, WEIGHTS, load_network, save_network
-from .checks import DataError, check_format, parse_json
+from .checks import DataError, check_format, parse_json, validated
 from dppt_nb.files import (
     claim_folder,
     make_folder,
@@ -74,7 +76,14 @@ def check_same_run(
     "Refuse to go on with another recipe, other people or another teacher than the run began with."
     theirs = {k: FORMER.get(v, v) if k == "muon" else v for k, v in theirs.items()}
     other = [k for k in mine if k in theirs and mine[k] != theirs[k] and k not in RATES]
-    if real := [k for k in other if k not in DRIFTS]:
+    real = [k for k in other if k not in DRIFTS]
+    if real == ["pixels_digest"]:
+        raise DataError(
+            f"the pictures of {mine['data']} are not those that the run in {folder} began with: "
+            "the same people, other pixels; give it the pictures or the crop store that it had, "
+            "or name another --out"
+        )
+    if real:
         raise DataError(
             f"{folder} holds a run with {real[0]} = {theirs[real[0]]!r}, not {mine[real[0]]!r}; "
             "resume it with its own values or name another --out"
@@ -182,6 +191,59 @@ STATE = re.compile(r"state-(\d{4,})(-\d{6,})?\.safetensors")    # epochs, and ba
 
 
 
+class HistoryRow(BaseModel):
+    "What an epoch gave; named losses stand beside these."
+    model_config = ConfigDict(extra="allow")
+    seconds: float = Field(0.0, ge=0)
+    score: float | None = None
+
+class StoppedEpoch(BaseModel):
+    "How far an epoch is that was stopped within."
+    done: int = Field(ge=0, strict=True)
+    seconds: float = Field(ge=0)
+    skipped: int = Field(ge=0, strict=True)
+
+class RunRecord(BaseModel):
+    "What `training.json` has to hold; what else makes the run itself stands beside these."
+    model_config = ConfigDict(extra="allow")
+    recipe: dict
+    history: list[HistoryRow]
+    step: int = Field(ge=0, strict=True)
+    state: str = Field(pattern=r"^[^/\\]+\.safetensors$", description="a bare name")
+    under_way: StoppedEpoch | None = None
+    scaler: dict | None = None
+
+
+def read_record(
+    path: str | Path, # of a training.json
+) -> dict:
+    "The record of a run, checked; `DataError` names file and field."
+    values = read_json(path)
+    check_format(values.get("format", 1), RECORD_FORMAT, "run", path)
+    validated(RunRecord, values, path, CANNOT)
+    return values
+
+
+def check_state(
+    record: dict, # of training.json
+    state: Path, # the file that it names
+) -> None:
+    "Refuse a state that is another run's: it carries a record of its own."
+    from safetensors import safe_open
+    with safe_open(state, "pt") as file: own = (file.metadata() or {}).get("record")
+    if own is None: return    # an older one carries none
+    own, record = parse_json(own.encode(), state, dict), json.loads(json.dumps(record))
+    both = [k for k in ("data", "people_digest", "step") if k in own and k in record]
+    pairs = [(k, own[k], record[k]) for k in both]
+    pairs += [(k, v, record["recipe"][k]) for k, v in own.get("recipe", {}).items()
+              if k in record["recipe"] and k not in RATES]
+    if other := [k for k, a, b in pairs if a != b]:
+        raise DataError(
+            f"{state} is not of the run that {RECORD} beside it tells of: {other[0]} is another; "
+            "copy both from one run, or start again in another --out"
+        )
+
+
 def state_name(
     epoch: int, # whole epochs
     batches: int | None = None, # that are done after them; None: at the epoch's end
@@ -235,9 +297,11 @@ class RunFolder:
         "Whether there is a run to go on with; refuses where that is not as expected."
         begun = (self.path / RECORD).exists()
         if resume and not begun:
+            left = [n for n in (WEIGHTS, CONFIG) if (self.path / n).exists()]
+            mend = "name another --out" if left else "leave --resume out"
             raise DataError(
-                f"{self.path} holds no run to go on with, there is no {RECORD}; leave --resume "
-                "out to start one there"
+                f"{self.path} holds no run to go on with, there is no {RECORD}; copy it back, or "
+                f"{mend} to start one"
             )
         if begun and not resume:
             raise DataError(
@@ -278,12 +342,13 @@ class RunFolder:
         epoch: int | None = None, # go back to the end of this one; None: the last state
     ) -> tuple[dict, dict[str, Tensor]]:
         "The record and the state that it names."
-        record = read_json(self.path / RECORD) if epoch is None else self.earlier(epoch)
+        record = read_record(self.path / RECORD) if epoch is None else self.earlier(epoch)
         with self.damage_in_words():
             check_format(record.get("format", 1), RECORD_FORMAT, "run", self.path / RECORD)
             # fields of a recipe that are newer than the run have their defaults
             record["recipe"] = Recipe.from_dict(record["recipe"]).to_dict()
             tensors = read_tensors(self.path / record["state"], CANNOT)
+            check_state(record, self.path / record["state"])
             self.epoch = len(record["history"])
             self.batches = (record.get("under_way") or {}).get("done", 0)
         return record, tensors
@@ -330,9 +395,12 @@ class RunFolder:
 
     def has_network(
         self,
-        epoch: int, # of which it must be
+        info: dict, # of the network that must be there, as `write_network` has it
     ) -> bool:
-        "Whether the network is there, whole, and of this epoch."
+        "Whether the network is there, whole, of this epoch and of this run."
         try: load_network(self.path)
         except (ValueError, OSError): return False
-        return read_json(self.path / CONFIG).get("epoch") == epoch
+        there, info = read_json(self.path / CONFIG), json.loads(json.dumps(info))
+        old, mine = (about.get("recipe", {}) for about in (there, info))
+        same = all(old[k] == mine[k] for k in old.keys() & mine.keys() - {*RATES})
+        return same and there.get("epoch") == info["epoch"]

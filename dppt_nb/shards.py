@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STORE_FORMAT', 'MANIFEST', 'SHARD_NAME', 'Side', 'Count', 'Digest', 'KEY_COLUMNS', 'StoreHeader', 'Shard', 'Manifest',
-           'as_manifest', 'person_keys', 'people_digest', 'shard_columns', 'shard_bytes', 'column_fault',
+           'as_manifest', 'person_keys', 'crop_keys', 'people_digest', 'shard_columns', 'shard_bytes', 'column_fault',
            'read_manifest', 'read_thrift', 'packed_columns', 'check_packing', 'read_shard']
 
 # %% ../nbs/machinery/shards.ipynb #7e90eb72
@@ -145,6 +145,13 @@ def person_keys(
         for column in columns: one.update(b"|" + column[row].tobytes())
         keys.append(int.from_bytes(one.digest()[:8], "little", signed=True))
     return np.array(keys, np.int64)
+
+def crop_keys(
+    encoded: list[bytes]  # crops as they are stored
+) -> np.ndarray:          # (N,) int64
+    "A number for each crop that changes with any of its bytes."
+    firsts = [hashlib.sha256(crop).digest()[:8] for crop in encoded]
+    return np.frombuffer(b"".join(firsts), "<i8")
 
 def people_digest(
     keys: np.ndarray,           # (N,) of the people
@@ -321,7 +328,8 @@ def _check_declared(file, shard, manifest):
     about = file.metadata
     said = json.loads((about.metadata or {}).get(b"dppt", b"{}"))
     said = {name: value for name, value in said.items() if name not in ("format", "version")}
-    if said != manifest.header.to_dict(): raise ValueError("its header is not the manifest's")
+    if said != manifest.header.to_dict():
+        raise ValueError(f"{MANIFEST} says something else of it, and may be what was edited")
     if about.num_rows != shard.rows:
         raise ValueError(f"it holds {about.num_rows} people where the manifest has {shard.rows}")
 

@@ -56,11 +56,36 @@ def letter_pairs(
 
 # %% ../nbs/machinery/spelling.ipynb #14014bf0
 def _is_number(value): return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _is_index(value): return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+def _is_list(value): return isinstance(value, (list, tuple))
+def _is_pair(value): return _is_list(value) and len(value) == 2 and all(map(_is_index, value))
+def _are_pairs(value): return _is_list(value) and all(map(_is_pair, value))
+
+# field -> what it must be, in words and as a test
+_FORMS = {
+    "name": ("a text", lambda v: isinstance(v, str)),
+    "names": ("a list of texts", lambda v: _is_list(v) and all(isinstance(n, str) for n in v)),
+    "sigmas": ("a list of numbers", _is_list),
+    "flip_pairs": ("a list of pairs of whole numbers", _are_pairs),
+    "limbs": ("a list of pairs of whole numbers", _are_pairs),
+    "upper_body": ("a list of whole numbers", lambda v: _is_list(v) and all(map(_is_index, v))),
+    "torso": ("a pair of whole numbers, or null", lambda v: v is None or _is_pair(v)),
+    "head_segment": ("a pair of whole numbers, or null", lambda v: v is None or _is_pair(v)),
+}
+
+def _check_forms(s):
+    for field, (words, fits) in _FORMS.items():
+        if fits(value := getattr(s, field)): continue
+        raise DataError(
+            f"keypoint set {str(s.name)[:40]!r}: {field} is {str(value)[:60]}; it must be {words}."
+        )
 
 def check_keypoint_set(
     s: object  # a `KeypointSet` whose lists may not fit together
 ) -> None:
-    "Raise a `DataError` if names repeat, lengths differ or a number points outside the set."
+    """Raise a `DataError` if a field has another form, names repeat, lengths differ or a number
+    points outside the set."""
+    _check_forms(s)
     twice = [n for i, n in enumerate(s.names) if n in s.names[:i]]
     if not s.names:
         raise DataError(f"keypoint set {s.name!r} has no keypoints; give at least one name.")
@@ -84,10 +109,6 @@ def check_keypoint_set(
             f"keypoint set {s.name!r}: the sigma {wrong[0]!r} is no finite number above 0 and at "
             "most 1, a share of the person's size; give one for every keypoint, or leave 'sigmas' "
             "out."
-        )
-    if wrong := [p for p in (*s.flip_pairs, *s.limbs) if len(p) != 2]:
-        raise DataError(
-            f"keypoint set {s.name!r}: {wrong[0]} in flip_pairs or limbs is no pair of numbers."
         )
     twice = [i for pair in s.flip_pairs for i in pair]
     if twice := [i for i in twice if twice.count(i) > 1]:

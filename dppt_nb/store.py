@@ -24,7 +24,7 @@ import torch
 
 import dppt_nb
 from .checks import DataError, plain_reason
-from .coco import annotation_names, describe_pairs, says_split
+from .coco import describe_pairs
 from .codec import EncodedCrops, decode_crop
 from .cropset import CropSet, from_synthetic
 from .cutting import prepare_store, usable_cores
@@ -44,10 +44,12 @@ from .keypoints import COCO17
 from dppt_nb.shards import (
     MANIFEST,
     SHARD_NAME,
+    crop_keys,
     people_digest,
     read_manifest,
     read_shard,
 )
+from .splits import annotation_names, says_split
 from .synthetic import make_people
 from .tables import format_counts
 
@@ -126,7 +128,8 @@ def _read_shards(folder, manifest, split):
         encoded, arrays = read_shard(folder, shard, manifest)
         rows = np.flatnonzero((arrays["split"] == split) | (split is None))
         kept = {name: array[rows] for name, array in arrays.items()}
-        yield Path(folder) / shard.file, [encoded[row] for row in rows], kept
+        encoded = [encoded[row] for row in rows]
+        yield Path(folder) / shard.file, encoded, kept | {"pixel_key": crop_keys(encoded)}
 
 # %% ../nbs/machinery/store.ipynb #ff70d4e4
 def _tensor(arrays, name, *shape):
@@ -148,7 +151,7 @@ def _crop_set(images, arrays, header):
         head_boxes=_tensor(arrays, "head_box", 2, 2), areas=_tensor(arrays, "area"),
         box_scores=_tensor(arrays, "box_score"), left_out=header.left_out,
     )
-    crops.keys = arrays.get("key")
+    crops.keys, crops.pixel_keys = arrays.get("key"), arrays["pixel_key"]
     return crops
 
 # %% ../nbs/machinery/store.ipynb #37633593

@@ -73,16 +73,21 @@ class Terminated(KeyboardInterrupt):
     "Somebody asked the process to end (SIGTERM), as Ctrl-C does."
 
 
-def _terminate(number, frame): raise Terminated
-
-
 @contextmanager
 def termination():
-    "SIGTERM ends what runs inside as Ctrl-C does; only a main thread may say so."
-    if threading.current_thread() is not threading.main_thread(): return (yield)
-    before = signal.signal(signal.SIGTERM, _terminate)
-    try: yield
-    finally: signal.signal(signal.SIGTERM, before)
+    """SIGTERM ends what runs inside as Ctrl-C does; only a main thread may say so. Yields a list of
+    the signals that came, for where a library swallows the exception and falls over it later."""
+    came = []
+    if threading.current_thread() is not threading.main_thread(): return (yield came)
+    def stop(number, frame):
+        came.append(number)
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, stop)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, stop)
+    try: yield came
+    finally:
+        for number, handler in before.items(): signal.signal(number, handler)
 
 
 def sentence(
@@ -98,6 +103,11 @@ def sentence(
     return " ".join(shown(line) for line in text.splitlines())
 
 
+def _leave(context, terminated, words=""):
+    "End a command that was stopped, as shells have it."
+    click.echo(words or f"stopped by {'SIGTERM' if terminated else 'Ctrl-C'}", err=True)
+    context.exit(143 if terminated else 130)
+
 class Sentences(click.Group):
     "A group of commands that answers bad input with one sentence."
     def main(self, *words, **settings):
@@ -107,15 +117,14 @@ class Sentences(click.Group):
     def invoke(self, context):
         """Run the command; turn errors that a user can mend into a sentence and exit code 1, and a
         stop by hand into one and 130 or 143, as shells have it."""
+        came = []
         try:
-            with termination(): return super().invoke(context)
-        except KeyboardInterrupt as stop:
-            by_signal = isinstance(stop, Terminated)
-            click.echo(str(stop) or f"stopped by {'SIGTERM' if by_signal else 'Ctrl-C'}", err=True)
-            context.exit(143 if by_signal else 130)
+            with termination() as came: return super().invoke(context)
+        except KeyboardInterrupt as stop: _leave(context, isinstance(stop, Terminated), str(stop))
         except (click.ClickException, click.exceptions.Exit, click.Abort): raise
         except Exception as error:
             if os.environ.get("DPPT_DEBUG"): raise
+            if came: _leave(context, came[0] == signal.SIGTERM)
             raise click.ClickException(sentence(error)) from None
 
 # %% ../nbs/machinery/terminal.ipynb #3b189381

@@ -16,10 +16,9 @@ import torch
 
 from .checkpoints import load_teacher
 from .feed import near
-from .files import read_json
 from .optim import pick_device
 from .recipes import Recipe
-from .runs import RECORD
+from .runs import RECORD, read_record
 from .store import CropSet, load_people
 from .trainer import Trainer
 from .training import Loop
@@ -111,7 +110,7 @@ def is_whole(
 ) -> bool:
     "Whether this run stands there and has reached its end."
     if not (folder / RECORD).exists(): return False
-    record = read_json(folder / RECORD)
+    record = read_record(folder / RECORD)
     same = json.loads(json.dumps(recipe.to_dict())) == record["recipe"]
     return same and len(record["history"]) >= recipe.epochs
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .checks import DataError, first_few
+from .checks import DataError, as_text, first_few
 from .codec import decode_crop, encode_crop
 from .files import CLAIM, claim_folder, read_json, write_whole
 from dppt_nb.shards import (
@@ -185,7 +185,7 @@ class StoreWriter:
         row = {name: _row_value(name, values[name], self.columns, id) for name in self.columns}
         row |= dict(
             image=_as_bytes(image, self.header, id), id=int(id),
-            image_id=int(image_id), split=str(split), file=str(file),
+            image_id=int(image_id), split=str(split), file=as_text(str(file)),
         )
         if key is None: key = person_keys(*([row[name]] for name in KEY_COLUMNS))[0]
         row["key"] = int(key)

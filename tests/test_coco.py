@@ -17,7 +17,6 @@ from dppt_nb.coco import (
     read_category,
     read_content,
     read_flip_pairs,
-    split_of_file,
     to_coco_results,
 )
 from dppt_nb.datasets import DATASETS, DataSet, coco_truth, judged_split, read_coco, read_dataset
@@ -26,6 +25,7 @@ from dppt_nb.heatmaps import average_flip
 from dppt_nb.keypoints import COCO17
 from dppt_nb.metrics import evaluate_coco
 from dppt_nb.ownsets import keypoint_set_of, write_keypoint_set
+from dppt_nb.splits import split_of_file
 from dppt_nb.store import CropSet
 
 

@@ -13,10 +13,12 @@ from dppt_nb.progress import Show, make_plan, start_tracker
 from dppt_nb.recipes import Recipe
 from dppt_nb.runner import Settings, train_recipe
 from dppt_nb.runs import RunFolder
-from dppt_nb.store import from_synthetic
+from dppt_nb.shards import StoreHeader
+from dppt_nb.store import crop_rows, from_synthetic, read_store
 from dppt_nb.synthetic import make_people
 from dppt_nb.trainer import Trainer
 from dppt_nb.training import Loop
+from dppt_nb.writing import write_store
 
 SIZE = (64, 48)
 TINY = Recipe(
@@ -151,3 +153,31 @@ def test_a_tracker_gets_every_epoch(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     events = EventAccumulator(str(tmp_path / "track")).Reload()
     assert [(e.step, e.value) for e in events.Scalars("pose")] == [(1, 2.0), (2, 1.0)]
+
+
+def test_other_pixels_of_the_same_people_are_another_run(tmp_path):
+    drawn = make_people(12, COCO17, SIZE, seed=1, margin=1.5)
+    size = tuple(round(1.5 * side) for side in SIZE)
+    def stored(name, change=0):
+        crops = from_synthetic(drawn)
+        crops.images[5, :, :9] += change
+        write_store(tmp_path / name, StoreHeader("coco", COCO17, size, 1.5), crop_rows(crops))
+        crops.images[5, :, :9] -= change
+        return read_store(tmp_path / name, "train", progress=False)
+    people, same, other = stored("a"), stored("b"), stored("c", 40)
+    assert people.pixels == same.pixels != other.pixels and people.digest == other.digest
+    assert people.select([0, 1]).pixels == other.select([0, 1]).pixels != people.pixels
+    streamed = read_store(tmp_path / "a", "train", progress=False, streamed=True)
+    assert streamed.pixels == people.pixels == people.to("cpu").pixels
+    out, recipe = tmp_path / "run", TINY.change(epochs=2)
+    Trainer(recipe, people, None, out, "cpu", bars=False).fit(epochs=1)
+    begun = json.loads((out / "training.json").read_text())
+    assert begun["pixels_digest"] == people.pixels
+    with pytest.raises(DataError, match="the same people, other pixels; give it the pictures"):
+        Trainer(recipe, other, None, out, "cpu", bars=False).fit(resume=True)
+    Trainer(recipe, same, None, out, "cpu", bars=False).resume()
+    begun.pop("pixels_digest")    # a run from before this was noted
+    (out / "training.json").write_text(json.dumps(begun))
+    run = Trainer(recipe, other, None, out, "cpu", bars=False)
+    run.fit(resume=True)
+    assert run.epoch == 2

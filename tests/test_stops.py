@@ -5,9 +5,14 @@ import random
 import signal
 import time
 
+import click
 import pytest
+from click.testing import CliRunner
 from forked import Command
 from safetensors.torch import load_file
+
+from dppt_nb.cutting import _undisturbed
+from dppt_nb.terminal import Sentences, termination
 
 KILLS = 30 if os.environ.get("DPPT_SOAK") else 5
 WORDS = [
@@ -136,3 +141,34 @@ def test_of_two_that_want_one_folder_one_trains(untouched, tmp_path):
     loser = said[[process.returncode for process in both].index(1)]
     assert "Traceback" not in loser and str(out) in loser
     same(untouched, out)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals of POSIX systems")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_waits_while_a_worker_is_started(number):
+    steps = []
+    with pytest.raises(KeyboardInterrupt), termination():
+        with _undisturbed():
+            os.kill(os.getpid(), number)
+            steps.append("started")
+        steps.append("not reached")
+    assert steps == ["started"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX systems")
+@pytest.mark.parametrize("number, code, words", [
+    (signal.SIGINT, 130, "stopped by Ctrl-C"), (signal.SIGTERM, 143, "stopped by SIGTERM"),
+])
+def test_a_stop_that_a_library_swallows_is_still_one(number, code, words):
+    "Such as a module that is half imported when the signal comes, and lacks a name later."
+    @click.group(cls=Sentences)
+    def group(): pass
+
+    @group.command()
+    def work():
+        try: os.kill(os.getpid(), number)
+        except KeyboardInterrupt: pass
+        raise AttributeError("module 'numpy' has no attribute 'matrix'")
+
+    done = CliRunner().invoke(group, ["work"])
+    assert (done.exit_code, done.output.strip()) == (code, words)

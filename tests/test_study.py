@@ -367,7 +367,9 @@ def test_a_list_of_runs_says_how_far_each_is(tmp_path):
     assert listed[0].split()[:3] == ["tokenpose", "seed", "0"] and float(listed[0].split()[3]) >= 0
     (tmp_path / "ppt-seed2").mkdir()
     (tmp_path / "ppt-seed2" / "training.json").write_text(
-        json.dumps(dict(history=[{}], recipe=dict(epochs=3)))
+        json.dumps(dict(
+            history=[{}], recipe=dict(epochs=3), step=1, state="state-0001.safetensors",
+        ))
     )
     assert format_runs(tmp_path, "dppt", (2,), ("ppt",)).endswith("epoch 1 of 3")
 

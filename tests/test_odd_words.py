@@ -1,0 +1,201 @@
+"""What people type and write by hand: a field that is nearly one, a list with something twice, a
+number where a list belongs. Refused with one sentence that names the field and the mend; and advice
+that can be followed from where it is given."""
+import json
+import re
+import shlex
+import shutil
+
+import pytest
+from click.testing import CliRunner
+from data_fixture import coco_file, one_sentence, picture
+
+from dppt_nb.checks import DataError, each_once
+from dppt_nb.cli import main
+from dppt_nb.coco import choose_categories, read_category, read_flip_pairs
+from dppt_nb.config import PoseConfig
+from dppt_nb.cutting import prepare_store
+from dppt_nb.datasets import read_coco, read_dataset
+from dppt_nb.keypoints import COCO17
+from dppt_nb.options import how_to_judge
+from dppt_nb.ownsets import read_keypoint_set, write_keypoint_set
+from dppt_nb.photos import read_boxes
+from dppt_nb.recipes import Recipe
+from dppt_nb.store import read_store
+from dppt_nb.studies import find_rows
+
+PERSON = dict(bbox=[10, 5, 40, 50], area=900, keypoints=[30, 20, 2] * 17)
+
+
+def dppt(*words):
+    done = CliRunner().invoke(main, [str(word) for word in words], prog_name="dppt")
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.output.strip()
+
+
+# twice
+
+@pytest.mark.parametrize("words, said", [
+    (["study", "protocol", "--list", "--seeds", "0,0"], "--seeds names 0 twice"),
+    (["study", "protocol", "--list", "--seeds", "0,1,01"], "--seeds names 1 twice"),
+    (["study", "dppt", "--list", "--rows", "ppt,dppt,ppt"], "--rows names ppt twice"),
+    (["train", "tokenpose_nano", "--overrides", '{"depth": 1, "depth": 2}'], "--overrides"),
+    (["train", "tokenpose_nano", "--plan", "--overrides", '{"prune_at": [1, 1]}'], "a layer twice"),
+])
+def test_twice_in_a_list_is_refused(words, said, tmp_path):
+    out = [] if words[1] == "protocol" or words[1] == "dppt" else ["--out", tmp_path / "run"]
+    code, text = dppt(*words, *out)
+    assert code == 1 and said in text and len(text.splitlines()) == 1
+
+
+def test_the_same_list_without_a_double_is_taken():
+    code, text = dppt("study", "protocol", "--list", "--seeds", "0,1")
+    assert code == 0 and len(text.splitlines()) == 2 * len(find_rows("protocol"))
+    assert each_once([1, 2], "--seeds") == [1, 2]
+    PoseConfig(prune_at=(1, 2), depth=4)
+
+
+def test_categories_and_pairs_twice():
+    content = coco_file([dict(id=1, image_id=1) | PERSON])
+    for category, said in (("person,person", "person twice"), (["1", "person"], "'person' again")):
+        with pytest.raises(DataError, match=said) as error:
+            choose_categories(content, "a.json", category)
+        one_sentence(error)
+    assert len(choose_categories(content, "a.json", "person")) == 1
+    for text in ("a:b,a:b", "a:b,b:a"):
+        with pytest.raises(DataError, match="a pair is named twice"):
+            read_flip_pairs(text, ("a", "b", "c"))
+    assert read_flip_pairs(["b", "a"], ("a", "b")) == ((0, 1),)    # mmpose names each partner
+
+
+def test_an_annotation_file_twice(tmp_path):
+    (tmp_path / "images").mkdir()
+    for i in (1, 2, 3): picture(i).save(tmp_path / "images" / f"{i}.jpg")
+    (tmp_path / "a.json").write_text(json.dumps(coco_file([dict(id=1, image_id=1) | PERSON])))
+    for given in (["a.json", "a.json"], ["train=a.json", "val=a.json"], ["a.json", "./a.json"]):
+        with pytest.raises(DataError, match="twice; leave one out") as error:
+            read_coco(tmp_path, annotations=given)
+        one_sentence(error)
+    assert len(read_coco(tmp_path, annotations=["a.json"])) == 1
+
+
+# files that are mended by hand
+
+@pytest.mark.parametrize("change, words", [
+    (dict(sigma=[1] * 17), "no field 'sigma'; nearest names: sigmas"),
+    (dict(sigmas=1), "sigmas is 1; it must be a list of numbers"),
+    (dict(sigmas=[[1] * 17]), "17 names and 1 sigmas"),
+    (dict(sigmas=[[.1]] * 17), r"the sigma \(0.1,\) is no finite number"),
+    (dict(names="nose"), "names is nose; it must be a list of texts"),
+    (dict(names=[1] * 17), "it must be a list of texts"),
+    (dict(name=[1] * 17), "name is .*; it must be a text"),
+    (dict(flip_pairs=[[1, "a"]]), "flip_pairs is .* pairs of whole numbers"),
+    (dict(flip_pairs=[1, 2]), "flip_pairs is .* pairs of whole numbers"),
+    (dict(limbs=[[0.5, 1]]), "limbs is .* pairs of whole numbers"),
+    (dict(limbs={"a": 1}), "limbs is .* pairs of whole numbers"),
+    (dict(upper_body=[[1]]), "upper_body is .* a list of whole numbers"),
+    (dict(upper_body=[1.5]), "upper_body is .* a list of whole numbers"),
+    (dict(torso=[1]), "torso is .* a pair of whole numbers"),
+    (dict(torso=5), "torso is .* a pair of whole numbers"),
+    (dict(torso=[True, False]), "torso is .* a pair of whole numbers"),
+    (dict(head_segment="x"), "head_segment is .* a pair of whole numbers"),
+    (dict(format=99), "format version 99"),
+    (dict(names=None), "names is None"),
+])
+def test_a_keypoint_set_file_with_a_mistake(tmp_path, change, words):
+    file = tmp_path / "set.json"
+    write_keypoint_set(file, COCO17)
+    assert read_keypoint_set(file) == COCO17
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(DataError, match=words) as error: read_keypoint_set(file)
+    assert str(file) in one_sentence(error)
+
+
+def test_a_keypoint_set_file_that_lacks_a_field(tmp_path):
+    fields = COCO17.to_dict()
+    del fields["sigmas"]
+    (tmp_path / "set.json").write_text(json.dumps(fields))
+    with pytest.raises(DataError, match="needs 'sigmas'; add it"):
+        read_keypoint_set(tmp_path / "set.json")
+
+
+def test_a_recipe_with_a_field_that_is_nearly_one():
+    with pytest.raises(DataError, match="recipe has no field 'epoch'; nearest names: epochs"):
+        Recipe.from_dict({"epoch": 3})
+    with pytest.raises(DataError, match="augmentation has no field 'rotate'; nearest names: rota"):
+        Recipe.from_dict({"augmentation": {"rotate": 3}})
+    with pytest.raises(DataError, match="sigma is"): Recipe.from_dict({"sigma": [1] * 17})
+
+
+def test_a_category_with_a_field_that_is_nearly_one():
+    category = dict(name="face", keypoints=["left_eye", "right_eye"], sigma=[.1, .1])
+    notes = read_category(category)[1]
+    assert notes[0] == "WARNING: 'sigma' of the category is not read; 'sigmas' would be"
+    plain = category | dict(supercategory="x", keypoints_colors=[], color="red", isthing=1)
+    del plain["sigma"]
+    assert not [note for note in read_category(plain)[1] if "is not read" in note]
+
+
+def test_boxes_without_a_score(tmp_path):
+    file = tmp_path / "boxes.json"
+    file.write_text(json.dumps([dict(image_id=1, bbox=[1, 2, 3, 4], scores=.2)]))
+    with pytest.raises(DataError, match="row 1 has 'scores', which is not known; write it 'score'"):
+        read_boxes(file)
+    file.write_text(json.dumps([dict(image_id=1, bbox=[1, 2, 3, 4])]))
+    assert read_boxes(file) == {"1": [[1, 2, 3, 4, 1.0]]}
+    with pytest.raises(DataError, match="row 1 has no 'score' to compare with --min-score"):
+        read_boxes(file, .5)
+
+
+def test_a_crop_store_in_place_of_a_data_set(tmp_path):
+    (tmp_path / "images").mkdir()
+    for i in (1, 2, 3): picture(i).save(tmp_path / "images" / f"{i}.jpg")
+    (tmp_path / "a.json").write_text(json.dumps(coco_file([dict(id=1, image_id=1) | PERSON])))
+    table, store = read_coco(tmp_path, annotations="a.json"), tmp_path / "store"
+    prepare_store(table, store, (64, 48), progress=False)
+    shutil.make_archive(tmp_path / "store", "zip", store)
+    for root in (store, tmp_path / "store.zip"):
+        for name in ("coco", "lspet", "mpii", "crowdpose"):
+            with pytest.raises(DataError, match="is a crop store, in which") as error:
+                read_dataset(name, root)
+            one_sentence(error)
+    manifest = json.loads((store / "manifest.json").read_text())
+    manifest["header"]["keypoint_set"]["sigmas"][0] = .9
+    (store / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="manifest.json says something else of it"):
+        read_store(store, progress=False)
+
+
+# advice
+
+def test_the_line_that_judges_says_again_what_was_said():
+    said = dict(annotations=["val=my val.json"], pixels="stored")
+    line = how_to_judge("out", "coco", "my data", said, ["train", "val"], "val")
+    assert shlex.split(line) == [
+        "dppt", "eval", "out", "--data", "coco", "--root", "my data", "--annotations",
+        "val=my val.json", "--pixels", "stored", "--split", "val",
+    ]
+    assert how_to_judge("out", "synthetic", None, {}, ["train", "test"], "test") == (
+        "dppt eval out --data synthetic --split test"
+    )
+    assert "--split test" in how_to_judge("out", "coco", "r", {}, ["train", "test"], "val")
+    assert "--root PLACE --split val" in how_to_judge("out", "mpii", "r", {}, ["train"], "val")
+
+
+def test_after_training_without_validation_people_the_advice_works(tmp_path):
+    for folder in ("images", "annotations"): (tmp_path / folder).mkdir()
+    for i in (1, 2, 3): picture(i).save(tmp_path / "images" / f"{i}.jpg")
+    content = coco_file([dict(id=i, image_id=i) | PERSON for i in (1, 2)])
+    (tmp_path / "annotations/person_keypoints_train.json").write_text(json.dumps(content))
+    code, said = dppt(
+        "train", "tokenpose_nano", "--data", "coco", "--root", tmp_path, "--out", tmp_path / "run",
+        "--image-size", "64x48", "--overrides", '{"width": 32, "depth": 1, "heads": 2}',
+        "--epochs", 1, "--batch-size", 4, "--device", "cpu", "--no-report", "--no-samples",
+    )
+    assert code == 0 and "training without validation people: coco has train" in said
+    line = re.search(r"judge it on others with: dppt (.*) \(FILE: their annotations\)$", said)[1]
+    own = content | {"annotations": [dict(id=9, image_id=3, category_id=1, iscrowd=0) | PERSON]}
+    (tmp_path / "own.json").write_text(json.dumps(own))
+    words = shlex.split(line.replace("FILE", "own.json"))
+    code, said = dppt(*words, "--device", "cpu")
+    assert code == 0 and "val people of coco" in said and "(1 people" in said
