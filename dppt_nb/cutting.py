@@ -135,10 +135,17 @@ def _apply(item): return _function(item)
 @contextmanager
 def _undisturbed():
     "Ctrl-C and SIGTERM wait: a process that is being started would die with words of its own."
-    if not hasattr(signal, "pthread_sigmask"): return (yield)  # Windows has no such mask
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    main = threading.current_thread() is threading.main_thread()
+    if not (main and hasattr(signal, "pthread_sigmask")): return (yield)
+    came, numbers = [], (signal.SIGINT, signal.SIGTERM)
+    # the mask goes on to what is started; what another thread takes all the same is noted
+    handlers = {n: signal.signal(n, lambda number, _: came.append(number)) for n in numbers}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try: yield
-    finally: signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for n, handler in handlers.items(): signal.signal(n, handler or signal.SIG_DFL)
+        if came: signal.raise_signal(came[0])
 
 def _pool(function, workers, processes):
     "Workers, and what they are given to do."

@@ -3,6 +3,7 @@ import json
 import os
 import random
 import signal
+import threading
 import time
 
 import click
@@ -146,12 +147,17 @@ def test_of_two_that_want_one_folder_one_trains(untouched, tmp_path):
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals of POSIX systems")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_waits_while_a_worker_is_started(number):
-    steps = []
+    "Also where another thread, which masks nothing, takes the signal."
+    steps, over = [], threading.Event()
+    other = threading.Thread(target=over.wait, daemon=True)
+    other.start()
     with pytest.raises(KeyboardInterrupt), termination():
         with _undisturbed():
             os.kill(os.getpid(), number)
+            for _ in range(1000): time.sleep(0)    # time enough to be interrupted
             steps.append("started")
         steps.append("not reached")
+    over.set()
     assert steps == ["started"]
 
 
