@@ -207,3 +207,19 @@ def test_the_answer_in_short_is_what_the_results_say():
     people = said["Starting from synthetic people"]
     holds(people, found(begun, "synthetic_all", "photos_all"), seeds=1)
     holds(people, found(begun, "synthetic_100", "photos_100"), seeds=2)
+
+
+def test_fewer_patches_still_are_what_the_results_say():
+    "The runs have the people and the teacher of those that they stand beside; prose has the scores."
+    page = json.loads((RESULTS.parent / "13_study.ipynb").read_text())
+    texts = ["".join(cell["source"]) for cell in page["cells"]]
+    text = next(text for text in texts if "is trained with fewer patches" in text)
+    gpu = [run for run in stored("study_lspet_nano_h200") if run["seed"] == 0]
+    runs = {run["row"]: run for run in gpu + stored("study_lspet_nano_keep")}
+    for name in ("ppt", "dppt"):
+        rows = [runs[name + end] for end in ("", "_0.5", "_0.3")]
+        assert len({run["trained_on"] for run in rows}) == 1
+        assert len({run["taught_by"] for run in rows}) == 1
+        assert "{:.1f}, {:.1f} and {:.1f} %".format(*(run["score"] for run in rows)) in text
+    share = runs["ppt_0.3"]["macs"] / runs["ppt"]["macs"]
+    assert f"{share:.0%}".replace("%", " %") in text
