@@ -210,7 +210,7 @@ def test_the_answer_in_short_is_what_the_results_say():
 
 
 def test_fewer_patches_still_are_what_the_results_say():
-    "The runs have the people and the teacher of those that they stand beside; prose has the scores."
+    "The runs share people and teacher with those beside them; prose has the scores."
     page = json.loads((RESULTS.parent / "13_study.ipynb").read_text())
     texts = ["".join(cell["source"]) for cell in page["cells"]]
     text = next(text for text in texts if "is trained with fewer patches" in text)
