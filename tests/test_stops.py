@@ -144,9 +144,17 @@ def test_of_two_that_want_one_folder_one_trains(untouched, tmp_path):
     same(untouched, out)
 
 
+@pytest.fixture
+def heard():
+    "Ctrl-C is heard, also where this process runs in the background of a shell that ignores it."
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals of POSIX systems")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_waits_while_a_worker_is_started(number):
+def test_a_stop_waits_while_a_worker_is_started(heard, number):
     "Also where another thread, which masks nothing, takes the signal."
     steps, over = [], threading.Event()
     other = threading.Thread(target=over.wait, daemon=True)
@@ -165,7 +173,7 @@ def test_a_stop_waits_while_a_worker_is_started(number):
 @pytest.mark.parametrize("number, code, words", [
     (signal.SIGINT, 130, "stopped by Ctrl-C"), (signal.SIGTERM, 143, "stopped by SIGTERM"),
 ])
-def test_a_stop_that_a_library_swallows_is_still_one(number, code, words):
+def test_a_stop_that_a_library_swallows_is_still_one(heard, number, code, words):
     "Such as a module that is half imported when the signal comes, and lacks a name later."
     @click.group(cls=Sentences)
     def group(): pass

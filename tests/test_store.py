@@ -682,9 +682,9 @@ def test_a_shard_of_another_store_is_refused_also_with_its_digest(tmp_path):
     write_store(tmp_path / "a", header_of(crops), crop_rows(crops))
     for name, other, words in (
         ("people", crop_set(joints=crops.joints + 1), "holds other people"),
-        ("size", crop_set(size=(36, 48)), "its header is not the manifest's"),
+        ("size", crop_set(size=(36, 48)), "manifest.json says something else of it"),
         ("points", replace(crop_set(), keypoint_set=COCO17, joints=torch.rand(12, 17, 2),
-                           visible=torch.ones(12, 17)), "its header is not the manifest's"),
+                           visible=torch.ones(12, 17)), "manifest.json says something else of it"),
     ):
         write_store(tmp_path / name, header_of(other), crop_rows(other))
         mine, theirs = (
