@@ -192,7 +192,7 @@ def check_scores(run, content, k):
     return answers
 
 
-@pytest.mark.parametrize("kind", sample(KINDS, 1, 2, 4))
+@pytest.mark.parametrize("kind", sample(KINDS, 1, 4))
 def test_read_trained_judged_and_drawn(kind, tmp_path, monkeypatch):
     monkeypatch.setenv("DPPT_CACHE", str(tmp_path / "cache"))
     k, root, run = KINDS[kind], tmp_path / "data", tmp_path / "run"

@@ -11,8 +11,9 @@ PAGES = ("*.ipynb", "machinery/*.ipynb", "solutions/*.ipynb")
 NOTEBOOKS = [path for pattern in PAGES for path in sorted(NBS.glob(pattern))]
 # answers that train for a minute each; the shorter ones are the sample of `make test`
 LONG = {f"solutions/{name}.ipynb" for name in (
-    "04_metrics", "06_tokenpose", "07_pruning", "08_distillation", "09_cycles", "10_training",
-    "11_inference", "12_explore", "13_study", "14_train", "costs", "rle", "synthetic",
+    "02_crops", "04_metrics", "06_tokenpose", "07_pruning", "08_distillation", "09_cycles",
+    "10_training", "11_inference", "12_explore", "13_study", "14_train", "costs", "rle",
+    "synthetic",
 )}
 
 
