@@ -78,11 +78,12 @@ def check_same_run(
     other = [k for k in mine if k in theirs and mine[k] != theirs[k] and k not in RATES]
     real = [k for k in other if k not in DRIFTS]
     if real == ["pixels_digest"]:
-        raise DataError(
+        if not allow_drift: raise DataError(
             f"the pictures of {mine['data']} are not those that the run in {folder} began with: "
             "the same people, other pixels; give it the pictures or the crop store that it had, "
-            "or name another --out"
+            "name another --out, or say --allow-drift if only their encoding is another"
         )
+        real = []
     if real:
         raise DataError(
             f"{folder} holds a run with {real[0]} = {theirs[real[0]]!r}, not {mine[real[0]]!r}; "

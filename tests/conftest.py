@@ -13,22 +13,11 @@ SOAK = os.environ.get("DPPT_SOAK") == "1"
 def pytest_collection_modifyitems(items):
     """Pages come first, since the longest of them would keep one worker busy at the end; what is
     long by nature runs in `make soak` only."""
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
-    items[:] = in_shares(items, workers)
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
     if SOAK: return
     for item in items:
         if "soak" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="long by nature: `make soak` runs it"))
-
-
-def in_shares(items, workers):
-    """The items in the order in which xdist deals them out, a run of them to each worker: each gets
-    its share of the pages first, and then tests that stand beside each other."""
-    pages = [item for item in items if item.path.name == "test_notebooks.py"]
-    others = [item for item in items if item.path.name != "test_notebooks.py"]
-    ends = [len(others) * n // workers for n in range(workers + 1)]
-    shares = [pages[n::workers] + others[ends[n]:ends[n + 1]] for n in range(workers)]
-    return [item for share in shares for item in share]
 
 
 @pytest.fixture(scope="session")
