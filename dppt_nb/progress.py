@@ -83,7 +83,7 @@ def draw_curves(
         ax.set(xlabel="epoch", xlim=(0.5, epochs + 0.5), title=name)
         ax.title.set_fontsize(10)
         ax.xaxis.get_major_locator().set_params(integer=True)
-    right.set_ylim(0)
+    right.set_ylim(0, 1.1 * right.get_ylim()[1])
     if shown is None: return display(figure, display_id=True)
     shown.update(figure)
     return shown
