@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -164,10 +164,11 @@ def work_ahead(
     on its own core. DataError where a worker process was killed."""
     threads, pending = torch.get_num_threads(), deque()
     pool, task = _pool(function, workers, processes)
+    handing_on = _undisturbed if processes else nullcontext    # handing on may start a process
     with pool:
         try:
             for item in items:
-                with _undisturbed(): pending.append(pool.submit(task, item))
+                with handing_on(): pending.append(pool.submit(task, item))
                 if len(pending) >= 4 * workers: yield pending.popleft().result()
             while pending: yield pending.popleft().result()
         except BrokenProcessPool:

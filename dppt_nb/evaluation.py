@@ -240,7 +240,7 @@ def conditions(
         seed=recipe.seed, epochs=recipe.epochs, device=device_name(device),
         compute=compute_name(recipe, torch.device(device)), threads=torch.get_num_threads(),
         seconds=round(seconds, 1), torch=torch.__version__, python=platform.python_version(),
-    ) | ({"pixels_digest": crops.pixels} if crops.pixels else {})
+    ) | ({"pixels_digest": pixels} if (pixels := crops.pixels) else {})
 
 # %% ../nbs/machinery/evaluation.ipynb #c4b57aef
 def _format_part(name, value, of_size):

@@ -305,7 +305,7 @@ def run_row(
             f"row {row.name!r} judges the networks of row {row.of!r}; name that row too, before it"
         )
     if not row.of and not is_whole(folder, recipe):
-        begun = (folder / "training.json").exists()
+        begun = (folder / RECORD).exists()
         train_recipe(
             recipe, data, root, folder, device, begun, bars=False, people=people, **reader_options
         )
@@ -350,7 +350,7 @@ def check_people(
             "shoulder and right hip; train and judge its rows with dppt train and dppt eval"
         )
     mine = dict(data=data, split=split, people=len(crops), people_digest=crops.digest)
-    if crops.pixels: mine["pixels_digest"] = crops.pixels
+    if pixels := crops.pixels: mine["pixels_digest"] = pixels
     for run in runs:
         known = run["conditions"]    # of an older study it has no digest
         other = [k for k in mine if k in known and known[k] != mine[k]]

@@ -30,7 +30,7 @@ class Kept:
             compute=self.compute, devices=self.team.count, accumulate=self.team.accumulate,
             sync_norm=self.team.sync_norm,
         )
-        if self.train_set.pixels: known["pixels_digest"] = self.train_set.pixels
+        if pixels := self.train_set.pixels: known["pixels_digest"] = pixels
         if self.recipe.optimizer == "muon":
             known["muon"] = format_name(even_kind(self.device.type))
         return json.loads(json.dumps(known))

@@ -76,18 +76,16 @@ def check_same_run(
     "Refuse to go on with another recipe, other people or another teacher than the run began with."
     theirs = {k: FORMER.get(v, v) if k == "muon" else v for k, v in theirs.items()}
     other = [k for k in mine if k in theirs and mine[k] != theirs[k] and k not in RATES]
-    real = [k for k in other if k not in DRIFTS]
-    if real == ["pixels_digest"]:
-        if not allow_drift: raise DataError(
-            f"the pictures of {mine['data']} are not those that the run in {folder} began with: "
-            "the same people, other pixels; give it the pictures or the crop store that it had, "
-            "name another --out, or say --allow-drift if only their encoding is another"
-        )
-        real = []
-    if real:
+    if real := [k for k in other if k not in {*DRIFTS, "pixels_digest"}]:
         raise DataError(
             f"{folder} holds a run with {real[0]} = {theirs[real[0]]!r}, not {mine[real[0]]!r}; "
             "resume it with its own values or name another --out"
+        )
+    if "pixels_digest" in other and not allow_drift:
+        raise DataError(
+            f"the pictures of {mine['data']} are not those that the run in {folder} began with: "
+            "the same people, other pixels; give it the pictures or the crop store that it had, "
+            "name another --out, or say --allow-drift if only their encoding is another"
         )
     if other and not allow_drift:
         raise DataError(

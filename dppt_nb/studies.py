@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from .checks import DataError, each_once, nearest, validated
 from .files import read_json
 from .recipes import DPPT, LESSONS, SDPOSE, Recipe, get_recipe, lessons_of, needs_teacher
-from .runs import read_record
+from .runs import RECORD, read_record
 
 # %% ../nbs/machinery/studies.ipynb #e931d45e
 @dataclass(frozen=True)
@@ -337,7 +337,7 @@ def state_of_run(
     "How far a run is, in words."
     if (folder / "judged.json").exists():
         return f"{read_judged(folder / 'judged.json')['score']:.2f}"
-    if not (folder / "training.json").exists(): return "not run"
-    record = read_record(folder / "training.json")
+    if not (folder / RECORD).exists(): return "not run"
+    record = read_record(folder / RECORD)
     done, epochs = len(record["history"]), Recipe.from_dict(record["recipe"]).epochs
     return "trained, not judged" if done >= epochs else f"epoch {done} of {epochs}"
