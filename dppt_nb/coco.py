@@ -313,9 +313,9 @@ def complete_annotation(
     }
 
 _TALLY_WORDS = {
-    "area": "areas that were absent or at most 1 are taken as 0.53 of the box",
-    "bbox": "boxes that were absent are those of the labelled keypoints",
-    "num_keypoints": "counts in 'num_keypoints' disagree with the flags and are ignored",
+    "area": "without a usable area: 0.53 of the box is taken (only OKS looks at it)",
+    "bbox": "without a box: that of the labelled keypoints is taken",
+    "num_keypoints": "with a 'num_keypoints' that disagrees with the flags: it is ignored",
 }
 
 # %% ../nbs/machinery/coco.ipynb #f71245d3
