@@ -27,6 +27,7 @@ def flip_pairs_of(
     where = {canonical_name(n): i for i, n in enumerate(names)}
     pairs = [(i, where.get("right" + n[4:])) for n, i in where.items() if n.startswith("left")]
     pairs = [(left, right) for left, right in pairs if right is not None]
+    # two special cases: a side of one letter, the numbered points of a face
     pairs += letter_pairs(where, pairs)
     return tuple(pairs) + face_pairs(tuple(map(canonical_name, names)))
 
@@ -124,10 +125,13 @@ LOWER_BODY = (
 )
 
 def _find(names, *wanted):
+    "The index of the first of the `wanted` names that is among `names`; None if none is."
+    # from the end, so that of two equal names the first keeps its index
     where = {canonical_name(n): i for i, n in reversed(list(enumerate(names)))}
     return next((where[w] for w in wanted if w in where), None)
 
 def _segment(names, start, end):
+    "The indices of two points, each a list of possible names; None if one is missing."
     pair = _find(names, *start), _find(names, *end)
     return None if None in pair else pair
 
