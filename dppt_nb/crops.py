@@ -65,6 +65,11 @@ def batched_affine(
     offset = middle - (linear * centers[:, None]).sum(-1)                                  # (B, 2)
     return torch.cat([linear, offset[..., None]], -1)
 
+def _row(value):
+    "A number or a pair, of any type and on any device, as one row of a double tensor."
+    if torch.is_tensor(value): return value.detach().cpu().double().reshape(1, -1)
+    return torch.from_numpy(np.array(value, dtype=np.float64)).reshape(1, -1)
+
 def crop_affine(
     # (2,) x, y in pixels of the photograph: numbers, an array, or a tensor of any type on any
     # device
@@ -75,14 +80,8 @@ def crop_affine(
     unbiased: bool = True,           # as in `batched_affine`
 ) -> np.ndarray:             # (2, 3) float64, photograph -> crop
     "`batched_affine` for one person, in NumPy and double precision."
-    as_array = lambda value: (
-        value.detach().cpu().double()
-        if torch.is_tensor(value)
-        else np.asarray(value, dtype=np.float64)
-    )
-    as_row = lambda value: torch.as_tensor(as_array(value)).reshape(1, -1)
     return batched_affine(
-        as_row(center), as_row(scale), as_row(rotation_deg)[0], output_size, unbiased
+        _row(center), _row(scale), _row(rotation_deg)[0], output_size, unbiased
     )[0].numpy()
 
 # %% ../nbs/02_crops.ipynb #8e7527cc
