@@ -26,8 +26,6 @@ from dppt_nb.coco import (
 from .keypoints import COCO17, KeypointSet
 
 # %% ../nbs/04_metrics.ipynb #d727d8be
-PCK_THRESHOLDS = {"torso": 0.2, "head": 0.5, "box": 0.05}  # box: for sets with neither ruler
-
 def _ratio(part, whole):
     "`part / whole`, NaN where `whole` is 0."
     part, whole = np.asarray(part, dtype=np.float64), np.asarray(whole)
@@ -88,6 +86,8 @@ def pooled_rate(hit_sums: ArrayLike, count_sums: ArrayLike):
     return 100 * _ratio(np.sum(hit_sums, axis=-1), np.sum(count_sums, axis=-1))
 
 # %% ../nbs/04_metrics.ipynb #c10cf0d6
+PCK_THRESHOLDS = {"torso": 0.2, "head": 0.5, "box": 0.05}  # box: for sets with neither ruler
+
 def _ruler(keypoint_set, normaliser, sizes):
     "The two joints that people are measured by; None for their boxes."
     if normaliser not in PCK_THRESHOLDS:
@@ -274,6 +274,7 @@ def match_coco(
     unknown = [i for i in chosen if i not in truth.imgs]
     if unknown: raise ValueError(f"image_ids: {unknown[0]} is not in the ground truth")
     evaluation.params.imgIds, evaluation.params.catIds = chosen, sorted(truth.cats)
+    # the scoring itself
     for step in (evaluation.evaluate, evaluation.accumulate, evaluation.summarize): quiet(step)
     return evaluation
 
