@@ -68,9 +68,10 @@ class Stem(nn.Module):
     """Two 3x3 convolutions of stride 2, then bottlenecks: from pixels to a feature map at a quarter
     of the size."""
     def __init__(self,
-        inner: int = 64, # channels of the convolutions
+        inner: int = 64, # channels of the two strided convolutions
         blocks: int = 4, # bottlenecks
-        # channels inside the bottlenecks, `inner` unless given; four times as many come out
+        # channels inside the bottlenecks, `inner` unless given (a form of HRNet gives it); four
+        # times as many come out
         bottleneck: int | None = None,
     ):
         super().__init__()
@@ -123,7 +124,7 @@ def sine_position_code(
         raise ValueError(
             f"the 2-D sine code needs a token width that is a multiple of 4, not {width}"
         )
-    half = width // 2
+    half = width // 2  # w in the formula
     slowness = 10000 ** (torch.arange(half // 2) * 2 / half)  # (width/4,) one clock each
 
     def along(size):
