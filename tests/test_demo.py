@@ -14,7 +14,8 @@ ALL = demo.DEMO + demo.DEMO_REST
 @pytest.fixture
 def small(monkeypatch):
     "Few people, one epoch, an opening with small networks; what was trained, in its order."
-    for split, count in {"train": 32, "val": 16, "test": 24}.items():
+    monkeypatch.setattr(demo, "DEMO_LEAST", 32)
+    for split, count in {"train": 32, "test": 24}.items():
         monkeypatch.setitem(demo.SYNTHETIC_PEOPLE, split, count)
     monkeypatch.setattr(demo, "ON_PHOTOS", demo.ON_SYNTHETIC)
     trained, real = [], demo.Trainer
@@ -65,10 +66,14 @@ def check_pages(pages, names):
     assert pages[-1].count("<img") == 3
 
 
-def test_as_many_epochs_as_there_is_time_for():
-    fewest, most = demo.DEMO_EPOCHS
-    assert demo.epochs_that_fit(1.0) == most and demo.epochs_that_fit(1000.0) == fewest
-    assert demo.epochs_that_fit(100.0, minutes=5) == 3
+def test_as_many_people_and_epochs_as_there_is_time_for():
+    (fewest, most), everybody = demo.DEMO_EPOCHS, demo.SYNTHETIC_PEOPLE["train"]
+    assert demo.what_fits(1e-6, 1e-6) == (everybody, most)
+    assert demo.what_fits(99 / everybody, 0.0, minutes=5) == (everybody, 3)
+    assert demo.what_fits(100 / everybody, 50 / everybody, minutes=5) == (everybody, fewest)
+    people, epochs = demo.what_fits(0.03, 0.006, minutes=5)
+    assert epochs == fewest and people == 4500 and people * (0.006 + fewest * 0.03) <= 300
+    assert demo.what_fits(10.0, 1.0) == (demo.DEMO_LEAST, fewest)
 
 
 @pytest.mark.soak
@@ -78,9 +83,7 @@ def test_the_teacher_can_be_trained_too(tmp_path, small):
 
 
 def test_the_shipped_teacher_is_better_than_what_it_teaches_can_be_by_chance():
-    network, row = demo.demo_teacher(
-        False, {"test": demo.synthetic_people("test", (128, 96), 100)}, "cpu"
-    )
+    network, row = demo.demo_teacher(None, demo.synthetic_people("test", (128, 96), 100), "cpu")
     assert row["PCK@0.2"] > 70 and network.config.name == "tokenpose_nano"
 
 
