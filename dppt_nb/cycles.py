@@ -21,6 +21,13 @@ def token_loss(
     "Mean squared difference between tokens of neighbouring cycles (SDPose, L_kt and L_vt)."
     return F.mse_loss(ours.float(), (later.detach() if one_way else later).float())
 
+# %% ../nbs/09_cycles.ipynb #98e4f7c1
+from .moved import former_names
+
+# %% ../nbs/09_cycles.ipynb #7f85fdf9
+# names that live elsewhere now
+__getattr__ = former_names("dppt_nb.cycles")
+
 # %% ../nbs/09_cycles.ipynb #9d92b7cf
 def heatmap_cycle_loss(
     ours: Tensor,    # (B, J, h, w) a cycle's heatmaps; logits for "cross_entropy"
@@ -33,10 +40,3 @@ def heatmap_cycle_loss(
     ours, later = ours.float(), later.detach().float()
     if kind == "mse": return heatmap_mse_loss(ours, later, weights, factor)
     return masked_mean(divergence(ours.flatten(2), later.flatten(2)), weights)
-
-# %% ../nbs/09_cycles.ipynb #98e4f7c1
-from .moved import former_names
-
-# %% ../nbs/09_cycles.ipynb #7f85fdf9
-# names that live elsewhere now
-__getattr__ = former_names("dppt_nb.cycles")

@@ -121,7 +121,7 @@ class PoseTransformer(
 
     def forward(self,
         images: Tensor, # (B, 3, H, W) float, ImageNet-normalised
-        logits: bool = False, # the head's raw output, for losses; the same for the papers' head
+        logits: bool = False, # the head's raw output, for losses (of the papers' head: the heatmap)
         # how often the tokens pass the encoder; by default once, in a trace `config.cycles` times
         cycles: int | None = None,
         look: tuple[int, ...] | None = None, # of a trace, see there
@@ -204,7 +204,7 @@ def record(
     look: tuple[int, ...] | None, # as in `trace`
 ) -> Trace:
     "As `trace`: one cycle after the other; what each layer hands on is sorted into lists."
-    (x, maps), trace = self.start(images), Trace([], [], [], [], [], [], [], self.head.heatmaps)
+    (x, maps), trace = self.start(images), Trace(*([] for _ in range(7)), self.head.heatmaps)
     tokens = self.all_tokens(x)
     for cycle in range(cycles):
         layers = []
@@ -219,6 +219,7 @@ def record(
         trace.owner.append([t.owner for t in states])
     return trace
 
+# a method of the class, written here because it needs `Trace`
 PoseTransformer.record = record
 
 # %% ../nbs/06_tokenpose.ipynb #84c2d97d
