@@ -216,7 +216,7 @@ def network_files(
     asked = f"hub:{text}" if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text) else "hub:owner/name"
     raise FileNotFoundError(
         f"there is no folder {name}; name one that a training or save_pretrained wrote, or a "
-        f"network that ships: {nearest(text, shipped)}; for one on the Hub write {asked}"
+        f"network that ships: {', '.join(shipped)}; for one on the Hub write {asked}"
     )
 
 # %% ../nbs/machinery/checkpoints.ipynb #d3717967

@@ -367,9 +367,17 @@ class Demo:
         self.tell(f"{name} is trained.")
         print(f"\n{format_table(self.rows)}", flush=True)
 
-    def close(self, crops: CropSet, recipe: Recipe, device: torch.device, took: float) -> None:
+    def close(
+        self,
+        judges: CropSet,
+        people: int,  # that were learned from
+        recipe: Recipe,
+        device: torch.device,
+        took: float,  # seconds
+    ) -> None:
         "Write the table's file and the last picture."
-        known = conditions(recipe, "synthetic", "test", crops, device, took)
+        known = conditions(recipe, "synthetic", "test", judges, device, took)
+        known["trained_on"] = people
         results = dict(format=RESULTS_FORMAT, conditions=known, rows=self.rows)
         write_json(self.out / "results.json", results)
         first = next(iter(self.networks.values()))
@@ -377,7 +385,7 @@ class Demo:
         self.keep("answers.png", inside)
         self.tell(
             f"Done in {took / 60:.1f} minutes. Scores: percentage of joints within 0.2 of the "
-            f"torso, on {len(crops)} people never seen, mirrored test; one seed. The teacher "
+            f"torso, on {len(judges)} people never seen, mirrored test; one seed. The teacher "
             "learned for longer than the others, and before unless --fresh-teacher.", running=False,
         )
         print(
@@ -423,5 +431,5 @@ def run_demo(
         network, row, trainer = demo_network(name, recipe, crops, judges, teacher, device)
         show.add(name, network, row, trainer.info())
     listed = recipes[-1].change(model=", ".join(names))
-    show.close(judges, listed, device, time.time() - start)
+    show.close(judges, len(crops), listed, device, time.time() - start)
     return show.networks, show.rows

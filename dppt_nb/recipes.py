@@ -398,6 +398,11 @@ _NANO = Recipe(
     ),
 )
 
+# on from a network that has seen photographs, with few people: a tenth of the rates
+_FURTHER = _NANO.change(
+    start="tokenpose_nano_lspet", epochs=100, lr=0.0002, matrix_lr=0.002, warmup_steps=20,
+)
+
 # PPT's released schedule: nothing is dropped for 10 of 300 epochs, the keep ratio is reached at
 # epoch 100
 _SLOWLY = dict(anneal=(10 / 300, 100 / 300))
@@ -412,6 +417,12 @@ RECIPES = {
     "sdpose_nano": teach(_NANO.change(model="sdpose_nano"), *SDPOSE),
     "sd_dppt_nano": teach(
         _NANO.change(model="dppt_nano", overrides={"cycles": 2}), *DPPT, *SDPOSE
+    ),
+    "finetune_nano": _FURTHER,
+    # DPPT is a PPT that had a teacher
+    "finetune_s": _FURTHER.change(
+        model="ppt_s", start="dppt_s_lspet", image_size=(256, 192), overrides={"head": "dot"},
+        sigma=2.0, kernel=11,
     ),
     **{
         f"sdpose_{size}_coco": teach(_SDPOSE.change(model=f"sdpose_{size}"), *SDPOSE)

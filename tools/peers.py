@@ -6,7 +6,9 @@ nbs/results/peers.json.
     python tools/peers.py timing dppt_s_lspet
     python tools/peers.py released PPT
 
-BlazePose needs an environment of its own, with mediapipe==0.10.21. ViTPose-B (transformers) and
+`accuracy --detected` judges ours in the boxes of MediaPipe's person detector too (ai-edge-litert,
+and mediapipe==0.10.21 without its dependencies). BlazePose needs an environment of its own, with
+mediapipe==0.10.21. ViTPose-B (transformers) and
 YOLO11n-pose (ultralytics) are timed where these packages are installed, with drawn weights. The
 last line wants a clone of github.com/HowieMa/PPT, and einops."""
 import importlib.util
@@ -27,11 +29,13 @@ import torch
 
 from dppt_nb.checkpoints import load_network
 from dppt_nb.costs import time_interleaved
+from dppt_nb.detectors import MediaPipeDetector
 from dppt_nb.evaluation import answer_in_terms_of, device_name, predict_joints
 from dppt_nb.export import OnnxNetwork, export_onnx, quantise_onnx
 from dppt_nb.files import read_json, write_json
 from dppt_nb.metrics import bootstrap_interval, pck
 from dppt_nb.models import create_model
+from dppt_nb.predictor import PosePredictor
 from dppt_nb.released import load_released
 from dppt_nb.store import load_people
 
@@ -83,6 +87,37 @@ def score_ours(name, crops, calibrate):
     return rows
 
 
+def in_photos(joints, crops):
+    "Joints (N, J, 2) from pixels of the stored pictures to pixels of the photographs."
+    linear, shift = crops.affine[..., :2], crops.affine[:, None, :, 2]
+    return (joints - shift) @ torch.linalg.inv(linear).mT
+
+
+def score_detected(name, crops, refine):
+    "One network in the best box that MediaPipe's detector finds in the same pictures."
+    detector = MediaPipeDetector(least_score=0.1, threads=1)
+    predictor = PosePredictor.from_pretrained(name, "cpu", detector=detector, refine=refine)
+    names = list(predictor.keypoint_set.names)
+    columns = [names.index(name) if name in names else None for name in crops.keypoint_set.names]
+    joints = torch.full((len(crops), len(columns), 2), torch.nan)
+    seconds, nobody = [], 0
+    for row, picture in enumerate(crops.images.permute(0, 2, 3, 1).numpy()):
+        start = time.process_time()
+        people = predictor(picture)
+        seconds.append(time.process_time() - start)
+        if len(people) == 0:
+            nobody += 1
+            continue
+        found = torch.as_tensor(people.keypoints[people.box_scores.argmax()])
+        for place, column in enumerate(columns):
+            if column is not None: joints[row, place] = found[column]
+    looks = "two looks" if refine else "one look"
+    return dict(
+        network=Path(name).name, way=f"PyTorch, MediaPipe's detector, {looks}", found_nobody=nobody,
+        processor_ms=1000 * median(seconds), **score(in_photos(joints, crops), crops),
+    )
+
+
 def score_blazepose(python, crops):
     "BlazePose on the same people, its own detector in a picture of 1.5 times their window."
     with tempfile.TemporaryDirectory() as folder:
@@ -94,8 +129,7 @@ def score_blazepose(python, crops):
     joints = torch.full((len(crops), len(crops.keypoint_set), 2), torch.nan)
     for place, name in enumerate(crops.keypoint_set.names):
         if name in LANDMARKS: joints[:, place] = points[:, LANDMARKS[name], :2]
-    linear, shift = crops.affine[..., :2], crops.affine[:, None, :, 2]
-    joints = (joints - shift) @ torch.linalg.inv(linear).mT
+    joints = in_photos(joints, crops)
     nobody = int(points[:, 0, 0].isnan().sum())
     return dict(
         network="BlazePose full", way="MediaPipe 0.10.21, with its detector", found_nobody=nobody,
@@ -107,6 +141,7 @@ def known():
     "The conditions that the rows share."
     return dict(
         command=" ".join(["python tools/peers.py", *sys.argv[1:]]), device=device_name("cpu"),
+        instructions=torch.backends.cpu.get_cpu_capability(),    # "AVX2", "AVX512"
         threads=torch.get_num_threads(), torch=torch.__version__,
         onnxruntime=version("onnxruntime"), python=platform.python_version(),
     )
@@ -138,14 +173,16 @@ calibrate_option = click.option(
 @click.option("--root", type=click.Path(), required=True)
 @click.option("--split", default="test", show_default=True)
 @click.option("--blazepose", type=click.Path(), help="python of an environment with mediapipe")
+@click.option("--detected", is_flag=True, help="judge in the boxes of MediaPipe's detector alone")
 @calibrate_option
-def accuracy(networks, data, root, split, blazepose, calibrate):
+def accuracy(networks, data, root, split, blazepose, detected, calibrate):
     "PCK@0.2 of the torso over twelve joints, on people of a data set."
+    torch.set_num_threads(1)
     def people(image_size): return load_people(data, root, (split,), image_size)[split]
-    rows = []
+    rows, crops = [], people((256, 192))
     for name in networks:
-        rows += score_ours(name, people(load_network(name)[0].image_size), calibrate)
-    crops = people((256, 192))
+        if detected: rows += [score_detected(name, crops, refine) for refine in (False, True)]
+        else: rows += score_ours(name, people(load_network(name)[0].image_size), calibrate)
     if blazepose: rows.append(score_blazepose(blazepose, crops))
     for row in rows: print(row)
     told = f"{calibrate[0]}, val" if calibrate[1] else "made by program"
@@ -192,7 +229,8 @@ def timing(networks, repeats, calibrate):
         for (name, way), seconds in took.items()
     ]
     for row in rows: print(row)
-    keep("timing", known() | dict(rounds=repeats, clock="processor"), rows)
+    conditions = known() | dict(rounds=repeats, clock="processor")
+    keep(f"timing {conditions['instructions']}", conditions, rows)
 
 
 def released_ppt(folder):
