@@ -258,7 +258,7 @@ def _budget_cell(result):
     "Mean and interval of a difference, of people alone where there is one seed."
     if result is None or result["seeds"] > 1: return format_interval(result, sign=True)
     low, high = result["people"]
-    return f"{result['mean']:+.1f} [{low:+.1f} to {high:+.1f}]"
+    return f"{result['mean']:+z.1f} [{low:+z.1f} to {high:+z.1f}]"  # z: no -0.0
 
 
 def format_cycles(
