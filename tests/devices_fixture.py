@@ -1,6 +1,8 @@
 """One step of several recipes, alone or as one of two processes: what the losses and the gradients
 are. Run as a program it writes them to the file that it is given."""
+import copy
 import sys
+from functools import cache
 
 import torch
 from safetensors.torch import save_file
@@ -27,9 +29,13 @@ CASES = {
 }
 
 
+@cache
+def made_people(): return from_synthetic(make_people(13, COCO17, SIZE, seed=1, margin=1.5))
+
+
 def some_people():
     "Thirteen people, the first of whom have few labels."
-    people = from_synthetic(make_people(13, COCO17, SIZE, seed=1, margin=1.5))
+    people = copy.deepcopy(made_people())
     people.visible[:6, 3:] = 0
     return people
 
