@@ -477,7 +477,9 @@ def train(steps, cycles=2, name="sdpose_reg", seed=0, start=None, **overrides):
     return course, off[batch.weights > 0].median().item(), both.state_dict()
 
 
-@pytest.mark.parametrize("overrides", [{}, {"name": "ppt_nano", "prune_at": (0, 1)}])
+@pytest.mark.parametrize("overrides", [
+    pytest.param({}, marks=pytest.mark.soak), {"name": "ppt_nano", "prune_at": (0, 1)},
+])
 def test_a_pointing_network_with_cycles_learns(overrides):
     course, off, _ = train(60, **overrides)
     assert set(course[0]) == {"rle", "keypoint_cycles", "patch_cycles", "heatmap_cycles"}
