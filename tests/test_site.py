@@ -56,6 +56,18 @@ def test_a_lesson_becomes_a_page(tmp_path):
     assert {cell for _, cell in names.cells_of("pruning").values()} <= anchors
 
 
+@pytest.mark.parametrize("source", sorted(
+    path for path in names.notebooks() if path.startswith("nbs/0")
+))
+def test_the_reference_leads_to_cells_that_are_shown(source, tmp_path):
+    "Also where a lesson hides the cell that defines a name."
+    module = pages.module_of(json.loads((ROOT / source).read_text())["cells"])
+    if module is None: pytest.skip("this lesson exports nothing")
+    page = pages.from_notebook(source, names.notebooks()[source], tmp_path)
+    anchors = re.findall(rf"{Path(source).stem}\.md#(cell-\w+)", api.page_of(module))
+    assert anchors and [a for a in anchors if f'id="{a}"' not in page] == []
+
+
 def test_the_reference_has_every_name_its_arguments_and_its_cell():
     page = api.page_of("pruning")
     assert all(f"## `{name}` {{: #{name} }}" in page for name in names.exported("pruning"))

@@ -1,6 +1,7 @@
 """Pages of reference: signature, one line, and arguments of everything that a module offers, as
 nbdev's own reader of docments finds them, and the cell of the notebook that builds it."""
 import inspect
+import json
 import re
 from enum import EnumMeta
 from functools import cache, cached_property
@@ -137,6 +138,20 @@ def methods(cls):
             yield name, item
 
 
+@cache
+def hidden_cells(source):
+    "The cells of a notebook that its page does not show."
+    cells = json.loads((ROOT / source).read_text())["cells"]
+    return {c["id"] for c in cells if re.search(r"^#\|\s*hide\b", "".join(c["source"]), re.M)}
+
+
+def built_at(place, page):
+    "A link to the cell that defines a name, or to its notebook where the page hides the cell."
+    source, cell = place
+    anchor = "" if cell in hidden_cells(source) else f"#cell-{cell}"
+    return f"[Where it is built]({between(page, notebooks()[source])}{anchor})"
+
+
 def page_of(module):
     "The page of reference of a module, as Markdown."
     page, code = f"api/{module}.md", import_module(f"dppt_nb.{module}")
@@ -151,8 +166,7 @@ def page_of(module):
         ]
     for name in exported(module):
         item = getattr(code, name)
-        where = f"[Where it is built]({between(page, notebooks()[places[name][0]])}" \
-                f"#cell-{places[name][1]})" if name in places else ""
+        where = built_at(places[name], page) if name in places else ""
         parts += [section(name, item, 2, notebook, page), where]
         if inspect.isclass(item):
             parts += [section(f"{name}.{m}", f, 3, notebook, page) for m, f in methods(item)]
