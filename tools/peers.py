@@ -97,9 +97,8 @@ def score_detected(name, crops, refine):
     "One network in the best box that MediaPipe's detector finds in the same pictures."
     detector = MediaPipeDetector(least_score=0.1, threads=1)
     predictor = PosePredictor.from_pretrained(name, "cpu", detector=detector, refine=refine)
-    names = list(predictor.keypoint_set.names)
-    columns = [names.index(name) if name in names else None for name in crops.keypoint_set.names]
-    joints = torch.full((len(crops), len(columns), 2), torch.nan)
+    found = predictor.keypoint_set
+    joints = torch.full((len(crops), len(found), 2), torch.nan)
     seconds, nobody = [], 0
     for row, picture in enumerate(crops.images.permute(0, 2, 3, 1).numpy()):
         start = time.process_time()
@@ -108,13 +107,12 @@ def score_detected(name, crops, refine):
         if len(people) == 0:
             nobody += 1
             continue
-        found = torch.as_tensor(people.keypoints[people.box_scores.argmax()])
-        for place, column in enumerate(columns):
-            if column is not None: joints[row, place] = found[column]
+        joints[row] = torch.as_tensor(people.keypoints[people.box_scores.argmax()])
+    joints, judges = answer_in_terms_of(crops, in_photos(joints, crops), found)
     looks = "two looks" if refine else "one look"
     return dict(
         network=Path(name).name, way=f"PyTorch, MediaPipe's detector, {looks}", found_nobody=nobody,
-        processor_ms=1000 * median(seconds), **score(in_photos(joints, crops), crops),
+        processor_ms=1000 * median(seconds), **score(joints, judges),
     )
 
 

@@ -19,7 +19,7 @@ from website.names import (
     subtitle_of,
     title_of,
 )
-from website.pages import adapt, fenced
+from website.pages import adapt, fenced, is_hidden
 
 EMPTY = inspect.Parameter.empty
 ATTRIBUTES = property, cached_property
@@ -142,7 +142,7 @@ def methods(cls):
 def hidden_cells(source):
     "The cells of a notebook that its page does not show."
     cells = json.loads((ROOT / source).read_text())["cells"]
-    return {c["id"] for c in cells if re.search(r"^#\|\s*hide\b", "".join(c["source"]), re.M)}
+    return {cell["id"] for cell in cells if is_hidden(cell)}
 
 
 def built_at(place, page):

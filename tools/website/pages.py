@@ -167,6 +167,11 @@ def shown(cells, number, source, page, docs):
         yield made.replace("{place}", f"pictures/{name}")
 
 
+def is_hidden(cell):
+    "Whether a page does not show the cell."
+    return bool(re.search(r"^#\|\s*hide\b", "".join(cell["source"]), re.M))
+
+
 def from_notebook(source, page, docs):
     "The Markdown of a notebook."
     cells = json.loads((ROOT / source).read_text())["cells"]
@@ -175,7 +180,7 @@ def from_notebook(source, page, docs):
         text = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
             parts.append(adapt(without_badge(text), source, page))
-        elif cell["cell_type"] == "code" and not re.search(r"^#\|\s*hide\b", text, re.M):
+        elif cell["cell_type"] == "code" and not is_hidden(cell):
             parts += [code(cell, module), *shown(cells, number, source, page, docs)]
     parts.insert(1, head_of(source, page, module))
     alone = "---\nhide: [navigation]\n---" if source in ALONE else ""
