@@ -19,7 +19,7 @@ from .evaluation import headline, score_joints
 from .feed import near
 from .files import epoch_bar
 from .keeping import Kept
-from .progress import Show, tell
+from .progress import Show, step_line, tell
 from .recipes import Recipe
 from .runs import RunFolder, Stops, weights_print
 from .store import CropSet
@@ -50,7 +50,7 @@ class Trainer(Kept, Loop):
         self.taught_by, self.show = weights_print(teacher), show or Show()
         self.save_minutes, self.stops = save_minutes, Stops()
         self.saved_at = self.epoch_began = time.time()
-        self.skipped_before = 0
+        self.skipped_before, self.bar = 0, None    # `bar`: where lines are written
 
     def after_step(self) -> None:
         "Save the epoch that is under way when it is time; end here if somebody asked for it."
@@ -59,6 +59,14 @@ class Trainer(Kept, Loop):
         due = time.time() - self.saved_at >= 60 * self.save_minutes
         if self.folder and (asked or due): self.save_under_way()
         if asked: self.stops.end()
+        if self.folder and due and self.bar is not None: self.bar.write(self.how_far())
+
+    def how_far(self) -> str: # a line
+        "Where the epoch under way is."
+        epoch = self.under_way
+        seconds = epoch.seconds + time.time() - self.epoch_began
+        number = len(self.history) + 1
+        return step_line(number, self.recipe.epochs, epoch.done, self.steps_per_epoch, seconds)
 
     def fit(
         self,
@@ -79,13 +87,13 @@ class Trainer(Kept, Loop):
     def run_epochs(self, last: int) -> int: # how many were trained
         "Train, note, save and tell, epoch by epoch, to the one of number `last`."
         left = range(self.epoch, last)
-        bar = epoch_bar(left) if self.bars else left
+        self.bar = epoch_bar(left) if self.bars else None
         self.saved_at = time.time()
-        for _ in bar:
-            self.history.append(self.epoch_row(bar if self.bars else None))
+        for _ in left if self.bar is None else self.bar:
+            self.history.append(self.epoch_row(self.bar))
             self.under_way = None
             if self.folder: self.save()
-            if self.bars: tell(bar, self.history, self.recipe, len(self.train_set))
+            if self.bar is not None: tell(self.bar, self.history, self.recipe, len(self.train_set))
             if self.team.main: self.show.track(self.history[-1])
         return len(left)
 

@@ -113,6 +113,14 @@ def test_what_becomes_no_number_in_epoch_2_is_said_in_epoch_2(people, tmp_path, 
     assert all(v.isfinite().all() for v in tensors.values() if v.is_floating_point())
 
 
+def test_a_long_epoch_says_how_far_it_is_whenever_it_is_saved(people, tmp_path, capsys):
+    run = Trainer(TINY, people, None, tmp_path, "cpu", save_minutes=0.0)
+    run.fit()
+    said = re.findall(r"epoch (\d)/3   saved at step (\d) of 3   .* s a step   .* left",
+                      capsys.readouterr().out)
+    assert said == [(str(epoch), str(step)) for epoch in (1, 2, 3) for step in (1, 2, 3)]
+
+
 def test_the_plan_says_what_is_left_and_changes_nothing(people):
     run, copy = Loop(TINY, people, "cpu"), Loop(TINY, people, "cpu")
     before = torch.get_rng_state()
@@ -123,6 +131,8 @@ def test_the_plan_says_what_is_left_and_changes_nothing(people):
     assert all(torch.equal(v, Loop(TINY, people, "cpu").model.state_dict()[k])
                for k, v in run.model.state_dict().items())
     assert "people/s" not in str(make_plan(run, None, measure=0))
+    last = str(make_plan(copy, people, begun=2, measure=1))
+    assert "plan: 1 epoch of" in last and "1 look at" in last and "1 measured step)" in last
 
 
 def test_a_run_that_shows_everything(tmp_path, capsys):

@@ -342,7 +342,7 @@ def test_wrong_images_are_refused(network, shape):
     "name, overrides",
     sample([
         ("tokenpose_t", dict(depth=2)), ("tokenpose_l_d6", dict(depth=3)),
-        ("tokenpose_nano", dict(depth=2)), ("ppt_s", dict(depth=3, prune_at=(0, 2))),
+        ("tokenpose_nano", dict(depth=2)), ("ppt_s", dict(depth=2, prune_at=(0, 1))),
         ("ppt_nano", {}), ("sdpose_reg", dict(depth=2)),
     ], 3, 5),
 )
