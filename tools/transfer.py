@@ -13,8 +13,8 @@ import torch
 from dppt_nb.checkpoints import load_network
 from dppt_nb.evaluation import RESULTS_FORMAT, answer_in_terms_of, conditions, predict_joints
 from dppt_nb.files import write_json
-from dppt_nb.judged import pack_bits
-from dppt_nb.metrics import bootstrap_interval, pck
+from dppt_nb.judged import stored_score
+from dppt_nb.metrics import pck
 from dppt_nb.store import load_people
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,10 +45,8 @@ def judge(row, seed, place, root):
         recipe, "coco", "all", people, torch.device("cpu"), time.time() - start
     )
     return dict(
-        row=row, seed=seed, network=Path(place).name, score=result["mean"],
-        interval=list(bootstrap_interval(result["hits"], result["counts"])),
-        hits=pack_bits(result["hits"]), counts=pack_bits(result["counts"]),
-        shape=list(result["hits"].shape), measured=int(result["n"]), conditions=known,
+        row=row, seed=seed, network=Path(place).name, **stored_score(result),
+        measured=int(result["n"]), conditions=known,
     )
 
 
