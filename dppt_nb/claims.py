@@ -124,7 +124,7 @@ def answer_of(
     if result is None: return "not run"
     if result["seeds"] < 2: return "one seed"
     words = verdict(result)
-    if p is None: return words if "hold" in words else "open"
+    if p is None: return f"{words}, not corrected" if "hold" in words else "open"
     shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
     if p <= 0.05: return f"{'holds' if result['mean'] > 0 else 'does not hold'} ({shown})"
     told = seeds_needed(result)

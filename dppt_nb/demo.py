@@ -39,6 +39,7 @@ from .pruning import draw_kept
 from .recipes import Recipe, get_recipe
 from .skeletons import draw_pose
 from .store import SYNTHETIC_PEOPLE, CropSet, synthetic_people
+from .terminal import counted
 from .tokenpose import PoseTransformer
 from .trainer import Trainer
 from .training import make_batch
@@ -419,7 +420,8 @@ def run_demo(
     recipes = [recipe.change(epochs=epochs) for recipe in recipes]
     show.tell(
         f"Training {', '.join(names)} on {device_name(device)}, in "
-        f"{compute_name(recipes[0], device)}: {len(crops):,} people, {epochs} epochs, about "
+        f"{compute_name(recipes[0], device)}: {len(crops):,} people, "
+        f"{counted(epochs, 'epoch', 'epochs')}, about "
         f"{learning * len(crops) * epochs / 60:.1f} minutes and some judging."
     )
     teacher, taught_by = demo_teacher(crops if fresh_teacher else None, judges, device)

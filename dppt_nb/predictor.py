@@ -30,6 +30,7 @@ from .keypoints import KeypointSet
 from .optim import pick_device
 from .photos import Photo, check_boxes, list_photos, open_photo
 from .recipes import Recipe
+from .terminal import counted
 
 # %% ../nbs/machinery/predictor.ipynb #309141fb
 class Captured:
@@ -294,7 +295,7 @@ class PosePredictor(Locator):
         # two rounds do not count; in the first a recording is made
         results = {name: 1000 * statistics.median(each[1:]) for name, each in took.items()}
         print(f"{self.recipe.model} at {size[0]} x {size[1]}, {device_name(self.device)}, "
-              f"{torch.get_num_threads()} threads, {self.runner}")
+              f"{counted(torch.get_num_threads(), 'thread', 'threads')}, {self.runner}")
         for name, value in results.items(): print(f"{name:36}{value:9.2f} ms")
         return results
 

@@ -33,7 +33,7 @@ def join_patches(
 ) -> Tensor:                     # (B, C, H, W)
     "Lay patch vectors back into a map: the inverse of `split_patches`."
     (rows, columns), (h, w) = grid, patch_size
-    people = patches.shape[0]    # not `len`: an exported network has any number of them
+    people = patches.shape[0]
     cells = patches.reshape(people, rows, columns, h, w, -1)  # (B, rows, columns, h, w, C)
     return cells.permute(0, 5, 1, 3, 2, 4).reshape(people, -1, rows * h, columns * w)
 
@@ -70,8 +70,7 @@ class Stem(nn.Module):
     def __init__(self,
         inner: int = 64, # channels of the two strided convolutions
         blocks: int = 4, # bottlenecks
-        # channels inside the bottlenecks, `inner` unless given (a form of HRNet gives it); four
-        # times as many come out
+        # channels inside the bottlenecks; None: `inner`. Four times as many come out
         bottleneck: int | None = None,
     ):
         super().__init__()

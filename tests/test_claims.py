@@ -113,7 +113,8 @@ def test_the_table_says_of_a_question_what_its_own_line_says():
 def test_an_answer_follows_p_and_without_it_the_interval():
     known = dict(mean=1.0, seeds=3, spread=0.4, people=[0.4, 1.6], interval=[0.1, 1.9])
     other = dict(known, mean=-1.0, interval=[-1.9, -0.1])
-    assert answer_of(known) == "holds" and answer_of(other) == "does not hold"
+    assert answer_of(known) == "holds, not corrected"
+    assert answer_of(other) == "does not hold, not corrected"
     assert answer_of(dict(known, interval=[-0.1, 2.1])) == "open"
     # the correction leaves it open, although the interval leaves zero out
     assert answer_of(known, 0.2).startswith("open (p = 0.200; ")
@@ -213,7 +214,7 @@ def test_fewer_patches_still_are_what_the_results_say():
     "The runs share people and teacher with those beside them; prose has the scores."
     page = json.loads((RESULTS.parent / "13_study.ipynb").read_text())
     texts = ["".join(cell["source"]) for cell in page["cells"]]
-    text = next(text for text in texts if "is trained with fewer patches" in text)
+    text = next(text for text in texts if "loses little more with fewer patches" in text)
     gpu = [run for run in stored("study_lspet_nano_h200") if run["seed"] == 0]
     runs = {run["row"]: run for run in gpu + stored("study_lspet_nano_keep")}
     for name in ("ppt", "dppt"):
