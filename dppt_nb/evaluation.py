@@ -29,7 +29,8 @@ from .datasets import coco_truth, has_ap
 from .files import digest_of, make_folder, place_of, read_json, watch, write_json
 from .heatmaps import average_flip, decode_argmax, decode_dark, decode_quarter
 from .keypoints import UNKNOWN_SIGMA, KeypointSet, map_keypoints
-from .metrics import COCO_STATS, bootstrap_interval, match_coco, oks, pck, pckh
+from .matching import match_coco
+from .metrics import COCO_STATS, bootstrap_interval, oks, pck, pckh
 from .optim import compute_name, pick_device, precision
 from .recipes import Recipe
 from .scoring import bootstrap_ap, boxes_of_people, oks_nms, rescore

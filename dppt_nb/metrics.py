@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PCK_THRESHOLDS', 'HIT', 'MISS', 'HEAD_SIZE', 'PCKH_GROUPS', 'PCKH_SKIPPED', 'COCO_STATS', 'DRAWN_AT_ONCE',
            'person_size', 'keypoint_hits', 'joint_rates', 'mean_rate', 'pooled_rate', 'pck', 'show_pck', 'pckh_hits',
-           'pckh', 'oks', 'match_coco', 'evaluate_coco', 'resample_counts', 'bootstrap_interval']
+           'pckh', 'oks', 'evaluate_coco', 'resample_counts', 'bootstrap_interval']
 
 # %% ../nbs/04_metrics.ipynb #ac16a4c8
 from collections.abc import Callable
@@ -14,16 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dppt_nb.coco import (
-    _array,
-    person_category,
-    predictions_index,
-    quiet,
-    read_content,
-    to_coco_results,
-    truth_index,
-)
-from .keypoints import COCO17, KeypointSet
+from .coco import _array, person_category, to_coco_results
+from .keypoints import KeypointSet
+from .matching import match_coco
 
 # %% ../nbs/04_metrics.ipynb #d727d8be
 def _ratio(part, whole):
@@ -234,49 +227,6 @@ def oks(
 
 # %% ../nbs/04_metrics.ipynb #efc8b7b5
 COCO_STATS = ("AP", "AP50", "AP75", "AP_M", "AP_L", "AR", "AR50", "AR75", "AR_M", "AR_L")
-
-def _scored_by(file, sigmas):
-    "The sigmas that a file is scored by; None: pycocotools' own, which are COCO's."
-    own = file.keypoint_set
-    if sigmas is None and (own is None or own.sigmas == COCO17.sigmas): return None
-    if sigmas is None:
-        said = "those of the file" if file.content["categories"][0].get("sigmas") else "by name"
-        print(f"OKS sigmas are {said}")
-        return np.array(own.sigmas)
-    sigmas = _array(sigmas)
-    if sigmas.shape != (file.num_joints,):
-        raise ValueError(
-            f"sigmas: {sigmas.size} are given, but {file.where} has {file.num_joints} keypoints"
-        )
-    if not (np.isfinite(sigmas) & (sigmas > 0)).all():
-        raise ValueError("sigmas: every one must be a finite number above 0")
-    return sigmas
-
-def match_coco(
-    # path of a COCO keypoint JSON, its loaded dict, or a pycocotools COCO object; left unchanged
-    ground_truth: str | Path | dict,
-    predictions: list | str | Path,  # rows of `to_coco_results`, or the path of a file of them
-    image_ids: ArrayLike | None = None,  # score these photos only; None: all in the ground truth
-    sigmas: ArrayLike | None = None,     # (J,) OKS sigmas; None: those of the file's keypoints
-    category: str | int | list | None = None,  # whose people; None: see `choose_categories`
-):                   # pycocotools' COCOeval, evaluated, accumulated and summarised
-    """Match predictions with people by OKS, through pycocotools, without its printing; what was
-    completed in the ground truth is said."""
-    from pycocotools.cocoeval import COCOeval
-    joint_count = None if sigmas is None else len(_array(sigmas))
-    file = read_content(ground_truth, category=category, named=False, num_joints=joint_count)
-    for note in file.notes: print(note)
-    evaluation, sigmas = COCOeval(iouType="keypoints"), _scored_by(file, sigmas)
-    if sigmas is not None: evaluation.params.kpt_oks_sigmas = sigmas
-    truth = evaluation.cocoGt = truth_index(file)
-    evaluation.cocoDt = predictions_index(truth, predictions, file.num_joints)
-    chosen = sorted(truth.imgs) if image_ids is None else np.unique(np.asarray(image_ids)).tolist()
-    unknown = [i for i in chosen if i not in truth.imgs]
-    if unknown: raise ValueError(f"image_ids: {unknown[0]} is not in the ground truth")
-    evaluation.params.imgIds, evaluation.params.catIds = chosen, sorted(truth.cats)
-    # the scoring itself
-    for step in (evaluation.evaluate, evaluation.accumulate, evaluation.summarize): quiet(step)
-    return evaluation
 
 def evaluate_coco(
     # path of a COCO keypoint JSON, its loaded dict, or a pycocotools COCO object; left unchanged

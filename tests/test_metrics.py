@@ -11,10 +11,10 @@ import torch
 from dppt_nb.checks import DataError
 from dppt_nb.coco import person_category, to_coco_results
 from dppt_nb.keypoints import COCO17, LSP14, MPII16
+from dppt_nb.matching import match_coco
 from dppt_nb.metrics import (
     bootstrap_interval,
     evaluate_coco,
-    match_coco,
     mean_rate,
     oks,
     pck,

@@ -21,12 +21,13 @@ HEAVY = (
 # Ground floor first: a module imports only from modules above it. A new module gets its place here.
 FLOORS = (
     "moved checks terminal locks matlab files splits draws faces spelling keypoints ownsets "
-    "skeletons heat crops augmentation heatmaps coco metrics scoring pictures photos tables "
-    "datasets synthetic codec shards writing cutting cropset endless feed store backbones tokens "
-    "hrnet pruning merging heads config plumbing tokenpose models distillation cycles objectives "
-    "rle recipes released checkpoints optim steps evaluation runs devices progress report keeping "
-    "loop training trainer runner together costs forms export inference predictor detectors "
-    "tracking video views stills explore studies judged study claims demo options commands cli "
+    "skeletons heat crops augmentation heatmaps coco matching metrics scoring pictures photos "
+    "tables datasets synthetic codec shards writing cutting cropset endless feed store backbones "
+    "tokens hrnet pruning merging heads config plumbing tokenpose models distillation cycles "
+    "objectives rle recipes released checkpoints optim steps evaluation runs devices progress "
+    "report keeping loop training trainer runner together costs forms export inference predictor "
+    "detectors tracking video views stills explore studies judged study claims demo options "
+    "commands cli "
     "train"
 ).split()
 # A network is saved and loaded by methods of its own, which fetch the page on checkpoints when they

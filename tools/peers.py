@@ -33,7 +33,8 @@ from dppt_nb.detectors import MediaPipeDetector
 from dppt_nb.evaluation import answer_in_terms_of, device_name, predict_joints
 from dppt_nb.export import OnnxNetwork, export_onnx, quantise_onnx
 from dppt_nb.files import read_json, write_json
-from dppt_nb.metrics import bootstrap_interval, pck
+from dppt_nb.judged import stored_score
+from dppt_nb.metrics import pck
 from dppt_nb.models import create_model
 from dppt_nb.predictor import PosePredictor
 from dppt_nb.released import load_released
@@ -49,15 +50,17 @@ LANDMARKS = {  # BlazePose's numbers of the twelve joints that all sets have
 
 
 def score(joints, crops):
-    "PCK@0.2 of the torso over the twelve joints; a joint that was not found is a miss."
-    counts = torch.tensor([name in LANDMARKS for name in crops.keypoint_set.names])
+    """PCK@0.2 of the torso over the twelve joints, and who was hit, in one order for every set; a
+    joint that was not found is a miss."""
+    names = crops.keypoint_set.names
+    counts = torch.tensor([name in LANDMARKS for name in names])
     visible = crops.visible * counts.to(crops.visible)
     joints = torch.as_tensor(joints).float().nan_to_num(-1e6)
     result = pck(joints, crops.photo_joints, visible, crops.keypoint_set)
-    interval = [float(end) for end in bootstrap_interval(result["hits"], result["counts"])]
+    columns = [names.index(name) for name in LANDMARKS]
+    twelve = {part: result[part][:, columns] for part in ("hits", "counts")}
     return dict(
-        pck=float(result["mean"]), interval=interval, people=int(result["n"]),
-        left_out=int(result["left_out"]),
+        **stored_score(result | twelve), people=int(result["n"]), left_out=int(result["left_out"]),
     )
 
 
@@ -182,7 +185,7 @@ def accuracy(networks, data, root, split, blazepose, detected, calibrate):
         if detected: rows += [score_detected(name, crops, refine) for refine in (False, True)]
         else: rows += score_ours(name, people(load_network(name)[0].image_size), calibrate)
     if blazepose: rows.append(score_blazepose(blazepose, crops))
-    for row in rows: print(row)
+    for row in rows: print(f"{row['network']}, {row['way']}: {row['score']:.1f} {row['interval']}")
     told = f"{calibrate[0]}, val" if calibrate[1] else "made by program"
     more = dict(data=data, split=split, people=len(crops), calibrated_on=told)
     keep(f"accuracy {data} {split}", known() | more, rows)
