@@ -66,6 +66,9 @@ MOVED = {
         "skeletons": "COLOURS OUTLINE draw_pose show_poses",
         "spelling": "SIDES canonical_name check_keypoint_set",
     },
+    "metrics": {
+        "matching": "match_coco",
+    },
     "pruning": {
         "merging": "match_tokens merge merge_pairs pooled",
     },
