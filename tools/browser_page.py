@@ -127,11 +127,12 @@ def sentence(network, recipe):
     data = about.get("data") or "unknown data"
     size = sum(weights.numel() for weights in network.parameters()) / 1e6
     teacher = ", taught by a network that keeps all patches" if needs_teacher(recipe) else ""
+    begun = f", begun from the weights of {Path(recipe.start).name}" if recipe.start else ""
     share = f"{100 * config.keep_ratio:.0f} % of the patches stay in each of "
     share += f"{len(config.prune_at)} layers"
     return (
         f"{size:.1f} million parameters, {config.depth} layers; "
-        f"{share if config.prune_at else 'keeps all patches'}{teacher}. Finds "
+        f"{share if config.prune_at else 'keeps all patches'}{teacher}{begun}. Finds "
         f"{config.num_keypoints} joints. Trained on {TRAINED_ON.get(data, data)}.{judged(about)}"
     )
 
