@@ -5,13 +5,15 @@
 # %% auto #0
 __all__ = ['data_option', 'root_option', 'people_option', 'train_people_option', 'device_option', 'protocol_option', 'read_value',
            'recipe_options', 'RecipeCommand', 'read_changes', 'main', 'PeopleCount', 'reader_options',
-           'take_reader_options', 'train', 'evaluate_command', 'study', 'models', 'data', 'prepare', 'check', 'demo']
+           'take_reader_options', 'train', 'evaluate_command', 'compare', 'study', 'models', 'data', 'prepare', 'check',
+           'demo']
 
 # %% ../nbs/machinery/cli.ipynb #b0dfd766
 import json
 import os
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import click
 
@@ -255,6 +257,40 @@ def evaluate_command(
         model=model, reader_options=take_reader_options(given), **changes
     )
     click.echo(f"{split} people of {data}\n{format_scores(results['scores'])}")
+
+# %% ../nbs/machinery/cli.ipynb #cec1a967
+@main.command()
+@click.argument("network", type=click.Path())
+@click.argument("other", type=click.Path())
+@data_option
+@root_option
+@click.option(
+    "--split",
+    type=click.Choice(["test", "val", "train", "all"]),
+    help="test, or val where the test split is not public (coco, mpii), unless given",
+)
+@click.option(
+    "--mirror/--no-mirror", default=None,
+    help="average with the mirrored picture; as in each network's training unless given",
+)
+@click.option("--out", type=click.Path(), help="also write the result here, as JSON")
+@people_option
+@device_option
+@reader_options
+def compare(network, other, data, root, split, mirror, out, people, device, **given):
+    """Judge NETWORK and OTHER on the same people and the joints that both know: two scores, and
+    their difference with an interval. Each is a run's folder or the name of a network that ships.
+    """
+    from dppt_nb.compare import compare_networks, format_comparison
+    from dppt_nb.datasets import judged_split
+    from dppt_nb.files import write_json
+    changes = {} if mirror is None else {"mirror": mirror}
+    result = compare_networks(
+        network, other, data, root, split or judged_split(data), device, people=people,
+        reader_options=take_reader_options(given), **changes,
+    )
+    if out: write_json(Path(out), result)
+    click.echo(format_comparison(result))
 
 # %% ../nbs/machinery/cli.ipynb #a1434c5f
 @main.command()

@@ -1,0 +1,88 @@
+"""Two networks side by side: the same people, the joints that both know, a paired interval."""
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from dppt_nb.checkpoints import load_network, save_network
+from dppt_nb.checks import DataError
+from dppt_nb.cli import main
+from dppt_nb.compare import compare_networks, format_comparison, hits_of
+from dppt_nb.evaluation import predict_joints
+from dppt_nb.keypoints import COCO17, KeypointSet
+from dppt_nb.metrics import bootstrap_interval, pck
+from dppt_nb.models import create_model
+from dppt_nb.recipes import Recipe
+from dppt_nb.store import from_synthetic, synthetic_people
+from dppt_nb.synthetic import make_people
+
+SIZE = (64, 48)
+
+
+def saved(folder, names):
+    "A network with drawn weights that finds joints of these names."
+    folder.mkdir()
+    torch.manual_seed(len(names))
+    overrides = dict(width=32, depth=1, heads=2)
+    network = create_model("tokenpose_nano", len(names), SIZE, **overrides)
+    own = KeypointSet("own", names, (), (), (0.05,) * len(names))
+    save_network(folder, network.state_dict(), dict(
+        config=asdict(network.config), keypoint_set=own.to_dict(),
+        recipe=Recipe(image_size=SIZE, overrides=overrides).to_dict(),
+    ))
+    return folder
+
+
+def test_the_command_gives_what_the_functions_of_the_lessons_give(tmp_path):
+    words = ["compare", "tokenpose_nano", "tokenpose_nano_lspet", "--people", "24", "--no-mirror",
+             "--device", "cpu", "--out", str(tmp_path / "both.json")]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    told = json.loads((tmp_path / "both.json").read_text())
+    assert format_comparison(told) in done.output and "12 joints that both know" in done.output
+
+    people, found = synthetic_people("test", (128, 96), 24), []
+    for name in ("tokenpose_nano", "tokenpose_nano_lspet"):
+        network, recipe, names = load_network(name)
+        joints, _ = predict_joints(network, people, recipe.change(mirror=False), bars=False)
+        columns = [names.index(joint) for joint in told["joints"]]
+        answer = torch.zeros(24, 17, 2)
+        answer[:, [COCO17.index(joint) for joint in told["joints"]]] = joints[:, columns]
+        found.append(answer)
+    shared = torch.tensor([float(name in told["joints"]) for name in COCO17.names])
+    mine, theirs = (
+        pck(joints, people.photo_joints, people.visible * shared, COCO17) for joints in found
+    )
+    assert told["scores"] == pytest.approx([mine["mean"], theirs["mean"]])
+    paired = bootstrap_interval(mine["hits"], mine["counts"], other=theirs["hits"])
+    assert told["interval"] == pytest.approx(list(paired))
+
+
+def test_joints_that_one_alone_knows_do_not_count(tmp_path):
+    one = saved(tmp_path / "one", ("left_wrist", "right_wrist", "nose"))
+    other = saved(tmp_path / "other", ("left_wrist", "right_wrist", "left_eye"))
+    result = compare_networks(one, other, people=8, device="cpu", bars=False, mirror=False)
+    assert set(result["joints"]) == {"left_wrist", "right_wrist"}
+    assert result["measure"].endswith("box")    # no torso among them
+
+
+def test_nothing_in_common_is_a_sentence(tmp_path):
+    one, other = saved(tmp_path / "one", ("left_wrist",)), saved(tmp_path / "two", ("nose",))
+    with pytest.raises(DataError, match="no joint in common that is labelled here"):
+        compare_networks(one, other, people=8, device="cpu", bars=False, mirror=False)
+
+
+def test_a_torso_is_the_ruler_only_where_it_is_labelled():
+    people = from_synthetic(make_people(6, COCO17, SIZE, seed=1, margin=1.5))
+    off = people.photo_joints + torch.tensor([3.0, 0.0])
+    assert hits_of(off, people, people.visible)["normaliser"] == "torso"
+    visible = people.visible.clone()
+    visible[:, COCO17.index("right_hip")] = 0
+    found = hits_of(off, people, visible)
+    sizes = (200 * people.scales / 1.25).max(1).values
+    counted = visible.numpy() > 0
+    hit = (3 <= found["threshold"] * sizes.numpy())[:, None] & counted
+    assert found["normaliser"] == "box" and np.array_equal(found["hits"] & counted, hit)
