@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['data_option', 'root_option', 'people_option', 'train_people_option', 'device_option', 'protocol_option', 'read_value',
            'recipe_options', 'RecipeCommand', 'read_changes', 'main', 'PeopleCount', 'reader_options',
-           'take_reader_options', 'train', 'evaluate_command', 'compare', 'study', 'models', 'data', 'prepare', 'check',
-           'demo']
+           'take_reader_options', 'train', 'evaluate_command', 'compare_command', 'study', 'models', 'data', 'prepare',
+           'check', 'demo']
 
 # %% ../nbs/machinery/cli.ipynb #b0dfd766
 import json
@@ -259,7 +259,7 @@ def evaluate_command(
     click.echo(f"{split} people of {data}\n{format_scores(results['scores'])}")
 
 # %% ../nbs/machinery/cli.ipynb #cec1a967
-@main.command()
+@main.command("compare")
 @click.argument("network", type=click.Path())
 @click.argument("other", type=click.Path())
 @data_option
@@ -277,7 +277,7 @@ def evaluate_command(
 @people_option
 @device_option
 @reader_options
-def compare(network, other, data, root, split, mirror, out, people, device, **given):
+def compare_command(network, other, data, root, split, mirror, out, people, device, **given):
     """Judge NETWORK and OTHER on the same people and the joints that both know: two scores, and
     their difference with an interval. Each is a run's folder or the name of a network that ships.
     """

@@ -140,8 +140,9 @@ def score_blazepose(python, crops):
 
 def known():
     "The conditions that the rows share."
+    words = ["VENV/bin/python" if word.endswith("bin/python") else word for word in sys.argv[1:]]
     return dict(
-        command=" ".join(["python tools/peers.py", *sys.argv[1:]]), device=device_name("cpu"),
+        command=" ".join(["python tools/peers.py", *words]), device=device_name("cpu"),
         instructions=torch.backends.cpu.get_cpu_capability(),    # "AVX2", "AVX512"
         threads=torch.get_num_threads(), torch=torch.__version__,
         onnxruntime=version("onnxruntime"), python=platform.python_version(),
