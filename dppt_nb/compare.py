@@ -56,8 +56,11 @@ def compare_networks(
         )[split]
         joints, _ = predict_joints(network, crops, recipe, bars=bars, keypoint_set=found)
         answers.append(answer_in_terms_of(crops, joints, found))
-    judges = answers[0][1]
-    visible = torch.minimum(judges.visible, answers[1][1].visible)
+    judges, others = (people for _, people in answers)
+    visible = torch.minimum(judges.visible, others.visible)
+    apart = (judges.photo_joints - others.photo_joints).norm(dim=-1)[visible > 0]
+    if (apart > 0.5).any():    # pixels; crops of other sizes round joints otherwise
+        raise DataError(f"{one} and {other} were given other people; prepare the data set again")
     if not visible.any():
         raise DataError(f"{one} and {other} have no joint in common that is labelled here")
     mine, theirs = (hits_of(joints, judges, visible) for joints, _ in answers)
@@ -79,6 +82,7 @@ def format_comparison(
 ) -> str: # a line for all joints, and one a joint
     "Both scores and their difference, as a table."
     one, other = (Path(name).name for name in result["networks"])
+    if one == other: one, other = result["networks"]
     low, high = result["interval"]
     wide = max(12, len(one), len(other)) + 2
     lines = [

@@ -86,3 +86,15 @@ def test_a_torso_is_the_ruler_only_where_it_is_labelled():
     counted = visible.numpy() > 0
     hit = (3 <= found["threshold"] * sizes.numpy())[:, None] & counted
     assert found["normaliser"] == "box" and np.array_equal(found["hits"] & counted, hit)
+
+
+def test_other_people_are_not_compared(tmp_path, monkeypatch):
+    one, other = saved(tmp_path / "one", ("nose",)), saved(tmp_path / "other", ("nose",))
+    crowds = iter([
+        from_synthetic(make_people(6, COCO17, SIZE, seed=seed, margin=1.5)) for seed in (1, 2)
+    ])
+    monkeypatch.setattr(
+        "dppt_nb.compare.load_people", lambda data, root, splits, *_, **__: {splits[0]: next(crowds)}
+    )
+    with pytest.raises(DataError, match="were given other people"):
+        compare_networks(one, other, people=6, device="cpu", bars=False, mirror=False)
