@@ -29,8 +29,7 @@ def hits_of(
     if names.torso:
         found = pck(joints, truth, visible, names)
         if found["n"]: return found
-    sizes = (200 * crops.scales / 1.25).max(1).values
-    return pck(joints, truth, visible, names, normaliser="box", sizes=sizes)
+    return pck(joints, truth, visible, names, normaliser="box", sizes=crops.box_sides)
 
 # %% ../nbs/machinery/compare.ipynb #ecb25bfb
 def check_same_people(
@@ -64,15 +63,15 @@ def compare_networks(
 ) -> dict: # measure, people, scores, difference, interval, joints
     """Score two networks on the same people and on the joints that both know, with a 95 % interval
     over people for the difference. DataError where they have no joint in common."""
-    device, answers = pick_device(device), []
+    device, options = pick_device(device), reader_options or {}
+    crops, answers = {}, []    # image size -> people; joints and the people who judge them
     for checkpoint in (one, other):
         network, recipe, found = load_network(checkpoint, device)
-        recipe, options = recipe.change(**changes), reader_options or {}
-        crops = load_people(
-            data, root, (split,), recipe.image_size, bars, people, **options
-        )[split]
-        joints, _ = predict_joints(network, crops, recipe, bars=bars, keypoint_set=found)
-        answers.append(answer_in_terms_of(crops, joints, found))
+        recipe, size = recipe.change(**changes), recipe.image_size
+        if size not in crops:
+            crops[size] = load_people(data, root, (split,), size, bars, people, **options)[split]
+        joints, _ = predict_joints(network, crops[size], recipe, bars=bars, keypoint_set=found)
+        answers.append(answer_in_terms_of(crops[size], joints, found))
     judges, others = (judged for _, judged in answers)
     check_same_people(judges, others, one, other)
     visible = torch.minimum(judges.visible, others.visible)

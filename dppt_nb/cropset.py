@@ -13,6 +13,7 @@ import torch
 
 from .checks import DataError
 from .codec import EncodedCrops
+from .crops import PIXEL_STD
 from .files import digest_of
 from .keypoints import KeypointSet
 from .shards import KEY_COLUMNS, people_digest, person_keys
@@ -110,6 +111,11 @@ class CropSet:
     def pixels(self) -> str | None:  # 64 hexadecimal letters; None where no store gave the crops
         "Digest of the stored crops: the same people in other pictures have another one."
         return None if self.pixel_keys is None else digest_of(self.pixel_keys)
+
+    @property
+    def box_sides(self) -> torch.Tensor: # (N,) float32
+        "The longer side of each person's window before its padding, pixels of the photograph."
+        return (PIXEL_STD * self.scales / 1.25).amax(1)
 
     @property
     def photo_joints(self) -> torch.Tensor:  # (N, J, 2) float32

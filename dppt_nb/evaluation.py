@@ -139,8 +139,8 @@ def _pck_row(result):
 
 def _scores_by_box(joints, crops):
     "Measures for sets without torso or head: PCK by the window's longer side, mean OKS."
-    truth, s, window = crops.photo_joints, crops.keypoint_set, 200 * crops.scales / 1.25
-    found = pck(joints, truth, crops.visible, s, normaliser="box", sizes=window.max(1).values)
+    truth, s = crops.photo_joints, crops.keypoint_set
+    found = pck(joints, truth, crops.visible, s, normaliser="box", sizes=crops.box_sides)
     scores = {f"PCK@{found['threshold']} box": _pck_row(found)}
     if crops.areas is not None and set(s.sigmas) != {UNKNOWN_SIGMA}:
         each = 100 * oks(joints, truth, crops.visible, crops.areas, s.sigmas)

@@ -68,6 +68,10 @@ class Kept:
         best = last > max(before, default=-math.inf)
         self.folder.write_network(self.network().state_dict(), self.info(), best)
 
+    def epoch_seconds(self) -> float:
+        "What the epoch under way took so far, before a stop and since."
+        return self.under_way.seconds + time.time() - self.epoch_began
+
     def save_under_way(self) -> None:
         "The state within an epoch, once its last loss and all weights are known to be numbers."
         if self.folder.writes:
@@ -75,8 +79,7 @@ class Kept:
             self.check_tensors()
             epoch, skipped = self.under_way, self.skipped - self.skipped_before
             spent = dict(
-                done=epoch.done, seconds=epoch.seconds + time.time() - self.epoch_began,
-                skipped=epoch.skipped + skipped,
+                done=epoch.done, seconds=self.epoch_seconds(), skipped=epoch.skipped + skipped,
             )
             self.folder.write(self.record(spent), self.tensors() | epoch.tensors())
         self.saved_at = time.time()

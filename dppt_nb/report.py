@@ -29,8 +29,7 @@ def person_errors(
     "How far a person's joints are off, on average."
     apart = (joints - crops.photo_joints.cpu()).norm(dim=-1)                     # (N, J)
     seen = (crops.visible.cpu() > 0).float()
-    size = (200 * crops.scales.cpu() / 1.25).amax(1)                             # (N,)
-    return 100 * (apart * seen).sum(1) / seen.sum(1) / size    # 0 / 0 is NaN
+    return 100 * (apart * seen).sum(1) / seen.sum(1) / crops.box_sides.cpu()    # 0 / 0 is NaN
 
 
 def best_and_worst(

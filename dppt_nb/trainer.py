@@ -63,10 +63,10 @@ class Trainer(Kept, Loop):
 
     def how_far(self) -> str: # a line
         "Where the epoch under way is."
-        epoch = self.under_way
-        seconds = epoch.seconds + time.time() - self.epoch_began
-        number = len(self.history) + 1
-        return step_line(number, self.recipe.epochs, epoch.done, self.steps_per_epoch, seconds)
+        return step_line(
+            self.epoch + 1, self.recipe.epochs, self.under_way.done, self.steps_per_epoch,
+            self.epoch_seconds(),
+        )
 
     def fit(
         self,
@@ -99,21 +99,20 @@ class Trainer(Kept, Loop):
 
     def epoch_row(self, bar=None) -> dict: # a row of the history
         "Train an epoch, look at the validation people if it is time, and note what happened."
-        start, number = time.time(), self.epoch + 1
-        self.epoch_began, self.skipped_before = start, self.skipped
+        number, self.epoch_began, self.skipped_before = self.epoch + 1, time.time(), self.skipped
         row = dict(epoch=number, **self.train_epoch(bar))
         self.check_tensors()
         before, skipped = self.under_way, self.skipped - self.skipped_before
         row |= dict(
             lr=float(self.optimizers[0].param_groups[0]["lr"]),
-            train_seconds=round(before.seconds + time.time() - start, 2),
+            train_seconds=round(self.epoch_seconds(), 2),
         )
         if skipped + before.skipped: row["skipped"] = skipped + before.skipped
         look = number % self.recipe.eval_every == 0 or number == self.recipe.epochs
         if self.val_set is not None and look:
             score = self.look(number)
             if math.isfinite(score): row["score"] = round(score, 2)
-        return dict(row, seconds=round(before.seconds + time.time() - start, 2))
+        return dict(row, seconds=round(self.epoch_seconds(), 2))
 
     def look(self, number: int) -> float: # of the epoch; percent, without the mirrored picture
         "Judge the validation people; a stop does not wait for that, what was trained is saved."
