@@ -26,7 +26,7 @@ MOVED = {
         "splits": "ANNOTATION_NAMES annotation_names says_split split_of_file split_word",
     },
     "cycles": {
-        "objectives": "CycleObjective PoseObjective check_cycles kind_of_loss",
+        "objectives": "PoseObjective kind_of_loss",
         "rle": "RegressionObjective ResidualFlow joint_shares rle_loss",
     },
     "datasets": {
@@ -40,7 +40,7 @@ MOVED = {
     "distillation": {
         "heatmaps": "divergence",
         "objectives": (
-            "AttentionObjective FeatureObjective GuideObjective OutputObjective Teacher check_pair"
+            "AttentionObjective FeatureObjective GuideObjective OutputObjective check_pair"
         ),
     },
     "explore": {
@@ -68,6 +68,9 @@ MOVED = {
     },
     "metrics": {
         "matching": "match_coco",
+    },
+    "objectives": {
+        "cycles": "CycleObjective check_cycles",
     },
     "pruning": {
         "merging": "match_tokens merge merge_pairs pooled",

@@ -16,14 +16,14 @@ from pydantic import Field
 
 from .augmentation import Augmentation
 from .checks import DataError, checked, field_types, must_be, nearest
+from .cycles import CycleObjective
+from .distillation import Teacher
 from .models import VARIANTS
 from dppt_nb.objectives import (
     AttentionObjective,
-    CycleObjective,
     FeatureObjective,
     GuideObjective,
     OutputObjective,
-    Teacher,
     kind_of_loss,
 )
 from .tokenpose import PoseTransformer

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import DataError
+from .cycles import check_cycles
 from .draws import constant
 from .heatmaps import masked_mean, rescale_joints
-from .objectives import check_cycles
 from .tokenpose import Trace
 
 # %% ../nbs/machinery/rle.ipynb #5d25d75f

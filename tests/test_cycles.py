@@ -11,10 +11,9 @@ from torch import nn
 
 from dppt_nb.checks import DataError
 from dppt_nb.crops import normalize
-from dppt_nb.cycles import heatmap_cycle_loss, token_loss
+from dppt_nb.cycles import CycleObjective, heatmap_cycle_loss, token_loss
 from dppt_nb.heatmaps import decode_dark, encode_heatmaps, rescale_joints
 from dppt_nb.models import create_model, list_models, macs
-from dppt_nb.objectives import CycleObjective
 from dppt_nb.rle import RegressionObjective, ResidualFlow, joint_shares, rle_loss
 from dppt_nb.store import from_synthetic
 from dppt_nb.synthetic import make_people

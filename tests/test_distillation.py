@@ -8,6 +8,7 @@ import torch
 import dppt_nb.objectives as objectives_page
 from dppt_nb.checks import DataError
 from dppt_nb.distillation import (
+    Teacher,
     align_attention,
     attention_loss,
     feature_loss,
@@ -21,7 +22,6 @@ from dppt_nb.objectives import (
     FeatureObjective,
     GuideObjective,
     OutputObjective,
-    Teacher,
 )
 from dppt_nb.pruning import REDUCERS, new_owner
 
