@@ -140,7 +140,7 @@ def crop_image(
     affine: ArrayLike,       # (2, 3) photograph -> crop
     output_size: tuple[int, int],  # (height, width)
 ) -> np.ndarray:  # uint8 (height, width, 3); black outside the photograph
-    "One crop, bilinear; a photograph over twice as dense as the crop is averaged down first."
+    "One crop, bilinear; a photograph at least twice as dense as the crop is averaged first."
     image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     affine = np.array(affine, dtype=np.float64)
     height, width = output_size

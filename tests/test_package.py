@@ -267,6 +267,33 @@ def test_links_are_found(tmp_path):
     assert wrong[0] is None and "no gone.ipynb" in wrong[1] and "no heading" in wrong[2]
 
 
+def count_cells(line):
+    "Cells of a line of a table; a bar in a cell is written with a backslash."
+    return len(re.split(r"(?<!\\)\|", line.strip().strip("|")))
+
+
+def table_rows(text):
+    "The tables of a Markdown text: of each the number of cells in every line."
+    tables, lines = [], text.splitlines()
+    for above, line in zip(lines, lines[1:]):
+        if re.fullmatch(r"\|(\s*:?-+:?\s*\|)+", line.strip()):
+            tables.append([count_cells(above), count_cells(line)])
+        elif tables and line.startswith("|") and above.startswith("|"):
+            tables[-1].append(count_cells(line))
+    return tables
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=named)
+def test_tables_have_as_many_cells_in_every_line(path):
+    "GitHub shows the raw text of a table whose head and rule differ, and cuts longer rows."
+    assert [set(rows) for rows in table_rows(unfenced(prose(path))) if len(set(rows)) > 1] == []
+
+
+def test_a_table_with_a_cell_too_many_is_seen():
+    two = "| a | b |\n|---|---|---|\n| 1 | 2 |\n\n| c |\n|---|\n| 3 |"
+    assert table_rows(two) == [[2, 3, 2], [1, 1, 1]]
+
+
 def test_every_page_is_on_the_index():
     listed = {(NBS / link.partition("#")[0]).resolve() for link in links(NBS / "index.ipynb")}
     mine = {p.resolve() for p in PAGES if p.parent.name != "solutions" and p.name != "index.ipynb"}
