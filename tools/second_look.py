@@ -1,5 +1,7 @@
 """What a second look, in the box of the joints that the first one found, is worth on photographs:
-people of LSPET's test split and of COCO in boxes that are right, moved, too large, or missing.
+people of LSPET's test split and of COCO in boxes that are right, moved, too large, or missing. Two
+other rules stand beside it: to keep the look with the higher mean score, and to turn the picture
+for the second look so that the torso stands upright, as MediaPipe's BlazePose does.
 
     python tools/second_look.py --lspet lspet_dataset.zip --coco coco_mini
 """
@@ -13,8 +15,9 @@ import torch
 from PIL import Image
 
 from dppt_nb import PosePredictor
+from dppt_nb.crops import batched_affine, box_to_center_scale, crop_image, normalize
 from dppt_nb.datasets import read_dataset
-from dppt_nb.evaluation import device_name
+from dppt_nb.evaluation import device_name, find_joints
 from dppt_nb.files import write_json
 from dppt_nb.inference import pose_boxes
 from dppt_nb.keypoints import map_keypoints
@@ -41,21 +44,73 @@ def boxes_of(table, photos):
     }
 
 
-def both_looks(predictor, photos, boxes):
-    "Joints (N, J, 2) of one look and of two."
-    boxes = [box[None].astype(np.float32) for box in boxes]
-    answers = predictor.locate(photos, boxes)
-    again = [pose_boxes(*answer, box) for answer, box in zip(answers, boxes)]
-    return [np.concatenate([joints for joints, _ in looked])
-            for looked in (answers, predictor.locate(photos, again))]
+def upright_angles(joints, names):
+    "(N,) degrees, counter-clockwise, by which each picture is turned to stand the torso up."
+    middle = lambda part: joints[:, [names.index(f"{side}_{part}") for side in ("left", "right")]]
+    up = (middle("shoulder") - middle("hip")).mean(1)
+    return torch.rad2deg(torch.atan2(up[:, 0], -up[:, 1]))
+
+
+def turned(points, centers, degrees):
+    "Points (N, P, 2) turned about a centre each as the pictures are, counter-clockwise."
+    cos, sin = (part(torch.deg2rad(degrees))[:, None] for part in (torch.cos, torch.sin))
+    x, y = (points - centers[:, None]).unbind(-1)
+    return torch.stack([cos * x + sin * y, cos * y - sin * x], -1) + centers[:, None]
+
+
+@torch.inference_mode()
+def look_upright(predictor, photos, joints, scores, boxes):
+    "Joints (N, J, 2) of a look in the box that the joints have once the torso stands upright."
+    joints, recipe = torch.from_numpy(joints), predictor.recipe
+    degrees = upright_angles(joints, predictor.keypoint_set.names)
+    about = torch.from_numpy(boxes[:, :2] + boxes[:, 2:] / 2).float()
+    stood = turned(joints, about, degrees).numpy()
+    centers, scales = box_to_center_scale(
+        torch.from_numpy(pose_boxes(stood, scores, boxes)), recipe.image_size
+    )
+    centers = turned(centers[:, None], about, -degrees)[:, 0]
+    places = batched_affine(
+        centers.double(), scales.double(), degrees.double(), recipe.image_size, recipe.unbiased
+    )
+    found = []
+    for photo, place, center, scale in zip(photos, places.numpy(), centers, scales):
+        crop = torch.from_numpy(crop_image(photo.image, place, recipe.image_size))
+        found.append(find_joints(
+            predictor.network, normalize(crop.permute(2, 0, 1)[None]), center[None], scale[None],
+            recipe, predictor.keypoint_set,
+        )[0])
+    return turned(torch.cat(found), centers, -degrees).numpy()
+
+
+def all_looks(predictor, photos, boxes):
+    "Joints (N, J, 2) of one look and of two, of the surer of both, and of a second one upright."
+    locate = lambda boxes: [
+        np.concatenate(part) for part in zip(*predictor.locate(photos, list(boxes[:, None])))
+    ]
+    boxes = boxes.astype(np.float32)
+    first, heights = locate(boxes)
+    second, again = locate(pose_boxes(first, heights, boxes))
+    surer = (again.mean(1) > heights.mean(1))[:, None, None]
+    return dict(
+        one=first, two=second, surer=np.where(surer, second, first),
+        upright=look_upright(predictor, photos, first, heights, boxes),
+    )
 
 
 def compare(joints, truth, visible, keypoint_set):
-    "PCK of one look and of two, and the difference with its interval over people."
-    one, two = (pck(found, truth, visible, keypoint_set) for found in joints)
+    """PCK of every rule. The difference of two looks to one with its interval over people, and of
+    the other rules to two looks."""
+    results = {rule: pck(found, truth, visible, keypoint_set) for rule, found in joints.items()}
+
+    def over(rule, other):
+        one, two = results[other], results[rule]
+        return dict(
+            difference=two["mean"] - one["mean"],
+            interval=bootstrap_interval(two["hits"], two["counts"], other=one["hits"]),
+        )
     return dict(
-        people=one["n"], one=one["mean"], two=two["mean"], difference=two["mean"] - one["mean"],
-        interval=bootstrap_interval(two["hits"], two["counts"], other=one["hits"]),
+        people=results["one"]["n"], **{rule: result["mean"] for rule, result in results.items()},
+        **over("two", "one"), over_two={rule: over(rule, "two") for rule in ("surer", "upright")},
     )
 
 
@@ -71,7 +126,7 @@ def measure(predictor, table, whole):
     rows = {}
     for name, boxes in boxes_of(table, photos).items():
         if name == "the whole photo" and not whole: continue
-        joints = both_looks(predictor, photos, boxes)
+        joints = all_looks(predictor, photos, boxes)
         rows[name] = compare(joints, truth, visible, predictor.keypoint_set)
         print(f"{table.name}, {name}: {rows[name]}", flush=True)
     return rows

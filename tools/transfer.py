@@ -1,8 +1,10 @@
 """Networks that learned from LSPET, on people of COCO, whom none of them has seen: writes
-nbs/results/transfer.json. Only networks whose weights lie in the project can be judged.
+nbs/results/transfer.json. Judged are the networks whose weights lie in the project, and those of
+the finished runs of a study where its folder is at hand.
 
     python tools/coco_70.py --root COCO --out coco_mini      # 70 photographs of COCO 2017
-    python tools/transfer.py --root coco_mini
+    dppt study keep --out keep ...                           # its README has the whole line
+    python tools/transfer.py --root coco_mini --study keep
 """
 import time
 from pathlib import Path
@@ -12,10 +14,11 @@ import torch
 
 from dppt_nb.checkpoints import load_network
 from dppt_nb.evaluation import RESULTS_FORMAT, answer_in_terms_of, conditions, predict_joints
-from dppt_nb.files import write_json
+from dppt_nb.files import read_json, write_json
 from dppt_nb.judged import stored_score
 from dppt_nb.metrics import pck
 from dppt_nb.store import load_people
+from dppt_nb.studies import run_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "nbs" / "results" / "transfer.json"
@@ -26,11 +29,15 @@ SHIPPED = {    # row -> name of a network that ships
 TEACHERS = ROOT / "nbs" / "results" / "teachers"
 
 
-def networks():
-    "Row, seed, and where the network is."
+def networks(studies=()):
+    "Row, seed, and where the network is; of a study those that were judged, so finished."
     found = [(row, 0, name) for row, name in SHIPPED.items()]
     folders = sorted(TEACHERS.glob("tokenpose_nano_lspet_seed*"))
-    return found + [("tokenpose_nano", seed, folder) for seed, folder in enumerate(folders)]
+    found += [("tokenpose_nano", seed, folder) for seed, folder in enumerate(folders)]
+    for study in studies:
+        runs = [read_json(file) for file in sorted(Path(study).glob("*-seed*/judged.json"))]
+        found += [(r["row"], r["seed"], run_folder(study, r["row"], r["seed"])) for r in runs]
+    return found
 
 
 def judge(row, seed, place, root):
@@ -52,13 +59,16 @@ def judge(row, seed, place, root):
 
 @click.command()
 @click.option("--root", type=click.Path(exists=True), required=True, help="coco_mini")
-def main(root):
+@click.option(
+    "--study", "studies", type=click.Path(exists=True), multiple=True, help="folder of a study"
+)
+def main(root, studies):
     "Judge every network whose weights are here on people of COCO."
-    runs = [judge(*network, root) for network in networks()]
+    runs = [judge(*network, root) for network in networks(studies)]
     for run in runs: print(f"{run['network']:<30}{run['score']:.1f} of {run['measured']} people")
-    write_json(RESULTS, dict(
-        format=RESULTS_FORMAT, command="python tools/transfer.py --root coco_mini", runs=runs,
-    ))
+    of_studies = "".join(f" --study {Path(study).name}" for study in studies)
+    command = f"python tools/transfer.py --root coco_mini{of_studies}"
+    write_json(RESULTS, dict(format=RESULTS_FORMAT, command=command, runs=runs))
 
 
 if __name__ == "__main__": main()
