@@ -60,6 +60,13 @@ def make_batch(
     targets, weights = encode_heatmaps(on_map, visible, heatmap_size, recipe.sigma)
     return Batch(images, joints, visible, targets, weights)
 
+# %% ../nbs/10_training.ipynb #a03962d5
+from .moved import former_names
+
+# %% ../nbs/10_training.ipynb #941ea4ad
+# names that live elsewhere now
+__getattr__ = former_names("dppt_nb.training")
+
 # %% ../nbs/10_training.ipynb #09706abc
 class LoopLosses(LoopDevices):
     "What a batch costs: from people to a batch, to losses, to gradients."
@@ -186,10 +193,3 @@ class Loop(LoopStep):
 
     def after_step(self) -> None:
         "What is to be done between two steps; nothing here."
-
-# %% ../nbs/10_training.ipynb #a03962d5
-from .moved import former_names
-
-# %% ../nbs/10_training.ipynb #941ea4ad
-# names that live elsewhere now
-__getattr__ = former_names("dppt_nb.training")
