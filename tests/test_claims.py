@@ -20,7 +20,7 @@ from dppt_nb.claims import (
     seeds_needed,
     table_of_claims,
 )
-from dppt_nb.judged import combine, difference, format_study
+from dppt_nb.judged import combine, difference, format_interval, format_study, of_row
 from dppt_nb.studies import STUDIES
 from dppt_nb.study import CLAIMS
 
@@ -184,27 +184,32 @@ def test_the_answer_in_short_is_what_the_results_say():
         if seeds: assert result["seeds"] == seeds and ("one" if seeds == 1 else "two") in line
         else: assert "{:{s}.1f} to {:{s}.1f}".format(*result["interval"], s=sign) in line, line
 
-    teacher = said["A teacher"]
-    holds(teacher, found(both, "dppt", "ppt"))
-    of_size = found(large, "dppt", "ppt")
-    assert "S by {:.1f} ({:.1f} to {:+.1f}, open)".format(of_size["mean"], *of_size["interval"]) \
-        in teacher
-    assert of_size["interval"][0] < 0 < of_size["interval"][1]
+    teacher, of_size = said["A teacher"], format_interval(found(large, "dppt", "ppt"), sign=True)
+    holds(teacher, found(both, "dppt", "ppt"), "+")
+    assert f"S {of_size[:-1]}, open)" in teacher
+    holds(teacher, found(of_epochs(longer, 30), "dppt", "ppt"), seeds=2)
     holds(teacher, found(of_epochs(longer, 60), "dppt", "ppt"), seeds=1)
     taught = said["A TokenPose taught in the same way"]
-    holds(taught, found(gpu, "tokenpose_taught", "dppt"), "+")
+    fair = found(gpu, "tokenpose_taught", "dppt")
+    assert "stands {:.1f} above".format(fair["mean"]) in taught
+    assert "({:+.1f} to {:+.1f}, open)".format(*fair["interval"]) in taught
+    holds(taught, found(large, "tokenpose_taught", "dppt"), seeds=1)
     alone = {row: found(gpu, row, "ppt") for row in ("attention", "features", "output")}
-    lessons, of_both = said["Attention and output"], found(gpu, "output_attention", "ppt")
-    means = alone["attention"]["mean"], alone["output"]["mean"], of_both["mean"]
-    assert "{:+.1f} and {:+.1f} alone, {:+.1f} together".format(*means) in lessons
-    holds(lessons, alone["features"], "+")
+    signals = said["Which signal"]
+    of_both = found(gpu, "output_attention", "ppt")
+    for result in (*alone.values(), of_both): holds(signals, result, "+")
     apart = found(gpu, "attention", "output")["interval"]
-    assert "which of the two is more is open" in lessons and apart[0] < 0 < apart[1]
+    assert "which of the two is more is open" in signals and apart[0] < 0 < apart[1]
     assert alone["features"]["interval"][0] < 0 < alone["features"]["interval"][1]
     for study in (both, large): holds(said["Pruning"], found(study, "tokenpose", "ppt"))
     cycle = said["A second cycle"]
     holds(cycle, found(both, "sdpose", "tokenpose"), "+")
-    holds(cycle, found(why, "sdpose_mlp", "tokenpose_mlp"), seeds=2)
+    holds(cycle, found(both, "sd_dppt", "dppt"), "+")
+    gains = [
+        of_row(why, "sdpose_mlp")[seed]["score"] - of_row(why, "tokenpose_mlp")[seed]["score"]
+        for seed in (0, 1)
+    ]
+    assert "two seeds gained {:.1f} and {:.1f}".format(*gains) in cycle
     people = said["Starting from synthetic people"]
     holds(people, found(begun, "synthetic_all", "photos_all"), seeds=1)
     holds(people, found(begun, "synthetic_100", "photos_100"), seeds=2)
