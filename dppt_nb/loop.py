@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from .checkpoints import start_from
 from .checks import DataError
+from .cycles import PoseObjective
 from .devices import Team, make_parts, part_shares, seeded, share_step
 from .feed import feed, near
 from .models import create_model
-from .objectives import PoseObjective
 from .optim import Average, compute_name, flatten_optimizers, make_optimizers
 from .recipes import Recipe, make_lessons
 from .released import load_backbone

@@ -26,7 +26,6 @@ MOVED = {
         "splits": "ANNOTATION_NAMES annotation_names says_split split_of_file split_word",
     },
     "cycles": {
-        "objectives": "PoseObjective kind_of_loss",
         "rle": "RegressionObjective ResidualFlow joint_shares rle_loss",
     },
     "datasets": {
@@ -39,9 +38,6 @@ MOVED = {
     },
     "distillation": {
         "heatmaps": "divergence",
-        "objectives": (
-            "AttentionObjective FeatureObjective GuideObjective OutputObjective check_pair"
-        ),
     },
     "explore": {
         "stills": (
@@ -68,9 +64,6 @@ MOVED = {
     },
     "metrics": {
         "matching": "match_coco",
-    },
-    "objectives": {
-        "cycles": "CycleObjective check_cycles",
     },
     "pruning": {
         "merging": "match_tokens merge merge_pairs pooled",

@@ -16,16 +16,15 @@ from pydantic import Field
 
 from .augmentation import Augmentation
 from .checks import DataError, checked, field_types, must_be, nearest
-from .cycles import CycleObjective
-from .distillation import Teacher
-from .models import VARIANTS
-from dppt_nb.objectives import (
+from .cycles import CycleObjective, kind_of_loss
+from dppt_nb.distillation import (
     AttentionObjective,
     FeatureObjective,
     GuideObjective,
     OutputObjective,
-    kind_of_loss,
+    Teacher,
 )
+from .models import VARIANTS
 from .tokenpose import PoseTransformer
 
 # %% ../nbs/machinery/recipes.ipynb #25d63d00

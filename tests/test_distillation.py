@@ -5,9 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import dppt_nb.objectives as objectives_page
+import dppt_nb.distillation as page
 from dppt_nb.checks import DataError
 from dppt_nb.distillation import (
+    AttentionObjective,
+    FeatureObjective,
+    GuideObjective,
+    OutputObjective,
     Teacher,
     align_attention,
     attention_loss,
@@ -17,12 +21,6 @@ from dppt_nb.distillation import (
 )
 from dppt_nb.heatmaps import divergence
 from dppt_nb.models import create_model
-from dppt_nb.objectives import (
-    AttentionObjective,
-    FeatureObjective,
-    GuideObjective,
-    OutputObjective,
-)
 from dppt_nb.pruning import REDUCERS, new_owner
 
 SIZE = (128, 96)
@@ -94,7 +92,7 @@ def test_a_wrong_alignment_is_caught(batch, monkeypatch):
     def careless(attention, owner, count):    # the first columns instead of the survivors'
         first = torch.arange(owner.shape[1])
         return align_attention(attention, first.where(first < count, -1).expand_as(owner), count)
-    monkeypatch.setattr(objectives_page, "align_attention", careless)
+    monkeypatch.setattr(page, "align_attention", careless)
     wrong = losses(lessons(Teacher(wise), student, match="even"), student, batch)["attention"]
     assert wrong > 1.1 * right
 

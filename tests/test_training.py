@@ -11,12 +11,11 @@ from sampling import sample
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
 from dppt_nb.codec import EncodedCrops, encode_crop
-from dppt_nb.cycles import CycleObjective
+from dppt_nb.cycles import CycleObjective, PoseObjective
 from dppt_nb.evaluation import evaluate
 from dppt_nb.keypoints import COCO17
 from dppt_nb.loop import batch_count, make_objectives
 from dppt_nb.models import create_model
-from dppt_nb.objectives import PoseObjective
 from dppt_nb.optim import Average, make_optimizers, rate_share
 from dppt_nb.recipes import LESSONS, RECIPES, Lesson, Recipe, get_recipe
 from dppt_nb.runner import train_recipe
