@@ -423,7 +423,7 @@ def run_demo(
         f"{compute_name(recipes[0], device)}: {len(crops):,} people, "
         f"{counted(epochs, 'epoch', 'epochs')}, about "
         f"{learning * len(crops) * epochs / 60:.1f} minutes and some judging."
-        + " Before that the teacher is trained, for longer." * fresh_teacher
+        + (" Before that the teacher is trained, for longer." if fresh_teacher else "")
     )
     teacher, taught_by = demo_teacher(crops if fresh_teacher else None, judges, device)
     show.teacher = teacher

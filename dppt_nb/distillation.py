@@ -145,27 +145,27 @@ def check_pair(
     ):
         if mine != theirs:
             raise DataError(
-                f"the teacher has {what} {theirs}, the student {mine}; take a teacher that "
-                "was trained for the same"
+                f"the teacher has {what} {theirs}, the student {mine}; "
+                "take a teacher that was trained for the same"
             )
     if not patches: return
     if student.config.grid != teacher.config.grid:
         raise DataError(
-            f"the teacher's patches lie in a grid of {teacher.config.grid}, the "
-            f"student's in {student.config.grid}; "
-            "attention can only be compared on equal grids, switch "
-            "attention and guide off or take another teacher"
+            f"the teacher's patches lie in a grid of {teacher.config.grid}, the student's in "
+            f"{student.config.grid}; attention can only be compared on equal grids, "
+            "switch attention and guide off or take another teacher"
         )
     if teacher.config.prune_at and teacher.keep_ratio < 1:
         raise DataError(
-            f"the teacher {teacher.config.name} drops patches itself, so it cannot say "
-            "what it thinks of them; "
-            "switch attention and guide off or take a teacher that does not prune"
+            f"the teacher {teacher.config.name} drops patches itself, so it cannot say what it "
+            "thinks of them; switch attention and guide off or take a teacher that does not prune"
         )
 
 # %% ../nbs/08_distillation.ipynb #9969ecc9
 class OutputObjective(nn.Module):
     "The teacher's heatmaps as targets beside the ground truth (DPPT, abstract: the output)."
+    look = ()    # no attention is needed
+
     def __init__(self,
         teacher: Teacher,
         student: PoseTransformer, # only its shape is read
@@ -175,13 +175,21 @@ class OutputObjective(nn.Module):
     ):
         super().__init__()
         check_pair(student, teacher.network)
-        self.teacher, self.weight = teacher, weight
-        self.temperature, self.factor = temperature, factor
+        self.teacher = teacher
+        self.weight = weight
+        self.temperature = temperature
+        self.factor = factor
         self.heads = student.config.head, teacher.network.config.head
         # a mean over the joints that count, else over the people
         self.per_joint = ("output",) if self.heads[0] == "dot" else ()
 
-    def forward(self, student_trace: Trace, batch, progress) -> dict:
+    def forward(
+        self,
+        student_trace: Trace,
+        batch, # its `images` and `weights` (B, J) are read
+        progress, # of the training; not read
+    ) -> dict[str, Tensor]:
+        "The divergence of the heatmaps, or their squared error."
         loss = output_loss(
             student_trace, self.teacher(batch), batch.weights, self.heads, self.temperature,
             self.factor,
@@ -192,6 +200,8 @@ class OutputObjective(nn.Module):
 class FeatureObjective(nn.Module):
     """The student's keypoint tokens drawn to the teacher's (DPPT, abstract: the joint features); a
     linear map where widths differ."""
+    look = ()    # no attention is needed
+
     def __init__(self,
         teacher: Teacher,
         student: PoseTransformer, # only its shape is read
@@ -201,17 +211,21 @@ class FeatureObjective(nn.Module):
         super().__init__()
         check_pair(student, teacher.network)
         ours, theirs = student.config, teacher.network.config
-        self.teacher, self.weight, self.layers = (
-            teacher, weight, match_layers(ours.depth, theirs.depth, match, ours.prune_at),
+        self.teacher = teacher
+        self.weight = weight
+        self.layers = match_layers(ours.depth, theirs.depth, match, ours.prune_at)
+        same = ours.width == theirs.width
+        self.project = nn.ModuleList(
+            nn.Identity() if same else nn.Linear(ours.width, theirs.width) for _ in self.layers
         )
-        widen = (
-            (lambda: nn.Linear(ours.width, theirs.width))
-            if ours.width != theirs.width
-            else nn.Identity
-        )
-        self.project = nn.ModuleList(widen() for _ in self.layers)
 
-    def forward(self, student_trace: Trace, batch, progress) -> dict:
+    def forward(
+        self,
+        student_trace: Trace,
+        batch, # its `images` are read
+        progress, # of the training; not read
+    ) -> dict[str, Tensor]:
+        "The mean over the pairs of layers."
         ours, wanted = student_trace.keypoint_tokens[0], self.teacher(batch).keypoint_tokens[0]
         losses = [
             feature_loss(project(ours[s]), wanted[t])
@@ -237,18 +251,24 @@ class AttentionObjective(nn.Module):
         ours, theirs = student.config, teacher.network.config
         if heads == "each" and ours.heads != theirs.heads:
             raise DataError(
-                f"the student has {ours.heads} attention heads and the teacher "
-                f"{theirs.heads}, "
-                "so they cannot be matched one by one; compare their mean"
+                f"the student has {ours.heads} attention heads and the teacher {theirs.heads}, so "
+                "they cannot be matched one by one; compare their mean"
             )
-        self.teacher, self.weight, self.kind, self.heads, self.temperature = (
-            teacher, weight, kind, heads, temperature,
-        )
+        self.teacher = teacher
+        self.weight = weight
+        self.kind, self.heads = kind, heads
+        self.temperature = temperature
         self.layers = match_layers(ours.depth, theirs.depth, match, ours.prune_at)
         self.look = tuple(s for s, _ in self.layers)
         teacher.watch(t for _, t in self.layers)
 
-    def forward(self, student_trace: Trace, batch, progress) -> dict:
+    def forward(
+        self,
+        student_trace: Trace,
+        batch, # its `images` are read
+        progress, # of the training; not read
+    ) -> dict[str, Tensor]:
+        "The mean over the pairs of layers."
         teacher_trace = self.teacher(batch)
         losses = [self.compare(student_trace, teacher_trace, s, t) for s, t in self.layers]
         return {"attention": self.weight * torch.stack(losses).mean()}
@@ -280,10 +300,18 @@ class GuideObjective(nn.Module):
         depth = teacher.network.config.depth
         # the last third of the teacher's layers
         self.late = tuple(range(depth - max(1, depth // 3), depth))
-        self.teacher, self.weight, self.look = teacher, weight, student.config.prune_at
+        self.teacher = teacher
+        self.weight = weight
+        self.look = student.config.prune_at
         teacher.watch(self.late)
 
-    def forward(self, student_trace: Trace, batch, progress) -> dict:
+    def forward(
+        self,
+        student_trace: Trace,
+        batch, # its `images` are read
+        progress, # of the training; not read
+    ) -> dict[str, Tensor]:
+        "The mean over the student's pruning layers."
         teacher_trace, losses = self.teacher(batch), []
         # (B, heads, J, J + N) -> (B, N)
         scores = lambda rows: patch_scores(rows[..., rows.shape[2]:])

@@ -104,6 +104,7 @@ def p_value(
     "The level at which the interval just touches zero."
     from scipy.optimize import brentq
     if result["seeds"] < 2: return math.nan
+    if result["mean"] == 0: return 1.0
     low, high = result["people"]
     def left_over(p): # how far from zero the interval at level 1 - p ends
         half = half_width(result["spread"], result["seeds"], (high - low) / 2, 1 - p)

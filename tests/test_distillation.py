@@ -47,7 +47,7 @@ def lessons(teacher, student, **attention):
 
 
 def losses(objectives, student, batch):
-    look = tuple(sorted({layer for o in objectives for layer in getattr(o, "look", ())}))
+    look = tuple(sorted({layer for o in objectives for layer in o.look}))
     seen = student.trace(batch.images, 1, look)
     return {k: v for o in objectives for k, v in o(seen, batch, None).items()}
 

@@ -451,13 +451,17 @@ def test_the_table_of_boxes_says_what_its_record_says(root):
 def test_the_other_rules_of_a_second_look_say_what_their_record_says(root):
     stored = json.loads((root / "nbs/results/second_look.json").read_text())["results"]
     cells = json.loads((root / "nbs/11_inference.ipynb").read_text())["cells"]
-    text = next(t for c in cells if "Keep the look with" in (t := "".join(c["source"])))
+    texts = ["".join(cell["source"]) for cell in cells]
+    text = next(text for text in texts if "Keep the look with" in text)
     told = lambda one: [f"{abs(v):.1f}" for v in (one["difference"], *one["interval"])]
-    gain = told(stored["coco"]["of the labels"]["over_two"]["surer"])
-    mean, high, low = told(stored["lspet"]["half as large again"]["over_two"]["surer"])
+    gained = stored["coco"]["of the labels"]["over_two"]["surer"]
+    lost = stored["lspet"]["half as large again"]["over_two"]["surer"]
+    assert gained["interval"][0] > 0 > lost["interval"][1]
+    gain, (mean, high, low) = told(gained), told(lost)
     assert "gains {} points ({} to {})".format(*gain) in text
     assert f"loses {mean} ({low} to {high})" in text
     upright = [r["over_two"]["upright"] for rows in stored.values() for r in rows.values()]
     losses = sorted(-one["difference"] for one in upright)
     assert len(losses) == 7 and f"by {losses[0]:.1f} to {losses[-1]:.1f} points" in text
     assert sum(one["interval"][1] < 0 for one in upright) == 3
+    assert "three of the intervals leave zero out" in text

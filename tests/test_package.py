@@ -269,14 +269,14 @@ def test_links_are_found(tmp_path):
 
 def count_cells(line):
     "Cells of a line of a table; a bar in a cell is written with a backslash."
-    return len(re.split(r"(?<!\\)\|", line.strip().strip("|")))
+    return len(re.split(r"(?<!\\)\|", line.removeprefix("|").removesuffix("|")))
 
 
 def table_rows(text):
     "The tables of a Markdown text: of each the number of cells in every line."
-    tables, lines = [], text.splitlines()
+    tables, lines = [], [line.strip() for line in text.splitlines()]
     for above, line in zip(lines, lines[1:]):
-        if re.fullmatch(r"\|(\s*:?-+:?\s*\|)+", line.strip()):
+        if re.fullmatch(r"\|(\s*:?-+:?\s*\|)+", line):
             tables.append([count_cells(above), count_cells(line)])
         elif tables and line.startswith("|") and above.startswith("|"):
             tables[-1].append(count_cells(line))

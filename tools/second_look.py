@@ -88,12 +88,12 @@ def all_looks(predictor, photos, boxes):
         np.concatenate(part) for part in zip(*predictor.locate(photos, list(boxes[:, None])))
     ]
     boxes = boxes.astype(np.float32)
-    first, heights = locate(boxes)
-    second, again = locate(pose_boxes(first, heights, boxes))
-    surer = (again.mean(1) > heights.mean(1))[:, None, None]
+    first, scores = locate(boxes)
+    second, scores_again = locate(pose_boxes(first, scores, boxes))
+    surer = (scores_again.mean(1) > scores.mean(1))[:, None, None]
     return dict(
         one=first, two=second, surer=np.where(surer, second, first),
-        upright=look_upright(predictor, photos, first, heights, boxes),
+        upright=look_upright(predictor, photos, first, scores, boxes),
     )
 
 
@@ -103,10 +103,10 @@ def compare(joints, truth, visible, keypoint_set):
     results = {rule: pck(found, truth, visible, keypoint_set) for rule, found in joints.items()}
 
     def over(rule, other):
-        one, two = results[other], results[rule]
+        base, mine = results[other], results[rule]
         return dict(
-            difference=two["mean"] - one["mean"],
-            interval=bootstrap_interval(two["hits"], two["counts"], other=one["hits"]),
+            difference=mine["mean"] - base["mean"],
+            interval=bootstrap_interval(mine["hits"], mine["counts"], other=base["hits"]),
         )
     return dict(
         people=results["one"]["n"], **{rule: result["mean"] for rule, result in results.items()},

@@ -12,10 +12,10 @@ from pathlib import Path
 import click
 import torch
 
-from dppt_nb.checkpoints import load_network
+from dppt_nb.checkpoints import holds_network, load_network
 from dppt_nb.evaluation import RESULTS_FORMAT, answer_in_terms_of, conditions, predict_joints
-from dppt_nb.files import read_json, write_json
-from dppt_nb.judged import stored_score
+from dppt_nb.files import write_json
+from dppt_nb.judged import finished_runs, stored_score
 from dppt_nb.metrics import pck
 from dppt_nb.store import load_people
 from dppt_nb.studies import run_folder
@@ -35,8 +35,10 @@ def networks(studies=()):
     folders = sorted(TEACHERS.glob("tokenpose_nano_lspet_seed*"))
     found += [("tokenpose_nano", seed, folder) for seed, folder in enumerate(folders)]
     for study in studies:
-        runs = [read_json(file) for file in sorted(Path(study).glob("*-seed*/judged.json"))]
-        found += [(r["row"], r["seed"], run_folder(study, r["row"], r["seed"])) for r in runs]
+        for run in finished_runs(study):
+            folder = run_folder(study, run["row"], run["seed"])
+            # a row that only judges another's network has none of its own
+            if holds_network(folder): found.append((run["row"], run["seed"], folder))
     return found
 
 
