@@ -56,6 +56,18 @@ def test_a_lesson_becomes_a_page(tmp_path):
     assert {cell for _, cell in names.cells_of("pruning").values()} <= anchors
 
 
+def pictures_of(path):
+    "The cells of a notebook that have a picture."
+    cells = json.loads((ROOT / path).read_text())["cells"]
+    page, shown = path.removeprefix("nbs/"), {c["id"]: str(c.get("outputs", "")) for c in cells}
+    return {f"{page}#{cell}" for cell, outputs in shown.items() if "'image/" in outputs}
+
+
+def test_every_picture_has_a_text_and_every_text_a_picture():
+    there = set().union(*map(pictures_of, names.notebooks()))
+    assert len(there) > 100 and there == set(pages.written_pictures())
+
+
 @pytest.mark.parametrize("source", sorted(
     path for path in names.notebooks() if path.startswith("nbs/0")
 ))
