@@ -18,7 +18,7 @@ from dppt_nb.claims import (
     of_epochs,
     table_of_claims,
 )
-from dppt_nb.judged import combine, difference, format_interval, format_study, of_row
+from dppt_nb.judged import combine, difference, format_interval, format_study, of_row, row_score
 from dppt_nb.studies import STUDIES
 from dppt_nb.study import CLAIMS, holm, p_value, seeds_needed
 
@@ -192,6 +192,7 @@ def test_the_answer_in_short_is_what_the_results_say():
     teacher, of_size = said["A teacher"], format_interval(found(large, "dppt", "ppt"), sign=True)
     holds(teacher, found(both, "dppt", "ppt"), "+")
     assert f"S {of_size[:-1]}, open)" in teacher
+    holds(teacher, found(stored("study_lspet_nano_keep"), "dppt_0.3", "ppt_0.3"), "+")
     holds(teacher, found(of_epochs(longer, 30), "dppt", "ppt"), seeds=2)
     holds(teacher, found(of_epochs(longer, 60), "dppt", "ppt"), seeds=1)
     taught = said["A TokenPose taught in the same way"]
@@ -225,12 +226,20 @@ def test_fewer_patches_still_are_what_the_results_say():
     page = json.loads((RESULTS.parent / "13_study.ipynb").read_text())
     texts = ["".join(cell["source"]) for cell in page["cells"]]
     text = next(text for text in texts if "loses little more with fewer patches" in text)
-    gpu = [run for run in stored("study_lspet_nano_h200") if run["seed"] == 0]
-    runs = {run["row"]: run for run in gpu + stored("study_lspet_nano_keep")}
+    runs = stored("study_lspet_nano_h200") + stored("study_lspet_nano_keep")
     for name in ("ppt", "dppt"):
-        rows = [runs[name + end] for end in ("", "_0.5", "_0.3")]
-        assert len({run["trained_on"] for run in rows}) == 1
-        assert len({run["taught_by"] for run in rows}) == 1
-        assert "{:.1f}, {:.1f} and {:.1f} %".format(*(run["score"] for run in rows)) in text
+        rows = [of_row(runs, name + end) for end in ("", "_0.5", "_0.3")]
+        for seed in (0, 1, 2):
+            same = [row[seed] for row in rows if seed in row]
+            assert len(same) > 1 and len({run["trained_on"] for run in same}) == 1
+            assert len({run["taught_by"] for run in same}) == 1
+        shown = [f"{row_score(runs, name + end)['mean']:.1f}" for end in ("", "_0.5", "_0.3")]
+        assert re.search("{}, {}(?: .one seed.)? and {} %".format(*map(re.escape, shown)), text)
+    for pair in (("tokenpose", "ppt_0.3"), ("dppt_0.3", "ppt_0.3")):
+        gap = difference(runs, *pair)
+        assert gap["seeds"] == 3 and gap["interval"][0] > 0 and f"{gap['mean']:.1f}" in text
+    lost = [difference(runs, name, f"{name}_0.3")["interval"] for name in ("ppt", "dppt")]
+    assert all(low < 0 < high for low, high in lost)
+    runs = {run["row"]: run for run in runs}
     share = runs["ppt_0.3"]["macs"] / runs["ppt"]["macs"]
     assert f"{share:.0%}".replace("%", " %") in text
