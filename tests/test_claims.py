@@ -193,6 +193,8 @@ def test_the_answer_in_short_is_what_the_results_say():
     holds(teacher, found(both, "dppt", "ppt"), "+")
     assert f"S {of_size[:-1]}, open)" in teacher
     holds(teacher, found(stored("study_lspet_nano_keep"), "dppt_0.3", "ppt_0.3"), "+")
+    everyday = json.loads((RESULTS / "transfer.json").read_text())["runs"]
+    holds(teacher, found(everyday, "dppt_0.3", "ppt_0.3"), "+")
     holds(teacher, found(of_epochs(longer, 30), "dppt", "ppt"), seeds=2)
     holds(teacher, found(of_epochs(longer, 60), "dppt", "ppt"), seeds=1)
     taught = said["A TokenPose taught in the same way"]
