@@ -23,14 +23,19 @@ PRIMARY = {
 }
 
 
+def _answers(runs, questions):
+    "Of each question the difference, None where it was not run, and its p after Holm's correction."
+    results = [difference(runs, *rows) for rows in questions.values()]
+    return results, holm([p_value(r) if r else math.nan for r in results])
+
+
 def format_primary(
     runs: list[dict],
     questions: dict[str, tuple[str, str]] = PRIMARY, # words -> row, the row it is compared with
     seeds: bool = True, # the last column too
 ) -> str:
     "One line a question: difference, p-value after correction, answer, seeds that would tell."
-    results = [difference(runs, *rows) for rows in questions.values()]
-    values = holm([p_value(r) if r else math.nan for r in results])
+    results, values = _answers(runs, questions)
     lines = [f"{'':<52}{'difference':<24}{'p':>8}  {'answer':<18}"
              + "seeds that would tell" * seeds]
     for words, result, p in zip(questions, results, values):
@@ -67,8 +72,7 @@ def corrected(
     questions: dict[str, tuple[str, str]] = PRIMARY, # words -> row, the row it is compared with
 ) -> dict[frozenset, float]: # the two rows -> p after Holm's correction; NaN where it is not known
     "The p-values of the questions that count, whichever of its rows comes first."
-    results = [difference(runs, *rows) for rows in questions.values()]
-    values = holm([p_value(r) if r else math.nan for r in results])
+    values = _answers(runs, questions)[1]
     return {frozenset(rows): p for rows, p in zip(questions.values(), values)}
 
 
