@@ -13,7 +13,7 @@ import torch
 
 from .checks import DataError
 from .codec import EncodedCrops
-from .crops import PIXEL_STD
+from .crops import PADDING, PIXEL_STD
 from .files import digest_of
 from .keypoints import KeypointSet
 from .shards import KEY_COLUMNS, people_digest, person_keys
@@ -115,7 +115,7 @@ class CropSet:
     @property
     def box_sides(self) -> torch.Tensor: # (N,) float32
         "The longer side of each person's window before its padding, pixels of the photograph."
-        return (PIXEL_STD * self.scales / 1.25).amax(1)
+        return (PIXEL_STD * self.scales / PADDING).amax(1)
 
     @property
     def photo_joints(self) -> torch.Tensor:  # (N, J, 2) float32

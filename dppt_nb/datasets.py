@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from .checks import DataError
 from .coco import BOX_SHARE, as_id, read_content
+from .crops import PADDING
 from .files import ImageSource, field_numbers, read_mat
 from .keypoints import LSP14, MPII16
 from .pictures import find_pictures, measure_pictures
@@ -338,7 +339,8 @@ def _mpii_table(source, file, split, first_id):
         "mpii", MPII16, source, find_pictures(source, [a["image"] for a in entries], file),
         np.where(visibility[..., None] > 0, joints, 0), (visibility > 0).astype(np.uint8),
         visibility, np.concatenate([center - side / 2, side], 1), np.full(len(entries), split),
-        np.arange(len(entries)) + first_id, np.zeros(len(entries), np.int64), center, 1.25 * scale,
+        np.arange(len(entries)) + first_id, np.zeros(len(entries), np.int64), center,
+        PADDING * scale,
         left_out={"no visible joints or no centre": int((~keep).sum())}, annotations=(file,),
     ).select(keep)
     return replace(table, head_boxes=_head_boxes(source, keep) if split == "val" else None), len(

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RESULTS_FORMAT', 'decode', 'take_people', 'plain_images', 'find_joints', 'predict_joints', 'score_joints', 'evaluate',
            'headline', 'mean_pose', 'answer_mean_pose', 'device_name', 'conditions', 'format_scores',
-           'coco_annotations', 'score_coco', 'compare_people', 'answer_in_terms_of', 'people_in_boxes', 'score_answers',
-           'evaluate_checkpoint']
+           'coco_annotations', 'score_coco', 'compare_people', 'shared_joints', 'answer_in_terms_of', 'people_in_boxes',
+           'score_answers', 'evaluate_checkpoint']
 
 # %% ../nbs/machinery/evaluation.ipynb #2253b773
 import math
@@ -337,6 +337,16 @@ def compare_people(
         )
 
 
+def shared_joints(
+    found: KeypointSet,  # what a network finds
+    wanted: KeypointSet, # what people are labelled with
+) -> list[str]: # names of `wanted`, in its order
+    "The joints of one set that can be told from those of another."
+    points = torch.zeros(len(found), 2)
+    known = map_keypoints(points, torch.ones(len(found)), found, wanted)[1]
+    return [name for name, there in zip(wanted.names, known.bool()) if there]
+
+
 def answer_in_terms_of(
     crops: CropSet, # people labelled with a keypoint set of their own
     joints: Tensor, # (N, K, 2) a network's answers
@@ -348,8 +358,7 @@ def answer_in_terms_of(
     named, known = map_keypoints(
         joints, torch.ones_like(joints[..., 0]), found, crops.keypoint_set
     )
-    names = crops.keypoint_set.names
-    shared = [name for name, there in zip(names, known.bool().all(0)) if there]
+    names, shared = crops.keypoint_set.names, shared_joints(found, crops.keypoint_set)
     if not shared:
         raise DataError(
             f"the network finds {found.name} keypoints, of which {crops.keypoint_set.name} has "
@@ -409,7 +418,13 @@ def score_answers(
         joints = joints[rows]
     if not crops.visible.any(): return scores
     joints, crops = answer_in_terms_of(crops, joints, found)
-    return scores | (score_joints(joints, crops) if crops.visible.any() else {})
+    if not crops.visible.any(): return scores
+    measured = score_joints(joints, crops)
+    # a joint that the network does not know is no joint that nobody labelled
+    shared = shared_joints(found, crops.keypoint_set)
+    for row in measured.values():
+        row["joints"] = {name: row["joints"][name] for name in shared if name in row["joints"]}
+    return scores | measured
 
 
 def evaluate_checkpoint(

@@ -37,7 +37,7 @@ from .checkpoints import built, load_network
 from .checks import DataError, check_format, parse_json, plain_reason, validated
 from .config import Pair
 from .costs import time_interleaved
-from .crops import IMAGENET_MEAN, IMAGENET_STD, PIXEL_STD, box_to_center_scale
+from .crops import IMAGENET_MEAN, IMAGENET_STD, PADDING, PIXEL_STD, box_to_center_scale
 from .evaluation import plain_images
 from .files import CACHE_MEND, cache_folder, digest_of, make_folder, write_whole
 from .forms import make_form, recipe_of
@@ -245,7 +245,7 @@ def calibration_inputs(
     rows = torch.linspace(0, len(crops) - 1, min(people, len(crops))).round().long()
     recipe = Recipe(image_size=about.image_size, unbiased=about.unbiased)
     center, scale = nominal_window(crops.images.shape[-2:], crops.margin, about.image_size)
-    size = scale * PIXEL_STD / 1.25  # of the box in the stored crop, which is its own photo
+    size = scale * PIXEL_STD / PADDING  # of the box in the stored crop, which is its own photo
     box = torch.cat((center - size / 2, size))[None].numpy()
     for row in rows:
         if about.form == "keypoints":

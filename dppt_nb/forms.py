@@ -15,7 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import DataError
-from .crops import PIXEL_STD, batched_affine, invert_affine, normalize, uncrop_points
+from dppt_nb.crops import (
+    PADDING,
+    PIXEL_STD,
+    batched_affine,
+    invert_affine,
+    normalize,
+    uncrop_points,
+)
 from .heatmaps import heatmap_coordinates
 from .recipes import Recipe
 from .tokenpose import PoseTransformer
@@ -135,7 +142,7 @@ class KeypointsForm(HeatmapsForm):
         "As `crops.box_to_center_scale`, without its look at the numbers."
         aspect = self.network.image_size[1] / self.network.image_size[0]
         width = torch.maximum(boxes[:, 2], boxes[:, 3] * aspect)
-        scales = torch.stack((width, width / aspect), 1) * (1.25 / PIXEL_STD)
+        scales = torch.stack((width, width / aspect), 1) * (PADDING / PIXEL_STD)
         return boxes[:, :2] + boxes[:, 2:] / 2, scales
 
     def example(self) -> tuple[Tensor, ...]:

@@ -127,7 +127,9 @@ def gather_patches(
     "The surroundings of one pixel in every map."
     height, width = heatmaps.shape[-2:]
     steps = torch.arange(-radius, radius + 1, device=heatmaps.device)  # P = 2 * radius + 1
-    xs, ys = (x[..., None] + steps)[..., None, :], (y[..., None] + steps)[..., :, None]
+    xs = (x[..., None] + steps)[..., None, :]  # (B, J, 1, P), columns
+    ys = (y[..., None] + steps)[..., :, None]  # (B, J, P, 1), rows
+    # outside of the map any pixel is read, and set to 0 below
     index = ys.clamp(0, height - 1) * width + xs.clamp(0, width - 1)  # (B, J, P, P)
     there = (xs >= 0) & (xs < width) & (ys >= 0) & (ys < height)
     values = heatmaps.float().flatten(2).gather(2, index.flatten(2))  # (B, J, P * P)
@@ -193,8 +195,8 @@ def dark_offset(
     weights = blur_kernel(kernel, heatmaps.device)
     patch = gather_patches(heatmaps, x, y, kernel // 2 + 2)  # (B, J, kernel + 4, kernel + 4)
     # sums of products, no convolution: TF32 would lose digits that the differences need
-    patch = (patch.unfold(-1, kernel, 1) * weights).sum(-1)  # (B, J, kernel + 4, 5)
-    patch = (patch.unfold(-2, kernel, 1) * weights).sum(-1)  # (B, J, 5, 5)
+    patch = (patch.unfold(-1, kernel, 1) * weights).sum(-1)  # along x: (B, J, kernel + 4, 5)
+    patch = (patch.unfold(-2, kernel, 1) * weights).sum(-1)  # along y: (B, J, 5, 5)
     step = taylor_offset(patch.clamp(min=1e-10).log())
     step = step.clamp(-(kernel // 2), kernel // 2)  # noise can put the top very far away
     inner = (x > 1) & (x < width - 2) & (y > 1) & (y < height - 2)

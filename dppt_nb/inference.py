@@ -35,7 +35,8 @@ class People:
     "The people of one photograph."
     keypoints: np.ndarray      # (N, J, 2) float32 x, y in pixels of the photo
     scores: np.ndarray         # (N, J) heights of the heatmaps' peaks: up to about 1
-    boxes: np.ndarray          # (N, 4) x, y, w, h that were looked into
+    # (N, 4) x, y, w, h in which the answer was found: after a second look, the second one's
+    boxes: np.ndarray
     keypoint_set: KeypointSet  # names the joints
     photo: object = None       # its path, a `Photo`, or an array
     name: str = ""             # of the photo

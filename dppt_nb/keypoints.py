@@ -204,7 +204,8 @@ def _parents(name, source):
     name = canonical_name(name)
     if (same := _find(source.names, name, *ALIASES.get(name, ()))) is not None: return same, same
     part = MIDPOINTS.get(name)
-    return part and _segment(source.names, [f"left_{part}"], [f"right_{part}"])
+    if part is None: return None
+    return _segment(source.names, [f"left_{part}"], [f"right_{part}"])
 
 def map_keypoints(
     joints: ArrayLike,               # (..., J, 2) array or tensor of source keypoints, any unit
@@ -216,6 +217,7 @@ def map_keypoints(
     """Keypoints of one set as those of another. Pelvis, thorax and neck are middles if both hips or
     shoulders are there."""
     parents = [_parents(name, source) for name in target.names]
+    # both parents of every target point; (0, 0) stands in where there are none
     a, b = (list(i) for i in zip(*(p or (0, 0) for p in parents)))
     known = visible[..., a] * visible[..., b] > 0               # (..., K)
     known[..., [p is None for p in parents]] = False

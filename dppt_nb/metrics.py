@@ -256,7 +256,8 @@ def resample_counts(people: int, n: int, generator: np.random.Generator):
     """Draw `people` out of `people` with replacement, `n` times: (n, people), how often each was
     drawn."""
     drawn = generator.integers(people, size=(n, people))            # (n, people)
-    drawn = drawn + people * np.arange(n)[:, None]                  # each resample its own numbers
+    # person i of resample k becomes number i + k * people: one count for all resamples
+    drawn = drawn + people * np.arange(n)[:, None]
     return np.bincount(drawn.ravel(), minlength=n * people).reshape(n, people)
 
 # %% ../nbs/04_metrics.ipynb #b45c6faf

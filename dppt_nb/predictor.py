@@ -262,12 +262,13 @@ class PosePredictor(Locator):
         "People of some photos."
         found = self.locate([k.photo for k in looks], [k.boxes for k in looks])
         again = [i for i, look in enumerate(looks) if look.again]
-        better = [pose_boxes(*found[i], looks[i].boxes) for i in again]
+        boxes = [look.boxes for look in looks]
+        better = [pose_boxes(*found[i], boxes[i]) for i in again]
         second = self.locate([looks[i].photo for i in again], better)
-        for i, answer in zip(again, second): found[i] = answer
-        for look, answer in zip(looks, found):
+        for i, box, answer in zip(again, better, second): boxes[i], found[i] = box, answer
+        for look, answer, box in zip(looks, found, boxes):
             name = look.photo.name
-            yield People(*answer, look.boxes, self.keypoint_set, look.kept, name, look.scores)
+            yield People(*answer, box, self.keypoint_set, look.kept, name, look.scores)
 
     def benchmark(self,
         people: int = 8,   # in the larger of two batches

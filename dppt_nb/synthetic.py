@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
+from .crops import PADDING
 from .keypoints import COCO17, KeypointSet
 from .skeletons import draw_pose
 from .spelling import canonical_name
@@ -1315,7 +1316,7 @@ def _zoom(camera, boxes, image_size, size):
     """Let the box, padded by 1.25, fill `image_size` in the middle of a picture of `size`: the
     camera changes; also gives the map for points."""
     target = torch.tensor([image_size[1], image_size[0]], device=boxes.device)
-    zoom = (target / (1.25 * boxes[:, 2:])).amin(1)  # (B,)
+    zoom = (target / (PADDING * boxes[:, 2:])).amin(1)  # (B,)
     shift = (
         torch.tensor([(size[1] - 1) / 2, (size[0] - 1) / 2], device=boxes.device)
         - (boxes[:, :2] + boxes[:, 2:] / 2) * zoom[:, None]

@@ -46,7 +46,8 @@ class Attention(nn.Module):
         B, T, width = x.shape
         # (B, heads, T, width/heads) each
         q, k, v = self.qkv(x).view(B, T, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        rows, weights, mixed = rows if self.fuse(q) else T, None, []
+        if not self.fuse(q): rows = T
+        weights, mixed = None, []
         if bias is not None: bias = bias.to(q.dtype)[:, None, None]                 # (B, 1, 1, T)
         if rows:
             scores = q[:, :, :rows] * self.scale @ k.mT                        # (B, heads, rows, T)
@@ -167,21 +168,24 @@ class PoseTransformer(
         return keypoints, ends[-1][:, self.num_keypoints:]
 
 # %% ../nbs/06_tokenpose.ipynb #c210e550
+def _list(): return dataclasses.field(default_factory=list)
+
 @dataclasses.dataclass
 class Trace:
     "What a pass leaves behind; the first index is the cycle, the second the layer, counted from 0."
-    # [cycle] the head's raw output, for losses: (B, J, h, w), of the regression head (B, J, 4)
-    logits: list
-    keypoint_tokens: list # [cycle][layer] (B, J, width), after the layer
-    patch_tokens: list # [cycle][layer] (B, K, width), after the layer
-    # [cycle][layer] (B, heads, tokens, tokens), keypoints first; with `look` (B, heads, J, tokens)
-    attention: list
-    # [cycle][layer] (B, K) int64: the patch of each patch column of this layer's attention
-    columns: list
-    kept: list # [cycle][layer] (B, K) int64: the same, of the patch tokens that the layer ends with
-    # [cycle][layer] (B, N) int64: for each patch its number in `kept`; -1: it was dropped
-    owner: list
     draw: Callable[[Tensor], Tensor] # the head's way from its raw output to heatmaps
+    # [cycle] the head's raw output, for losses: (B, J, h, w), of the regression head (B, J, 4)
+    logits: list = _list()
+    keypoint_tokens: list = _list() # [cycle][layer] (B, J, width), after the layer
+    patch_tokens: list = _list() # [cycle][layer] (B, K, width), after the layer
+    # [cycle][layer] (B, heads, tokens, tokens), keypoints first; with `look` (B, heads, J, tokens)
+    attention: list = _list()
+    # [cycle][layer] (B, K) int64: the patch of each patch column of this layer's attention
+    columns: list = _list()
+    # [cycle][layer] (B, K) int64: the same, of the patch tokens that the layer ends with
+    kept: list = _list()
+    # [cycle][layer] (B, N) int64: for each patch its number in `kept`; -1: it was dropped
+    owner: list = _list()
     drawn: list | None = None # the heatmaps, once they were asked for
 
     @property
@@ -204,13 +208,14 @@ def record(
     look: tuple[int, ...] | None, # as in `trace`
 ) -> Trace:
     "As `trace`: one cycle after the other; what each layer hands on is sorted into lists."
-    (x, maps), trace = self.start(images), Trace(*([] for _ in range(7)), self.head.heatmaps)
+    trace = Trace(self.head.heatmaps)
+    x, maps = self.start(images)
     tokens = self.all_tokens(x)
     for cycle in range(cycles):
-        layers = []
-        ends, tokens = self.encoder(tokens, cycle == 0, layers, look)
+        notes = []
+        ends, tokens = self.encoder(tokens, cycle == 0, notes, look)
         trace.logits.append(self.head(*self.read(ends), maps, tokens.owner))
-        states, attention, columns = map(list, zip(*layers))  # each one entry a layer
+        states, attention, columns = map(list, zip(*notes))  # each one entry a layer
         trace.keypoint_tokens.append([t.x[:, :self.num_keypoints] for t in states])
         trace.patch_tokens.append([t.x[:, self.num_keypoints:] for t in states])
         trace.attention.append(attention)
@@ -250,8 +255,8 @@ class Encoder(nn.Module):
         tokens: Tokens, # what goes in, see `whole_grid`
         reduce: bool = True, # call the reducer in the layers of `prune_at`
         # collects of each layer: what it hands on, attention weights, the patches of their columns
-        record: list | None = None,
-        # record only the keypoint rows of attention, in these layers; None: all of it
+        notes: list | None = None,
+        # note only the keypoint rows of attention, in these layers; None: all of it
         look: tuple[int, ...] | None = None,
     # keypoint and patch tokens at the end of each stage, and what the last layer hands on
     ) -> tuple[list[Tensor], Tokens]:
@@ -260,14 +265,14 @@ class Encoder(nn.Module):
             if layer % self.stage_depth: tokens = tokens._replace(x=tokens.x + tokens.code)
             J, columns = tokens.num_keypoints, tokens.kept
             count = self.count(columns.shape[1]) if reduce and layer in self.prune_at else None
-            noted = 0 if record is None else self.noted(tokens, layer, look)
+            noted = 0 if notes is None else self.noted(tokens, layer, look)
             rows = max(noted, J if count else 0)
             x, weights, keys = block.attend(tokens.x, rows, tokens.bias)
             tokens = tokens._replace(x=x)
             if count: tokens = self.reducer(tokens, weights[:, :, :J], keys, count)
             tokens = tokens._replace(x=block.think(tokens.x))
-            if record is not None:
-                record.append((tokens, weights[:, :, :noted] if noted else None, columns))
+            if notes is not None:
+                notes.append((tokens, weights[:, :, :noted] if noted else None, columns))
             if (layer + 1) % self.stage_depth == 0: ends.append(tokens.x)
         return ends, tokens
 

@@ -233,7 +233,10 @@ def test_without_boxes_the_whole_photo_is_one_and_is_looked_at_twice(predictor, 
     assert "one box around one person" in capsys.readouterr().out
     fresh(part)
     assert not capsys.readouterr().out  # said once
-    assert twice.boxes.tolist() == [[0, 0, part.shape[1], part.shape[0]]]
+    assert single.boxes.tolist() == [[0, 0, part.shape[1], part.shape[0]]]
+    # the box of an answer is the one that it was found in: one look in it finds the same
+    assert np.array_equal(twice.boxes, pose_boxes(single.keypoints, single.scores, single.boxes))
+    assert np.array_equal(once(part, twice.boxes).keypoints, twice.keypoints)
     truth = photo.joints[1].numpy() - [max(x - 40, 0), max(y - 30, 0)]
     error = lambda people: np.linalg.norm(people.keypoints[0] - truth, axis=-1).mean()
     assert error(twice) < error(single)
