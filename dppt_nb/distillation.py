@@ -7,6 +7,8 @@ __all__ = ['log_shares', 'output_loss', 'feature_loss', 'match_layers', 'align_a
            'check_pair', 'OutputObjective', 'FeatureObjective', 'AttentionObjective', 'GuideObjective']
 
 # %% ../nbs/08_distillation.ipynb #66593ce5
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -69,7 +71,10 @@ def match_layers(
         )
     ends = sorted({layer - 1 for layer in prune_at if layer} | {student_depth - 1})
     layers = ends if how == "stages" else range(student_depth)
-    return [(layer, -(-(layer + 1) * teacher_depth // student_depth) - 1) for layer in layers]
+    # as far from the start, as a share of the depth, rounded up
+    return [
+        (layer, math.ceil((layer + 1) * teacher_depth / student_depth) - 1) for layer in layers
+    ]
 
 # %% ../nbs/08_distillation.ipynb #e59d44a3
 def align_attention(

@@ -1,7 +1,6 @@
 """Judging: conditions beside the number, other keypoint sets, people who are not there."""
 import importlib.util
 import json
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +15,6 @@ from dppt_nb.evaluation import (
     answer_in_terms_of,
     coco_annotations,
     evaluate_checkpoint,
-    format_scores,
     format_scores,
     predict_joints,
     score_answers,
