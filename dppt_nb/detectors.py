@@ -17,6 +17,7 @@ from PIL import Image
 from torch import nn
 
 from .checks import DataError, plain_reason
+from .crops import PADDING
 
 # %% ../nbs/machinery/detectors.ipynb #cc517145
 INPUT = 224                                  # side of the picture that the network sees
@@ -71,7 +72,8 @@ def person_boxes(
     points[:, [0, 2, 3, 4, 5]] += INPUT * make_anchors()[chosen, None]
     numbers, scores = join_anchors(numbers, scores[chosen])
     middle, edge = numbers[:, 4:6], numbers[:, 6:8]
-    reach = np.linalg.norm(edge - middle, axis=1, keepdims=True)
+    # the circle has room around the person, and a window is padded by as much again
+    reach = np.linalg.norm(edge - middle, axis=1, keepdims=True) / PADDING
     return np.concatenate([middle - reach, 2 * reach, 2 * reach, scores[:, None]], 1)
 
 class MediaPipeDetector:
