@@ -46,7 +46,7 @@ class Attention(nn.Module):
         B, T, width = x.shape
         # (B, heads, T, width/heads) each
         q, k, v = self.qkv(x).view(B, T, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        if not self.fuse(q): rows = T
+        if not self.fuse(q): rows = T  # no fused kernel: the weights of all rows are written out
         weights, mixed = None, []
         if bias is not None: bias = bias.to(q.dtype)[:, None, None]                 # (B, 1, 1, T)
         if rows:

@@ -103,6 +103,7 @@ class LoopLosses(LoopDevices):
 
     def backward(self, batch: Batch, shares: tuple = ()) -> dict[str, Tensor]: # named losses
         "Forward, losses added up, backward; of a part of a batch by its `shares` in the whole."
+        # plain tensors, so that `losses` can be compiled
         fields = batch.images, batch.joints, batch.visible, batch.targets, batch.weights
         with precision(self.recipe, self.device): losses = self.losses_of(self.progress, *fields)
         if shares: losses = weigh(losses, self.objectives, shares)    # several devices

@@ -18,7 +18,7 @@ from dppt_nb.claims import (
     of_epochs,
     table_of_claims,
 )
-from dppt_nb.judged import combine, difference, format_interval, format_study, of_row, row_score
+from dppt_nb.judged import combine, difference, format_study, of_row, row_score
 from dppt_nb.studies import STUDIES
 from dppt_nb.study import CLAIMS, holm, p_value, seeds_needed
 
@@ -159,71 +159,108 @@ def test_the_teachers_that_lie_beside_the_results_are_those_that_taught():
 
 
 def in_short():
-    "The list at the top of the study's page, a line each, by its bold words."
+    "The table at the top of the study's page, a row each, by its bold words."
     page = json.loads((RESULTS.parent / "13_study.ipynb").read_text())
     texts = ["".join(cell["source"]) for cell in page["cells"]]
     text = next(text for text in texts if "## In short" in text).split("## In short")[1]
-    lines = [line for line in text.splitlines() if line.startswith("- **")]
-    return {line.split("**")[1]: line for line in lines}
+    lines = [line for line in text.splitlines() if line.startswith("| **")]
+    return {line.split("**")[1]: line for line in lines}, text
+
+
+def cells(line):
+    "The cells of a table's row."
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def with_open(result, sign=""):
+    "Mean and interval as the table has them: a dash for what was not run, `open` where it holds 0."
+    low, high = result["interval"]
+    mean = f"{result['mean']:{sign}.1f}"
+    if result["seeds"] == 1: return f"{mean} (one seed)"
+    span = f"{low:{sign}.1f} to {high:{sign}.1f}"
+    return f"{mean} ({span}, open)" if low < 0 < high else f"{mean} ({span})"
 
 
 def test_the_answer_in_short_is_what_the_results_say():
     both, large = both_sizes().values()
-    gpu, longer, why, start = map(stored, (
-        "study_lspet_nano_h200", "study_lspet_nano_budget", "study_lspet_nano_why",
-        "study_lspet_nano_start",
+    cpu, gpu, longer, why, start, keep = map(stored, (
+        "study_lspet_nano", "study_lspet_nano_h200", "study_lspet_nano_budget",
+        "study_lspet_nano_why", "study_lspet_nano_start", "study_lspet_nano_keep",
     ))
-    begun = start + [dict(run, row="photos_all") for run in gpu if run["row"] == "tokenpose"]
-    said, found = in_short(), difference
-
-    def said_of(line, mean, sign, seeds):
-        "Whether the line has so many seeds beside the mean, in one part of a sentence."
-        words = "one seed" if seeds == 1 else "two seeds"
-        return re.search(rf"{re.escape(f'{mean:{sign}.1f}')}[^;]*?\({words}", line)
-
-    def holds(line, result, sign="", seeds=None):
-        "Mean and, where there are seeds for it, interval stand in the line."
-        assert f"{result['mean']:{sign}.1f}" in line, (line, result)
-        if seeds:
-            assert result["seeds"] == seeds
-            assert said_of(line, result["mean"], sign, seeds), line
-        else: assert "{:{s}.1f} to {:{s}.1f}".format(*result["interval"], s=sign) in line, line
-
-    teacher, of_size = said["A teacher"], format_interval(found(large, "dppt", "ppt"), sign=True)
-    holds(teacher, found(both, "dppt", "ppt"), "+")
-    assert f"S {of_size[:-1]}, open)" in teacher
     everyday = json.loads((RESULTS / "transfer.json").read_text())["runs"]
-    for runs in (stored("study_lspet_nano_keep"), everyday):
+    begun = start + [dict(run, row="photos_all") for run in gpu if run["row"] == "tokenpose"]
+    (said, text), found = in_short(), difference
+    rows = {words: cells(line) for words, line in said.items()}
+
+    # the columns of both sizes
+    for words, nano, pair, sign in (
+        ("A teacher", both, ("dppt", "ppt"), "+"), ("Pruning", both, ("tokenpose", "ppt"), ""),
+        ("A TokenPose taught in the same way", gpu, ("tokenpose_taught", "dppt"), "+"),
+        ("A second cycle", both, ("sdpose", "tokenpose"), "+"),
+    ):
+        assert rows[words][1] == with_open(found(nano, *pair), sign)
+        assert rows[words][2] == with_open(found(large, *pair), sign)
+        rows_of_pair = frozenset(pair)
+        stands = [
+            size for size, runs in (("nano", both), ("S", large))
+            if corrected(runs).get(rows_of_pair, 1) < 0.05
+        ]
+        assert rows[words][3] == (", ".join(stands) or "-"), words
+    signals = rows["Which signal"]
+    alone = {row: found(gpu, row, "ppt") for row in ("attention", "output", "features")}
+    for result in (*alone.values(), found(gpu, "output_attention", "ppt")):
+        assert with_open(result, "+").rstrip(")") in signals[1]
+    low, high = found(gpu, "attention", "output")["interval"]
+    assert "Which of the first two is more is open" in signals[4] and low < 0 < high
+
+    # what to know
+    def holds(words, *told):
+        for piece in told: assert piece in said[words] or piece in text, (words, piece)
+
+    def at(epochs, pair, count):
+        "A gain after so many epochs, with the number of its seeds."
+        result = found(of_epochs(longer, epochs), *pair)
+        assert result["seeds"] == count
+        seeds = "(one seed)" if count == 1 else "(two seeds, open)"
+        return rf"{re.escape(format(result['mean'], '.1f'))} at {epochs} epochs {re.escape(seeds)}"
+
+    for words, pair in (("A teacher", ("dppt", "ppt")), ("Pruning", ("tokenpose", "ppt"))):
+        for epochs, count in ((30, 2), (60, 1)):
+            # "2.8 at 30 epochs (two seeds, open) and 0.7 at 60 (one seed)"
+            assert re.search(at(epochs, pair, count).replace("60 epochs", "60"), said[words])
+    for runs in (keep, everyday):
         for ratio in (0.5, 0.3):
             gain = found(runs, f"dppt_{ratio}", f"ppt_{ratio}")
-            holds(teacher, gain, "+")
             assert gain["seeds"] == 3 and gain["interval"][0] > 0
-    holds(teacher, found(of_epochs(longer, 30), "dppt", "ppt"), seeds=2)
-    holds(teacher, found(of_epochs(longer, 60), "dppt", "ppt"), seeds=1)
-    taught = said["A TokenPose taught in the same way"]
-    fair = found(gpu, "tokenpose_taught", "dppt")
-    assert "stands {:.1f} above".format(fair["mean"]) in taught
-    assert "({:+.1f} to {:+.1f}, open)".format(*fair["interval"]) in taught
-    holds(taught, found(large, "tokenpose_taught", "dppt"), seeds=1)
-    alone = {row: found(gpu, row, "ppt") for row in ("attention", "features", "output")}
-    signals = said["Which signal"]
-    of_both = found(gpu, "output_attention", "ppt")
-    for result in (*alone.values(), of_both): holds(signals, result, "+")
-    apart = found(gpu, "attention", "output")["interval"]
-    assert "which of the two is more is open" in signals and apart[0] < 0 < apart[1]
-    assert alone["features"]["interval"][0] < 0 < alone["features"]["interval"][1]
-    for study in (both, large): holds(said["Pruning"], found(study, "tokenpose", "ppt"))
-    cycle = said["A second cycle"]
-    holds(cycle, found(both, "sdpose", "tokenpose"), "+")
-    holds(cycle, found(both, "sd_dppt", "dppt"), "+")
+            holds("A teacher", with_open(gain, "+"))
+    holds("A second cycle", with_open(found(both, "sd_dppt", "dppt"), "+"))
     gains = [
         of_row(why, "sdpose_mlp")[seed]["score"] - of_row(why, "tokenpose_mlp")[seed]["score"]
         for seed in (0, 1)
     ]
-    assert "two seeds gained {:.1f} and {:.1f}".format(*gains) in cycle
-    people = said["Starting from synthetic people"]
-    holds(people, found(begun, "synthetic_all", "photos_all"), seeds=1)
-    holds(people, found(begun, "synthetic_100", "photos_100"), seeds=2)
+    holds("A second cycle", "two seeds gained {:.1f} and {:.1f}".format(*gains))
+    for people, count, words in (("all", 1, "one seed"), ("100", 2, "two seeds")):
+        gain = found(begun, f"synthetic_{people}", f"photos_{people}")
+        assert gain["seeds"] == count
+        words = f"with {'all photographs' if people == 'all' else 'a hundred'} ({words})"
+        holds("Starting from synthetic people", f"{gain['mean']:+.1f} {words}")
+    of_30 = [run["score"] for run in of_row(of_epochs(longer, 30), "tokenpose").values()]
+    assert all(
+        run["score"] < min(of_30) for run in of_row(begun, "synthetic_all").values()
+    )
+    mixed = [found(cpu, *pair)["mean"] for pair in (("moved", "tokenpose"),
+                                                    ("biased_unmoved", "biased"))]
+    assert "costs {:.1f} one way, {:.1f} the other".format(*(-m for m in mixed)) in text
+
+    # below the table
+    second = corrected(gpu)
+    assert all(p > 0.05 for p in second.values())
+    assert f"the teacher's p is {second[frozenset(('dppt', 'ppt'))]:.3f}" in text
+    span = "{:+.1f} to {:+.1f}".format(*found(gpu, "tokenpose", "ppt")["interval"])
+    assert f"pruning's cost is open, {span}" in text
+    for runs, size in ((large, "of S"), (cpu, "of nano's")):
+        ppt, plain = (of_row(runs, row)[0]["macs"] for row in ("ppt", "tokenpose"))
+        assert f"{1 - ppt / plain:.0%}".replace("%", " %") in text and size in text
 
 
 def test_fewer_patches_still_are_what_the_results_say():
