@@ -175,7 +175,7 @@ class CycleObjective(nn.Module):
 def equal_weights(
     model: PoseTransformer, # goes through two cycles here
     objective: nn.Module, # the pose loss, such as `PoseObjective`
-    batch, # its `images` (B, 3, H, W), and what the objective reads
+    batch: object, # its `images` (B, 3, H, W), and what the objective reads
 ) -> tuple[float, float]: # for keypoint and for patch tokens; inf where there is no pull
     """The weights with which a token loss would pull as hard as the pose loss: with as long a
     gradient at the tokens that leave the first cycle."""
