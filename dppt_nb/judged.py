@@ -171,14 +171,15 @@ def half_width(
 def combine(
     values: list[float], # one a seed
     people: tuple[float, float], # the interval over people at these seeds
-) -> dict: # mean, interval, seeds, their spread, the interval over people alone
+    one_seed: float = math.nan, # half-width over people of a single seed, where it is known
+) -> dict: # mean, interval, seeds, their spread, the interval over people alone, `one_seed`
     "Mean over seeds with a 95 % interval for other seeds and other people."
     values, n = np.asarray(values, float), len(values)
     spread = float(values.std(ddof=1)) if n > 1 else math.nan
     mean, half = float(values.mean()), half_width(spread, n, (people[1] - people[0]) / 2)
     return dict(
         mean=mean, interval=[mean - half, mean + half], seeds=n, spread=spread,
-        people=[float(end) for end in people],
+        people=[float(end) for end in people], one_seed=float(one_seed),
     )
 
 
@@ -203,9 +204,11 @@ def difference(
     if not shared: return None
     a, b = [mine[s] for s in shared], [theirs[s] for s in shared]
     counts = unpack_bits(a[0]["counts"], a[0]["shape"])
+    over_people = lambda x, y: bootstrap_interval(mean_hits(x), counts, mean_hits(y))
+    ends = np.array([over_people([x], [y]) for x, y in zip(a, b)])
     return combine(
-        [x["score"] - y["score"] for x, y in zip(a, b)],
-        bootstrap_interval(mean_hits(a), counts, mean_hits(b)),
+        [x["score"] - y["score"] for x, y in zip(a, b)], over_people(a, b),
+        (ends[:, 1] - ends[:, 0]).mean() / 2,
     )
 
 # %% ../nbs/machinery/judged.ipynb #15450651

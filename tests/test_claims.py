@@ -14,13 +14,14 @@ from dppt_nb.claims import (
     answer_of,
     corrected,
     format_budget,
+    format_once,
     format_primary,
     of_epochs,
     table_of_claims,
 )
 from dppt_nb.judged import combine, difference, format_study, of_row, row_score
 from dppt_nb.studies import STUDIES
-from dppt_nb.study import CLAIMS, holm, p_value, seeds_needed
+from dppt_nb.study import CLAIMS, holm, p_value, people_width, seeds_needed
 
 RESULTS = Path(__file__).resolve().parent.parent / "nbs" / "results"
 
@@ -43,6 +44,17 @@ def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert math.isnan(holm([math.nan, 0.02])[0]) and holm([math.nan, 0.02])[1] == 0.02
+
+
+def test_what_single_networks_make_of_single_people_averages_out():
+    "The interval over people of more seeds is foretold from that of few."
+    runs = both_sizes()["nano"]
+    for pair in (("sdpose", "tokenpose"), ("dppt", "ppt")):
+        few = difference([run for run in runs if run["seed"] in (0, 1, 10)], *pair)
+        low, high = difference(runs, *pair)["people"]
+        assert few["seeds"] == 3 and few["one_seed"] > people_width(few, 3)
+        assert people_width(few, 3) == pytest.approx((few["people"][1] - few["people"][0]) / 2)
+        assert people_width(few, 6) == pytest.approx((high - low) / 2, rel=0.15)
 
 
 def test_as_many_seeds_as_are_needed_tell():
@@ -160,11 +172,15 @@ def test_the_teachers_that_lie_beside_the_results_are_those_that_taught():
 
 def in_short():
     "The table at the top of the study's page, a row each, by its bold words."
-    page = json.loads((RESULTS.parent / "13_study.ipynb").read_text())
-    texts = ["".join(cell["source"]) for cell in page["cells"]]
-    text = next(text for text in texts if "## In short" in text).split("## In short")[1]
+    text = next(text for text in texts_of_the_study() if "## In short" in text)
     lines = [line for line in text.splitlines() if line.startswith("| **")]
     return {line.split("**")[1]: line for line in lines}, text
+
+
+def texts_of_the_study():
+    "The cells of the study's page."
+    page = json.loads((RESULTS.parent / "13_study.ipynb").read_text())
+    return ["".join(cell["source"]) for cell in page["cells"]]
 
 
 def cells(line):
@@ -232,7 +248,7 @@ def test_the_answer_in_short_is_what_the_results_say():
         for ratio in (0.5, 0.3):
             gain = found(runs, f"dppt_{ratio}", f"ppt_{ratio}")
             assert gain["seeds"] == 3 and gain["interval"][0] > 0
-            holds("A teacher", with_open(gain, "+"))
+            assert any(with_open(gain, "+") in text for text in texts_of_the_study())
     holds("A second cycle", with_open(found(both, "sd_dppt", "dppt"), "+"))
     gains = [
         of_row(why, "sdpose_mlp")[seed]["score"] - of_row(why, "tokenpose_mlp")[seed]["score"]
@@ -258,6 +274,10 @@ def test_the_answer_in_short_is_what_the_results_say():
     assert f"the teacher's p is {second[frozenset(('dppt', 'ppt'))]:.3f}" in text
     span = "{:+.1f} to {:+.1f}".format(*found(gpu, "tokenpose", "ppt")["interval"])
     assert f"pruning's cost is open, {span}" in text
+    once = [line.split()[-1] for line in format_once([cpu, gpu]).splitlines()]
+    assert [float(p) < 0.05 for p in once] == [True, False, False, False, True]
+    stands = f"with larger p ({once[0]} and {once[-1]})"
+    assert any(stands in text for text in texts_of_the_study())
     for runs, size in ((large, "of S"), (cpu, "of nano's")):
         ppt, plain = (of_row(runs, row)[0]["macs"] for row in ("ppt", "tokenpose"))
         assert f"{1 - ppt / plain:.0%}".replace("%", " %") in text and size in text
