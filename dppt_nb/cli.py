@@ -61,6 +61,11 @@ class RecipeCommand(click.Command):
         "Its own arguments and options, then those of the recipe."
         return super().get_params(context) + recipe_options()
 
+    def format_epilog(self, context, formatter):
+        "The names of the recipes, under the options."
+        from dppt_nb.recipes import RECIPES
+        with formatter.section("Recipes"): formatter.write_text(", ".join(RECIPES))
+
 # %% ../nbs/machinery/cli.ipynb #b50f4316
 def read_changes(given:dict)->dict: # option name -> text, or None where not given
     """The fields that were named on the command line, with their values; a value that cannot be

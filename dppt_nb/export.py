@@ -28,6 +28,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from PIL import Image
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
@@ -43,6 +44,7 @@ from .files import CACHE_MEND, cache_folder, digest_of, make_folder, write_whole
 from .forms import make_form, recipe_of
 from .keypoints import KeypointSet
 from .optim import precision
+from .photos import open_photo
 from .recipes import Recipe
 from .store import CropSet, load_people
 from .tokenpose import PoseTransformer
@@ -214,11 +216,13 @@ class OnnxNetwork(nn.Module):
         return self.run(images=images.float())["heatmaps"]
 
     def predict(self,
-        photo: Tensor, # (H, W, 3) uint8 RGB, or an array
+        photo: object, # array or tensor (H, W, 3) uint8 RGB; path, bytes or Pillow picture
         boxes: Tensor, # (N, 4) x, y, w, h in its pixels, or an array
     ) -> tuple[Tensor, Tensor]: # keypoints (N, J, 2) in its pixels, scores (N, J)
         "People of a photo, by a file of the form `keypoints`."
         self.must_have("photo")
+        if isinstance(photo, (str, Path, bytes, Image.Image)):
+            photo = np.array(open_photo(photo).image)  # as people see it
         photo, boxes = torch.as_tensor(photo), torch.as_tensor(boxes).float().reshape(-1, 4)
         if photo.dtype != torch.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
             raise ValueError(

@@ -30,19 +30,19 @@ TEACHERS = ROOT / "nbs" / "results" / "teachers"
 
 
 def networks(studies=()):
-    "Row, seed, and where the network is; of a study those that were judged, so finished."
-    found = [(row, 0, name) for row, name in SHIPPED.items()]
+    "Row, and where the network is; of a study those that were judged, so finished."
+    found = list(SHIPPED.items())
     folders = sorted(TEACHERS.glob("tokenpose_nano_lspet_seed*"))
-    found += [("tokenpose_nano", seed, folder) for seed, folder in enumerate(folders)]
+    found += [("tokenpose_nano", folder) for folder in folders]
     for study in studies:
         for run in finished_runs(study):
             folder = run_folder(study, run["row"], run["seed"])
             # a row that only judges another's network has none of its own
-            if holds_network(folder): found.append((run["row"], run["seed"], folder))
+            if holds_network(folder): found.append((run["row"], folder))
     return found
 
 
-def judge(row, seed, place, root):
+def judge(row, place, root):
     "One network on everybody, as a row of a results file, with the mirrored test."
     network, recipe, found = load_network(place)
     crops = load_people("coco", root, ("all",), recipe.image_size, False)["all"]
@@ -54,7 +54,7 @@ def judge(row, seed, place, root):
         recipe, "coco", "all", people, torch.device("cpu"), time.time() - start
     )
     return dict(
-        row=row, seed=seed, network=Path(place).name, **stored_score(result),
+        row=row, seed=recipe.seed, network=Path(place).name, **stored_score(result),
         measured=int(result["n"]), conditions=known,
     )
 
