@@ -255,11 +255,13 @@ def test_the_answer_in_short_is_what_the_results_say():
         for seed in (0, 1)
     ]
     holds("A second cycle", "two seeds gained {:.1f} and {:.1f}".format(*gains))
-    for people, count, words in (("all", 1, "one seed"), ("100", 2, "two seeds")):
+    for people, count, words in (
+        ("all", 1, "all photographs (one seed)"), ("1000", 2, "a thousand"),
+        ("100", 2, "a hundred (two seeds each)"),
+    ):
         gain = found(begun, f"synthetic_{people}", f"photos_{people}")
         assert gain["seeds"] == count
-        words = f"with {'all photographs' if people == 'all' else 'a hundred'} ({words})"
-        holds("Starting from synthetic people", f"{gain['mean']:+.1f} {words}")
+        holds("Starting from synthetic people", f"{gain['mean']:+.1f} with {words}")
     of_30 = [run["score"] for run in of_row(of_epochs(longer, 30), "tokenpose").values()]
     assert all(
         run["score"] < min(of_30) for run in of_row(begun, "synthetic_all").values()
