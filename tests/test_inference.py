@@ -458,11 +458,13 @@ def test_the_other_rules_of_a_second_look_say_what_their_record_says(root):
     text = next(text for text in texts if "Keep the look with" in text)
     told = lambda one: [f"{abs(v):.1f}" for v in (one["difference"], *one["interval"])]
     gained = stored["coco"]["of the labels"]["over_two"]["surer"]
-    lost = stored["lspet"]["half as large again"]["over_two"]["surer"]
-    assert gained["interval"][0] > 0 > lost["interval"][1]
-    gain, (mean, high, low) = told(gained), told(lost)
-    assert "gains {} points ({} to {})".format(*gain) in text
-    assert f"loses {mean} ({low} to {high})" in text
+    assert gained["interval"][0] > 0
+    assert "gains {} points ({} to {})".format(*told(gained)) in text
+    for box, words in (("half as large again", "in boxes half as large again"),
+                       ("the whole photo", "where the whole photo is the box")):
+        lost = stored["lspet"][box]["over_two"]["surer"]
+        mean, high, low = told(lost)
+        assert lost["interval"][1] < 0 and f"{mean} {words} ({low} to {high})" in text
     upright = [r["over_two"]["upright"] for rows in stored.values() for r in rows.values()]
     losses = sorted(-one["difference"] for one in upright)
     assert len(losses) == 7 and f"by {losses[0]:.1f} to {losses[-1]:.1f} points" in text
