@@ -6,7 +6,8 @@
 __all__ = ['CONFIG', 'WEIGHTS', 'FORMAT', 'SCALE', 'built', 'pose_config', 'About', 'check_about', 'shrink_weights',
            'widen_weights', 'write_about', 'save_network', 'save_pretrained', 'shipped_networks', 'holds_network',
            'from_hub', 'network_files', 'read_about', 'config_of', 'at_most', 'build', 'read_weights', 'build_network',
-           'find_network', 'load_network', 'load_teacher', 'results_folder', 'options_of', 'start_from']
+           'find_network', 'load_network', 'load_teacher', 'check_sources', 'results_folder', 'options_of',
+           'start_from']
 
 # %% ../nbs/machinery/checkpoints.ipynb #c58317ba
 import dataclasses
@@ -31,7 +32,7 @@ from .files import digest_of, read_json, unpack_tensors, write_json, write_tenso
 from .keypoints import KeypointSet
 from .models import create_model, model_config
 from .recipes import Recipe
-from .released import fill, released_network
+from .released import fill, named_tensors, released_network
 from .released import load_backbone as load_backbone
 from .released import load_released as load_released
 from .tokenpose import PoseTransformer
@@ -371,6 +372,19 @@ def load_teacher(
             f"is labelled with {keypoints.name}; take a teacher of its kind"
         )
     return teacher
+
+
+def check_sources(
+    *recipes: Recipe, # that are to be trained
+) -> None:
+    """Refuse a teacher, a start or weights of a backbone that cannot be read, before people are cut
+    out of their photographs."""
+    networks = {r.start for r in recipes} | {r.teacher for r in recipes if not r.teacher_model}
+    released = {r.backbone_weights for r in recipes} | {
+        r.teacher for r in recipes if r.teacher_model
+    }
+    for name in sorted(networks - {""}): load_network(name)
+    for file in sorted(released - {""}): named_tensors(file)
 
 # %% ../nbs/machinery/checkpoints.ipynb #e924ae2d
 def results_folder(

@@ -5,20 +5,24 @@
 # %% auto #0
 __all__ = ['data_option', 'root_option', 'split_option', 'people_option', 'train_people_option', 'device_option',
            'protocol_option', 'read_value', 'recipe_options', 'RecipeCommand', 'read_changes', 'main', 'PeopleCount',
-           'reader_options', 'take_reader_options', 'train', 'evaluate_command', 'compare_command', 'study', 'models',
-           'data', 'prepare', 'check', 'demo']
+           'train', 'evaluate_command', 'compare_command', 'study', 'models', 'data', 'prepare', 'check', 'demo']
 
 # %% ../nbs/machinery/cli.ipynb #b0dfd766
 import json
 import os
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import click
 
 from .checks import DataError, each_once, names_once
-from .options import how_to_judge, run_options, take_run_options
+from dppt_nb.options import (
+    how_to_judge,
+    reader_options,
+    run_options,
+    take_reader_options,
+    take_run_options,
+)
 from .terminal import Sentences
 
 # %% ../nbs/machinery/cli.ipynb #6d8243a4
@@ -129,45 +133,6 @@ device_option = click.option(
 protocol_option = click.option(
     "--protocol", help="tokenpose or mmpose: crop, train and judge as that released code does"
 )
-
-
-_READER_OPTIONS = (
-    click.option(
-        "--annotations", multiple=True, metavar="[SPLIT=]FILE",
-        help="annotation file, also as train=FILE; those with well-known names unless given",
-    ),
-    click.option("--images", type=click.Path(), help="folder or zip of the pictures"),
-    click.option(
-        "--category", multiple=True,
-        help="whose people; several with the same keypoints are read as one",
-    ),
-    click.option(
-        "--flip-pairs",
-        help="mirror pairs: left:right,..., a keypoint set file, ibug68, wflw98, none",
-    ),
-    click.option(
-        "--pixels", type=click.Choice(["shown", "stored"]),
-        help="turn pictures as EXIF says, as labelling tools show them, or take them as stored",
-    ),
-    click.option(
-        "--val-share", type=float, help="share of the pictures held out, where no name says a split"
-    ),
-    click.option("--split-seed", type=int, help="seed of that draw"),
-)
-
-
-def reader_options(command: Callable):
-    "Options of data sets in COCO's format, for every command that reads them."
-    for option in reversed(_READER_OPTIONS): command = option(command)
-    return command
-
-
-def take_reader_options(given:dict)->dict: # all options; the reader's are taken out of it
-    "What was said about the annotation files, ready for `read_coco`."
-    names = "annotations images category flip_pairs pixels val_share split_seed".split()
-    said = {name: given.pop(name, None) for name in names}
-    said = {k: list(v) if isinstance(v, tuple) else v for k, v in said.items()}
-    return {k: v for k, v in said.items() if v not in (None, [])}
 
 
 @main.command(cls=RecipeCommand)

@@ -8,6 +8,8 @@ __all__ = ['predict', 'export_command']
 # %% ../nbs/machinery/commands.ipynb #49fb63bd
 import click
 
+from .options import reader_options, take_reader_options
+
 # %% ../nbs/machinery/commands.ipynb #4f926fb1
 @click.command()
 @click.argument("checkpoint", type=click.Path())
@@ -93,8 +95,10 @@ def predict(
     "--data", default="synthetic", show_default=True, help="of --int8: name of a data set"
 )
 @click.option("--root", type=click.Path(), help="of --int8: its folder or zip, or a crop store")
+@reader_options
 def export_command(checkpoint, **given):
     "Write the network in CHECKPOINT as one file for other run-times."
     from dppt_nb.export import export_checkpoint
-    path = export_checkpoint(checkpoint, **given)
+    reader = take_reader_options(given)
+    path = export_checkpoint(checkpoint, **given, **reader)
     click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, form {given['form']}")

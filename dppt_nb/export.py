@@ -291,7 +291,7 @@ def quantise_onnx(
             nodes_to_exclude=products_of_tokens(plain),
         )
         model = needed("onnx").load(str(small))
-    note_calibration(model, crops.name, people)
+    note_calibration(model, crops.name, min(people, len(crops)))
     write_whole(path, model.SerializeToString())
     return path
 
@@ -388,6 +388,7 @@ def export_checkpoint(
     data: str = "synthetic",  # name of a data set of the network's kind
     root: str | Path | None = None, # its folder or zip, or a crop store
     model: str = "",          # of a released checkpoint: the name that it belongs to
+    **reader_options,         # of the data set's reader
 ) -> Path: # of the file
     "Load a network and write it in one of its forms."
     check_export(out, half, int8)
@@ -395,7 +396,9 @@ def export_checkpoint(
     if Path(out).suffix == ".pt2": return export_program(network, out, form, half)
     if not int8: return export_onnx(network, keypoint_set, out, form, half=half)
     people = 100 if data == "synthetic" else None
-    crops = load_people(data, root, ("val",), network.image_size, False, people)["val"]
+    crops = load_people(
+        data, root, ("val",), network.image_size, False, people, **reader_options
+    )["val"]
     with tempfile.TemporaryDirectory() as folder:
         plain = export_onnx(network, keypoint_set, Path(folder, "plain.onnx"), form)
         return quantise_onnx(plain, out, crops)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from .checkpoints import load_network
+from .checkpoints import check_sources, load_network
 from .checks import DataError
 from .evaluation import RESULTS_FORMAT, conditions, predict_joints
 from .files import make_folder, write_json
@@ -425,6 +425,11 @@ def run_study(
         for row in rows
     ]
     out, size = make_folder(out), plan[0][1].image_size
+    left = [
+        recipe for row, recipe in plan
+        if not (run_folder(out, row.name, recipe.seed) / "judged.json").exists()
+    ]
+    check_sources(*left)
     crops = load_people(data, root, (split,), size, False, people, **reader_options)[split]
     known = read_runs(stored) if stored else []
     check_people(finished_runs(out), data, split, crops, out)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from .checkpoints import load_teacher
+from .checkpoints import check_sources, load_teacher
 from .checks import DataError
 from .devices import Team, predict_together
 from .evaluation import RESULTS_FORMAT, conditions, score_joints
@@ -162,6 +162,9 @@ def train_recipe(
     with team.together():
         folder = RunFolder(out, settings.keep, team.main)
         with folder.claim():
+            # what cannot be is said before people are cut out of their photographs
+            if not settings.plan_only: folder.holds_run(resume)
+            check_sources(recipe)
             options = dict(reader_options)
             with team.first():
                 train = load_people(data, root, ("train",), size, bars, people, **options)["train"]

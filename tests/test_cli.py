@@ -342,6 +342,28 @@ def test_values_are_refused_before_anything_is_made(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_what_cannot_be_is_said_before_people_are_read(monkeypatch, tmp_path):
+    "Cutting people out may take minutes: a missing teacher or run must not wait for that."
+    from click.testing import CliRunner
+
+    from dppt_nb import judged, runner
+    from dppt_nb.cli import main
+    def read(*words, **options): raise AssertionError("people were read")
+    for module in (runner, judged): monkeypatch.setattr(module, "load_people", read)
+    out = ["--out", str(tmp_path / "run"), "--device", "cpu"]
+    for words, sentence in (
+        (["train", "tokenpose_nano", "--resume"], "holds no run to go on with"),
+        (["train", "dppt_nano", "--teacher", "runs/gone"], "runs/gone"),
+        (["train", "dppt_nano", "--teacher", "gone.pth", "--teacher-model", "tokenpose_nano"],
+         "gone.pth"),
+        (["train", "finetune_nano", "--start", "tokenpose_nan"], "tokenpose_nan"),
+        (["train", "tokenpose_b_coco", "--backbone-weights", "gone.pth"], "gone.pth"),
+        (["study", "dppt", "--rows", "dppt", "--teacher", "runs/gone"], "runs/gone"),
+    ):
+        done = CliRunner().invoke(main, [*words, *out])
+        assert done.exit_code == 1 and sentence in done.output, done.output
+
+
 def test_bad_files_are_answered_with_one_sentence(tmp_path):
     import scipy.io
 
