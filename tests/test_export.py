@@ -333,7 +333,7 @@ def test_the_predictor_answers_the_same_by_onnxruntime(trained, cache, mirror):
     pixels, boxes = photo.image.permute(1, 2, 0).numpy(), photo.boxes.numpy()
     options = dict(mirror=mirror, batch_size=2)
     network, recipe, keypoints = trained
-    # PyTorch computes in bf16 where the processor can, which moves joints by more than is asked here
+    # where a processor knows bf16 PyTorch computes in it, which moves joints by more than this
     parts = network, recipe.change(precision="fp32"), keypoints
     plain = PosePredictor(*parts, **options)
     other = PosePredictor(*parts, runner="onnxruntime", **options)
