@@ -54,7 +54,7 @@ def batched_affine(
     unbiased: bool = True,
 ) -> torch.Tensor:           # (B, 2, 3) source pixels -> crop pixels
     "The maps that carry each window to a whole crop (DarkPose's release, `get_affine_transform`)."
-    less = 1 if unbiased else 0
+    less = 1 if unbiased else 0  # between centres a length is one less than the count of pixels
     height, width = output_size
     zoom = (width - less) / (scales[:, 0] * PIXEL_STD - less)                              # (B,)
     if not torch.is_tensor(rotations) and np.ndim(rotations) == 0:

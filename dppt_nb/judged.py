@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['pack_bits', 'unpack_bits', 'stored_score', 'Cycled', 'judge_cycles', 'judge', 'of_row', 'mean_hits', 'half_width',
            'combine', 'row_score', 'difference', 'format_interval', 'format_study', 'show_study', 'run_row',
-           'check_judged', 'check_people', 'finished_runs', 'of_seed', 'run_study']
+           'check_judged', 'check_people', 'finished_runs', 'unfinished', 'of_seed', 'run_study']
 
 # %% ../nbs/machinery/judged.ipynb #a5847f4a
 import base64
@@ -389,6 +389,15 @@ def finished_runs(
     return [read_judged(path) for path in sorted(Path(out).glob("*/judged.json"))]
 
 
+def unfinished(
+    plan: list[tuple[Row, Recipe]], # the runs of a study
+    out: Path, # its folder
+) -> list[Recipe]: # of those that are still to be judged
+    "The recipes whose runs are not finished."
+    done = lambda row, seed: (run_folder(out, row.name, seed) / "judged.json").exists()
+    return [recipe for row, recipe in plan if not done(row, recipe.seed)]
+
+
 def of_seed(
     teacher: str | Path, # a folder, with {seed} where each seed has a teacher of its own
     seed: int,
@@ -421,15 +430,10 @@ def run_study(
     # a bad one is refused before anything is trained
     plan = [
         (row, row_recipe(row, base, seed, epochs, of_seed(teacher, seed), protocol))
-        for seed in seeds
-        for row in rows
+        for seed in seeds for row in rows
     ]
     out, size = make_folder(out), plan[0][1].image_size
-    left = [
-        recipe for row, recipe in plan
-        if not (run_folder(out, row.name, recipe.seed) / "judged.json").exists()
-    ]
-    check_sources(*left)
+    check_sources(*unfinished(plan, out))
     crops = load_people(data, root, (split,), size, False, people, **reader_options)[split]
     known = read_runs(stored) if stored else []
     check_people(finished_runs(out), data, split, crops, out)

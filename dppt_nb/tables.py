@@ -234,9 +234,10 @@ def _check_numbers(a, b):
 
 # %% ../nbs/machinery/tables.ipynb #f064dace
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_HAVE, _ARE = ("person has", "people have"), ("person is", "people are")
 
 def _odd_people(table, sizes):
-    "Counts of people that deserve a look, each with what is odd."
+    "Counts of people that deserve a look, each with what is odd of one and of many."
     seen, boxes = table.visible > 0, table.boxes
     with_joints = len(table) and seen.any()
     x, y = table.joints[..., 0], table.joints[..., 1]
@@ -251,13 +252,14 @@ def _odd_people(table, sizes):
     away = ((table.joints < span[:, 0] - room) | (table.joints > span[:, 1] + room)).any(2) & seen
     ids = Counter(zip(table.split, table.ids)).values()
     return [
-        (int(outside.any(1).sum()), "people have a labelled joint outside of their picture"),
-        (int((boxes[:, 2:].max(1) < 32).sum()), "people are smaller than 32 pixels"),
-        (int((seen.sum(1) < 3).sum()) if with_joints else 0, "people have less than 3 joints"),
-        (twice, "people are there twice: same picture, box and joints"),
-        (int(away.any(1).sum()), "people have a labelled joint far from their box"),
-        (sum(n > 1 for n in numbers), "pictures have several image ids in the same split"),
-        (sum(n - 1 for n in ids), "ids are given again in the same split"),
+        (int(outside.any(1).sum()), *_HAVE, "a labelled joint outside of their picture"),
+        (int((boxes[:, 2:].max(1) < 32).sum()), *_ARE, "smaller than 32 pixels"),
+        (int((seen.sum(1) < 3).sum()) if with_joints else 0, *_HAVE, "less than 3 joints"),
+        (twice, *_ARE, "there twice: same picture, box and joints"),
+        (int(away.any(1).sum()), *_HAVE, "a labelled joint far from their box"),
+        (sum(n > 1 for n in numbers), "picture has", "pictures have",
+         "several image ids in the same split"),
+        (sum(n - 1 for n in ids), "id is", "ids are", "given again in the same split"),
     ]
 
 def check_table(
@@ -290,9 +292,13 @@ def check_table(
     lines += [note for note in several if note not in table.notes]
     never = [n for n, c in zip(table.keypoint_set.names, (table.visible > 0).sum(0)) if not c]
     if never: lines.append(f"WARNING: labelled on nobody: {', '.join(never)}")
-    lines += [f"WARNING: {n:,} {words}" for n, words in _odd_people(table, sizes) if n]
+    lines += [
+        f"WARNING: {counted(n, one, many)} {what}"
+        for n, one, many, what in _odd_people(table, sizes) if n
+    ]
     unused = {n for n in table.source.names() if n.lower().endswith(_PICTURES)} - set(named)
     if unused:
         folders = sorted({posixpath.dirname(n) or "." for n in unused})
-        lines.append(f"{len(unused):,} pictures have no row, in {', '.join(folders[:4])}")
+        have = counted(len(unused), "picture has", "pictures have")
+        lines.append(f"{have} no row, in {', '.join(folders[:4])}")
     return lines

@@ -324,7 +324,7 @@ def test_data_check_says_what_is_odd(tmp_path):
     for words in (
         "6 people in 3 photographs", "no mirror pairs are known", "val: 6 people in 3 pictures",
         "pictures from 200 x 180 to 200 x 180", "labelled on nobody: kpt-2",
-        "2 people have a labelled joint outside", "1 pictures have no row, in images",
+        "2 people have a labelled joint outside", "1 picture has no row, in images",
     ): assert words in found.output, words
     paired = CliRunner().invoke(
         main, ["data", "check", "coco", "--root", str(tmp_path), "--flip-pairs", "0:1"]

@@ -70,7 +70,7 @@ def test_one_picture_under_two_ids_is_said(tmp_path):
     content["images"][1]["file_name"] = "1.jpg"
     folder(tmp_path, content)
     said = "\n".join(check_table(read_coco(tmp_path)))
-    assert "1 pictures have several image ids in the same split" in said
+    assert "1 picture has several image ids in the same split" in said
 
 
 def test_a_picture_in_two_splits_is_said_before_training(tmp_path):
@@ -197,7 +197,7 @@ def test_corners_in_place_of_sizes_and_joints_far_away_are_said(tmp_path):
     table = read_coco(tmp_path)
     said = "\n".join(check_table(table))
     assert any("2 boxes reach far out of their picture" in note for note in table.notes)
-    assert "1 people have a labelled joint far from their box" in said
+    assert "1 person has a labelled joint far from their box" in said
     fine = coco_file(people())
     folder(tmp_path, fine)
     said = "\n".join(check_table(read_coco(tmp_path)))
