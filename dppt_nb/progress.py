@@ -144,7 +144,8 @@ class Plan:
             f"{bytes_in_words(self.disk)} on disk",
         ]
         if not self.measured: return lines[0]
-        speed, looks = self.batch / self.step_seconds, counted(self.looks, "validation", "validations")
+        speed = self.batch / self.step_seconds
+        looks = counted(self.looks, "validation", "validations")
         steps = counted(self.measured, "measured step", "measured steps")
         return lines[0] + (
             f"\n      about {in_words(self.seconds)}: {1000 * self.step_seconds:.0f} ms a step, "
