@@ -121,7 +121,7 @@ def about(runs):
     teachers = len({str(run["taught_by"]) for run in of_row(runs, "dppt").values()})
     return (
         f"`{told['model']}` and its relatives on {told['data'].upper()}: {told['epochs']} epochs, "
-        f"input {size}, {'one teacher for all seeds' if teachers == 1 else 'a teacher a seed'}; "
+        f"input {size}, {'one teacher for all seeds' if teachers == 1 else 'one teacher per seed'}; "
         f"judged by {judged} of {told['people']} people of the {told['split']} split, those who "
         "show a torso to measure by."
     )
