@@ -119,9 +119,10 @@ def about(runs):
     told, size = first["conditions"], " x ".join(map(str, first["conditions"]["image_size"]))
     judged = unpack_bits(first["counts"], first["shape"]).any(1).sum()
     teachers = len({str(run["taught_by"]) for run in of_row(runs, "dppt").values()})
+    taught = "one teacher for all seeds" if teachers == 1 else "one teacher per seed"
     return (
         f"`{told['model']}` and its relatives on {told['data'].upper()}: {told['epochs']} epochs, "
-        f"input {size}, {'one teacher for all seeds' if teachers == 1 else 'one teacher per seed'}; "
+        f"input {size}, {taught}; "
         f"judged by {judged} of {told['people']} people of the {told['split']} split, those who "
         "show a torso to measure by."
     )
