@@ -169,8 +169,9 @@ def train(recipe, data, root, out, people, device, resume, allow_drift, protocol
     heading = f"validation people of {data}, mirrored test\n{format_scores(results['scores'])}\n"
     click.echo(
         ("\n" + heading if "val" in splits else "")
-        + f"\nThe network is in {out}; judge it on others with: "
-        + how_to_judge(out, data, root, reader, splits, judged_split(data))
+        + f"\nThe network is in {out}; judge it on "
+        + ("others" if "test" in splits or "val" not in splits else "these people again")
+        + " with: " + how_to_judge(out, data, root, reader, splits, judged_split(data))
     )
 
 # %% ../nbs/machinery/cli.ipynb #faacf142

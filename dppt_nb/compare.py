@@ -65,8 +65,8 @@ def compare_networks(
     over people for the difference. DataError where they have no joint in common."""
     device, options = pick_device(device), reader_options or {}
     crops, answers = {}, []    # image size -> people; joints and the people who judge them
-    for checkpoint in (one, other):
-        network, recipe, found = load_network(checkpoint, device)
+    # a wrong name is said before people are cut out
+    for network, recipe, found in [load_network(name, device) for name in (one, other)]:
         recipe, size = recipe.change(**changes), recipe.image_size
         if size not in crops:
             crops[size] = load_people(data, root, (split,), size, bars, people, **options)[split]

@@ -256,7 +256,8 @@ def read_coco(
     """People of COCO (Lin et al., ECCV 2014) or of any file in its format; keypoints are those that
     `categories` names. Raises `DataError`."""
     source = ImageSource(root)
-    pictures = source_of(images, root)[0] if images else source
+    pictures, file = source_of(images, root) if images else (source, "")
+    if file: raise DataError(f"--images is {images}, a file; name a folder or zip of pictures")
     options = dict(category=category, flip_pairs=flip_pairs, pixels=pixels, val_share=val_share,
                    split_seed=split_seed)
     boxes = source_of(boxes, root) if boxes else None

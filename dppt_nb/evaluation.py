@@ -329,6 +329,8 @@ def compare_people(
     try: before = read_json(path)["conditions"] if path.exists() else {}
     except (DataError, KeyError): return    # damaged, and replaced by whole ones
     same = [before.get(name) == known[name] for name in ("data", "split")]
+    if before and not all(same):
+        print(f"{path} held a score on {before.get('data')}, {before.get('split')}: it is replaced")
     digest = before.get("people_digest", known["people_digest"])
     if all(same) and digest != known["people_digest"]:
         print(

@@ -392,6 +392,8 @@ def export_checkpoint(
 ) -> Path: # of the file
     "Load a network and write it in one of its forms."
     check_export(out, half, int8)
+    if not int8 and (data != "synthetic" or root or reader_options):
+        raise DataError("--data, --root and the options of annotation files are for --int8; add it")
     network, _, keypoint_set = load_network(checkpoint, model=model)
     if Path(out).suffix == ".pt2": return export_program(network, out, form, half)
     if not int8: return export_onnx(network, keypoint_set, out, form, half=half)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['pack_bits', 'unpack_bits', 'stored_score', 'Cycled', 'judge_cycles', 'judge', 'of_row', 'mean_hits', 'half_width',
            'combine', 'row_score', 'difference', 'format_interval', 'format_study', 'show_study', 'run_row',
-           'check_judged', 'check_people', 'finished_runs', 'unfinished', 'of_seed', 'run_study']
+           'check_judged', 'check_people', 'finished_runs', 'unfinished', 'check_teachers', 'of_seed', 'run_study']
 
 # %% ../nbs/machinery/judged.ipynb #a5847f4a
 import base64
@@ -17,16 +17,17 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from .checkpoints import check_sources, load_network
+from .checkpoints import check_sources, load_network, load_teacher
 from .checks import DataError
 from .evaluation import RESULTS_FORMAT, conditions, predict_joints
 from .files import make_folder, write_json
+from .keypoints import KeypointSet
 from .metrics import bootstrap_interval, pck
 from .models import macs
 from .optim import pick_device
 from .recipes import Recipe
 from .runner import train_recipe
-from .runs import RECORD, read_record
+from .runs import RECORD, read_record, weights_print
 from .store import CropSet, load_people
 from dppt_nb.studies import (
     Row,
@@ -398,6 +399,28 @@ def unfinished(
     return [recipe for row, recipe in plan if not done(row, recipe.seed)]
 
 
+def check_teachers(
+    plan: list[tuple[Row, Recipe]], # the runs of a study
+    out: Path, # its folder
+    keypoints: KeypointSet, # of the people
+) -> None:
+    "Refuse a teacher of other keypoints, and finished runs that another teacher taught."
+    prints = {}
+    for row, recipe in plan:
+        if not recipe.teacher: continue
+        path = run_folder(out, row.name, recipe.seed) / "judged.json"
+        if recipe.teacher not in prints:
+            try: prints[recipe.teacher] = weights_print(load_teacher(recipe, keypoints))
+            except (DataError, OSError):    # a finished study is printed without its teacher
+                if not path.exists(): raise
+                continue
+        told = read_judged(path).get("taught_by") if path.exists() else None
+        if told and told != prints[recipe.teacher]:
+            raise DataError(
+                f"{path.parent} holds a run that another teacher taught; name another --out"
+            )
+
+
 def of_seed(
     teacher: str | Path, # a folder, with {seed} where each seed has a teacher of its own
     seed: int,
@@ -427,7 +450,6 @@ def run_study(
     """Run what is not there yet, seed by seed, so that a study that is stopped early is still fair;
     print the table. `{seed}` in the teacher's folder stands for the seed of the run."""
     rows = find_rows(study, names)
-    # a bad one is refused before anything is trained
     plan = [
         (row, row_recipe(row, base, seed, epochs, of_seed(teacher, seed), protocol))
         for seed in seeds for row in rows
@@ -435,6 +457,7 @@ def run_study(
     out, size = make_folder(out), plan[0][1].image_size
     check_sources(*unfinished(plan, out))
     crops = load_people(data, root, (split,), size, False, people, **reader_options)[split]
+    check_teachers(plan, out, crops.keypoint_set)
     known = read_runs(stored) if stored else []
     check_people(finished_runs(out), data, split, crops, out)
     if together > 1:

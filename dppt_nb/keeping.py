@@ -92,13 +92,21 @@ class Kept:
         "Go on from the folder's last state; one of another recipe or other data is refused."
         saved, tensors = self.folder.read(epoch)
         with self.folder.damage_in_words():
-            alone = dict(devices=1, accumulate=1, sync_norm=False)    # as older runs are
-            began = json.loads(json.dumps({**alone, **saved, **saved["recipe"]}))
-            check_same_run(self.identity(), began, self.folder.path, allow_drift)
+            self.check_record(saved, allow_drift)
             self.restore(saved, tensors)
         # a network file that was lost comes back, also when there is nothing left to train
         if self.epoch >= self.recipe.epochs and not self.folder.has_network(self.info()):
             self.save_network()
+
+    def check_record(
+        self,
+        saved: dict, # the content of training.json
+        allow_drift: bool = False, # as in `resume`
+    ) -> None:
+        "Refuse the record of a run that is not this one."
+        alone = dict(devices=1, accumulate=1, sync_norm=False)    # as older runs are
+        began = json.loads(json.dumps({**alone, **saved, **saved["recipe"]}))
+        check_same_run(self.identity(), began, self.folder.path, allow_drift)
 
     def restore(
         self,

@@ -83,8 +83,11 @@ def plan_of(
 ) -> str:
     "What the run will take; measured where that is not a hundredth of the run itself."
     folder, recipe = trainer.folder, trainer.recipe
-    record = folder.path / RECORD
-    begun = len(read_record(record)["history"]) if record.exists() else 0
+    path, begun = folder.path / RECORD, 0
+    if path.exists():
+        record = read_record(path)
+        trainer.check_record(record, allow_drift=True)
+        begun = len(record["history"])
     left = (recipe.epochs - begun) * trainer.steps_per_epoch
     if not left: return "plan: all epochs are trained already"
     copy = Loop(
@@ -163,7 +166,7 @@ def train_recipe(
         folder = RunFolder(out, settings.keep, team.main)
         with folder.claim():
             # what cannot be is said before people are cut out of their photographs
-            if not settings.plan_only: folder.holds_run(resume)
+            folder.holds_run(resume)
             check_sources(recipe)
             options = dict(reader_options)
             with team.first():

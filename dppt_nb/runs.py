@@ -326,7 +326,7 @@ class RunFolder:
         record = without_nan(dict(record, format=RECORD_FORMAT, state=state))
         write_tensors(self.path / state, tensors, {"record": json.dumps(record)})
         write_json(self.path / RECORD, record)
-        self.sweep({state, *kept_states(record["history"], self.keep - (batches is None))})
+        self.sweep({state, *kept_states(record["history"], self.keep)})
 
     def sweep(
         self,

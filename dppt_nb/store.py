@@ -402,6 +402,7 @@ def load_people(
     if data == "synthetic":
         if "all" in splits:
             raise DataError("synthetic people are judged split by split; take train, val or test")
+        _refuse({"root": root}, "goes with a data set on disk; name that with --data")
         _refuse(options | {"boxes": boxes}, "goes with data sets in COCO's format; leave it out")
         if people != ENDLESS: return {s: synthetic_people(s, image_size, people) for s in splits}
         many = SYNTHETIC_PEOPLE["train"]

@@ -135,7 +135,8 @@ def far_boxes(
     far = (boxes[:, :2] + boxes[:, 2:] > 1.1 * sizes).any(1) | (boxes[:, :2] < -.1 * sizes).any(1)
     if not far.any(): return []
     return [
-        f"WARNING: {far.sum():,} boxes reach far out of their picture; 'bbox' is x, y, width, "
+        f"WARNING: {counted(int(far.sum()), 'box reaches', 'boxes reach')} far out of their "
+        "picture; 'bbox' is x, y, width, "
         "height, not two corners"
     ]
 
@@ -215,8 +216,8 @@ def drop_copies(
                 other.notes = (*other.notes, note)
                 break
             raise DataError(
-                f"{both:,} people of {table.annotations[0]} are in {name} too; name the files that "
-                "are meant with --annotations."
+                f"{counted(both, 'person is', 'people are')} both in {table.annotations[0]} and in "
+                f"{name}; name the files that are meant with --annotations."
             )
         else:
             kept.append(table)

@@ -20,6 +20,7 @@ from .optim import pick_device
 from .recipes import Recipe
 from .runs import RECORD, read_record
 from .store import CropSet, load_people
+from .terminal import counted
 from .trainer import Trainer
 from .training import Loop
 
@@ -100,7 +101,7 @@ def train_runs(
         for trainer in train_together(trainers, lanes):
             trainer.save()
             folders.append(trainer.folder.path)
-            tell(f"{trainer.folder.path.name}: {trainer.epoch} epochs")
+            tell(f"{trainer.folder.path.name}: {counted(trainer.epoch, 'epoch', 'epochs')}")
     return folders
 
 

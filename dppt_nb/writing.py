@@ -88,7 +88,8 @@ def _clear_folder(folder, overwrite, keep=()):
         )
     if MANIFEST in names and not overwrite:
         raise DataError(
-            f"{folder} holds a complete crop store already; choose another or ask to overwrite it."
+            f"{folder} holds a complete crop store of other people or options already; name "
+            "another --out, or say --overwrite."
         )
     for name in names:  # the manifest first: from then on unfinished
         if name not in keep: (folder / name).unlink()

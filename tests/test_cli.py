@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from data_fixture import coco_file
 from PIL import Image
 
 from dppt_nb.cli import main
@@ -362,6 +363,28 @@ def test_what_cannot_be_is_said_before_people_are_read(monkeypatch, tmp_path):
     ):
         done = CliRunner().invoke(main, [*words, *out])
         assert done.exit_code == 1 and sentence in done.output, done.output
+
+
+def test_what_would_come_to_nothing_is_refused(tmp_path):
+    root, run = str(tmp_path), str(tmp_path / "run")
+    nano = ["train", "tokenpose_nano", "--people", "8", "--device", "cpu", "--out", run]
+    Image.new("RGB", (9, 9)).save(tmp_path / "1.jpg")
+    (tmp_path / "a.json").write_text(json.dumps(coco_file([], 1)))
+    check = ["data", "check", "coco", "--root", root, "--annotations", "a.json"]
+    for words, sentence in (
+        ([*nano, "--root", root], "goes with a data set on disk; name that with --data"),
+        (["eval", "tokenpose_nano", "--root", root, "--people", "8"], "name that with --data"),
+        ([*nano, "--teacher", "tokenpose_nano"], "nothing in this recipe (tokenpose_nano) learns"),
+        (["export", "tokenpose_nano", "--data", "coco"], "are for --int8; add it"),
+        ([*check, "--images", "a.json"], "a file; name a folder or zip of pictures"),
+    ):
+        refused(dppt(*words, cwd=tmp_path), sentence)
+    toy = ["--epochs", "1", "--image-size", "64x48", "--overrides", '{"width": 32, "depth": 1}']
+    assert dppt(*nano, *toy, cwd=tmp_path).returncode == 0
+    # a plan is refused where the run would be
+    refused(dppt(*nano, *toy, "--plan", cwd=tmp_path), "already holds a run")
+    longer = [*nano, *toy[2:], "--epochs", 3, "--resume", "--plan"]
+    refused(dppt(*longer, cwd=tmp_path), "epochs = 1, not 3")
 
 
 def test_bad_files_are_answered_with_one_sentence(tmp_path):

@@ -83,6 +83,16 @@ def test_a_stop_while_people_are_judged_does_not_wait_and_loses_nothing(
     assert all(row["lr"] > 0 and "score" in row for row in resumed.history[:2])
 
 
+def test_as_many_states_stay_as_were_asked_for(tmp_path):
+    "Also where the best epoch is the first one."
+    folder = RunFolder(tmp_path, keep=3)
+    for done in range(1, 7):
+        history = [dict(epoch=n, score=10.0 - n) for n in range(1, done + 1)]
+        folder.write(dict(history=history, step=done, recipe={}), {"a": torch.zeros(1)})
+    left = {int(path.stem[-4:]) for path in tmp_path.glob("state*")}
+    assert left == {1, 4, 5, 6}
+
+
 def test_states_of_the_last_epochs_and_of_the_best_stay(people, tmp_path):
     folder = RunFolder(tmp_path, keep=2)
     run = trainer(people, folder)
@@ -132,7 +142,7 @@ def test_the_plan_says_what_is_left_and_changes_nothing(people):
                for k, v in run.model.state_dict().items())
     assert "people/s" not in str(make_plan(run, None, measure=0))
     last = str(make_plan(copy, people, begun=2, measure=1))
-    assert "plan: 1 epoch of" in last and "1 look at" in last and "1 measured step)" in last
+    assert "plan: 1 epoch of" in last and "1 validation of" in last and "1 measured step)" in last
 
 
 def test_a_run_that_shows_everything(tmp_path, capsys):

@@ -90,6 +90,22 @@ def test_a_study_is_stopped_and_goes_on_as_if_nothing_had_been(tmp_path):
     assert abs(mean_rate(hits.sum(0), counts.sum(0)) - judged["score"]) < 1e-9
 
 
+def test_a_study_has_one_teacher(tmp_path):
+    for seed in (0, 1):
+        recipe = TOY.change(seed=seed, epochs=1)
+        train_recipe(recipe, out=tmp_path / str(seed), device="cpu", bars=False, people=16)
+    settings = dict(
+        data="synthetic", base=TOY, seeds=(0,), device="cpu", people=16, epochs=1,
+        names=("output",), out=tmp_path / "study",
+    )
+    done = run_study("dppt", teacher=str(tmp_path / "0"), **settings)
+    assert run_study("dppt", teacher=str(tmp_path / "0"), **settings) == done
+    with pytest.raises(DataError, match="another teacher taught"):
+        run_study("dppt", teacher=str(tmp_path / "1"), **settings)
+    # a finished study is printed without its teacher
+    assert run_study("dppt", teacher=str(tmp_path / "gone"), **settings) == done
+
+
 def test_equal_rows_are_not_told_apart_and_different_ones_are():
     same = difference(made_up([(.5, .5, .5), (.5, .5, .5)]), "a", "b")
     assert same["interval"][0] < 0 < same["interval"][1] and same["seeds"] == 3

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from dppt_nb.checkpoints import load_network
+from dppt_nb.checks import DataError
 from dppt_nb.compare import hits_of
 from dppt_nb.datasets import judged_split
 from dppt_nb.evaluation import (
@@ -40,13 +41,24 @@ def by_score(scores, hits, counts):
 @click.command()
 @click.option("--network", default="dppt_s_lspet", show_default=True)
 @click.option("--data", default="lspet", show_default=True)
-@click.option("--root", type=click.Path(exists=True), help="its folder, zip, or a crop store")
-@click.option("--split", help="test, or what the data set is judged on, unless given")
+@click.option(
+    "--root", type=click.Path(exists=True), required=True,
+    help="its folder, zip, or a crop store",
+)
+@click.option(
+    "--split", type=click.Choice(["test", "val", "train", "all"]),
+    help="test, or what the data set is judged on, unless given",
+)
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def main(network, data, root, split, device, out):
     "Write OUT: how many joints have a score in each range, and how many of them are right."
-    split = split or judged_split(data)
+    try: count(network, data, root, split or judged_split(data), device, out)
+    except (DataError, OSError) as error: raise click.ClickException(str(error)) from None
+
+
+def count(network, data, root, split, device, out):
+    "Judge, sort by score, print and write."
     model, recipe, found = load_network(network, device)
     recipe = recipe.change(mirror=False)
     crops = load_people(data, root, (split,), recipe.image_size, False)[split]
@@ -61,6 +73,7 @@ def main(network, data, root, split, device, out):
         network=network, people=told["n"], left_out=told["left_out"], mean=told["mean"],
         conditions=conditions(recipe, data, split, crops, device, 0), rows=rows,
     ))
+    print(f"{told['n']} people, {told['left_out']} left out: their size is not visible")
     for row in rows:
         share = row["right"] / row["joints"]
         print(f"from {row['start']:.1f} {row['joints']:>6} joints, {share:.0%} right")
