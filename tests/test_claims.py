@@ -17,6 +17,7 @@ from dppt_nb.claims import (
     format_once,
     format_primary,
     of_epochs,
+    once,
     table_of_claims,
 )
 from dppt_nb.judged import combine, difference, format_study, of_row, row_score
@@ -198,7 +199,7 @@ def with_open(result, sign=""):
 
 
 def test_the_answer_in_short_is_what_the_results_say():
-    both, large = both_sizes().values()
+    _, large = both_sizes().values()
     cpu, gpu, longer, why, start, keep = map(stored, (
         "study_lspet_nano", "study_lspet_nano_h200", "study_lspet_nano_budget",
         "study_lspet_nano_why", "study_lspet_nano_start", "study_lspet_nano_keep",
@@ -209,18 +210,20 @@ def test_the_answer_in_short_is_what_the_results_say():
     rows = {words: cells(line) for words, line in said.items()}
 
     # the columns of both sizes
-    for words, nano, pair, sign in (
-        ("A teacher", both, ("dppt", "ppt"), "+"), ("Pruning", both, ("tokenpose", "ppt"), ""),
-        ("A TokenPose taught in the same way", gpu, ("tokenpose_taught", "dppt"), "+"),
-        ("A second cycle", both, ("sdpose", "tokenpose"), "+"),
+    two = [cpu, gpu]
+    told = [float(line.split()[-1]) for line in format_once(two).splitlines()]
+    small = dict(zip(map(frozenset, PRIMARY.values()), told, strict=True))
+    for words, pair, sign in (
+        ("A teacher", ("dppt", "ppt"), "+"), ("Pruning", ("tokenpose", "ppt"), ""),
+        ("A TokenPose taught in the same way", ("tokenpose_taught", "dppt"), "+"),
+        ("A second cycle", ("sdpose", "tokenpose"), "+"),
     ):
-        assert rows[words][1] == with_open(found(nano, *pair), sign)
+        nano = [study for study in two if of_row(study, pair[0])]
+        assert rows[words][1] == with_open(once(nano, *pair), sign)
         assert rows[words][2] == with_open(found(large, *pair), sign)
-        stands = [
-            size for size, runs in (("nano", both), ("S", large))
-            if corrected(runs).get(frozenset(pair), 1) < 0.05
-        ]
-        assert rows[words][3] == (", ".join(stands) or "-"), words
+        decided = {"nano": small, "S": corrected(large)}
+        stands = [size for size, known in decided.items() if known.get(frozenset(pair), 1) < 0.05]
+        assert rows[words][3] == (", ".join(stands) or "no"), words
     signals = rows["Which signal"]
     alone = {row: found(gpu, row, "ppt") for row in ("attention", "output", "features")}
     for result in (*alone.values(), found(gpu, "output_attention", "ppt")):
@@ -247,7 +250,7 @@ def test_the_answer_in_short_is_what_the_results_say():
             gain = found(runs, f"dppt_{ratio}", f"ppt_{ratio}")
             assert gain["seeds"] == 3 and gain["interval"][0] > 0
             assert any(with_open(gain, "+") in text for text in texts_of_the_study())
-    holds("A second cycle", with_open(found(both, "sd_dppt", "dppt"), "+"))
+    holds("A second cycle", with_open(once(two, "sd_dppt", "dppt"), "+"))
     gains = [
         of_row(why, "sdpose_mlp")[seed]["score"] - of_row(why, "tokenpose_mlp")[seed]["score"]
         for seed in (0, 1)
@@ -274,9 +277,8 @@ def test_the_answer_in_short_is_what_the_results_say():
     assert f"the teacher's p is {second[frozenset(('dppt', 'ppt'))]:.3f}" in text
     span = "{:+.1f} to {:+.1f}".format(*found(gpu, "tokenpose", "ppt")["interval"])
     assert f"pruning's cost is open, {span}" in text
-    once = [line.split()[-1] for line in format_once([cpu, gpu]).splitlines()]
-    assert [float(p) < 0.05 for p in once] == [True, False, False, False, True]
-    stands = f"with larger p ({once[0]} and {once[-1]})"
+    assert [p < 0.05 for p in told] == [True, False, False, False, True]
+    stands = f"with larger p ({told[0]:.3f} and {told[-1]:.3f})"
     assert any(stands in text for text in texts_of_the_study())
     for runs, size in ((large, "of S"), (cpu, "of nano's")):
         ppt, plain = (of_row(runs, row)[0]["macs"] for row in ("ppt", "tokenpose"))
@@ -287,7 +289,7 @@ def test_fewer_patches_still_are_what_the_results_say():
     "The runs share people and teacher with those beside them; prose has the scores."
     page = json.loads((RESULTS.parent / "13_study.ipynb").read_text())
     texts = ["".join(cell["source"]) for cell in page["cells"]]
-    text = next(text for text in texts if "loses little more with fewer patches" in text)
+    text = next(text for text in texts if "loses with fewer patches is open" in text)
     runs = stored("study_lspet_nano_h200") + stored("study_lspet_nano_keep")
     for name in ("ppt", "dppt"):
         rows = [of_row(runs, name + end) for end in ("", "_0.5", "_0.3")]
