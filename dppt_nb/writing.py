@@ -88,7 +88,7 @@ def _clear_folder(folder, overwrite, keep=()):
         )
     if MANIFEST in names and not overwrite:
         raise DataError(
-            f"{folder} holds a complete crop store of other people or options already; name "
+            f"{folder} holds a complete crop store already, of other people or options; name "
             "another --out, or say --overwrite."
         )
     for name in names:  # the manifest first: from then on unfinished
