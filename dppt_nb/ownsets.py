@@ -12,6 +12,7 @@ from pathlib import Path
 from .checks import DataError, check_format
 from .files import read_json, write_json
 from .keypoints import KEYPOINT_SETS, KeypointSet, build_keypoint_set
+from .terminal import counted
 
 # %% ../nbs/machinery/ownsets.ipynb #6966dc5f
 def limbs_of(
@@ -27,9 +28,11 @@ def limbs_of(
     good = [(a - first, b - first) for a, b in pairs]
     good = [p for p in good if all(0 <= i < count for i in p)]
     total = len(skeleton) if hasattr(skeleton, "__len__") else 1
-    notes = [f"the skeleton counts from 0, where COCO counts from 1: {len(good)} limbs"][first:]
+    notes = [f"the skeleton counts from 0, where COCO counts from 1: "
+             f"{counted(len(good), 'limb', 'limbs')}"][first:]
     if total > len(good):
-        notes.append(f"{total - len(good)} limbs of the skeleton name no keypoint: not drawn")
+        names = counted(total - len(good), "limb of the skeleton names", "limbs of the skeleton name")
+        notes.append(f"{names} no keypoint: not drawn")
     return tuple(good), notes
 
 def keypoint_set_of(

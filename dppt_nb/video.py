@@ -376,7 +376,8 @@ def predict_files(
     if whole.left_out:
         for note in whole.notes: print(note)
         raise DataError(
-            f"{len(whole.left_out)} of {len(sources)} could not be used, {whole.photos:,} pictures "
-            f"were: {' '.join(whole.left_out[:5])}"
+            f"{len(whole.left_out)} of {len(sources)} could not be used, "
+            f"{counted(whole.photos, 'picture was', 'pictures were')}: "
+            f"{' '.join(whole.left_out[:5])}"
         )
     return whole

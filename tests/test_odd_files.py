@@ -74,7 +74,7 @@ def test_a_name_too_long_for_its_drawing_is_left_out_alone(predictor, tmp_path):
 def test_a_name_that_no_disk_has_does_not_end_the_batch(predictor, tmp_path, name):
     if name.endswith(".mp4"): pytest.importorskip("av", reason="videos need PyAV")
     picture().save(tmp_path / "a.png")
-    with pytest.raises(DataError, match="1 of 2 could not be used, 1 pictures were"):
+    with pytest.raises(DataError, match="1 of 2 could not be used, 1 picture was"):
         predict_files(predictor, [name, tmp_path / "a.png"], tmp_path / "out", draw=False)
     assert lines_of(tmp_path / "out") == ["a.png"]
 
