@@ -31,8 +31,10 @@ def limbs_of(
     notes = [f"the skeleton counts from 0, where COCO counts from 1: "
              f"{counted(len(good), 'limb', 'limbs')}"][first:]
     if total > len(good):
-        names = counted(total - len(good), "limb of the skeleton names", "limbs of the skeleton name")
-        notes.append(f"{names} no keypoint: not drawn")
+        limbs = counted(
+            total - len(good), "limb of the skeleton names", "limbs of the skeleton name"
+        )
+        notes.append(f"{limbs} no keypoint: not drawn")
     return tuple(good), notes
 
 def keypoint_set_of(
