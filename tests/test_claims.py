@@ -234,7 +234,7 @@ def test_the_answer_in_short_is_what_the_results_say():
 
     # what to know
     numbers = {1: "one seed", 2: "two seeds", 3: "three seeds"}
-    def holds(words, told): assert told in said[words], (words, told)
+    def holds(words, known): assert known in said[words], (words, known)
 
     def at(epochs, pair):
         "A gain after so many epochs, with the number of its seeds."
@@ -260,8 +260,8 @@ def test_the_answer_in_short_is_what_the_results_say():
     holds("A second cycle", "two seeds gained {:.1f} and {:.1f}".format(*gains))
     for people, words in (("all", "all photographs"), ("1000", "a thousand"), ("100", "a hundred")):
         gain = found(begun, f"synthetic_{people}", f"photos_{people}")
-        told = f"{gain['mean']:+.1f} with {words} ({numbers[gain['seeds']]})"
-        holds("Starting from synthetic people", told)
+        known = f"{gain['mean']:+.1f} with {words} ({numbers[gain['seeds']]})"
+        holds("Starting from synthetic people", known)
     of_30 = [run["score"] for run in of_row(of_epochs(longer, 30), "tokenpose").values()]
     assert all(
         run["score"] < min(of_30) for run in of_row(begun, "synthetic_all").values()
