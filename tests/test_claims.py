@@ -48,7 +48,8 @@ def test_holm_by_hand():
 
 def test_what_single_networks_make_of_single_people_averages_out():
     "The interval over people of more seeds is foretold from that of few."
-    runs = both_sizes()["nano"]
+    cpu, gpu = both_sizes()["nano"]
+    runs = cpu + [dict(run, seed=run["seed"] + 10) for run in gpu]  # all six: it asks of people
     for pair in (("sdpose", "tokenpose"), ("dppt", "ppt")):
         few = difference([run for run in runs if run["seed"] in (0, 1, 10)], *pair)
         low, high = difference(runs, *pair)["people"]
@@ -212,7 +213,7 @@ def with_open(result, sign=""):
 
 
 def test_the_answer_in_short_is_what_the_results_say():
-    _, large = both_sizes().values()
+    large, = both_sizes()["S"]
     cpu, gpu, longer, why, start, keep = map(stored, (
         "study_lspet_nano", "study_lspet_nano_h200", "study_lspet_nano_budget",
         "study_lspet_nano_why", "study_lspet_nano_start", "study_lspet_nano_keep",
