@@ -12,7 +12,14 @@ from typing import Any
 
 from .judged import combine, difference, format_interval, of_row
 from dppt_nb.study import (
-    CLAIMS, Claim, each_seed, holm, p_value, people_width, seeds_needed, verdict,
+    CLAIMS,
+    Claim,
+    each_seed,
+    holm,
+    p_value,
+    people_width,
+    seeds_needed,
+    verdict,
 )
 
 # %% ../nbs/machinery/claims.ipynb #338e491f
