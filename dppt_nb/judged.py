@@ -144,8 +144,14 @@ def of_row(
     runs: list[dict],
     name: str, # of a row
 ) -> dict[int, dict]: # seed -> judged run
-    "The runs of one row."
-    return {run["seed"]: run for run in runs if run["row"] == name}
+    "The runs of one row. ValueError where two of them share a seed, since one would be lost."
+    mine = [run for run in runs if run["row"] == name]
+    found = {run["seed"]: run for run in mine}
+    if len(found) < len(mine):
+        raise ValueError(
+            f"two runs of {name} share a seed; take apart what they differ in, such as the epochs"
+        )
+    return found
 
 
 def mean_hits(

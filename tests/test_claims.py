@@ -163,6 +163,14 @@ def test_stored_runs_say_who_taught_and_on_what():
             assert run.get("train_seconds") is None
 
 
+def test_runs_of_several_budgets_are_no_row():
+    "Else one run of a seed would silently stand for another."
+    runs = stored("study_lspet_nano_budget")
+    with pytest.raises(ValueError, match="two runs of ppt share a seed.*epochs"):
+        of_row(runs, "ppt")
+    assert len(of_row(of_epochs(runs, 30), "ppt")) == 3
+
+
 def test_a_budget_has_a_column_of_its_own():
     runs = stored("study_lspet_nano_h200") + stored("study_lspet_nano_budget")
     pairs = {"cycled over not": ("sdpose", "tokenpose"), "nothing": ("deep", "ppt")}

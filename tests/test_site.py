@@ -253,3 +253,18 @@ def test_the_whole_site_in_a_browser(tmp_path, chromium_program):
     for scheme in ("light", "dark"):    # the colours of code
         wrong += look(site, axe, chromium_program, 1440, scheme, ["14_train.html"])
     assert not wrong, "\n".join(wrong)
+
+
+# Landing page
+
+def test_runs_of_several_lengths_get_a_table_each():
+    path = ROOT / "nbs" / "results" / "study_lspet_nano_budget" / "runs.json"
+    made = home.tables_of(json.loads(path.read_text()))
+    assert made and all("30 epochs" in table for table in made)  # of 60 there are fewer seeds
+
+
+def test_the_landing_pages_links_inside_the_readme_lead_to_its_page():
+    story = home.index_cells()[0]
+    assert "](#" in story    # there are some
+    page = home.landing_page(with_browser=False)
+    assert "](#" not in page and "](project/index.md#use)" in page

@@ -4,6 +4,7 @@ import json
 import re
 from functools import cache
 
+from dppt_nb.claims import of_epochs
 from dppt_nb.judged import difference, format_interval, of_row, row_score, unpack_bits
 from website.moving import CROWD, moving_picture
 from website.names import (
@@ -94,10 +95,18 @@ def study_tables():
     "A table for each study that compares the papers with three seeds, from its stored runs."
     tables = []
     for path in sorted((NBS / "results").glob("*/runs.json")):
-        runs = json.loads(path.read_text())
+        tables += tables_of(json.loads(path.read_text()))
+    return "\n\n".join(tables)
+
+
+def tables_of(stored):
+    "A table for each length of training that the runs of a study have."
+    tables = []
+    for epochs in sorted({run["recipe"]["epochs"] for run in stored}):
+        runs = of_epochs(stored, epochs)
         if all(len(of_row(runs, name)) > 2 for name in ("tokenpose", "ppt", "dppt")):
             tables.append(study_table(runs))
-    return "\n\n".join(tables)
+    return tables
 
 
 def study_table(runs):
@@ -132,6 +141,8 @@ def landing_page(with_browser):
     "The first page."
     title, subtitle = re.search(r"^# (.+?)\n+> (.+?)\n", index_cells()[0], re.S).groups()
     story = re.split(r"\n\n", index_cells()[0])[2]
+    words = adapt(story, "nbs/index.ipynb", "index.md")
+    words = words.replace("](#", "](project/index.md#")    # its sections stand on the README's page
     svg = moving_picture().replace("<svg ", '<svg class="moving" ', 1)
     try_it = '\n\n<a class="md-button" href="try/index.html">Try it in this browser</a>' \
         if with_browser else ""
@@ -147,7 +158,7 @@ hide: [navigation, toc]
 
 > {subtitle}
 
-{adapt(story, "nbs/index.ipynb", "index.md")}{try_it}
+{words}{try_it}
 
 {fenced(commands(), "bash")}
 
