@@ -39,7 +39,7 @@ def once(
 ) -> dict | None: # as `difference`
     """A difference of two rows by all studies that have both. Runs of one seed count as one: they
     begin from the same weights, so more of them are no other seeds."""
-    having = [study for study in studies if difference(study, row, other)]
+    having = [study for study in studies if each_seed(study, row, other)]
     if len(having) < 2: return difference(having[0], row, other) if having else None
     runs = [dict(run, seed=(run["seed"], i)) for i, study in enumerate(having) for run in study]
     gains = [each_seed(study, row, other) for study in having]
@@ -77,7 +77,6 @@ def format_primary(
             f"{'more than 200, or more people' if told is None else told}"
         )
     return "\n".join(line.rstrip() for line in lines)
-
 
 # %% ../nbs/machinery/claims.ipynb #e96c92ae
 # of `PRIMARY`, what no paper says

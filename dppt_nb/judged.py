@@ -401,8 +401,10 @@ def unfinished(
     out: Path, # its folder
 ) -> list[Recipe]: # of those that are still to be judged
     "The recipes whose runs are not finished."
-    done = lambda row, seed: (run_folder(out, row.name, seed) / "judged.json").exists()
-    return [recipe for row, recipe in plan if not done(row, recipe.seed)]
+    return [
+        recipe for row, recipe in plan
+        if not (run_folder(out, row.name, recipe.seed) / "judged.json").exists()
+    ]
 
 
 def check_teachers(

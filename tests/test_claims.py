@@ -240,8 +240,7 @@ def test_the_answer_in_short_is_what_the_results_say():
         ("A TokenPose taught in the same way", ("tokenpose_taught", "dppt"), "+"),
         ("A second cycle", ("sdpose", "tokenpose"), "+"),
     ):
-        nano = [study for study in two if of_row(study, pair[0])]
-        assert rows[words][1] == with_open(once(nano, *pair), sign)
+        assert rows[words][1] == with_open(once(two, *pair), sign)
         assert rows[words][2] == with_open(found(large, *pair), sign)
         decided = {"nano": small, "S": corrected([large])}
         stands = [size for size, known in decided.items() if known.get(frozenset(pair), 1) < 0.05]
