@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['CONFIG', 'WEIGHTS', 'FORMAT', 'SCALE', 'built', 'pose_config', 'About', 'check_about', 'shrink_weights',
            'widen_weights', 'write_about', 'save_network', 'save_pretrained', 'shipped_networks', 'holds_network',
-           'from_hub', 'network_files', 'read_about', 'config_of', 'at_most', 'build', 'read_weights', 'build_network',
-           'find_network', 'load_network', 'load_teacher', 'check_sources', 'results_folder', 'options_of',
-           'start_from']
+           'from_hub', 'network_files', 'read_about', 'config_of', 'at_most', 'build', 'check_weights', 'read_weights',
+           'build_network', 'find_network', 'load_network', 'load_teacher', 'check_sources', 'results_folder',
+           'options_of', 'start_from']
 
 # %% ../nbs/machinery/checkpoints.ipynb #c58317ba
 import dataclasses
@@ -225,7 +225,7 @@ def read_about(
     path: Path, # of a config.json
 ) -> tuple[About, dict]: # the content checked, and as it stands in the file
     "Read `config.json`, or say in one sentence what is wrong with it."
-    values = read_json(path)
+    values = read_json(path, mend="name the folder that `dppt train --out` wrote")
     if not ("config" in values or "recipe" in values):
         raise DataError(
             f"{path} has no 'config' that builds a pose transformer; it is of another "
@@ -287,21 +287,27 @@ def build(
             f"{path} has a 'config' that cannot be built ({reason}); take another copy"
         ) from None
 
-def read_weights(
+def check_weights(
     path: Path, # of a model.safetensors
     digest: str | None, # that its content must have; None where it is not known
+) -> None:
+    "Refuse weights that are missing, or not those of which `config.json` tells."
+    if not path.is_file():
+        raise DataError(f"{path} is missing, though {CONFIG} is there; copy it too")
+    if digest and digest_of(path.read_bytes()) != digest:
+        raise DataError(
+            f"{path} is not the file that its {CONFIG} was written with; a copy is damaged, or a "
+            "training was stopped while it wrote: copy both files again, or resume it"
+        )
+
+def read_weights(
+    path: Path, # of a model.safetensors
     room: int, # bytes that it may be large
 ) -> dict: # our name -> (the same name, tensor), as `fill` takes them
     "Read the weights, all or none."
     if path.stat().st_size > room:
         raise DataError(f"{path} is larger than the network of its {CONFIG}; one is another's")
-    content = path.read_bytes()
-    if digest and digest_of(content) != digest:
-        raise DataError(
-            f"{path} is not the file that its {CONFIG} was written with; a copy is damaged, or a "
-            "training was stopped while it wrote: copy both files again, or resume it"
-        )
-    weights = widen_weights(unpack_tensors(content, path))
+    weights = widen_weights(unpack_tensors(path.read_bytes(), path))
     return {name: (name, value) for name, value in weights.items()}
 
 def build_network(
@@ -311,13 +317,12 @@ def build_network(
 ) -> tuple[PoseTransformer, About]: # on the CPU, in eval mode; what config.json says
     "The one way to build a saved network: from the configuration saved beside it, strictly."
     about, values = read_about(config)
-    if not weights.is_file():
-        raise DataError(f"{weights} is missing, though {CONFIG} is there; copy it too")
+    check_weights(weights, about.weights)
     # a number takes a byte at least, and eight at most
     network = build(config_of(about, config), weights.stat().st_size, config, kind)
     own = network.state_dict()
     room = 8 * sum(value.numel() for value in own.values()) + 1000 * len(own) + 2 ** 20
-    given = read_weights(weights, about.weights, room)
+    given = read_weights(weights, room)
     fill(network, given, f"{weights} does not fit its {CONFIG}")
     # what stands beside the configuration, to be saved again with it
     network.about = {

@@ -155,7 +155,8 @@ def train(recipe, data, root, out, people, device, resume, allow_drift, protocol
     from dppt_nb.datasets import judged_split
     from dppt_nb.evaluation import format_scores
     from dppt_nb.recipes import get_recipe
-    from dppt_nb.runner import known_splits, train_recipe
+    from dppt_nb.runner import train_recipe
+    from dppt_nb.store import known_splits
     settings = take_run_options(given, device)
     out, reader = out or f"runs/{recipe}-{data}", take_reader_options(given)
     recipe = get_recipe(recipe, protocol=protocol, **read_changes(given))

@@ -307,6 +307,7 @@ def complete_annotation(
     if seen and "bbox" not in a: tally["bbox"] += 1
     if seen and area <= 1: tally["area"] += 1
     if seen and a.get("num_keypoints", count) != count: tally["num_keypoints"] += 1
+    if not crowd and not np.isin(raw[:, 2], (0, 1, 2)).all(): tally["flags"] += 1
     return a | {
         "keypoints": points, "num_keypoints": count, "bbox": box, "iscrowd": crowd,
         "area": area if area > 1 else BOX_SHARE * max(box[2], 0) * max(box[3], 0),
@@ -316,6 +317,7 @@ _TALLY_WORDS = {
     "area": "without a usable area: 0.53 of the box is taken (only OKS looks at it)",
     "bbox": "without a box: that of the labelled keypoints is taken",
     "num_keypoints": "with a 'num_keypoints' that disagrees with the flags: it is ignored",
+    "flags": "with a flag other than 0, 1 or 2: keypoints above 0 are taken as labelled",
 }
 
 # %% ../nbs/machinery/coco.ipynb #f71245d3

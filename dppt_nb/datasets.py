@@ -80,6 +80,12 @@ def _check_finite(raw, ids, where):
 def _read_leeds(name, root, flag_means_seen, split_of):
     source = ImageSource(root)
     raw, folder, extended = _lsp_joints(source)  # (N, 14, 3)
+    if extended != (name == "lspet"):
+        other = "lspet" if extended else "lsp"
+        raise DataError(
+            f"{source.root}: joints.mat is laid out as that of {other}, whose flag means something "
+            f"else than in {name}; say --data {other}, or name {name}'s own folder or zip."
+        )
     digits, ids = (5 if extended else 4), np.arange(1, len(raw) + 1)
     _check_finite(raw, ids, f"{source.root}: joints.mat")
     visible = (raw[..., 2] > 0) if flag_means_seen else np.ones(raw.shape[:2], bool)

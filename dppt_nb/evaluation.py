@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RESULTS_FORMAT', 'decode', 'take_people', 'plain_images', 'find_joints', 'predict_joints', 'score_joints', 'evaluate',
            'headline', 'mean_pose', 'answer_mean_pose', 'device_name', 'conditions', 'format_scores',
-           'coco_annotations', 'score_coco', 'compare_people', 'shared_joints', 'answer_in_terms_of', 'people_in_boxes',
-           'score_answers', 'evaluate_checkpoint']
+           'coco_annotations', 'score_coco', 'compare_people', 'learned_from', 'shared_joints', 'answer_in_terms_of',
+           'people_in_boxes', 'score_answers', 'evaluate_checkpoint']
 
 # %% ../nbs/machinery/evaluation.ipynb #2253b773
 import math
@@ -26,7 +26,7 @@ from .checks import DataError
 from .coco import person_category, to_coco_results
 from .crops import apply_affine, box_to_center_scale
 from .datasets import coco_truth, has_ap
-from .files import digest_of, make_folder, place_of, read_json, watch, write_json
+from .files import digest_of, folder_for, place_of, read_json, watch, write_json
 from .heatmaps import average_flip, decode_argmax, decode_dark, decode_quarter
 from .keypoints import UNKNOWN_SIGMA, KeypointSet, map_keypoints
 from .matching import match_coco
@@ -339,6 +339,22 @@ def compare_people(
         )
 
 
+def learned_from(
+    about: dict, # what a network's config.json says beside its configuration
+    crops: CropSet, # the people who are to judge it
+    split: str, # theirs
+) -> str: # empty where nothing is known against them
+    "What to say where a network is judged on people that it was trained on."
+    if about.get("people_digest") == crops.digest:
+        return "was trained on these very people: the score says nothing about others"
+    if about.get("data") == crops.name and split in ("train", "all"):
+        return (
+            f"was trained on people of {crops.name}, and split {split!r} may hold some of them: "
+            "judge on test or val to learn how it does on others"
+        )
+    return ""
+
+
 def shared_joints(
     found: KeypointSet,  # what a network finds
     wanted: KeypointSet, # what people are labelled with
@@ -353,6 +369,7 @@ def answer_in_terms_of(
     crops: CropSet, # people labelled with a keypoint set of their own
     joints: Tensor, # (N, K, 2) a network's answers
     found: KeypointSet, # what the network finds
+    name: str | Path = "the network", # its name, for what is said
 ) -> tuple[Tensor, CropSet]: # (N, J, 2) answers, the people with only those labels that count
     """The answers as joints of the people's own keypoint set; where that is not the network's, says
     which joints are judged."""
@@ -363,11 +380,11 @@ def answer_in_terms_of(
     names, shared = crops.keypoint_set.names, shared_joints(found, crops.keypoint_set)
     if not shared:
         raise DataError(
-            f"the network finds {found.name} keypoints, of which {crops.keypoint_set.name} has "
+            f"{name} finds {found.name} keypoints, of which {crops.keypoint_set.name} has "
             "none; judge it on data of its own kind"
         )
     print(
-        f"the network finds {found.name} keypoints, the people are labelled with "
+        f"{name} finds {found.name} keypoints, the people are labelled with "
         f"{crops.keypoint_set.name}: judged on the {len(shared)} of {len(names)} that both have "
         f"({', '.join(shared)})"
     )
@@ -447,26 +464,27 @@ def evaluate_checkpoint(
     that pycocotools reads."""
     device = pick_device(device)
     network, recipe, found = load_network(checkpoint, device, model)
-    folder = make_folder(out or results_folder(checkpoint, data))
     recipe, options = recipe.change(**changes), reader_options or {}
-    crops = load_people(
-        data, root, (split,), recipe.image_size, bars, people, boxes, **options
-    )[split]
-    start, same = time.time(), found.names == crops.keypoint_set.names
-    truth = coco_annotations(data, root, split, **options) if same or boxes else None
-    if has_ap(data) and recipe.boxes == "detected" and not boxes:
-        print(
-            "judged in annotated boxes; this protocol's published AP is of a "
-            "detector's, name its results file with --boxes"
-        )
-    joints, confidence = predict_joints(network, crops, recipe, bars=bars, keypoint_set=found)
-    known = dict(
-        conditions(recipe, data, split, crops, device, time.time() - start),
-        boxes=Path(boxes).name if boxes else "annotated",
-    ) | ({"boxes_digest": digest_of(place_of(boxes, root))} if boxes else {})
-    size = recipe.image_size if boxes else None
-    scores = score_answers(joints, confidence, crops, found, truth, folder, size)
-    results = dict(format=RESULTS_FORMAT, conditions=known, scores=scores)
-    compare_people(folder / "results.json", known)
-    write_json(folder / "results.json", results)
+    with folder_for(out or results_folder(checkpoint, data)) as folder:
+        crops = load_people(
+            data, root, (split,), recipe.image_size, bars, people, boxes, **options
+        )[split]
+        if note := learned_from(network.about, crops, split): print(f"{checkpoint} {note}")
+        start, same = time.time(), found.names == crops.keypoint_set.names
+        truth = coco_annotations(data, root, split, **options) if same or boxes else None
+        if has_ap(data) and recipe.boxes == "detected" and not boxes:
+            print(
+                "judged in annotated boxes; this protocol's published AP is of a "
+                "detector's, name its results file with --boxes"
+            )
+        joints, confidence = predict_joints(network, crops, recipe, bars=bars, keypoint_set=found)
+        known = dict(
+            conditions(recipe, data, split, crops, device, time.time() - start),
+            boxes=Path(boxes).name if boxes else "annotated",
+        ) | ({"boxes_digest": digest_of(place_of(boxes, root))} if boxes else {})
+        size = recipe.image_size if boxes else None
+        scores = score_answers(joints, confidence, crops, found, truth, folder, size)
+        results = dict(format=RESULTS_FORMAT, conditions=known, scores=scores)
+        compare_people(folder / "results.json", known)
+        write_json(folder / "results.json", results)
     return results

@@ -6,7 +6,7 @@
 __all__ = ['METADATA', 'ONNX_FORMAT', 'RUNNERS', 'needed', 'describe_network', 'quietly', 'record', 'export_onnx',
            'export_program', 'OnnxAbout', 'read_session', 'OnnxNetwork', 'calibration_inputs', 'products_of_tokens',
            'quantise_onnx', 'note_calibration', 'cached_onnx', 'choose_runner', 'take_runner', 'check_export',
-           'export_checkpoint']
+           'calibration_people', 'export_checkpoint']
 
 # %% ../nbs/machinery/export.ipynb #64832ce3
 import io
@@ -46,7 +46,7 @@ from .keypoints import KeypointSet
 from .optim import precision
 from .photos import open_photo
 from .recipes import Recipe
-from .store import CropSet, load_people
+from .store import CropSet, known_splits, load_people
 from .tokenpose import PoseTransformer
 
 # %% ../nbs/machinery/export.ipynb #676c507b
@@ -379,6 +379,18 @@ def check_export(
     if not (folder := Path(out).parent).is_dir():
         raise DataError(f"there is no folder {folder}; make it, or change --out")
 
+def calibration_people(
+    data: str, # name of a data set
+    root: str | Path | None, # its folder or zip, or a crop store
+    image_size: tuple[int, int], # (height, width)
+    **reader_options, # of the data set's reader
+) -> CropSet:
+    "The validation people, or where there are none the training people, to take the ranges from."
+    splits = known_splits(data, root, image_size, False, **reader_options)
+    split = next(name for name in ("val", "train", *splits) if name in splits)
+    people = 100 if data == "synthetic" else None
+    return load_people(data, root, (split,), image_size, False, people, **reader_options)[split]
+
 def export_checkpoint(
     checkpoint: str | Path,   # a trained network, as `load_network` takes it
     out: str | Path,          # of the file to write: .onnx, or .pt2 for `torch.export`
@@ -397,10 +409,7 @@ def export_checkpoint(
     network, _, keypoint_set = load_network(checkpoint, model=model)
     if Path(out).suffix == ".pt2": return export_program(network, out, form, half)
     if not int8: return export_onnx(network, keypoint_set, out, form, half=half)
-    people = 100 if data == "synthetic" else None
-    crops = load_people(
-        data, root, ("val",), network.image_size, False, people, **reader_options
-    )["val"]
+    crops = calibration_people(data, root, network.image_size, **reader_options)
     with tempfile.TemporaryDirectory() as folder:
         plain = export_onnx(network, keypoint_set, Path(folder, "plain.onnx"), form)
         return quantise_onnx(plain, out, crops)

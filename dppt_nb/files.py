@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PICTURE_ERRORS', 'PICTURE_FORMATS', 'CLAIM', 'CACHE_MEND', 'read_file', 'open_picture', 'to_rgb', 'orientation_of',
            'ImageSource', 'read_mat', 'field_numbers', 'read_json', 'write_whole', 'without_nan', 'write_json',
-           'write_tensors', 'unpack_tensors', 'read_tensors', 'digest_of', 'make_folder', 'folder_writer',
+           'write_tensors', 'unpack_tensors', 'read_tensors', 'digest_of', 'make_folder', 'folder_writer', 'folder_for',
            'claim_folder', 'cache_folder', 'place_of', 'watch', 'LogLines', 'epoch_bar']
 
 # %% ../nbs/machinery/files.ipynb #07585c87
@@ -287,12 +287,12 @@ def field_numbers(
 def read_json(
     path: str | Path,           # of the file
     kind: type | tuple = dict,  # what the whole must be
+    mend: str = "correct the path",  # what to do where it is missing
 ):
     "Read one JSON file. Raises `DataError` with one sentence on what is wrong with it."
     try:
         content = read_file(path)
     except FileNotFoundError:
-        mend = "correct the path; of a run, name the folder that `dppt train --out` wrote"
         raise DataError(f"{path} is missing; {mend}") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error}).") from None
@@ -423,23 +423,40 @@ def folder_writer(
     return holder(place) if is_held(place) else None
 
 @contextmanager
+def folder_for(
+    path: str | Path,                       # made if it is not there
+    mend: str = "name another with --out",  # advice, for the error message
+):                                          # the folder, as `Path`
+    """A folder for what comes of the work inside. Where nothing came of it, what was made for it is
+    removed again."""
+    wanted = Path(path).expanduser()
+    made = [folder for folder in (wanted, *wanted.parents) if not folder.exists()]
+    try: yield make_folder(path, mend)
+    finally:
+        for folder in made:
+            try: folder.rmdir()
+            except OSError: break  # something lies there
+
+@contextmanager
 def claim_folder(
     path: str | Path,                       # made if it is not there
     mend: str = "name another with --out",  # advice, for the error message
 ):                                          # the folder, as `Path`
     "Be the only writer of a folder. Raises `DataError` at once, saying who is, if another is."
-    folder = make_folder(path, mend)
-    place = folder / CLAIM
-    try: handle = take_claim(place)
-    except OSError as error:
-        raise DataError(f"cannot write in {folder} ({error.strerror}); {mend}.") from None
-    if handle is None:
-        raise DataError(f"{folder} is being written by {holder(place)}; wait for it, or {mend}.")
-    try:
-        sweep(folder)
-        yield folder
-    finally:
-        leave_claim(place, handle)
+    with folder_for(path, mend) as folder:
+        place = folder / CLAIM
+        try: handle = take_claim(place)
+        except OSError as error:
+            raise DataError(f"cannot write in {folder} ({error.strerror}); {mend}.") from None
+        if handle is None:
+            raise DataError(
+                f"{folder} is being written by {holder(place)}; wait for it, or {mend}."
+            )
+        try:
+            sweep(folder)
+            yield folder
+        finally:
+            leave_claim(place, handle)
 
 # %% ../nbs/machinery/files.ipynb #e6abb967
 def cache_folder() -> Path:

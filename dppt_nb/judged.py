@@ -462,12 +462,13 @@ def run_study(
         (row, row_recipe(row, base, seed, epochs, of_seed(teacher, seed), protocol))
         for seed in seeds for row in rows
     ]
-    out, size = make_folder(out), plan[0][1].image_size
+    out, size = Path(out), plan[0][1].image_size
     check_sources(*unfinished(plan, out))
     crops = load_people(data, root, (split,), size, False, people, **reader_options)[split]
     check_teachers(plan, out, crops.keypoint_set)
     known = read_runs(stored) if stored else []
     check_people(finished_runs(out), data, split, crops, out)
+    make_folder(out)
     if together > 1:
         mine = [(row, recipe) for row, recipe in plan if not row.of]
         recipes = {run_folder(out, row.name, recipe.seed): recipe for row, recipe in mine}

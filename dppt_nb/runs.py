@@ -270,7 +270,7 @@ class RunFolder:
         keep: int = 1, # states of so many last epochs stay; that of the best epoch always does
         writes: bool = True, # False: of several processes, one that leaves writing to another
     ):
-        self.path, self.keep, self.writes = make_folder(path), keep, writes
+        self.path, self.keep, self.writes = Path(path).expanduser(), keep, writes
         self.epoch, self.batches = 0, 0    # what is saved: whole epochs, batches after them
         self.claimed = not writes
 
@@ -323,6 +323,7 @@ class RunFolder:
         self.epoch, self.batches = epoch, batches or 0
         if not self.writes: return
         state = state_name(epoch, batches)
+        make_folder(self.path)
         record = without_nan(dict(record, format=RECORD_FORMAT, state=state))
         write_tensors(self.path / state, tensors, {"record": json.dumps(record)})
         write_json(self.path / RECORD, record)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SYNTHETIC_PEOPLE', 'STORE_MARGIN', 'crop_rows', 'fits_memory', 'room_for', 'read_store', 'synthetic_people',
-           'is_store', 'fingerprint', 'made_from', 'cached_store', 'prepare', 'find_store', 'load_people']
+           'is_store', 'fingerprint', 'made_from', 'cached_store', 'prepare', 'find_store', 'known_splits',
+           'load_people']
 
 # %% ../nbs/machinery/store.ipynb #7a4032f5
 import math
@@ -386,6 +387,17 @@ def _split_advice(data, root, split, annotations):
     if not silent: return f"; {judge}name their file with --annotations {split}=FILE"
     name, share = silent[0], "" if split == "test" else ", or hold a tenth out with --val-share 0.1"
     return f"; {name} does not say whose it is: {judge}say --annotations {split}={name}{share}"
+
+def known_splits(
+    data: str,                           # "synthetic", or a name that `read_dataset` knows
+    root: str | Path | None,             # the data set's folder or zip, or a crop store
+    image_size: tuple,                   # (height, width) the network will see, pixels
+    bars: bool = True,                   # show a bar
+    **options                            # of the reader
+) -> list[str]:
+    "The splits that have people."
+    if data == "synthetic": return list(SYNTHETIC_PEOPLE)
+    return list(read_manifest(find_store(data, root, image_size, bars, **options)).splits)
 
 def load_people(
     data: str,                           # "synthetic", or a name that `read_dataset` knows

@@ -127,13 +127,13 @@ class StoreWriter:
         self.limit = int(shard_mb * 2**20) - 2**16
         self.columns = shard_columns(len(header.keypoint_set))
         self.rows, self.size, self.shards, self.splits, self.report = [], 0, [], {}, None
-        self.keys, self.is_new = [], not Path(folder).expanduser().exists()
+        self.keys = []
         self._claim = ExitStack()
         claim = claim_folder(folder, "choose another folder for the store")
         self.folder = self._claim.enter_context(claim)
         try: self._begin(overwrite)
         except BaseException:
-            self._leave()
+            self._claim.close()
             raise
 
     def __enter__(self): return self
@@ -151,16 +151,12 @@ class StoreWriter:
         for shard in self.shards: (self.folder / shard.file).unlink(missing_ok=True)
         (self.folder / UNFINISHED).unlink(missing_ok=True)
         self.shards = []
-        self._leave()
+        self._claim.close()
 
     def _stop(self, kind):
         "After a stop by hand finished shards may stay; after an error nothing does."
-        if self.made_of and issubclass(kind, KeyboardInterrupt): self._leave()
+        if self.made_of and issubclass(kind, KeyboardInterrupt): self._claim.close()
         else: self.abandon()
-
-    def _leave(self):
-        self._claim.close()
-        if self.is_new and not any(self.folder.iterdir()): self.folder.rmdir()
 
     def add(self,
             image,               # bytes of the header's codec, or (H, W, 3) uint8 of its size

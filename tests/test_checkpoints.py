@@ -417,7 +417,7 @@ def edit(folder, **changes):
         ),
         (
             lambda f: (f / "model.safetensors").write_bytes(pickle.dumps(print)),
-            "larger than its weights",
+            "model.safetensors is not the file that its config.json was written with",
         ),
     ],
 )

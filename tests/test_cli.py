@@ -387,6 +387,16 @@ def test_what_would_come_to_nothing_is_refused(tmp_path):
     refused(dppt(*longer, cwd=tmp_path), "epochs = 1, not 3")
 
 
+@pytest.mark.parametrize("words", [
+    ["train", "tokenpose_nano"], ["eval", "tokenpose_nano_lspet"],
+    ["study", "sdpose", "--rows", "tokenpose"],
+])
+def test_a_refused_command_leaves_no_folder(tmp_path, words):
+    wrong = ["--data", "lspet", "--root", "nowhere", "--device", "cpu", "--out", "runs/one"]
+    refused(dppt(*words, *wrong, cwd=tmp_path), "nowhere does not exist")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_bad_files_are_answered_with_one_sentence(tmp_path):
     import scipy.io
 

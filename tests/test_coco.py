@@ -95,6 +95,17 @@ def test_reader_and_scorer_know_the_same_people(tmp_path):
     assert np.allclose([a["area"] for a in scored], table.areas)
 
 
+def test_odd_flags_are_counted(tmp_path):
+    content = content_of()
+    content["annotations"][0]["keypoints"][2] = 3
+    content["annotations"][1]["keypoints"][2] = -1
+    content["annotations"][2]["keypoints"][2] = 0.5
+    table = read_coco(save(tmp_path, content))
+    words = "3 with a flag other than 0, 1 or 2: keypoints above 0 are taken as labelled"
+    assert words in table.notes
+    assert table.visible[:3, 0].tolist() == [1, 0, 1]
+
+
 def test_the_given_count_of_keypoints_is_ignored(capsys):
     content = content_of()
     right = evaluate_coco(content, rows_of(content, 1.))["AP"]

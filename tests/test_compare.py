@@ -1,5 +1,6 @@
 """Two networks side by side: the same people, the joints that both know, a paired interval."""
 import json
+import shutil
 from dataclasses import asdict
 
 import numpy as np
@@ -30,7 +31,7 @@ SIZE = (64, 48)
 def saved(folder, names):
     "A network with drawn weights that finds joints of these names."
     folder.mkdir()
-    torch.manual_seed(len(names))
+    torch.manual_seed(sum(map(len, names)))
     overrides = dict(width=32, depth=1, heads=2)
     network = create_model("tokenpose_nano", len(names), SIZE, **overrides)
     own = KeypointSet("own", names, (), (), (0.05,) * len(names))
@@ -74,10 +75,28 @@ def test_joints_that_one_alone_knows_do_not_count(tmp_path):
     assert result["measure"].endswith("box")    # no torso among them
 
 
-def test_nothing_in_common_is_a_sentence(tmp_path):
-    one, other = saved(tmp_path / "one", ("left_wrist",)), saved(tmp_path / "two", ("nose",))
-    with pytest.raises(DataError, match="no joint in common that is labelled here"):
+@pytest.mark.parametrize("mine, theirs, words", [
+    (("left_wrist",), ("nose",), "one finds own keypoints and .*two own, which have no joint in c"),
+    (("left_wrist", "toe"), ("nose", "toe"), "no joint in common that is labelled here"),
+    (("toe",), ("toe", "heel"), "one finds own keypoints, of which coco has none"),
+])
+def test_nothing_in_common_is_a_sentence_that_names_the_networks(tmp_path, mine, theirs, words):
+    one, other = saved(tmp_path / "one", mine), saved(tmp_path / "two", theirs)
+    with pytest.raises(DataError, match=words):
         compare_networks(one, other, people=8, device="cpu", bars=False, mirror=False)
+
+
+def test_a_network_is_not_compared_with_itself(tmp_path):
+    one, copy = tmp_path / "one", tmp_path / "copy"
+    shutil.copytree(saved(one, ("nose",)), copy)
+    with pytest.raises(DataError, match="one is named twice"): compare_networks(one, one)
+    with pytest.raises(DataError, match="copy have the same weights"): compare_networks(one, copy)
+
+
+def test_people_of_the_training_are_no_judges_without_a_word(capsys):
+    compare_networks("tokenpose_nano", "tokenpose_nano_lspet", split="train", people=8,
+                     device="cpu", bars=False, mirror=False)
+    assert "tokenpose_nano was trained on people of synthetic" in capsys.readouterr().out
 
 
 def test_a_torso_is_the_ruler_only_where_it_is_labelled():

@@ -84,6 +84,16 @@ def test_lspet_folder_and_zip_agree(lspet):
     assert tables[2].files[0] == "lspet_dataset/images/im00001.jpg"
 
 
+def test_of_the_two_leeds_sets_one_is_not_read_as_the_other(lspet, tmp_path):
+    "In one the flag marks joints that are seen, in the other those that are hidden."
+    with pytest.raises(DataError, match="laid out as that of lspet.* say --data lspet"):
+        read_lsp(lspet[0])
+    save_pictures(tmp_path / "lsp", [f"images/im{i:04d}.jpg" for i in range(1, 6)])
+    savemat(tmp_path / "lsp/joints.mat", {"joints": lspet[1].transpose(2, 1, 0)})
+    with pytest.raises(DataError, match="laid out as that of lsp,.* say --data lsp,"):
+        read_lspet(tmp_path / "lsp")
+
+
 def test_lspet_split_by_blocks():
     assert [lspet_split(i) for i in (1, 800, 801, 900, 901, 1000, 1001, 9500)] == [
         "train", "train", "val", "val", "test", "test", "train", "train",

@@ -239,11 +239,17 @@ def test_stored_answers_are_as_good_as_they_say(root):
     assert shares == sorted(shares) and len(answers.draw(results).axes) == len(shares)
 
 
+def tool(root, name):
+    "A program of the folder tools, as a module."
+    spec = importlib.util.spec_from_file_location(name, root / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_seventy_photographs_are_cut_out_of_coco(root, tmp_path):
     "Two empty photographs a split more than are wanted stay behind; one that is missing is named."
-    spec = importlib.util.spec_from_file_location("coco_70", root / "tools" / "coco_70.py")
-    coco_70 = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(coco_70)
+    coco_70 = tool(root, "coco_70")
     wanted = json.loads(coco_70.IDS.read_text())
     content = {}
     for split in ("val2017", "train2017"):
@@ -268,4 +274,11 @@ def test_seventy_photographs_are_cut_out_of_coco(root, tmp_path):
     assert ids == sorted(wanted["val2017"] + wanted["train2017"])
     assert len([*(tmp_path / "mini" / "images").iterdir()]) == 70
     gone = content["val2017"]["images"].pop(0)["id"]
-    with pytest.raises(DataError, match=rf"ids \[{gone}\] are not in"): raise run().exception
+    assert f"ids [{gone}] are not in" in run().output
+
+
+@pytest.mark.parametrize("name, words", [("answers", []), ("scores", ["--out", "scores.json"])])
+def test_tools_say_what_is_wrong_in_a_sentence(root, tmp_path, name, words):
+    done = CliRunner().invoke(tool(root, name).main, ["--root", str(tmp_path), *words])
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
+    assert f"Error: {tmp_path} has no joints.mat" in done.output

@@ -207,6 +207,33 @@ def test_files_of_the_same_name_do_not_overwrite_each_other(predictor, tmp_path)
     assert names == {"1.jpg", "1-poses.jpg", "1-2-poses.jpg"}
 
 
+def test_what_was_drawn_before_is_no_photo(predictor, tmp_path, capsys):
+    photo = Image.fromarray(pixels_of(make_photo(1, COCO17, (90, 80), seed=2)))
+    photo.save(tmp_path / "1.jpg")
+    photo.save(tmp_path / "some-poses.jpg")    # somebody's own, in another folder
+    out = tmp_path / "out"
+    assert predict_files(predictor, [tmp_path], out).photos == 2
+    assert predict_files(predictor, [tmp_path], out).photos == 2
+    assert f"2 drawings of an earlier call in {out} left out" in capsys.readouterr().out
+    assert sorted(p.name for p in out.glob("*.jpg")) == ["1-poses.jpg", "some-poses-poses.jpg"]
+    assert predict_files(predictor, [out / "1-poses.jpg"], tmp_path / "other").photos == 1
+    with pytest.raises(DataError, match="holds no photos beside drawings"):
+        predict_files(predictor, [out], out)
+
+
+@pytest.mark.parametrize("options, words", [
+    (dict(min_score=0.5), "--min-score chooses among the boxes of a file"),
+    (dict(category=3), "--category chooses among the boxes of a file"),
+    (dict(every=2), "--every is of videos, and no video is named"),
+    (dict(smooth=True), "--smooth is of videos"),
+])
+def test_an_option_of_which_nothing_comes_is_refused(predictor, tmp_path, options, words):
+    Image.new("RGB", (60, 80)).save(tmp_path / "1.jpg")
+    with pytest.raises(DataError, match=words):
+        predict_files(predictor, [tmp_path / "1.jpg"], tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
 def test_predict_from_a_terminal(tmp_path):
     "Another process: the exit code, one sentence, and lines by the contract."
     rows = []

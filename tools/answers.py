@@ -21,6 +21,7 @@ from dppt_nb.keypoints import LSP14
 from dppt_nb.metrics import pck
 from dppt_nb.skeletons import COLOURS, limb_side
 from dppt_nb.store import load_people
+from dppt_nb.terminal import Sentence
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "nbs" / "results" / "answers_lspet.json"
@@ -84,7 +85,7 @@ def draw(results):
     return figure
 
 
-@click.command()
+@click.command(cls=Sentence)
 @click.option("--root", type=click.Path(exists=True), help="LSPET's folder or zip")
 @click.option("--network", default="dppt_s_lspet", show_default=True)
 def main(root, network):

@@ -21,13 +21,14 @@ from dppt_nb.files import write_json
 from dppt_nb.keypoints import COCO17
 from dppt_nb.models import create_model, list_models
 from dppt_nb.store import synthetic_people
+from dppt_nb.terminal import Sentences
 
 # beside this file, which is run as a script or loaded by a test
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from training_speed import train  # noqa: E402
 
 
-@click.group()
+@click.group(cls=Sentences)
 def main():
     "Time networks on this machine."
 

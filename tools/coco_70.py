@@ -12,6 +12,7 @@ import click
 
 from dppt_nb.checks import DataError
 from dppt_nb.files import read_json, write_json
+from dppt_nb.terminal import Sentence
 
 IDS = Path(__file__).resolve().parent.parent / "nbs" / "results" / "coco_70.json"
 
@@ -25,7 +26,7 @@ def cut(content, ids):
     return images, people
 
 
-@click.command()
+@click.command(cls=Sentence)
 @click.option("--root", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def main(root, out):

@@ -25,6 +25,7 @@ from dppt_nb.evaluation import evaluate_checkpoint
 from dppt_nb.files import read_json, write_whole
 from dppt_nb.models import macs
 from dppt_nb.recipes import get_recipe, recipe_fields
+from dppt_nb.terminal import Sentences
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "dppt_nb" / "weights"
 
@@ -115,7 +116,7 @@ def halve(tensors):
     return halves
 
 
-@click.group()
+@click.group(cls=Sentences)
 def main(): "Pack a trained network, so that it travels with the package."
 
 

@@ -39,6 +39,7 @@ from dppt_nb.models import create_model
 from dppt_nb.predictor import PosePredictor
 from dppt_nb.released import load_released
 from dppt_nb.store import load_people
+from dppt_nb.terminal import Sentences
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "nbs" / "results" / "peers.json"
@@ -158,7 +159,7 @@ def keep(part, conditions, rows):
     write_json(RESULTS, results | {part: others + rows})
 
 
-@click.group()
+@click.group(cls=Sentences)
 def main():
     "Our networks beside those of others."
 

@@ -13,17 +13,13 @@ import numpy as np
 import torch
 
 from dppt_nb.checkpoints import load_network
-from dppt_nb.checks import DataError
 from dppt_nb.compare import hits_of
 from dppt_nb.datasets import judged_split
-from dppt_nb.evaluation import (
-    answer_in_terms_of,
-    conditions,
-    predict_joints,
-    shared_joints,
-)
+from dppt_nb.evaluation import answer_in_terms_of, conditions, predict_joints
 from dppt_nb.files import write_json
+from dppt_nb.keypoints import map_keypoints
 from dppt_nb.store import load_people
+from dppt_nb.terminal import Sentence
 
 EDGES = 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, np.inf
 
@@ -38,7 +34,7 @@ def by_score(scores, hits, counts):
     ]
 
 
-@click.command()
+@click.command(cls=Sentence)
 @click.option("--network", default="dppt_s_lspet", show_default=True)
 @click.option("--data", default="lspet", show_default=True)
 @click.option(
@@ -53,8 +49,7 @@ def by_score(scores, hits, counts):
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def main(network, data, root, split, device, out):
     "Write OUT: how many joints have a score in each range, and how many of them are right."
-    try: count(network, data, root, split or judged_split(data), device, out)
-    except (DataError, OSError) as error: raise click.ClickException(str(error)) from None
+    count(network, data, root, split or judged_split(data), device, out)
 
 
 def count(network, data, root, split, device, out):
@@ -65,9 +60,8 @@ def count(network, data, root, split, device, out):
     joints, scores = predict_joints(model, crops, recipe, bars=False, keypoint_set=found)
     joints, judges = answer_in_terms_of(crops, joints, found)
     told = hits_of(joints, judges, judges.visible)
-    aligned = torch.zeros(judges.visible.shape)
-    for name in shared_joints(found, judges.keypoint_set):
-        aligned[:, judges.keypoint_set.index(name)] = scores[:, found.index(name)].float().cpu()
+    pairs = scores.float().cpu()[..., None].expand(-1, -1, 2)  # as places, so that they are named
+    aligned = map_keypoints(pairs, torch.ones_like(scores), found, judges.keypoint_set)[0][..., 0]
     rows = by_score(aligned.numpy(), told["hits"], told["counts"])
     write_json(out, dict(
         network=network, people=told["n"], left_out=told["left_out"], mean=told["mean"],

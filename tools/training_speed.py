@@ -25,6 +25,7 @@ from dppt_nb.models import create_model, macs
 from dppt_nb.optim import pick_device
 from dppt_nb.recipes import get_recipe, needs_teacher
 from dppt_nb.store import load_people
+from dppt_nb.terminal import Sentence
 from dppt_nb.training import Batch, Loop
 
 WAYS = {
@@ -189,7 +190,7 @@ def format_rows(rows, rate):
     return "\n".join(lines)
 
 
-@click.command("train")
+@click.command("train", cls=Sentence)
 @click.argument("recipes", nargs=-1)
 @click.option("--batch", type=click.IntRange(1), help="people in a step; the recipe's unless given")
 @click.option(

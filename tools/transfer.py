@@ -19,6 +19,7 @@ from dppt_nb.judged import finished_runs, stored_score
 from dppt_nb.metrics import pck
 from dppt_nb.store import load_people
 from dppt_nb.studies import run_folder
+from dppt_nb.terminal import Sentence
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "nbs" / "results" / "transfer.json"
@@ -59,7 +60,7 @@ def judge(row, place, root):
     )
 
 
-@click.command()
+@click.command(cls=Sentence)
 @click.option("--root", type=click.Path(exists=True), required=True, help="coco_mini")
 @click.option(
     "--study", "studies", type=click.Path(exists=True), multiple=True, help="folder of a study"
