@@ -30,6 +30,7 @@ from .runner import train_recipe
 from .runs import RECORD, read_record, weights_print
 from .store import CropSet, load_people
 from dppt_nb.studies import (
+    JUDGED,
     Row,
     beside_stored,
     find_rows,
@@ -315,11 +316,11 @@ def run_row(
     "Train one run, or go on with it, and judge it; a run that is finished is read from its folder."
     folder = run_folder(out, row.name, recipe.seed)
     trained = run_folder(out, row.of or row.name, recipe.seed)
-    if (folder / "judged.json").exists():
-        judged = read_judged(folder / "judged.json")
+    if (folder / JUDGED).exists():
+        judged = read_judged(folder / JUDGED)
         check_judged(judged, row, recipe, folder)
         return judged
-    if row.of and not (trained / "judged.json").exists():
+    if row.of and not (trained / JUDGED).exists():
         raise DataError(
             f"row {row.name!r} judges the networks of row {row.of!r}; name that row too, before it"
         )
@@ -332,7 +333,7 @@ def run_row(
         row=row.name, words=row.words.strip(), seed=recipe.seed,
         **judge(trained, crops, data, split, device, **(row.changes if row.of else {})),
     )
-    write_json(make_folder(folder) / "judged.json", judged)
+    write_json(make_folder(folder) / JUDGED, judged)
     return judged
 
 
@@ -393,7 +394,7 @@ def finished_runs(
     out: Path, # folder of a study
 ) -> list[dict]: # of `run_row`
     "All runs that are finished."
-    return [read_judged(path) for path in sorted(Path(out).glob("*/judged.json"))]
+    return [read_judged(path) for path in sorted(Path(out).glob(f"*/{JUDGED}"))]
 
 
 def unfinished(
@@ -403,7 +404,7 @@ def unfinished(
     "The recipes whose runs are not finished."
     return [
         recipe for row, recipe in plan
-        if not (run_folder(out, row.name, recipe.seed) / "judged.json").exists()
+        if not (run_folder(out, row.name, recipe.seed) / JUDGED).exists()
     ]
 
 
@@ -416,7 +417,7 @@ def check_teachers(
     prints = {}
     for row, recipe in plan:
         if not recipe.teacher: continue
-        path = run_folder(out, row.name, recipe.seed) / "judged.json"
+        path = run_folder(out, row.name, recipe.seed) / JUDGED
         if recipe.teacher not in prints:
             try: prints[recipe.teacher] = weights_print(load_teacher(recipe, keypoints))
             except (DataError, OSError):    # a finished study is printed without its teacher
