@@ -50,6 +50,9 @@ LANDMARKS = {  # BlazePose's numbers of the twelve joints that all sets have
 }
 
 
+LEAST_SCORE = 0.1  # of a box, as BlazePose is asked in tools/blazepose.py
+
+
 def score(joints, crops):
     """PCK@0.2 of the torso over the twelve joints, and who was hit, in one order for every set; a
     joint that was not found is a miss."""
@@ -97,9 +100,9 @@ def in_photos(joints, crops):
     return (joints - shift) @ torch.linalg.inv(linear).mT
 
 
-def score_detected(name, crops, refine):
+def score_detected(name, crops, refine, least_score):
     "One network in the best box that MediaPipe's detector finds in the same pictures."
-    detector = MediaPipeDetector(least_score=0.1, threads=1)
+    detector = MediaPipeDetector(least_score=least_score, threads=1)
     predictor = PosePredictor.from_pretrained(name, "cpu", detector=detector, refine=refine)
     found = predictor.keypoint_set
     joints = torch.full((len(crops), len(found), 2), torch.nan)
@@ -114,9 +117,11 @@ def score_detected(name, crops, refine):
         joints[row] = torch.as_tensor(people.keypoints[people.box_scores.argmax()])
     joints, judges = answer_in_terms_of(crops, in_photos(joints, crops), found)
     looks = "two looks" if refine else "one look"
+    surer = f", boxes from a score of {least_score}" if least_score > LEAST_SCORE else ""
     return dict(
-        network=Path(name).name, way=f"PyTorch, MediaPipe's detector, {looks}", found_nobody=nobody,
-        processor_ms=1000 * median(seconds), **score(joints, judges),
+        network=Path(name).name, way=f"PyTorch, MediaPipe's detector, {looks}{surer}",
+        found_nobody=nobody, least_score=least_score, processor_ms=1000 * median(seconds),
+        **score(joints, judges),
     )
 
 
@@ -177,14 +182,19 @@ calibrate_option = click.option(
 @click.option("--split", default="test", show_default=True)
 @click.option("--blazepose", type=click.Path(), help="python of an environment with mediapipe")
 @click.option("--detected", is_flag=True, help="judge in the boxes of MediaPipe's detector alone")
+@click.option(
+    "--least-score", type=float, default=LEAST_SCORE, show_default=True,
+    help="of --detected: boxes below it are left out",
+)
 @calibrate_option
-def accuracy(networks, data, root, split, blazepose, detected, calibrate):
+def accuracy(networks, data, root, split, blazepose, detected, least_score, calibrate):
     "PCK@0.2 of the torso over twelve joints, on people of a data set."
     torch.set_num_threads(1)
     def people(image_size): return load_people(data, root, (split,), image_size)[split]
     rows, crops = [], people((256, 192))
     for name in networks:
-        if detected: rows += [score_detected(name, crops, refine) for refine in (False, True)]
+        if detected:
+            rows += [score_detected(name, crops, refine, least_score) for refine in (False, True)]
         else: rows += score_ours(name, people(load_network(name)[0].image_size), calibrate)
     if blazepose: rows.append(score_blazepose(blazepose, crops))
     for row in rows: print(f"{row['network']}, {row['way']}: {row['score']:.1f} {row['interval']}")
