@@ -41,7 +41,8 @@ CLAIMS = [
         "tokenpose", "ppt_annealed", f"our head also sees maps that are not pruned; {_ONE_STUDY}",
     ),
     Claim(
-        "pruning costs accuracy", "DPPT, abstract: no figures; SDPose, Table 1, has the contrary: 69.5, 69.8 AP", "tokenpose",
+        "pruning costs accuracy",
+        "DPPT, abstract: no figures; SDPose, Table 1, has the contrary: 69.5, 69.8 AP", "tokenpose",
         "ppt",
         "our head also sees maps that are not pruned; nano loses 1.3 points at 12 epochs, 2.7 at "
         "30, 0.7 at 60 (one seed)",
