@@ -157,7 +157,9 @@ def train(recipe, data, root, out, people, device, resume, allow_drift, protocol
     from dppt_nb.recipes import get_recipe
     from dppt_nb.runner import train_recipe
     from dppt_nb.store import known_splits
-    settings = take_run_options(given, device)
+    settings = take_run_options(given, device, resume)
+    if allow_drift and not resume:
+        raise DataError("--allow-drift is of a run that goes on; say --resume too, or leave it out")
     out, reader = out or f"runs/{recipe}-{data}", take_reader_options(given)
     recipe = get_recipe(recipe, protocol=protocol, **read_changes(given))
     results = train_recipe(
@@ -252,14 +254,16 @@ def compare_command(network, other, data, root, split, mirror, out, people, devi
     """
     from dppt_nb.compare import compare_networks, format_comparison
     from dppt_nb.datasets import judged_split
-    from dppt_nb.files import write_json
+    from dppt_nb.files import make_folder, write_json
     changes = {} if mirror is None else {"mirror": mirror}
+    if out and Path(out).is_dir(): raise DataError(f"--out is {out}, a folder; name a file in it")
+    if out: make_folder(Path(out).parent)    # what cannot be written is said before the work
     result = compare_networks(
         network, other, data, root, split or judged_split(data), device, people=people,
         reader_options=take_reader_options(given), **changes,
     )
-    if out: write_json(Path(out), result)
     click.echo(format_comparison(result))
+    if out: write_json(Path(out), result)
 
 # %% ../nbs/machinery/cli.ipynb #a1434c5f
 @main.command()
@@ -306,7 +310,7 @@ def study(
     from dppt_nb.datasets import judged_split
     from dppt_nb.judged import run_study
     from dppt_nb.studies import format_runs
-    if wrong := [seed for seed in seeds.split(",") if not seed.strip().isdigit()]:
+    if wrong := [seed for seed in seeds.split(",") if not seed.strip().isdecimal()]:
         raise DataError(
             f"--seeds is {seeds!r}; {wrong[0]!r} is not a whole number, write for example 0,1,2"
         )

@@ -23,7 +23,8 @@ from .options import reader_options, take_reader_options
     help="of photos: COCO results rows, by image file name or id",
 )
 @click.option(
-    "--min-score", type=float, default=0.0, help="leave out boxes of the file below this score"
+    "--min-score", type=float,
+    help="leave out boxes below this score; of a file none, of a detector 0.5 unless given",
 )
 @click.option(
     "--category", type=int, default=1, show_default=True,
@@ -66,12 +67,15 @@ def predict(
     from dppt_nb.video import predict_files
     if detector:
         from dppt_nb.detectors import MediaPipeDetector
-        options["detector"] = MediaPipeDetector()
+        least = {} if min_score is None else {"least_score": min_score}
+        options["detector"] = MediaPipeDetector(**least)
     predictor = PosePredictor.from_pretrained(checkpoint, **options)
+    of_file = 0.0 if min_score is None or detector and not boxes else min_score
     report = predict_files(
-        predictor, photos, out, boxes, min_score, every, smooth, not no_drawings, category
+        predictor, photos, out, boxes, of_file, every, smooth, not no_drawings, category
     )
-    click.echo(f"{report}; they are in {out}")
+    done, *notes = str(report).split("\n")
+    click.echo("\n".join([f"{done}; they are in {out}", *notes]))
 
 # %% ../nbs/machinery/commands.ipynb #5c0aee12
 @click.command("export")

@@ -215,6 +215,18 @@ def _declared(image):
     return None if None in size else size
 
 # %% ../nbs/machinery/datasets.ipynb #f788b0f7
+def _check_pixels(rows, where):
+    "Refuse boxes and keypoints that are shares of the picture: COCO's are pixels."
+    boxes = np.array([a["bbox"] for a in rows], float).reshape(-1, 4)
+    points = np.array([k for a in rows for k in a["keypoints"]], float).reshape(-1, 3)
+    labelled = points[points[:, 2] > 0, :2]
+    for field, values in (("bbox", boxes), ("keypoints", labelled)):
+        if len(values) and np.abs(values).max() <= 1:
+            raise DataError(
+                f"{where}: every {field!r} lies between 0 and 1; COCO's numbers are pixels: "
+                "multiply x by the picture's width and y by its height."
+            )
+
 def _read_one(place, file, split, pictures, options, name, boxes, min_score):
     "One annotation file as a table."
     coco = read_content(
@@ -226,7 +238,7 @@ def _read_one(place, file, split, pictures, options, name, boxes, min_score):
         rows, left_out, notes = _detected_rows(found, coco, min_score, where)
     else: (rows, left_out), notes = _person_rows(coco), []
     split_of = picture_splits(
-        list(coco.images), file, split, options["val_share"], options["split_seed"]
+        coco.images, file, split, options["val_share"], options["split_seed"]
     )
     splits = np.array([split_of[a["image_id"]] for a in rows], dtype=str)
     if not (split or says_split(file) or options["val_share"]):
@@ -234,6 +246,7 @@ def _read_one(place, file, split, pictures, options, name, boxes, min_score):
             f"the name of {file} says no split, so everybody is val; to train on it, say "
             "--annotations train=FILE, or --val-share 0.1"
         )
+    _check_pixels(rows, f"{place.root}/{file}")
     table = _coco_table(name, pictures, file, coco, rows, splits, not boxes, options["pixels"])
     inside = (table.boxes[:, 2:] > 0).all(1)
     if not inside.all(): left_out["box outside the picture"] = int((~inside).sum())
@@ -461,7 +474,7 @@ def coco_truth(
     annotations = annotations or (_crowdpose_files(source) if name == "crowdpose" else None)
     for place, file, said in annotation_files(source, root, annotations):
         coco = read_content(place.read_json(file), f"{place.root}/{file}", category)
-        splits = picture_splits(list(coco.images), file, said, val_share, split_seed)
+        splits = picture_splits(coco.images, file, said, val_share, split_seed)
         wanted = {i for i, s in splits.items() if split in ("all", s)}
         if wanted: found.append((coco, wanted))
     if len(found) != 1:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from .checks import DataError
+from .cutting import usable_cores
 from .draws import Part
 from .evaluation import predict_joints
 from .optim import pick_device
@@ -280,9 +281,16 @@ def launch(
     there = torch.cuda.device_count() if device != "cpu" else 0
     if there and count > there or device == "cuda" and not there:
         raise DataError(f"--devices is {count}, and this machine has {there} GPUs")
+    if not there and count > (most := max(2, usable_cores())):
+        raise DataError(
+            f"--devices is {count}, and on a CPU each takes a process of its own, of which "
+            f"{most} have room here; take at most so many"
+        )
     port, errors = free_port(), tempfile.TemporaryFile("w+")
-    team = [start_process(words, rank, count, port, errors) for rank in range(count)]
-    try: code = wait_for_all(team)
+    team = []
+    try:
+        for rank in range(count): team.append(start_process(words, rank, count, port, errors))
+        code = wait_for_all(team)
     finally:
         for process in team: process.kill()
         for process in team: process.wait()

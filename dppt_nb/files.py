@@ -221,8 +221,10 @@ def _enter(folder, inside, root, entered):
     try: entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except PermissionError: return  # such as a disk's own lost+found; what is missing is told later
     for entry in entries:
-        if entry.is_file(): yield inside + entry.name
-        if not entry.is_dir(): continue
+        try: is_file, is_folder = entry.is_file(), entry.is_dir()
+        except OSError: continue  # a link that leads to itself
+        if is_file: yield inside + entry.name
+        if not is_folder: continue
         place = Path(entry.path).resolve()
         around = any(above.is_relative_to(place) for above in entered)
         if around or entry.is_symlink() and place.is_relative_to(root): continue
@@ -435,7 +437,7 @@ def folder_for(
     finally:
         for folder in made:
             try: folder.rmdir()
-            except OSError: break  # something lies there
+            except OSError: pass  # something lies there, or it could not be made
 
 @contextmanager
 def claim_folder(

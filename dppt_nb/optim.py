@@ -163,7 +163,8 @@ def make_optimizers(
     plain Adam."""
     params = [p for p in model.parameters() if p.requires_grad]
     settings = dict(
-        lr=recipe.lr, betas=recipe.betas, fused=params[0].device.type in ("cpu", "cuda")
+        lr=recipe.lr, betas=tuple(map(float, recipe.betas)),
+        fused=params[0].device.type in ("cpu", "cuda"),
     )
     even = (
         [p for p in params if is_matrix(p) and min(p.flatten(1).shape) >= 16]

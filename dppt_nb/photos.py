@@ -12,6 +12,7 @@ import io
 import os
 import re
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -38,7 +39,11 @@ from .terminal import counted
 # %% ../nbs/machinery/photos.ipynb #902cd229
 def _eight_bits(values, where):
     if values.dtype == np.uint8: return values
-    if values.dtype == np.uint16: return (values / 257).round().astype(np.uint8)
+    if values.dtype == np.uint16:
+        if 0 < values.max() <= 255: raise DataError(
+            f"{where} holds 16 bits and no number above 255; give it as uint8."
+        )
+        return (values / 257).round().astype(np.uint8)
     if values.dtype.kind not in "iuf":
         raise DataError(f"{where} holds {values.dtype}, not numbers from 0 to 255.")
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 255):
@@ -46,7 +51,10 @@ def _eight_bits(values, where):
             f"{where} has numbers outside 0 to 255; give the photo as it was before it was "
             "normalised, as 0 to 255 or 0 to 1."
         )
-    scale = 255 if values.dtype.kind == "f" and values.max() <= 1 else 1
+    shares = values.dtype.kind == "f" and values.max() < 2
+    if shares and values.max() > 1:
+        raise DataError(f"{where} goes from 0 to {values.max():.4g}; cut it off at 1.")
+    scale = 255 if shares else 1
     return (scale * values.astype(np.float64)).round().astype(np.uint8)
 
 def from_array(
@@ -102,6 +110,7 @@ def open_photo(
     "Open anything that holds a photograph. Raises `DataError`."
     if isinstance(photo, Photo): return photo
     where = photo_name(photo)
+    if hasattr(photo, "read") and not isinstance(photo, Image.Image): photo = photo.read()
     if hasattr(photo, "detach"):
         values = photo.detach().cpu().float().numpy() if photo.is_floating_point() else photo.cpu()
         values = np.asarray(values)
@@ -217,14 +226,22 @@ def boxes_by_photo(
     "The rows that belong to each photo. Raises `DataError` where two photos claim the same rows."
     owner, rows = {}, []
     for photo in photos:
-        name = next((n for n in _names_of(photo) if n in found), None)
-        if name in owner:
-            raise DataError(
-                f"the boxes of {name!r} could be those of {owner[name]} or {photo}; name the "
-                "photos in the boxes file by their paths."
-            )
-        if name is not None: owner[name] = photo
-        rows.append(found.get(name, []))
+        mine = [name for name in dict.fromkeys(_names_of(photo)) if name in found]
+        # a path says which photo is meant, also where another has the same last name
+        if mine and mine[0] in (str(photo), Path(photo).as_posix()): mine = mine[:1]
+        for name in mine:
+            if name in owner:
+                raise DataError(
+                    f"the boxes of {name!r} could be those of {owner[name]} or {photo}; name the "
+                    "photos in the boxes file by their paths."
+                )
+            owner[name] = photo
+        rows.append([row for name in mine for row in found[name]])
+    if found and not owner and rows:
+        raise DataError(
+            f"no box in the file is of a photo that is given: it names {[*found][0]!r}, and given "
+            f"is {str(photos[0])!r}; write the names in one way."
+        )
     without, spare = sum(not r for r in rows), len(found) - len(owner)
     if without:
         have = "has" if without == 1 else "have"
@@ -239,6 +256,13 @@ def picture_suffixes() -> set[str]:
     Image.init()
     return {end for end, kind in Image.EXTENSION.items() if kind in PICTURE_FORMATS}
 
+def _say_others(place, kinds):
+    "Count the files of a folder that are no photos that can be read, by their endings."
+    if not kinds: return
+    named = ", ".join(f"{kind or 'no ending'} {n}" for kind, n in Counter(kinds).most_common())
+    files = counted(len(kinds), "other file", "other files")
+    print(f"{files} in {place} left out: {named}")
+
 def list_photos(
     photos: list[str | Path],       # files and folders
     more: tuple[str, ...] = (),     # further endings to find in folders, such as ".mp4"
@@ -250,8 +274,9 @@ def list_photos(
         if not os.path.isdir(place):  # also where the name is too long to ask for
             files.append(str(place))
             continue
-        inside = sorted(ImageSource(place).names())
-        inside = [n for n in inside if Path(n).suffix.lower() in endings]
+        names = sorted(ImageSource(place).names())
+        inside = [n for n in names if Path(n).suffix.lower() in endings]
+        _say_others(place, [Path(n).suffix.lower() for n in names if n not in {*inside}])
         if not inside: raise DataError(f"the folder {place} holds no picture; name another.")
         files += [str(Path(place) / name) for name in inside]
     once = list({os.path.abspath(f): f for f in reversed(files)}.values())[::-1]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CAPTURED_PEOPLE', 'CAPTURED', 'DEFAULT_NETWORK', 'PIXELS_AT_ONCE', 'Captured', 'find_in_photo', 'photo_densities',
-           'Locator', 'Look', 'PosePredictor', 'many_photos']
+           'Locator', 'Look', 'PosePredictor', 'in_pairs', 'many_photos']
 
 # %% ../nbs/machinery/predictor.ipynb #f0f76b08
 import os
@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import repeat
+from itertools import repeat, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +91,8 @@ class Locator:
         # replay a recording of all steps, on a CUDA device; None: wherever there is one
         graph: bool | None = False,
     ):
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise DataError(f"batch_size is {batch_size!r}; it is a number of people, from 1 on")
         self.network, self.recipe, self.keypoint_set = network.eval(), recipe, keypoint_set
         self.batch_size, self.device = batch_size, next(network.parameters()).device
         self.graph = self.device.type == "cuda" if graph is None else graph
@@ -222,7 +224,7 @@ class PosePredictor(Locator):
         boxes: Iterable | None = None, # for each its boxes, or None
     ) -> Iterator[People]:
         "The people of one photo after the other, in their order; only a batch is held in memory."
-        pairs = zip(photos, repeat(None) if boxes is None else boxes)
+        pairs = zip(photos, repeat(None)) if boxes is None else in_pairs(photos, boxes)
         return self.in_batches(self.look(photo, b) for photo, b in pairs)
 
     def look(self,
@@ -305,6 +307,21 @@ class PosePredictor(Locator):
         "A job, replayed from a recording or not."
         self.graph = graph
         return job()
+
+def in_pairs(
+    photos: Iterable,
+    boxes: Iterable,  # for each photo its boxes
+) -> Iterator[tuple]: # a photo and its boxes
+    "Both side by side. `DataError` where one of them ends before the other."
+    none = object()
+    for number, (photo, mine) in enumerate(zip_longest(photos, boxes, fillvalue=none)):
+        if photo is none or mine is none:
+            short, long = ("photos", "boxes") if photo is none else ("boxes", "photos")
+            raise DataError(
+                f"the {short} end after {number}, the {long} do not; give each photo its own "
+                "list of boxes, or None"
+            )
+        yield photo, mine
 
 def many_photos(
     photo: object,  # what a predictor was given

@@ -80,7 +80,13 @@ class Recipe:
     image_size: Annotated[
         ImageSize, Field(description="height and width of the network's input, pixels")
     ] = (128, 96)
-    overrides: Annotated[dict, Field(description="further arguments of `create_model`")] = field(
+    overrides: Annotated[
+        dict, Field(description="further arguments of `create_model`"),
+        must_be(
+            "without image_size, a field of its own, and num_keypoints, which the people say",
+            lambda v: not {"image_size", "num_keypoints"} & v.keys(),
+        ),
+    ] = field(
         default_factory=dict
     )
     backbone_weights: Annotated[
@@ -195,7 +201,7 @@ class Recipe:
         Literal["auto", "fp32", "bf16", "fp16"],
         Field(description="fp32, bf16, fp16, or auto: the fastest that is safe here"),
     ] = "auto"
-    seed: Annotated[int, Field(ge=0, description="of every draw")] = 0
+    seed: Annotated[int, Field(ge=0, lt=2 ** 63, description="of every draw")] = 0
     # how a step is run; the answer is the same but for rounding
     capture: Annotated[
         bool, Field(description="on a GPU: record a whole step once, then replay it")

@@ -75,7 +75,7 @@ def plan_of(
     if path.exists():
         record = read_record(path)
         trainer.check_record(record, allow_drift=True)
-        begun = len(record["history"])
+        begun = settings.from_epoch or len(record["history"])
     left = (recipe.epochs - begun) * trainer.steps_per_epoch
     if not left: return "plan: all epochs are trained already"
     copy = Loop(

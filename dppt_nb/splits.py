@@ -93,7 +93,7 @@ def annotation_files(
     return found
 
 def picture_splits(
-    image_ids: list,         # of all pictures of one annotation file
+    images: dict,            # id -> entry of all pictures of one annotation file
     name: str,               # of the file, with its folders
     split: str | None,       # what was said
     val_share: float = 0.,   # share of the pictures held out as val, where nothing says a split
@@ -103,7 +103,9 @@ def picture_splits(
     if not 0 <= val_share < 1:
         raise DataError(f"--val-share is {val_share}; it is a share, from 0 to below 1.")
     if split or says_split(name) or not val_share:
-        return dict.fromkeys(image_ids, split or split_of_file(name))
-    drawn = np.random.default_rng(seed).permutation(sorted(image_ids))
-    held_out = set(drawn[: max(1, round(val_share * len(drawn)))].tolist())
-    return {i: "val" if i in held_out else "train" for i in image_ids}
+        return dict.fromkeys(images, split or split_of_file(name))
+    drawn = np.random.default_rng(seed).permutation(sorted(images))
+    # a photograph that has several ids goes with the first of them that is drawn
+    file_of = lambda i: images[i].get("file_name", i)
+    held_out = set(map(file_of, drawn[: max(1, round(val_share * len(drawn)))].tolist()))
+    return {i: "val" if file_of(i) in held_out else "train" for i in images}

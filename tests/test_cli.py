@@ -397,6 +397,19 @@ def test_a_refused_command_leaves_no_folder(tmp_path, words):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("words, said", [
+    (["train", "tokenpose_nano", "--from-epoch", "1"], "say --resume too"),
+    (["train", "tokenpose_nano", "--allow-drift"], "say --resume too"),
+    (["train", "tokenpose_nano", "--overrides", '{"image_size": [64, 48]}'], "without image_size"),
+    (["train", "tokenpose_nano", "--seed", "9" * 25], "seed is 999"),
+    (["compare", "tokenpose_nano", "tokenpose_nano_lspet", "--out", "."], "name a file in it"),
+    (["study", "keep", "--seeds", "\u00b2"], "is not a whole number"),
+])
+def test_what_leads_nowhere_is_refused_before_the_work(tmp_path, words, said):
+    refused(dppt(*words, cwd=tmp_path), said)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_bad_files_are_answered_with_one_sentence(tmp_path):
     import scipy.io
 

@@ -95,6 +95,30 @@ def test_reader_and_scorer_know_the_same_people(tmp_path):
     assert np.allclose([a["area"] for a in scored], table.areas)
 
 
+@pytest.mark.parametrize("field, shares", [
+    ("bbox", [0.1, 0.1, 0.5, 0.8]), ("keypoints", [0.5, 0.5, 2] * 17),
+])
+def test_shares_of_the_picture_are_no_pixels(tmp_path, field, shares):
+    content = content_of()
+    for a in content["annotations"]: a[field] = shares
+    with pytest.raises(DataError, match=f"every '{field}' lies between 0 and 1"):
+        read_coco(save(tmp_path, content))
+
+
+def test_a_photograph_with_two_ids_is_in_one_split(tmp_path):
+    content = content_of(people=12)
+    content["images"] = [
+        dict(id=i, file_name=f"{(i + 1) // 2}.png", width=200, height=180) for i in range(1, 7)
+    ]
+    for seed in range(5):
+        table = read_coco(
+            save(tmp_path, content, "people.json"), annotations="people.json", val_share=0.5,
+            split_seed=seed,
+        )
+        split_of = {(f, s) for f, s in zip(table.files, table.split)}
+        assert len(split_of) == len(set(table.files)) == 3
+
+
 def test_odd_flags_are_counted(tmp_path):
     content = content_of()
     content["annotations"][0]["keypoints"][2] = 3

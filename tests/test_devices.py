@@ -125,3 +125,9 @@ def test_two_machines_train_one_run(tmp_path):
     said = [host.communicate()[0] for host in hosts]
     assert [host.returncode for host in hosts] == [0, 0], said
     assert "on 2 devices" in said[0] and "PCK" in said[0] and "PCK" not in said[1]
+
+
+def test_more_processes_than_a_cpu_has_room_for_are_not_started(monkeypatch):
+    monkeypatch.setattr("dppt_nb.devices.start_process", lambda *given: pytest.fail("started"))
+    with pytest.raises(DataError, match="--devices is 100000, and on a CPU each takes a process"):
+        launch(["train", "tokenpose_nano"], 100_000, "cpu")

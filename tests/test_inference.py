@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
 from dppt_nb import PosePredictor
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
+from dppt_nb.cli import main
 from dppt_nb.inference import cut_boxes, pose_boxes
 from dppt_nb.keypoints import COCO17
 from dppt_nb.photos import boxes_by_photo, check_boxes, list_photos, open_photo
@@ -466,3 +468,39 @@ def test_the_other_rules_of_a_second_look_say_what_their_record_says(root):
     upright = [r["over_two"]["upright"] for rows in stored.values() for r in rows.values()]
     losses = sorted(-one["difference"] for one in upright)
     assert len(losses) == 7 and f"by {losses[0]:.1f} to {losses[-1]:.1f} points" in text
+
+
+def test_a_stream_gives_each_photo_its_boxes_or_says_so():
+    predictor = PosePredictor.from_pretrained("tokenpose_nano", "cpu")
+    photo = np.zeros((80, 60, 3), np.uint8)
+    boxes = [[0, 0, 60, 80]]
+    for photos, given in ((3, 2), (2, 3)):
+        with pytest.raises(DataError, match=f"end after {min(photos, given)}, the"):
+            list(predictor.stream(iter([photo] * photos), iter([boxes] * given)))
+
+
+@pytest.mark.parametrize("values, words", [
+    (np.full((9, 9, 3), 200, np.uint16), "16 bits and no number above 255"),
+    (np.full((9, 9, 3), 1.01), "goes from 0 to 1.01"),
+])
+def test_numbers_of_an_unclear_range_are_refused(values, words):
+    with pytest.raises(DataError, match=words): open_photo(values)
+
+
+def test_an_open_file_is_a_photo(tmp_path):
+    Image.new("RGB", (6, 8), "red").save(tmp_path / "a.png")
+    with open(tmp_path / "a.png", "rb") as file: assert open_photo(file).size == (8, 6)
+
+
+@pytest.mark.parametrize("given, least", [([], 0.5), (["--min-score", "0.1"], 0.1)])
+def test_min_score_reaches_the_detector(monkeypatch, tmp_path, given, least):
+    asked = []
+    def detector(least_score=0.5):
+        asked.append(least_score)
+        return lambda pixels: np.array([[0, 0, 60, 80, 0.3]])
+    monkeypatch.setattr("dppt_nb.detectors.MediaPipeDetector", detector)
+    Image.new("RGB", (60, 80)).save(tmp_path / "a.jpg")
+    words = ["predict", "tokenpose_nano", str(tmp_path / "a.jpg"), "--detector", "mediapipe",
+             "--out", str(tmp_path / "out"), "--device", "cpu", *given]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0 and asked == [least], done.output

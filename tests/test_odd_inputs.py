@@ -12,7 +12,7 @@ from dppt_nb.checks import DataError, parse_json
 from dppt_nb.coco import read_content
 from dppt_nb.datasets import read_coco
 from dppt_nb.files import CLAIM, ImageSource, claim_folder
-from dppt_nb.photos import boxes_by_photo, read_boxes
+from dppt_nb.photos import boxes_by_photo, list_photos, read_boxes
 from dppt_nb.pictures import find_pictures
 from dppt_nb.spelling import check_keypoint_set
 from dppt_nb.tables import check_table
@@ -216,6 +216,31 @@ def test_boxes_by_number_whatever_its_form(tmp_path):
         read_boxes(tmp_path / "boxes.json")
     with pytest.raises(DataError, match="--min-score"):
         read_boxes(tmp_path / "boxes.json", float("nan"))
+
+
+def test_boxes_of_one_photo_under_two_names_are_all_taken(tmp_path):
+    rows = [dict(file_name=name, bbox=[1, 2, 3, 4]) for name in ("a.jpg", "a")]
+    (tmp_path / "boxes.json").write_text(json.dumps(rows))
+    found = read_boxes(tmp_path / "boxes.json")
+    assert [len(mine) for mine in boxes_by_photo(found, ["pics/a.jpg", "pics/b.jpg"])] == [2, 0]
+    with pytest.raises(DataError, match="it names 'a.jpg', and given is 'pics/c.jpg'"):
+        boxes_by_photo(found, ["pics/c.jpg"])
+
+
+# folders
+
+def test_a_link_that_leads_to_itself_is_left_out(tmp_path):
+    picture(1).save(tmp_path / "1.jpg")
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to("one")
+    assert ImageSource(tmp_path).names() == {"1.jpg"}
+
+
+def test_files_that_are_no_photos_are_counted(tmp_path, capsys):
+    picture(1).save(tmp_path / "1.jpg")
+    for name in ("a.heic", "b.HEIC", "notes"): (tmp_path / name).touch()
+    assert [os.path.basename(path) for path in list_photos([tmp_path])] == ["1.jpg"]
+    assert f"3 other files in {tmp_path} left out: .heic 2, no ending 1" in capsys.readouterr().out
 
 
 # where nothing can be written

@@ -221,6 +221,26 @@ def test_what_was_drawn_before_is_no_photo(predictor, tmp_path, capsys):
         predict_files(predictor, [out], out)
 
 
+def test_a_photo_that_is_called_like_a_drawing_stays(predictor, tmp_path):
+    photo = Image.fromarray(pixels_of(make_photo(1, COCO17, (90, 80), seed=2)))
+    photo.save(tmp_path / "1.jpg")
+    photo.save(tmp_path / "1-poses.jpg")
+    before = (tmp_path / "1-poses.jpg").read_bytes()
+    for _ in range(2): predict_files(predictor, [tmp_path / "1.jpg"], tmp_path)
+    assert (tmp_path / "1-poses.jpg").read_bytes() == before
+    assert {p.name for p in tmp_path.glob("*.jpg")} == {"1.jpg", "1-poses.jpg", "1-2-poses.jpg"}
+
+
+def test_corners_in_a_boxes_file_are_said(predictor, tmp_path):
+    Image.new("RGB", (300, 200)).save(tmp_path / "1.jpg")
+    rows = [dict(file_name="1.jpg", bbox=[100, 50, 280, 190])]
+    (tmp_path / "boxes.json").write_text(json.dumps(rows))
+    report = predict_files(
+        predictor, [tmp_path / "1.jpg"], tmp_path / "out", tmp_path / "boxes.json"
+    )
+    assert "boxes of 1 photo reach far out of it" in report.notes[0]
+
+
 @pytest.mark.parametrize("options, words", [
     (dict(min_score=0.5), "--min-score chooses among the boxes of a file"),
     (dict(category=3), "--category chooses among the boxes of a file"),

@@ -146,7 +146,10 @@ def score_blazepose(python, crops):
 
 def known():
     "The conditions that the rows share."
-    words = ["VENV/bin/python" if word.endswith("bin/python") else word for word in sys.argv[1:]]
+    def plain(word):
+        if word.endswith("bin/python"): return "VENV/bin/python"
+        return Path(word).name if Path(word).is_absolute() else word
+    words = map(plain, sys.argv[1:])
     return dict(
         command=" ".join(["python tools/peers.py", *words]), device=device_name("cpu"),
         instructions=torch.backends.cpu.get_cpu_capability(),    # "AVX2", "AVX512"
