@@ -208,6 +208,10 @@ def network_files(
     # results or an empty folder of that name do not hide a shipped network
     if text in shipped and not holds_network(path): path = shipped[text]
     if path.is_dir(): return path / CONFIG, path / WEIGHTS
+    if path.is_file() and re.match(r"state-\d{4}", path.name):
+        raise DataError(
+            f"{path} is a state of a training and no network; name its folder, {path.parent}"
+        )
     if path.is_file() and path.suffix == ".safetensors": return path.with_name(CONFIG), path
     if path.is_file():
         raise DataError(

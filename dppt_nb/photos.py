@@ -114,6 +114,11 @@ def open_photo(
     if hasattr(photo, "detach"):
         values = photo.detach().cpu().float().numpy() if photo.is_floating_point() else photo.cpu()
         values = np.asarray(values)
+        if values.ndim == 3 and values.shape[0] not in (1, 3, 4):
+            raise DataError(
+                f"{where} has shape {values.shape}; a photo as a tensor is (channels, height, "
+                "width), with 1, 3 or 4 channels."
+            )
         values = values.transpose(1, 2, 0) if values.ndim == 3 else values
         return Photo(from_array(values, where), where, photo)
     if isinstance(photo, np.ndarray): return Photo(from_array(photo, where), where, photo)

@@ -91,7 +91,8 @@ class Manifest:
     shards: Annotated[list[Shard], Field(min_length=1)]  # the files
     splits: dict[str, Annotated[Count, Field(ge=1)]]     # split -> people
     people: Digest | None = None                         # of everybody, see `people_digest`
-    made_from: dict[str, Any] | None = None              # what a store in the cache was cut from
+    # what a store in the cache was cut from; "warnings": what its reader had to say
+    made_from: dict[str, Any] | None = None
     format: int = STORE_FORMAT                           # of these files
 
     @model_validator(mode="after")
@@ -108,6 +109,12 @@ class Manifest:
         if 3 * total * height * width > most * sum(s.bytes for s in self.shards):
             raise ValueError("the shards are too small for so many crops of this size")
         return self
+
+    @property
+    def warnings(self) -> list[str]:
+        "Of the data set that a store in the cache was cut from, a sentence each."
+        found = (self.made_from or {}).get("warnings")
+        return list(map(str, found)) if isinstance(found, list) else []
 
     def to_dict(self) -> dict:
         "As a dictionary that JSON can hold."

@@ -18,6 +18,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -314,6 +315,11 @@ def prepare(
             f"{data} has boxes of its own, leave it out"
         )
     table = read_dataset(data, root, **options | ({"boxes": boxes} if boxes else {}))
+    warnings = [note for note in table.notes if note.startswith("WARNING")]
+    if made_from and warnings:
+        # who reads the store in the cache is told them each time
+        made_from = made_from | {"warnings": warnings}
+        table = replace(table, notes=tuple(n for n in table.notes if n not in warnings))
     print(table.summary())
     return prepare_store(
         table, out, image_size, STORE_MARGIN, quality, progress=bars, made_from=made_from,
@@ -436,6 +442,6 @@ def load_people(
         counts = ", ".join(f"{k} {n:,}" for k, n in manifest.splits.items())
         advice = _split_advice(data, root, split, options.get("annotations"))
         raise DataError(f"{root} has nobody in split {split!r}; it has {counts}{advice}")
-    print(f"{data}: left out {format_counts(header.left_out)}")
+    print("\n".join([f"{data}: left out {format_counts(header.left_out)}", *manifest.warnings]))
     if not header.keypoint_set.mirrored: print(*describe_pairs(header.keypoint_set))
     return {s: read_store(store, s, progress=bars) for s in splits}

@@ -482,6 +482,7 @@ def test_a_stream_gives_each_photo_its_boxes_or_says_so():
 @pytest.mark.parametrize("values, words", [
     (np.full((9, 9, 3), 200, np.uint16), "16 bits and no number above 255"),
     (np.full((9, 9, 3), 1.01), "goes from 0 to 1.01"),
+    (torch.zeros(9, 8, 3), "as a tensor is \\(channels, height, width\\)"),
 ])
 def test_numbers_of_an_unclear_range_are_refused(values, words):
     with pytest.raises(DataError, match=words): open_photo(values)

@@ -15,6 +15,7 @@ from dppt_nb.files import CLAIM, ImageSource, claim_folder
 from dppt_nb.photos import boxes_by_photo, list_photos, read_boxes
 from dppt_nb.pictures import find_pictures
 from dppt_nb.spelling import check_keypoint_set
+from dppt_nb.store import load_people
 from dppt_nb.tables import check_table
 from dppt_nb.terminal import plain_words
 
@@ -202,6 +203,14 @@ def test_corners_in_place_of_sizes_and_joints_far_away_are_said(tmp_path):
     folder(tmp_path, fine)
     said = "\n".join(check_table(read_coco(tmp_path)))
     assert "reach far" not in said and "far from their box" not in said
+
+
+def test_a_warning_is_said_again_from_the_cache(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DPPT_CACHE", str(tmp_path / "cache"))
+    folder(tmp_path / "set", coco_file(people(bbox=[30, 5, 70, 58])))
+    for _ in range(2):
+        load_people("coco", tmp_path / "set", ("train",), (64, 48), bars=False)
+        assert capsys.readouterr().out.count("reach far out of their picture") == 1
 
 
 # boxes for predict
