@@ -263,6 +263,7 @@ def picture_suffixes() -> set[str]:
 
 def _say_others(place, kinds):
     "Count the files of a folder that are no photos that can be read, by their endings."
+    kinds = [kind for kind in kinds if kind not in (".json", ".jsonl")]  # boxes, and our results
     if not kinds: return
     named = ", ".join(f"{kind or 'no ending'} {n}" for kind, n in Counter(kinds).most_common())
     files = counted(len(kinds), "other file", "other files")
