@@ -463,7 +463,7 @@ def run_study(
         (row, row_recipe(row, base, seed, epochs, of_seed(teacher, seed), protocol))
         for seed in seeds for row in rows
     ]
-    out, size = Path(out), plan[0][1].image_size
+    out, size = Path(out).expanduser(), plan[0][1].image_size
     check_sources(*unfinished(plan, out))
     crops = load_people(data, root, (split,), size, False, people, **reader_options)[split]
     check_teachers(plan, out, crops.keypoint_set)
