@@ -179,8 +179,8 @@ def test_a_budget_has_a_column_of_its_own():
     # one seed has square brackets: of other people alone
     assert cycled.count("(") == 2 and cycled.count("[") == 1
     assert nothing.split() == ["nothing", "-", "-", "-"]
-    # 30 epochs: two seeds of five rows, a third of three; 60: one, a second of two
-    assert len(of_epochs(runs, 30)) == 13 and len(of_epochs(runs, 60)) == 7
+    # 30 epochs: two seeds of five rows, a third of three; 60: one, two more of two
+    assert len(of_epochs(runs, 30)) == 13 and len(of_epochs(runs, 60)) == 9
 
 
 def test_the_teachers_that_lie_beside_the_results_are_those_that_taught():
