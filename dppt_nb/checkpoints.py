@@ -31,7 +31,7 @@ from .config import PoseConfig
 from .files import digest_of, read_json, unpack_tensors, write_json, write_tensors
 from .keypoints import KeypointSet
 from .models import create_model, model_config
-from .recipes import Recipe, needs_teacher
+from .recipes import NO_TEACHER, Recipe, needs_teacher
 from .released import fill, named_tensors, released_network
 from .released import load_backbone as load_backbone
 from .released import load_released as load_released
@@ -386,13 +386,14 @@ def load_teacher(
 def check_sources(
     *recipes: Recipe, # that are to be trained
 ) -> None:
-    """Refuse a teacher, a start or weights of a backbone that cannot be read, before people are cut
-    out of their photographs."""
+    """Refuse a teacher that is not named, and a teacher, a start or weights of a backbone that
+    cannot be read, before people are cut out of their photographs."""
     if idle := [r for r in recipes if r.teacher and not needs_teacher(r)]:
         raise DataError(
             f"a teacher is named, but nothing in this recipe ({idle[0].model}) learns from one; "
             f"give --output, --features or --attention a weight, or leave --teacher out"
         )
+    if any(needs_teacher(r) and not r.teacher for r in recipes): raise DataError(NO_TEACHER)
     networks = {r.start for r in recipes} | {r.teacher for r in recipes if not r.teacher_model}
     released = {r.backbone_weights for r in recipes} | {
         r.teacher for r in recipes if r.teacher_model

@@ -404,6 +404,7 @@ def test_a_refused_command_leaves_no_folder(tmp_path, words):
     (["train", "tokenpose_nano", "--seed", "9" * 25], "seed is 999"),
     (["compare", "tokenpose_nano", "tokenpose_nano_lspet", "--out", "."], "name a file in it"),
     (["study", "keep", "--seeds", "\u00b2"], "is not a whole number"),
+    (["train", "dppt_nano", "--data", "lspet", "--root", "nowhere"], "learns from a teacher"),
 ])
 def test_what_leads_nowhere_is_refused_before_the_work(tmp_path, words, said):
     refused(dppt(*words, cwd=tmp_path), said)
