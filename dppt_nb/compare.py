@@ -14,9 +14,9 @@ from torch import Tensor
 from .checkpoints import load_network
 from .checks import DataError
 from .evaluation import answer_in_terms_of, learned_from, predict_joints, shared_joints
+from .files import digest_of
 from .metrics import bootstrap_interval, pck
 from .optim import pick_device
-from .runs import weights_print
 from .store import CropSet, load_people
 
 # %% ../nbs/machinery/compare.ipynb #0190ba02
@@ -56,7 +56,8 @@ def check_two(
     "DataError unless these are two networks with a joint in common."
     if len(networks) < 2: raise DataError(f"{[*networks][0]} is named twice; name another network")
     one, other = networks
-    if len({weights_print(network) for network, _, _ in networks.values()}) < 2:
+    weights = {digest_of(*network.state_dict().values()) for network, _, _ in networks.values()}
+    if len(weights) < 2:
         raise DataError(f"{one} and {other} have the same weights; name another network")
     finds, also_finds = (found for _, _, found in networks.values())
     if not shared_joints(finds, also_finds):

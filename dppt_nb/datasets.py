@@ -19,8 +19,9 @@ from numpy.typing import ArrayLike
 from .checks import DataError
 from .coco import BOX_SHARE, as_id, read_content
 from .crops import PADDING
-from .files import ImageSource, field_numbers, read_mat
+from .files import ImageSource, field_numbers
 from .keypoints import LSP14, MPII16
+from .matlab import read_mat
 from .pictures import find_pictures, measure_pictures
 from .splits import annotation_files, picture_splits, says_split, source_of
 from dppt_nb.tables import (

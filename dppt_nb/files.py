@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PICTURE_ERRORS', 'PICTURE_FORMATS', 'CLAIM', 'CACHE_MEND', 'read_file', 'open_picture', 'to_rgb', 'orientation_of',
-           'ImageSource', 'read_mat', 'field_numbers', 'read_json', 'write_whole', 'without_nan', 'write_json',
-           'write_tensors', 'unpack_tensors', 'read_tensors', 'digest_of', 'make_folder', 'folder_writer', 'folder_for',
-           'claim_folder', 'cache_folder', 'place_of', 'watch', 'LogLines', 'epoch_bar']
+           'ImageSource', 'field_numbers', 'read_json', 'write_whole', 'without_nan', 'write_json', 'write_tensors',
+           'unpack_tensors', 'read_tensors', 'digest_of', 'make_folder', 'folder_writer', 'folder_for', 'claim_folder',
+           'cache_folder', 'place_of', 'watch', 'LogLines', 'epoch_bar']
 
 # %% ../nbs/machinery/files.ipynb #07585c87
 import fnmatch
@@ -30,7 +30,8 @@ from PIL import Image
 
 from .checks import DataError, cannot_write, parse_json, plain_reason
 from .locks import holder, is_held, leave_claim, sweep, take_claim, temporary_name
-from .matlab import find_array, most_unpacked
+from .matlab import most_unpacked
+from .matlab import read_mat as read_mat
 
 # %% ../nbs/machinery/files.ipynb #b55f0b48
 # what a broken or locked zip raises
@@ -229,28 +230,6 @@ def _enter(folder, inside, root, entered):
         around = any(above.is_relative_to(place) for above in entered)
         if around or entry.is_symlink() and place.is_relative_to(root): continue
         yield from _enter(entry.path, f"{inside}{entry.name}/", root, entered)
-
-# %% ../nbs/machinery/files.ipynb #ddd0efa5
-def read_mat(
-    source: ImageSource,  # where the file is
-    file: str,            # its name there
-    name: str             # of the array
-) -> np.ndarray:
-    """One array of numbers from a MATLAB file; of shape () if the file has none of this name.
-    Raises `DataError` naming the file."""
-    content = source.read_bytes(file)
-    try:
-        array = find_array(content, name)
-    except (ValueError, struct.error, zlib.error) as error:
-        raise DataError(
-            f"{source.root}: {file} is no MATLAB file ({plain_reason(error)}); copy it again."
-        ) from None
-    if array is None:
-        raise DataError(
-            f"{source.root}: {name!r} of {file} holds something that is not a number; "
-            "copy it again."
-        )
-    return array
 
 # %% ../nbs/machinery/files.ipynb #34c3b514
 def field_numbers(

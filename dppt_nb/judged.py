@@ -469,7 +469,6 @@ def run_study(
     check_teachers(plan, out, crops.keypoint_set)
     known = read_runs(stored) if stored else []
     check_people(finished_runs(out), data, split, crops, out)
-    make_folder(out)
     if together > 1:
         mine = [(row, recipe) for row, recipe in plan if not row.of]
         recipes = {run_folder(out, row.name, recipe.seed): recipe for row, recipe in mine}
@@ -481,6 +480,6 @@ def run_study(
         print(f"{row.name:<20} seed {recipe.seed}   {beside_stored(judged, known)}", flush=True)
         done = finished_runs(out)
         check_people(done, data, split, crops, out)
-        write_json(out / "runs.json", done)    # all of them in one file
+        write_json(make_folder(out) / "runs.json", done)    # all of them in one file
     print(format_study(done, rows))
     return done
