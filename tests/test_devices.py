@@ -42,14 +42,16 @@ def two_processes(tmp_path_factory):
 
 
 def compare(found, wanted, case):
-    """Losses and gradients one by one, within 1e-5. A gradient that is zero by its nature (a shift
-    of all logits) is noise, and held to a thousandth of the whole gradient's scale."""
+    """Losses and gradients one by one, within 1e-5, small gradients within 1e-8 of the whole one.
+    What is zero by its nature (a bias before a norm, a shift of all logits) is noise, as large as
+    the threads make it, and held to the rounding of the whole gradient, 1e-7."""
     names = [name for name in wanted if name.startswith(f"{case}: ")]
     assert len(names) > 20 and {*names} == {n for n in found if n.startswith(f"{case}: ")}
     length = torch.stack([wanted[name].norm() for name in names if "gradient" in name]).norm()
     for name in names:
         apart, scale = (found[name] - wanted[name]).norm(), wanted[name].norm()
-        if "gradient" in name: scale = max(scale, length * 1e-3)
+        share = 1e-2 if scale < 1e-6 * length else 1e-3
+        if "gradient" in name: scale = max(scale, length * share)
         assert apart <= 1e-5 * scale, (name, apart)
 
 
