@@ -292,13 +292,12 @@ def build(
         ) from None
 
 def check_weights(
-    path: Path, # of a model.safetensors
-    digest: str | None, # that its content must have; None where it is not known
+    content: bytes, # of a model.safetensors
+    digest: str | None, # that it must have; None where it is not known
+    path: Path, # of the file, for the error
 ) -> None:
-    "Refuse weights that are missing, or not those of which `config.json` tells."
-    if not path.is_file():
-        raise DataError(f"{path} is missing, though {CONFIG} is there; copy it too")
-    if digest and digest_of(path.read_bytes()) != digest:
+    "Refuse weights that are not those of which `config.json` tells."
+    if digest and digest_of(content) != digest:
         raise DataError(
             f"{path} is not the file that its {CONFIG} was written with; a copy is damaged, or a "
             "training was stopped while it wrote: copy both files again, or resume it"
@@ -306,12 +305,15 @@ def check_weights(
 
 def read_weights(
     path: Path, # of a model.safetensors
+    digest: str | None, # as in `check_weights`
     room: int, # bytes that it may be large
 ) -> dict: # our name -> (the same name, tensor), as `fill` takes them
     "Read the weights, all or none."
     if path.stat().st_size > room:
         raise DataError(f"{path} is larger than the network of its {CONFIG}; one is another's")
-    weights = widen_weights(unpack_tensors(path.read_bytes(), path))
+    content = path.read_bytes()
+    check_weights(content, digest, path)
+    weights = widen_weights(unpack_tensors(content, path))
     return {name: (name, value) for name, value in weights.items()}
 
 def build_network(
@@ -321,12 +323,17 @@ def build_network(
 ) -> tuple[PoseTransformer, About]: # on the CPU, in eval mode; what config.json says
     "The one way to build a saved network: from the configuration saved beside it, strictly."
     about, values = read_about(config)
-    check_weights(weights, about.weights)
+    if not weights.is_file():
+        raise DataError(f"{weights} is missing, though {CONFIG} is there; copy it too")
     # a number takes a byte at least, and eight at most
-    network = build(config_of(about, config), weights.stat().st_size, config, kind)
+    try: network = build(config_of(about, config), weights.stat().st_size, config, kind)
+    except DataError:
+        # where the weights were cut off, they are to blame and not the configuration
+        check_weights(weights.read_bytes(), about.weights, weights)
+        raise
     own = network.state_dict()
     room = 8 * sum(value.numel() for value in own.values()) + 1000 * len(own) + 2 ** 20
-    given = read_weights(weights, room)
+    given = read_weights(weights, about.weights, room)
     fill(network, given, f"{weights} does not fit its {CONFIG}")
     # what stands beside the configuration, to be saved again with it
     network.about = {

@@ -157,9 +157,10 @@ def train(recipe, data, root, out, people, device, resume, allow_drift, protocol
     from dppt_nb.recipes import get_recipe
     from dppt_nb.runner import train_recipe
     from dppt_nb.store import known_splits
-    settings = take_run_options(given, device, resume)
-    if allow_drift and not resume:
-        raise DataError("--allow-drift is of a run that goes on; say --resume too, or leave it out")
+    going_on = {"--from-epoch": given["from_epoch"], "--allow-drift": allow_drift}
+    if idle := [name for name, said in going_on.items() if said and not resume]:
+        raise DataError(f"{idle[0]} is of a run that goes on; say --resume too, or leave it out")
+    settings = take_run_options(given, device)
     out, reader = out or f"runs/{recipe}-{data}", take_reader_options(given)
     recipe = get_recipe(recipe, protocol=protocol, **read_changes(given))
     results = train_recipe(

@@ -480,6 +480,6 @@ def run_study(
         print(f"{row.name:<20} seed {recipe.seed}   {beside_stored(judged, known)}", flush=True)
         done = finished_runs(out)
         check_people(done, data, split, crops, out)
-        write_json(make_folder(out) / "runs.json", done)    # all of them in one file
+        write_json(out / "runs.json", done)    # all of them in one file
     print(format_study(done, rows))
     return done

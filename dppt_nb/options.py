@@ -46,7 +46,6 @@ def run_options(command: Callable):
 def take_run_options(
     given: dict, # all options; these are taken out of it
     device: str | None, # as it was said
-    resume: bool, # whether a run goes on
 ) -> object: # `Settings`, in the process that is to train
     "What was said of how the run is carried out; with several devices it is run here, in others."
     from dppt_nb.devices import end_with_parent, launch, processes
@@ -57,8 +56,6 @@ def take_run_options(
         raise DataError(f"--devices is {count}, but this was started as one of {here} processes")
     elif count > here: raise click.exceptions.Exit(launch(sys.argv[1:], count, device))
     names = "accumulate sync_norm keep save_minutes from_epoch plan_only track samples report"
-    if given["from_epoch"] and not resume:
-        raise DataError("--from-epoch goes back within a run; say --resume too, or leave it out")
     return Settings(plan=True, **{name: given.pop(name) for name in names.split()})
 
 # %% ../nbs/machinery/options.ipynb #3f0b9c52

@@ -280,9 +280,9 @@ def list_photos(
         if not os.path.isdir(place):  # also where the name is too long to ask for
             files.append(str(place))
             continue
-        names = sorted(ImageSource(place).names())
-        inside = [n for n in names if Path(n).suffix.lower() in endings]
-        _say_others(place, [Path(n).suffix.lower() for n in names if n not in {*inside}])
+        kind_of = {name: Path(name).suffix.lower() for name in sorted(ImageSource(place).names())}
+        inside = [name for name, kind in kind_of.items() if kind in endings]
+        _say_others(place, [kind for kind in kind_of.values() if kind not in endings])
         if not inside: raise DataError(f"the folder {place} holds no picture; name another.")
         files += [str(Path(place) / name) for name in inside]
     once = list({os.path.abspath(f): f for f in reversed(files)}.values())[::-1]
