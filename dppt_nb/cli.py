@@ -15,15 +15,16 @@ from pathlib import Path
 
 import click
 
-from .checks import DataError, each_once, names_once
+from .checks import DataError, each_once, names_once, refuse_idle
 from dppt_nb.options import (
     how_to_judge,
     reader_options,
+    refuse_idle_fields,
     run_options,
     take_reader_options,
     take_run_options,
 )
-from .terminal import Sentences
+from .terminal import Place, Sentences
 
 # %% ../nbs/machinery/cli.ipynb #6d8243a4
 def read_value(text:str, kind:type): # what was typed, and the field's type
@@ -112,7 +113,7 @@ data_option = click.option(
     help="synthetic, lspet, lsp, coco (or any file in its format), mpii or crowdpose",
 )
 root_option = click.option(
-    "--root", type=click.Path(),
+    "--root", type=Place(),
     help="the data set's folder or zip, or a crop store made by `dppt data prepare`",
 )
 split_option = click.option(
@@ -139,7 +140,7 @@ protocol_option = click.option(
 @click.argument("recipe")
 @data_option
 @root_option
-@click.option("--out", type=click.Path(), help="folder of the run; runs/RECIPE-DATA unless given")
+@click.option("--out", type=Place(), help="folder of the run; runs/RECIPE-DATA unless given")
 @train_people_option
 @device_option
 @click.option("--resume", is_flag=True, help="go on from the last checkpoint in --out")
@@ -157,12 +158,14 @@ def train(recipe, data, root, out, people, device, resume, allow_drift, protocol
     from dppt_nb.recipes import get_recipe
     from dppt_nb.runner import train_recipe
     from dppt_nb.store import known_splits
-    going_on = {"--from-epoch": given["from_epoch"], "--allow-drift": allow_drift}
-    if idle := [name for name, said in going_on.items() if said and not resume]:
-        raise DataError(f"{idle[0]} is of a run that goes on; say --resume too, or leave it out")
+    going_on = {"from_epoch": given["from_epoch"], "allow_drift": allow_drift}
+    if not resume:
+        refuse_idle(going_on, "is of a run that goes on; say --resume too, or leave it out")
     settings = take_run_options(given, device)
     out, reader = out or f"runs/{recipe}-{data}", take_reader_options(given)
-    recipe = get_recipe(recipe, protocol=protocol, **read_changes(given))
+    typed = read_changes(given)
+    recipe = get_recipe(recipe, protocol=protocol, **typed)
+    refuse_idle_fields(recipe, typed)
     results = train_recipe(
         recipe, data, root, out, device, resume, people=people, allow_drift=allow_drift,
         settings=settings, **reader,
@@ -180,12 +183,12 @@ def train(recipe, data, root, out, people, device, resume, allow_drift, protocol
 
 # %% ../nbs/machinery/cli.ipynb #faacf142
 @main.command("eval")
-@click.argument("checkpoint", type=click.Path())
+@click.argument("checkpoint", type=Place())
 @data_option
 @root_option
 @split_option
 @click.option(
-    "--out", type=click.Path(),
+    "--out", type=Place(),
     help="folder for the results; a run's own, results/NAME-DATA for other networks, unless given",
 )
 @click.option(
@@ -203,7 +206,7 @@ def train(recipe, data, root, out, people, device, resume, allow_drift, protocol
 )
 @click.option(
     "--boxes",
-    type=click.Path(),
+    type=Place(),
     help="detector boxes in COCO's results format, instead of the annotated ones (coco, crowdpose)",
 )
 @click.option(
@@ -236,8 +239,8 @@ def evaluate_command(
 
 # %% ../nbs/machinery/cli.ipynb #cec1a967
 @main.command("compare")
-@click.argument("network", type=click.Path())
-@click.argument("other", type=click.Path())
+@click.argument("network", type=Place())
+@click.argument("other", type=Place())
 @data_option
 @root_option
 @split_option
@@ -245,7 +248,7 @@ def evaluate_command(
     "--mirror/--no-mirror", default=None,
     help="average with the mirrored picture; as in each network's training unless given",
 )
-@click.option("--out", type=click.Path(), help="also write the result here, as JSON")
+@click.option("--out", type=Place(), help="also write the result here, as JSON")
 @people_option
 @device_option
 @reader_options
@@ -271,7 +274,7 @@ def compare_command(network, other, data, root, split, mirror, out, people, devi
 @click.argument("name")
 @data_option
 @root_option
-@click.option("--out", type=click.Path(), help="folder of the study; runs/NAME-DATA unless given")
+@click.option("--out", type=Place(), help="folder of the study; runs/NAME-DATA unless given")
 @click.option(
     "--teacher", default="",
     help="folder of the trained network that teaches; {seed} in it stands for the run's seed",
@@ -294,7 +297,7 @@ def compare_command(network, other, data, root, split, mirror, out, people, devi
     help="runs that train side by side, to fill a GPU; each is saved at its end only",
 )
 @click.option(
-    "--stored", type=click.Path(), default="",
+    "--stored", type=Place(),
     help="runs.json of the same study, to compare each run with",
 )
 @click.option("--list", "list_only", is_flag=True, help="show every run with its state, and stop")
@@ -321,7 +324,7 @@ def study(
     if list_only: return click.echo(format_runs(out, name, seeds, rows))
     run_study(
         name, data, root, out, base, seeds, epochs, teacher, rows, device,
-        split or judged_split(data), people, protocol, together, stored,
+        split or judged_split(data), people, protocol, together, stored or "",
         **take_reader_options(given),
     )
 
@@ -348,10 +351,10 @@ def data():
 @data.command()
 @click.argument("name")
 @click.option(
-    "--root", type=click.Path(), required=True,
+    "--root", type=Place(), required=True,
     help="the data set's folder or zip, as it was downloaded",
 )
-@click.option("--out", type=click.Path(), required=True, help="folder for the crop store")
+@click.option("--out", type=Place(), required=True, help="folder for the crop store")
 @click.option(
     "--image-size", default="256x192", show_default=True,
     help="height x width that networks will see",
@@ -390,7 +393,7 @@ def prepare(name, root, out, image_size, crop_size, codec, quality, workers, ove
 @data.command()
 @click.argument("name")
 @click.option(
-    "--root", type=click.Path(), required=True,
+    "--root", type=Place(), required=True,
     help="the data set's folder or zip, as it was downloaded",
 )
 @reader_options
@@ -403,7 +406,7 @@ def check(name, root, **given):
 
 @main.command()
 @click.option(
-    "--out", type=click.Path(), default="demo", show_default=True,
+    "--out", type=Place(), default="demo", show_default=True,
     help="folder for the pictures, the table and the networks",
 )
 @click.option(

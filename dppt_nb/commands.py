@@ -9,17 +9,18 @@ __all__ = ['predict', 'export_command']
 import click
 
 from .options import reader_options, take_reader_options
+from .terminal import Place
 
 # %% ../nbs/machinery/commands.ipynb #4f926fb1
 @click.command()
-@click.argument("checkpoint", type=click.Path())
+@click.argument("checkpoint", type=Place())
 @click.argument("photos", nargs=-1, required=True)
 @click.option(
-    "--out", type=click.Path(), default="poses", show_default=True,
+    "--out", type=Place(), default="poses", show_default=True,
     help="folder for drawings, and for poses.jsonl with a line for each person",
 )
 @click.option(
-    "--boxes", type=click.Path(),
+    "--boxes", type=Place(),
     help="of photos: COCO results rows, by image file name or id",
 )
 @click.option(
@@ -74,14 +75,13 @@ def predict(
     report = predict_files(
         predictor, photos, out, boxes, of_file, every, smooth, not no_drawings, category
     )
-    done, *notes = str(report).split("\n")
-    click.echo("\n".join([f"{done}; they are in {out}", *notes]))
+    click.echo(report.told(out))
 
 # %% ../nbs/machinery/commands.ipynb #5c0aee12
 @click.command("export")
-@click.argument("checkpoint", type=click.Path())
+@click.argument("checkpoint", type=Place())
 @click.option(
-    "--out", type=click.Path(), default="model.onnx", show_default=True,
+    "--out", type=Place(), default="model.onnx", show_default=True,
     help="the file to write: .onnx, or .pt2 for torch.export",
 )
 @click.option(
@@ -98,7 +98,7 @@ def predict(
 @click.option(
     "--data", default="synthetic", show_default=True, help="of --int8: name of a data set"
 )
-@click.option("--root", type=click.Path(), help="of --int8: its folder or zip, or a crop store")
+@click.option("--root", type=Place(), help="of --int8: its folder or zip, or a crop store")
 @reader_options
 def export_command(checkpoint, **given):
     "Write the network in CHECKPOINT as one file for other run-times."

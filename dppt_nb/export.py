@@ -35,7 +35,7 @@ from torch import Tensor, nn
 import dppt_nb
 from .augmentation import nominal_window
 from .checkpoints import built, load_network
-from .checks import DataError, check_format, parse_json, plain_reason, validated
+from .checks import DataError, check_format, parse_json, plain_reason, refuse_idle, validated
 from .config import Pair
 from .costs import time_interleaved
 from .crops import IMAGENET_MEAN, IMAGENET_STD, PADDING, PIXEL_STD, box_to_center_scale
@@ -404,8 +404,9 @@ def export_checkpoint(
 ) -> Path: # of the file
     "Load a network and write it in one of its forms."
     check_export(out, half, int8)
-    if not int8 and (data != "synthetic" or root or reader_options):
-        raise DataError("--data, --root and the options of annotation files are for --int8; add it")
+    if not int8:
+        people = {"data": data != "synthetic", "root": root, **reader_options}
+        refuse_idle(people, "chooses the people of --int8; add that, or leave it out")
     network, _, keypoint_set = load_network(checkpoint, model=model)
     if Path(out).suffix == ".pt2": return export_program(network, out, form, half)
     if not int8: return export_onnx(network, keypoint_set, out, form, half=half)

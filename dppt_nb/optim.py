@@ -227,7 +227,7 @@ def pick_device(
             if torch.backends.mps.is_available()
             else "cpu"
         )
-    try: torch.zeros(1, device=name)
+    try: torch.zeros(1, device=name).item()  # "meta" makes tensors, but holds no numbers
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise DataError(
             f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); leave "

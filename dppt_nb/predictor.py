@@ -233,7 +233,7 @@ class PosePredictor(Locator):
     ) -> Look:
         "Open a photo and settle where to look. Raises `DataError`."
         seen = open_photo(photo)
-        if boxes is None and self.detector: boxes = self.detector(np.asarray(seen.image))
+        if boxes is None and self.detector: boxes = self._detect(seen)
         if whole := boxes is None:
             if not self.told: print(
                 "no boxes and no detector: each photo is taken as one box around one person"
@@ -242,10 +242,25 @@ class PosePredictor(Locator):
         shape = getattr(boxes, "shape", ())
         scored = len(shape) == 2 and shape[1] == 5
         scores = torch.as_tensor(boxes)[:, 4].float().cpu().numpy() if scored else None
+        if scored and np.isnan(scores).any():
+            raise DataError(f"{seen.name}: the score of a box is no number (NaN); give it one.")
         boxes = check_boxes(boxes[:, :4] if scored else boxes, seen.size, seen.name)
         kept = photo if isinstance(photo, (str, Path)) else seen
         again = whole if self.refine is None else self.refine
         return Look(seen, kept, boxes, scores, again)
+
+    def _detect(self, seen):
+        "The detector's boxes of a photo. Whoever wrote it is told of an answer that is none."
+        answer = self.detector(np.asarray(seen.image))
+        try:
+            boxes = torch.as_tensor(answer).float().cpu().numpy()
+            if not boxes.size or boxes.ndim == 2 and boxes.shape[1] in (4, 5): return boxes
+            given = f"an array of shape {boxes.shape}"
+        except (TypeError, ValueError, RuntimeError): given = f"a {type(answer).__name__}"
+        raise DataError(
+            f"the detector gave {given} for {seen.name}; let it give (N, 4) x, y, width, height, "
+            "or (N, 5) with a score, and no rows where nobody is"
+        )
 
     def in_batches(self,
         looks: Iterable[Look],

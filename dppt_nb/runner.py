@@ -32,7 +32,8 @@ from .training import Loop
 @dataclass(frozen=True)
 class Settings:
     "How a run is carried out, beside what its recipe says is learned."
-    keep: int = 1              # states of so many last epochs stay; that of the best always does
+    # states of so many last epochs stay, and that of the best; None: as the run began, or 1
+    keep: int | None = None
     save_minutes: float = 10.0 # a state is saved so often within an epoch
     accumulate: int = 1        # parts, one after the other, in which a device computes a step
     sync_norm: bool = False    # batch norms look at all devices' people
@@ -44,7 +45,8 @@ class Settings:
     report: bool = False       # write report.html
 
     def __post_init__(self):
-        if self.keep < 1: raise DataError(f"keep is {self.keep}; at least the last state stays")
+        if self.keep is not None and self.keep < 1:
+            raise DataError(f"keep is {self.keep}; at least the last state stays")
         if not self.save_minutes >= 0:
             raise DataError(f"save_minutes is {self.save_minutes}; it must not be negative")
 
@@ -82,7 +84,7 @@ def plan_of(
         recipe, trainer.train_set, trainer.device, teacher=trainer.teacher, team=trainer.team
     )
     measure = 10 if settings.plan_only or left >= 1000 else 0
-    return str(make_plan(copy, trainer.val_set, begun, settings.keep, measure))
+    return str(make_plan(copy, trainer.val_set, begun, folder.keep or 1, measure))
 
 
 def make_trainer(

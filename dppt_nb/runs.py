@@ -211,6 +211,7 @@ class RunRecord(BaseModel):
     state: str = Field(pattern=r"^[^/\\]+\.safetensors$", description="a bare name")
     under_way: StoppedEpoch | None = None
     scaler: dict | None = None
+    keep: int = Field(1, ge=1, strict=True)
 
 
 def read_record(
@@ -267,7 +268,9 @@ class RunFolder:
     def __init__(
         self,
         path: str | Path, # made if need be
-        keep: int = 1, # states of so many last epochs stay; that of the best epoch always does
+        # states of so many last epochs stay, and always that of the best; None: as many as the run
+        # in the folder began with, else 1
+        keep: int | None = None,
         writes: bool = True, # False: of several processes, one that leaves writing to another
     ):
         self.path, self.keep, self.writes = Path(path).expanduser(), keep, writes
@@ -306,6 +309,8 @@ class RunFolder:
             raise DataError(
                 f"{self.path} already holds a run; go on with --resume, or name another --out"
             )
+        if begun and self.keep is None:
+            self.keep = read_record(self.path / RECORD).get("keep", 1)
         for name in () if begun else (WEIGHTS, CONFIG):
             if (self.path / name).exists():
                 raise DataError(
@@ -322,12 +327,12 @@ class RunFolder:
         epoch, batches = len(record["history"]), (record.get("under_way") or {}).get("done")
         self.epoch, self.batches = epoch, batches or 0
         if not self.writes: return
-        state = state_name(epoch, batches)
+        state, keep = state_name(epoch, batches), self.keep or 1
         make_folder(self.path)
-        record = without_nan(dict(record, format=RECORD_FORMAT, state=state))
+        record = without_nan(dict(record, format=RECORD_FORMAT, state=state, keep=keep))
         write_tensors(self.path / state, tensors, {"record": json.dumps(record)})
         write_json(self.path / RECORD, record)
-        self.sweep({state, *kept_states(record["history"], self.keep)})
+        self.sweep({state, *kept_states(record["history"], keep)})
 
     def sweep(
         self,

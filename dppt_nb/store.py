@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 import dppt_nb
-from .checks import DataError, plain_reason
+from .checks import DataError, plain_reason, refuse_idle
 from .coco import describe_pairs
 from .codec import EncodedCrops, decode_crop
 from .cropset import CropSet, from_synthetic
@@ -221,9 +221,16 @@ def synthetic_people(
         raise DataError(
             f"synthetic people have no split {split!r}; there are {', '.join(SYNTHETIC_PEOPLE)}"
         )
-    seed = list(SYNTHETIC_PEOPLE).index(split)
+    seed, people = list(SYNTHETIC_PEOPLE).index(split), people or SYNTHETIC_PEOPLE[split]
+    shape = people, 3, *(round(STORE_MARGIN * side) for side in image_size)
+    if not fits_memory(shape):
+        raise DataError(
+            f"{people:,} synthetic people of {image_size[0]}x{image_size[1]} take "
+            f"{math.prod(shape) / 1e9:,.0f} GB, more than this machine can hold; take fewer with "
+            "--people, or to train --people endless"
+        )
     made = make_people(
-        people or SYNTHETIC_PEOPLE[split], COCO17, image_size, seed=seed, margin=STORE_MARGIN,
+        people, COCO17, image_size, seed=seed, margin=STORE_MARGIN,
         device=device,
     )
     return from_synthetic(made, split=split)
@@ -341,11 +348,6 @@ def _partial_store(store):
     left = [f for f in store.parent.glob(f"{store.name}.*.part") if not folder_writer(f)]
     return min(left, default=store.with_name(f"{store.name}.{secrets.token_hex(4)}.part"))
 
-def _refuse(options, why):
-    "Raise `DataError` for the first option that is given, since nothing would come of it."
-    given = [name for name, value in options.items() if value not in (None, "", (), [])]
-    if given: raise DataError(f"--{given[0].replace('_', '-')} {why}")
-
 def find_store(
     data: str,                        # name of the data set
     root: str | Path | None,          # its folder or zip, or a crop store
@@ -362,8 +364,8 @@ def find_store(
         )
     options |= {"boxes": boxes}
     if is_store(root):
-        _refuse(options, f"is taken when a store is prepared, and {root} is one; leave it out, or "
-                         "name the data set's own folder with --root")
+        why = f"is taken when a store is prepared, and {root} is one; leave it out, or name the "
+        refuse_idle(options, why + "data set's own folder with --root")
         return Path(root)
     made = made_from(data, root, image_size, **options)
     store = cached_store(made)
@@ -420,8 +422,9 @@ def load_people(
     if data == "synthetic":
         if "all" in splits:
             raise DataError("synthetic people are judged split by split; take train, val or test")
-        _refuse({"root": root}, "goes with a data set on disk; name that with --data")
-        _refuse(options | {"boxes": boxes}, "goes with data sets in COCO's format; leave it out")
+        refuse_idle({"root": root}, "goes with a data set on disk; name that with --data")
+        options |= {"boxes": boxes}
+        refuse_idle(options, "goes with data sets in COCO's format; leave it out")
         if people != ENDLESS: return {s: synthetic_people(s, image_size, people) for s in splits}
         many = SYNTHETIC_PEOPLE["train"]
         return {

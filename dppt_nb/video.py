@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .checks import DataError, cannot_write, plain_reason
+from .checks import CannotWrite, DataError, cannot_write, plain_reason, refuse_idle
 from .files import PICTURE_ERRORS, claim_folder, open_picture, watch, write_whole
 from .inference import People
 from .locks import temporary_name
@@ -172,28 +172,37 @@ class VideoWriter:
         finally: self.temporary.unlink(missing_ok=True)
 
 class Lines:
-    "A file of JSON, one object a line; where `keeps` is off at the end, nothing is written."
+    """A file of JSON, one object a line. It appears at the end, also where the disk is full by
+    then, with all whole lines; where it has none and `keeps` is off, it does not."""
     def __init__(self,
         path: str | Path,
     ):
         self.path = Path(path)
-        self.temporary, self.keeps = temporary_name(self.path), True
-        try: self.file = open(self.temporary, "x", encoding="utf-8")
+        self.temporary, self.keeps, self.whole = temporary_name(self.path), True, 0
+        # unbuffered: what is written is in the file, and closing it can fail no more
+        try: self.file = open(self.temporary, "xb", buffering=0)
         except OSError as error: raise cannot_write(self.path, error) from None
 
     def write(self,
         rows: list[dict],
     ) -> None:
         "A line for each."
-        try: self.file.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        left = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
+        try:
+            while left: left = left[self.file.write(left):]
         except OSError as error: raise cannot_write(self.path, error) from None
+        self.whole = self.file.tell()
 
     def __enter__(self): return self
 
     def __exit__(self, kind, *error):
         try:
+            self.file.truncate(self.whole)
             self.file.close()
-            if self.keeps and kept_after(kind): os.replace(self.temporary, self.path)
+            stays = kept_after(kind) or issubclass(kind, CannotWrite)
+            if stays and (self.keeps or self.whole): os.replace(self.temporary, self.path)
+            if not kept_after(kind) and stays and self.whole:
+                print(f"what was found until then is in {self.path}")
         except OSError as error:
             if kind is None: raise cannot_write(self.path, error) from None
         finally: self.temporary.unlink(missing_ok=True)
@@ -229,13 +238,18 @@ class Report:
     left_out: tuple = () # a sentence for each source that could not be read
     notes: tuple = ()    # sentences on what was not read to its end
 
-    def __str__(self) -> str:
+    def told(self,
+        out: str | Path = "", # folder of the results, to be named
+    ) -> str:
+        "What was done, a line, and a line for each note."
         rate = self.photos / max(self.seconds, 1e-9)
-        return (
+        done = (
             f"{counted(self.people, 'person', 'people')} in "
             f"{counted(self.photos, 'picture', 'pictures')}, {rate:.1f} pictures a second"
-            + "".join(f"\n{note}" for note in self.notes)
         )
+        return "\n".join([f"{done}; they are in {out}" if out else done, *self.notes])
+
+    def __str__(self) -> str: return self.told()
 
 # how the names of drawings end; the comment in a JPEG that is one
 DRAWINGS, DRAWING = ("-poses.jpg", "-poses.mp4"), b"drawn by dppt predict"
@@ -388,14 +402,12 @@ def check_use(
     smooth: bool,
 ) -> None:
     "Refuse what nothing would come of; `predict_files` says what each is for."
-    needs_boxes = {"--min-score": min_score != 0, "--category": category != 1}
-    needs_video = {"--every": every != 1, "--smooth": smooth}
-    idle = [name for name, given in needs_boxes.items() if given and not boxes]
-    if idle: raise DataError(f"{idle[0]} chooses among the boxes of a file; name it with --boxes")
-    idle = [name for name, given in needs_video.items() if given and not videos]
-    if idle: raise DataError(f"{idle[0]} is of videos, and no video is named; leave it out")
-    if boxes and not photos:
-        raise DataError("--boxes is of photos, and no photo is named; leave it out")
+    of_boxes = {"min_score": min_score != 0, "category": category != 1}
+    of_videos = {"every": every != 1, "smooth": smooth}
+    if not boxes: refuse_idle(of_boxes, "chooses among the boxes of a file; name it with --boxes")
+    if not videos: refuse_idle(of_videos, "is of videos, and no video is named; leave it out")
+    if not photos:
+        refuse_idle({"boxes": boxes}, "is of photos, and no photo is named; leave it out")
 
 def predict_files(
     predictor: PosePredictor,
@@ -421,16 +433,17 @@ def predict_files(
             given = predictor, source, folder, lines, every, smooth, draw, taken
             try: reports.append(predict_video(*given))
             except DataError as error: reports.append(Report(left_out=(str(error),)))
-        lines.keeps = any(report.photos for report in reports)
+        lines.keeps = any(report.photos for report in reports)    # of whom nobody may be found
     whole = Report(*(sum(getattr(r, f) for r in reports) for f in ("photos", "people", "seconds")))
     whole.left_out, whole.notes = (
         sum((getattr(r, f) for r in reports), ()) for f in ("left_out", "notes")
     )
     if whole.left_out:
-        for note in whole.notes: print(note)
+        for line in whole.notes + whole.left_out[5:]: print(line)
+        others = " (The others stand above.)" if len(whole.left_out) > 5 else ""
         raise DataError(
             f"{len(whole.left_out)} of {len(sources)} could not be used, "
             f"{counted(whole.photos, 'picture was', 'pictures were')}: "
-            f"{' '.join(whole.left_out[:5])}"
+            f"{' '.join(whole.left_out[:5])}{others}"
         )
     return whole

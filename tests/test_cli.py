@@ -18,6 +18,7 @@ import pytest
 from data_fixture import coco_file
 from PIL import Image
 
+from dppt_nb.checks import DataError
 from dppt_nb.cli import main
 
 TINY = [
@@ -375,7 +376,7 @@ def test_what_would_come_to_nothing_is_refused(tmp_path):
         ([*nano, "--root", root], "goes with a data set on disk; name that with --data"),
         (["eval", "tokenpose_nano", "--root", root, "--people", "8"], "name that with --data"),
         ([*nano, "--teacher", "tokenpose_nano"], "nothing in this recipe (tokenpose_nano) learns"),
-        (["export", "tokenpose_nano", "--data", "coco"], "are for --int8; add it"),
+        (["export", "tokenpose_nano", "--data", "coco"], "chooses the people of --int8; add that"),
         ([*check, "--images", "a.json"], "a file; name a folder or zip of pictures"),
     ):
         refused(dppt(*words, cwd=tmp_path), sentence)
@@ -405,10 +406,67 @@ def test_a_refused_command_leaves_no_folder(tmp_path, words):
     (["compare", "tokenpose_nano", "tokenpose_nano_lspet", "--out", "."], "name a file in it"),
     (["study", "keep", "--seeds", "\u00b2"], "is not a whole number"),
     (["train", "dppt_nano", "--data", "lspet", "--root", "nowhere"], "learns from a teacher"),
+    (["train", "tokenpose_nano", "--people", str(10**12)], "more than this machine can hold"),
+    (["eval", "tokenpose_nano", "--people", str(10**12)], "more than this machine can hold"),
+    (["train", "tokenpose_nano", "--device", "meta"], "device 'meta' cannot be used here"),
 ])
 def test_what_leads_nowhere_is_refused_before_the_work(tmp_path, words, said):
     refused(dppt(*words, cwd=tmp_path), said)
     assert not (tmp_path / "runs").exists()
+
+
+# a field that is not read, what would read it, and what is said without that
+IDLE = [
+    ("--teacher-model tokenpose_s_v1", None, "is of a teacher"),
+    ("--match even", None, "is of a teacher"),
+    ("--temperature 2", None, "is of a teacher"),
+    ("--one-way yes", None, "is of the lessons --keypoint-cycles and --patch-cycles"),
+    ("--supervise last", "--overrides {\"cycles\":2}", "is of a network with several cycles"),
+    ("--anneal 0.1,0.3", "--model ppt_nano", "is of a network that drops patches"),
+    ("--anneal-steps 4", "--model ppt_nano --anneal 0.1,0.3", "goes with --anneal"),
+    ("--milestones 1", "--schedule steps", "goes with --schedule steps"),
+    ("--loss-factor 2", "--loss mse", "is of a squared error"),
+    ("--half-body-joints 4", "--half-body 0.3", "goes with --half-body"),
+    ("--shift-prob 0.5", "--shift 0.1", "goes with --shift"),
+]
+
+@pytest.mark.parametrize("words, beside, said", IDLE)
+def test_a_field_that_is_not_read_is_refused_and_taken_where_it_is(tmp_path, words, beside, said):
+    given = words.split()
+    recipe = ["--shift", "0"] if given[0] == "--shift-prob" else []
+    if given[0] == "--loss-factor": recipe = ["--loss", "cross_entropy", "--overrides",
+                                              '{"head":"dot"}']
+    plan = ["train", "tokenpose_nano", "--people", "8", "--device", "cpu", "--plan"]
+    refused(dppt(*plan, *recipe, *given, cwd=tmp_path), f"{given[0]} {said}")
+    if beside is None: return
+    done = dppt(*plan, *given, *beside.split(), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_fields_that_other_fields_read_stand_off():
+    from dppt_nb.options import refuse_idle_fields
+    from dppt_nb.recipes import get_recipe
+    for fields, said in (
+        (dict(decode="argmax", kernel=7), "--kernel is of --decode dark"),
+        (dict(mirror=False, flip_shift=True), "--flip-shift goes with --mirror"),
+        (dict(rotation=0, rotation_prob=0.5), "--rotation-prob goes with --rotation"),
+        (dict(optimizer="adamw", matrix_lr=0.1), "--matrix-lr goes with --optimizer muon"),
+        (dict(teacher="a", match="even", output=1.0), "--match is of the lessons"),
+        (dict(teacher="a", features=1.0, temperature=2.0), "--temperature is of the lessons"),
+        (dict(teacher="a", features=1.0, attention_loss="mse"), "--attention-loss is of the"),
+    ):
+        with pytest.raises(DataError, match=said):
+            refuse_idle_fields(get_recipe("tokenpose_nano", **fields), fields)
+        idle = said.split()[0].removeprefix("--").replace("-", "_")
+        rest = {name: value for name, value in fields.items() if name != idle}
+        refuse_idle_fields(get_recipe("tokenpose_nano", **rest), rest)
+    refuse_idle_fields(get_recipe("tokenpose_nano", anneal=()), dict(anneal=(), flip_shift=False))
+
+
+def test_an_empty_place_is_refused_as_an_unset_variable_makes_it(tmp_path):
+    for words in (["train", "tokenpose_nano", "--root="], ["predict", "", "a.jpg"]):
+        done = dppt(*words, cwd=tmp_path)
+        assert done.returncode == 2 and "it is empty; name a place" in done.stderr
 
 
 def test_bad_files_are_answered_with_one_sentence(tmp_path):

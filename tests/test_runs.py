@@ -108,6 +108,17 @@ def test_states_of_the_last_epochs_and_of_the_best_stay(people, tmp_path):
         back.resume(epoch=9)
 
 
+def test_a_run_that_goes_on_keeps_as_many_states_as_it_began_with(people, tmp_path):
+    trainer(people, RunFolder(tmp_path, keep=3)).fit(epochs=2)
+    names = {f"state-{n:04d}.safetensors" for n in (1, 2)}
+    assert {path.name for path in tmp_path.glob("state*")} == names
+    trainer(people, tmp_path).fit(resume=True)
+    assert {path.name for path in tmp_path.glob("state*")} == names | {"state-0003.safetensors"}
+    record = tmp_path / "training.json"
+    record.write_text(record.read_text().replace('"keep": 3', '"keep": "three"'))
+    with pytest.raises(DataError, match="keep"): RunFolder(tmp_path).holds_run(True)
+
+
 @pytest.mark.parametrize("step", [3, 5])
 def test_what_becomes_no_number_in_epoch_2_is_said_in_epoch_2(people, tmp_path, step):
     "In its first step and in its last."

@@ -1,5 +1,6 @@
 """Videos and folders: who is who, frames that are turned or missing, files that are whole, memory
 that stays flat."""
+import errno
 import json
 import os
 import subprocess
@@ -14,11 +15,11 @@ import torch
 from PIL import Image
 
 from dppt_nb import PosePredictor
-from dppt_nb.checks import DataError
+from dppt_nb.checks import CannotWrite, DataError
 from dppt_nb.keypoints import COCO17
 from dppt_nb.synthetic import make_photo
 from dppt_nb.tracking import OneEuro, Tracker
-from dppt_nb.video import Video, VideoWriter, follow, predict_files
+from dppt_nb.video import Lines, Video, VideoWriter, follow, predict_files
 
 av = pytest.importorskip("av", reason="videos need PyAV: pip install av")
 SOAK = os.environ.get("DPPT_SOAK") == "1"
@@ -252,6 +253,70 @@ def test_an_option_of_which_nothing_comes_is_refused(predictor, tmp_path, option
     with pytest.raises(DataError, match=words):
         predict_files(predictor, [tmp_path / "1.jpg"], tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+class FullDisk:
+    "A file on a disk with room for so many bytes."
+    def __init__(self, file, room): self.file, self.room = file, room
+    def __getattr__(self, name): return getattr(self.file, name)
+    def write(self, content):
+        if not self.room: raise OSError(errno.ENOSPC, "No space left on device")
+        part = content[: self.room]
+        self.room -= len(part)
+        return self.file.write(part)
+
+
+def test_a_full_disk_keeps_the_whole_lines(tmp_path, capsys):
+    path = tmp_path / "poses.jsonl"
+    with pytest.raises(CannotWrite, match="No space left"), Lines(path) as lines:
+        lines.file = FullDisk(lines.file, 25)
+        for k in range(4): lines.write([dict(number=k)])    # of 14 bytes
+    assert path.read_text() == '{"number": 0}\n'
+    assert f"what was found until then is in {path}" in capsys.readouterr().out
+    with pytest.raises(RuntimeError), Lines(path) as lines:
+        lines.write([dict(number=7)])
+        raise RuntimeError
+    assert path.read_text() == '{"number": 0}\n' and list(tmp_path.iterdir()) == [path]
+
+
+def test_drawings_that_find_no_room_leave_the_lines(predictor, tmp_path, monkeypatch):
+    for k in range(3): Image.new("RGB", (60, 80)).save(tmp_path / f"{k}.jpg")
+    def full(people, path):
+        if "1-" in path.name: raise CannotWrite("no room")
+    monkeypatch.setattr("dppt_nb.video.write_drawing", full)
+    with pytest.raises(CannotWrite):
+        predict_files(predictor, [tmp_path], tmp_path / "out")
+    assert len((tmp_path / "out" / "poses.jsonl").read_text().splitlines()) == 1
+
+
+def test_every_photo_that_is_left_out_is_named(predictor, tmp_path, capsys):
+    names = [f"broken{k}.jpg" for k in range(8)]
+    for name in names: (tmp_path / name).write_bytes(b"no picture")
+    Image.new("RGB", (60, 80)).save(tmp_path / "whole.jpg")
+    with pytest.raises(DataError, match="8 of 9 could not be used") as error:
+        predict_files(predictor, [tmp_path], tmp_path / "out")
+    said, above = str(error.value), capsys.readouterr().out
+    assert "The others stand above" in said
+    assert all((name in said) != (name in above) for name in names)
+
+
+@pytest.mark.parametrize("answer, words", [
+    (None, "gave a NoneType for"), ([[1.0, 2.0]], "an array of shape"), ("boxes", "gave a str"),
+    (np.array([[0, 0, 20, 30, np.nan]]), "the score of a box is no number"),
+])
+def test_a_detector_that_gives_no_boxes_is_told_so(answer, words):
+    finds = PosePredictor.from_pretrained(
+        "tokenpose_nano", device="cpu", detector=lambda pixels: answer
+    )
+    with pytest.raises(DataError, match=words): finds(Image.new("RGB", (60, 80)))
+
+
+@pytest.mark.parametrize("nobody", [[], np.zeros((0, 4)), torch.zeros(0, 5)])
+def test_a_detector_may_find_nobody(nobody):
+    finds = PosePredictor.from_pretrained(
+        "tokenpose_nano", device="cpu", detector=lambda pixels: nobody
+    )
+    assert len(finds(Image.new("RGB", (60, 80)))) == 0
 
 
 def test_predict_from_a_terminal(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from dppt_nb.checks import DataError
-from dppt_nb.files import read_json, write_json
+from dppt_nb.files import make_folder, read_json, write_json
 from dppt_nb.terminal import Sentence
 
 IDS = Path(__file__).resolve().parent.parent / "nbs" / "results" / "coco_70.json"
@@ -31,14 +31,17 @@ def cut(content, ids):
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def main(root, out):
     "Write OUT/annotations/person_keypoints.json, and the photographs into OUT/images."
-    (out / "images").mkdir(parents=True, exist_ok=True)
-    (out / "annotations").mkdir(exist_ok=True)
-    images, people, wanted = [], [], read_json(IDS)
+    images, people, sources, wanted = [], [], [], read_json(IDS)
     for split in ("val2017", "train2017"):
         content = read_json(root / "annotations" / f"person_keypoints_{split}.json")
         found = cut(content, set(wanted[split]))
-        for image in found[0]: shutil.copy(root / split / image["file_name"], out / "images")
+        sources += [root / split / image["file_name"] for image in found[0]]
         images, people = images + found[0], people + found[1]
+    if missing := [source for source in sources if not source.is_file()]:
+        raise DataError(f"{len(missing)} of {len(sources)} photographs are not there, first "
+                        f"{missing[0]}; copy them there")
+    for name in ("images", "annotations"): make_folder(out / name)
+    for source in sources: shutil.copy(source, out / "images")
     images.sort(key=lambda image: image["id"])
     write_json(out / "annotations" / "person_keypoints.json", dict(
         images=images, annotations=people, categories=content["categories"],
