@@ -32,6 +32,7 @@ from dppt_nb.tables import (
     far_boxes,
     join_tables,
     joint_boxes,
+    stray_joints,
 )
 
 # %% ../nbs/machinery/datasets.ipynb #9f0dece3
@@ -198,7 +199,7 @@ def _coco_table(name, pictures, named_in, file, rows, splits, clip, pixels):
     sizes, notes = measure_pictures(pictures, declared, points, named_in, pixels)
     boxes = np.array([a["bbox"] for a in rows], np.float32).reshape(-1, 4)
     room = np.array([sizes[f] for f in files]).reshape(-1, 2)
-    notes += far_boxes(boxes, room)
+    notes += far_boxes(boxes, room) + stray_joints(raw[..., :2], visible, room)
     boxes = empty_outside(boxes, room)
     if clip: boxes = clip_boxes(boxes, room)
     column = lambda key, kind: np.array([a[key] for a in rows], kind)

@@ -172,8 +172,8 @@ class VideoWriter:
         finally: self.temporary.unlink(missing_ok=True)
 
 class Lines:
-    """A file of JSON, one object a line. It appears at the end, also where the disk is full by
-    then, with all whole lines; where it has none and `keeps` is off, it does not."""
+    """A file of JSON, one object a line. It appears at the end; where it has no lines and `keeps`
+    is off, it does not. Where the disk is full before, its whole lines go beside it."""
     def __init__(self,
         path: str | Path,
     ):
@@ -195,14 +195,19 @@ class Lines:
 
     def __enter__(self): return self
 
+    def _keep_part(self):
+        "An earlier file stays as it is; hours of work are not thrown away either."
+        part = self.path.with_suffix(f".part{self.path.suffix}")
+        os.replace(self.temporary, part)
+        print(f"what was found until then is in {part}")
+
     def __exit__(self, kind, *error):
         try:
             self.file.truncate(self.whole)
             self.file.close()
-            stays = kept_after(kind) or issubclass(kind, CannotWrite)
-            if stays and (self.keeps or self.whole): os.replace(self.temporary, self.path)
-            if not kept_after(kind) and stays and self.whole:
-                print(f"what was found until then is in {self.path}")
+            if kept_after(kind):
+                if self.keeps or self.whole: os.replace(self.temporary, self.path)
+            elif issubclass(kind, CannotWrite) and self.whole: self._keep_part()
         except OSError as error:
             if kind is None: raise cannot_write(self.path, error) from None
         finally: self.temporary.unlink(missing_ok=True)

@@ -361,6 +361,8 @@ def test_data_check_says_what_is_odd(tmp_path):
         "pictures from 200 x 180 to 200 x 180", "labelled on nobody: kpt-2",
         "2 people have a labelled joint outside", "1 picture has no row, in images",
     ): assert words in found.output, words
+    stray = "WARNING: 2 people have a labelled joint outside of their picture"
+    assert found.output.count(stray) == 1 and stray in read_coco(tmp_path).notes
     paired = CliRunner().invoke(
         main, ["data", "check", "coco", "--root", str(tmp_path), "--flip-pairs", "0:1"]
     )

@@ -266,17 +266,18 @@ class FullDisk:
         return self.file.write(part)
 
 
-def test_a_full_disk_keeps_the_whole_lines(tmp_path, capsys):
-    path = tmp_path / "poses.jsonl"
+def test_a_full_disk_keeps_the_whole_lines_beside_what_was_there(tmp_path, capsys):
+    path, part = tmp_path / "poses.jsonl", tmp_path / "poses.part.jsonl"
+    path.write_text("earlier")
     with pytest.raises(CannotWrite, match="No space left"), Lines(path) as lines:
         lines.file = FullDisk(lines.file, 25)
         for k in range(4): lines.write([dict(number=k)])    # of 14 bytes
-    assert path.read_text() == '{"number": 0}\n'
-    assert f"what was found until then is in {path}" in capsys.readouterr().out
+    assert part.read_text() == '{"number": 0}\n' and path.read_text() == "earlier"
+    assert f"what was found until then is in {part}" in capsys.readouterr().out
     with pytest.raises(RuntimeError), Lines(path) as lines:
         lines.write([dict(number=7)])
         raise RuntimeError
-    assert path.read_text() == '{"number": 0}\n' and list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "earlier" and {*tmp_path.iterdir()} == {path, part}
 
 
 def test_drawings_that_find_no_room_leave_the_lines(predictor, tmp_path, monkeypatch):
@@ -286,7 +287,8 @@ def test_drawings_that_find_no_room_leave_the_lines(predictor, tmp_path, monkeyp
     monkeypatch.setattr("dppt_nb.video.write_drawing", full)
     with pytest.raises(CannotWrite):
         predict_files(predictor, [tmp_path], tmp_path / "out")
-    assert len((tmp_path / "out" / "poses.jsonl").read_text().splitlines()) == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["poses.part.jsonl"]
+    assert len((tmp_path / "out" / "poses.part.jsonl").read_text().splitlines()) == 1
 
 
 def test_every_photo_that_is_left_out_is_named(predictor, tmp_path, capsys):
