@@ -28,7 +28,7 @@ from .evaluation import device_name, find_joints
 from .inference import People, cut_boxes, pose_boxes
 from .keypoints import KeypointSet
 from .optim import pick_device
-from .photos import Photo, check_boxes, list_photos, open_photo
+from .photos import Photo, check_boxes, list_photos, open_photo, tensor_array
 from .recipes import Recipe
 from .terminal import counted
 
@@ -239,9 +239,11 @@ class PosePredictor(Locator):
                 "no boxes and no detector: each photo is taken as one box around one person"
             )
             self.told, boxes = True, [0, 0, *seen.image.size]
+        if hasattr(boxes, "detach"):
+            boxes = tensor_array(boxes, f"the table of boxes of {seen.name}")
         shape = getattr(boxes, "shape", ())
         scored = len(shape) == 2 and shape[1] == 5
-        scores = torch.as_tensor(boxes)[:, 4].float().cpu().numpy() if scored else None
+        scores = np.asarray(boxes[:, 4], np.float32) if scored else None
         if scored and np.isnan(scores).any():
             raise DataError(f"{seen.name}: the score of a box is no number (NaN); give it one.")
         boxes = check_boxes(boxes[:, :4] if scored else boxes, seen.size, seen.name)
@@ -253,10 +255,11 @@ class PosePredictor(Locator):
         "The detector's boxes of a photo. Whoever wrote it is told of an answer that is none."
         answer = self.detector(np.asarray(seen.image))
         try:
-            boxes = torch.as_tensor(answer).float().cpu().numpy()
+            boxes = np.asarray(tensor_array(answer, "") if hasattr(answer, "detach") else answer)
+            boxes = boxes.astype(np.float32)
             if not boxes.size or boxes.ndim == 2 and boxes.shape[1] in (4, 5): return boxes
             given = f"an array of shape {boxes.shape}"
-        except (TypeError, ValueError, RuntimeError): given = f"a {type(answer).__name__}"
+        except (TypeError, ValueError): given = f"a {type(answer).__name__}"
         raise DataError(
             f"the detector gave {given} for {seen.name}; let it give (N, 4) x, y, width, height, "
             "or (N, 5) with a score, and no rows where nobody is"

@@ -36,8 +36,8 @@ ImageSize = Annotated[
     tuple,
     Field(strict=False),
     must_be(
-        "height and width, two whole numbers from 16 up",
-        lambda v: len(v) == 2 and all(type(side) is int and side >= 16 for side in v),
+        "height and width, two whole numbers from 16 to 8192",
+        lambda v: len(v) == 2 and all(type(side) is int and 16 <= side <= 8192 for side in v),
     ),
 ]
 Betas = Annotated[

@@ -15,7 +15,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from .checks import DataError, each_once, nearest, validated
+from .checks import DataError, check_format, each_once, nearest, validated
+from .evaluation import RESULTS_FORMAT
 from .files import read_json
 from .recipes import DPPT, LESSONS, SDPOSE, Recipe, get_recipe, lessons_of, needs_teacher
 from .runs import RECORD, read_record
@@ -279,6 +280,7 @@ def read_judged(
 ) -> dict: # of `run_row`
     "A finished run of a study, checked; `DataError` names file and field."
     values = read_json(path)
+    check_format(values.get("format", 1), RESULTS_FORMAT, "judged run", path)
     validated(JudgedRun, values, path, "remove it, and the run is judged again")
     return values
 
@@ -289,6 +291,7 @@ def read_runs(
     "The runs of a results file."
     runs = read_json(Path(path), list)
     validated(list[JudgedRun], runs, path, "name the runs.json that a study wrote")
+    for run in runs: check_format(run.get("format", 1), RESULTS_FORMAT, "judged run", path)
     return runs
 
 

@@ -6,16 +6,19 @@ import sys
 import zipfile
 
 import pytest
+import torch
 from data_fixture import coco_file, one_sentence, picture
 
 from dppt_nb.checks import DataError, parse_json
 from dppt_nb.coco import read_content
 from dppt_nb.datasets import read_coco
-from dppt_nb.files import CLAIM, ImageSource, claim_folder
-from dppt_nb.photos import boxes_by_photo, list_photos, read_boxes
+from dppt_nb.files import CLAIM, ImageSource, claim_folder, write_json
+from dppt_nb.models import create_model
+from dppt_nb.photos import boxes_by_photo, check_boxes, list_photos, open_photo, read_boxes
 from dppt_nb.pictures import find_pictures
 from dppt_nb.spelling import check_keypoint_set
 from dppt_nb.store import load_people
+from dppt_nb.studies import read_judged
 from dppt_nb.tables import check_table
 from dppt_nb.terminal import plain_words
 
@@ -268,3 +271,33 @@ def test_a_claim_that_is_a_named_pipe_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / CLAIM)
     with pytest.raises(DataError, match="cannot write in"):
         with claim_folder(tmp_path): pass
+
+
+@pytest.mark.parametrize("odd", [
+    lambda values: values.to_sparse(), lambda values: torch.empty_like(values, device="meta"),
+    lambda values: torch.quantize_per_tensor(values.float(), 0.1, 0, torch.quint8),
+])
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_without_plain_numbers_are_refused(odd):
+    picture, boxes = torch.zeros(3, 80, 60), torch.tensor([[0.0, 0.0, 10.0, 20.0]])
+    with pytest.raises(DataError, match="holds no plain numbers") as error: open_photo(odd(picture))
+    one_sentence(error)
+    with pytest.raises(DataError, match="holds no plain numbers"): check_boxes(odd(boxes), (80, 60))
+    with pytest.raises(DataError, match="no table of numbers"):
+        check_boxes(boxes * 1j, (80, 60))
+    assert check_boxes(boxes.requires_grad_(), (80, 60)).shape == (1, 4)
+
+
+@pytest.mark.parametrize("overrides, said", [
+    (dict(width=10**8), "width is 100000000; it must be less"),
+    (dict(depth=10**9), "depth is 1000000000"), (dict(mlp_ratio=1e12), "mlp_ratio is"),
+    (dict(width=16384, depth=64), "64 layers of width 16,384 have"),
+])
+def test_networks_beyond_reason_are_refused(overrides, said):
+    with pytest.raises(ValueError, match=said): create_model("tokenpose_nano", **overrides)
+
+
+def test_a_judged_run_of_a_newer_format_is_refused(tmp_path):
+    write_json(tmp_path / "judged.json", dict(format=99))
+    with pytest.raises(DataError, match="has format version 99"):
+        read_judged(tmp_path / "judged.json")
