@@ -31,9 +31,12 @@ from PIL import Image
 from .checks import DataError, cannot_write, parse_json, plain_reason
 from .locks import holder, is_held, leave_claim, sweep, take_claim, temporary_name
 from .matlab import most_unpacked
-from .matlab import read_mat as read_mat
+from .moved import former_names
 
 # %% ../nbs/machinery/files.ipynb #b55f0b48
+# names that live elsewhere now
+__getattr__ = former_names("dppt_nb.files")
+
 # what a broken or locked zip raises
 _DAMAGE = (
     OSError, EOFError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error,

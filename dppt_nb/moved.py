@@ -46,6 +46,9 @@ MOVED = {
             "reduction_pictures shared_attention sharpness show_costs slide slide_through"
         ),
     },
+    "files": {
+        "matlab": "read_mat",
+    },
     "heatmaps": {
         "heat": "HEAT draw_heatmaps show_heatmaps",
     },

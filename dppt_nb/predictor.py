@@ -256,6 +256,7 @@ class PosePredictor(Locator):
         answer = self.detector(np.asarray(seen.image))
         try:
             boxes = np.asarray(tensor_array(answer, "") if hasattr(answer, "detach") else answer)
+            if boxes.dtype == object: raise TypeError
             boxes = boxes.astype(np.float32)
             if not boxes.size or boxes.ndim == 2 and boxes.shape[1] in (4, 5): return boxes
             given = f"an array of shape {boxes.shape}"

@@ -156,6 +156,7 @@ class VideoWriter:
 
     def _begin(self, av, height, width):
         self.container = av.open(str(self.temporary), "w", format="mp4")
+        self.container.metadata["comment"] = DRAWING.decode()
         self.stream = self.container.add_stream("libx264", rate=self.rate)
         self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
 
@@ -256,15 +257,19 @@ class Report:
 
     def __str__(self) -> str: return self.told()
 
-# how the names of drawings end; the comment in a JPEG that is one
+# how the names of drawings end; the comment in a JPEG or MP4 that is one
 DRAWINGS, DRAWING = ("-poses.jpg", "-poses.mp4"), b"drawn by dppt predict"
 
 def is_drawing(
     path: str | Path, # of a file
 ) -> bool:
-    "Whether an earlier call drew it; of a video its name has to do."
+    "Whether an earlier call drew it: by its name, and by what is noted in the file."
     if not str(path).endswith(DRAWINGS) or not os.path.isfile(path): return False
-    if str(path).endswith(".mp4"): return True
+    if str(path).endswith(".mp4"):
+        try:
+            with needed_av().open(str(path)) as video: note = video.metadata.get("comment")
+        except (OSError, DataError): return False    # damaged, or there is nothing to read it with
+        return note == DRAWING.decode()
     try:
         with open_picture(path) as picture: return picture.info.get("comment") == DRAWING
     except PICTURE_ERRORS: return False
@@ -366,7 +371,7 @@ def predict_video(
 ) -> Report:
     "Joints of everybody in a video, written frame by frame."
     report, start, name = Report(), time.perf_counter(), str(source)
-    path = out / drawing_name(name, ".mp4", set() if taken is None else taken)
+    path = out / drawing_name(name, ".mp4", set() if taken is None else taken, out)
     with Video(source, every) as video, VideoWriter(path, video.rate / every) as drawing:
         frames = watch(video, total=len(video) or None, show=len(video) > 0)
         try:

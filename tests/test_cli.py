@@ -581,3 +581,17 @@ def test_a_shipped_command_keeps_its_protocol(root):
     recipe = packer.recipe_of("dppt train sdpose_nano --protocol mmpose --epochs 3 --sigma 1.5")
     assert recipe == get_recipe("sdpose_nano", protocol="mmpose", epochs=3, sigma=1.5)
     assert recipe != get_recipe("sdpose_nano", epochs=3, sigma=1.5)
+
+
+def test_a_stop_while_the_command_is_being_loaded_is_one_sentence():
+    "As if Ctrl-C came while `dppt_nb.cli` is imported."
+    code = (
+        "import sys, signal, os\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'dppt_nb.cli': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from dppt_nb.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.strip()) == (130, "stopped by Ctrl-C"), done.stderr

@@ -29,13 +29,12 @@ from dppt_nb.files import (
     make_folder,
     place_of,
     read_json,
-    read_mat,
     read_tensors,
     write_json,
     write_tensors,
     write_whole,
 )
-from dppt_nb.matlab import find_array, most_unpacked
+from dppt_nb.matlab import find_array, most_unpacked, read_mat
 
 needs_posix = pytest.mark.skipif(os.name == "nt", reason="named pipes and links of POSIX systems")
 
@@ -234,7 +233,8 @@ def test_a_small_file_never_takes_a_gibibyte(tmp_path):
     (tmp_path / "b.mat").write_bytes(head + b"\x0f\0\0\0" + len(bomb).to_bytes(4, "little") + bomb)
     program = f"""
 import re
-from dppt_nb.files import DataError, ImageSource, read_json, read_mat
+from dppt_nb.files import DataError, ImageSource, read_json
+from dppt_nb.matlab import read_mat
 z, folder, said = ImageSource({str(tmp_path / "a.zip")!r}), ImageSource({str(tmp_path)!r}), []
 for read in (lambda: z.read_json("worst.json", dict), lambda: read_mat(z, "joints.mat", "joints"),
              lambda: read_mat(folder, "b.mat", "joints")):

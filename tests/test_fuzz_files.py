@@ -95,7 +95,8 @@ def mat(packed):
     def make(folder):
         from scipy.io import savemat
 
-        from dppt_nb.files import ImageSource, read_mat
+        from dppt_nb.files import ImageSource
+        from dppt_nb.matlab import read_mat
         joints = np.random.default_rng(0).normal(size=(14, 3, 4))
         given = {"other": np.arange(6), "joints": joints, "text": "a text"}
         savemat(folder / "x.mat", given, do_compression=packed)

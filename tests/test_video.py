@@ -255,6 +255,18 @@ def test_an_option_of_which_nothing_comes_is_refused(predictor, tmp_path, option
     assert not (tmp_path / "out").exists()
 
 
+def test_a_video_of_ones_own_is_no_drawing(predictor, tmp_path):
+    "By its name it could be one; it is neither passed over nor written over."
+    frames = [pixels_of(photo) for photo in passing(3)]
+    write(tmp_path / "a.mp4", frames)
+    own = write(tmp_path / "a-poses.mp4", frames).read_bytes()
+    report = predict_files(predictor, [tmp_path / "a.mp4"], tmp_path)
+    assert report.photos == 3 and (tmp_path / "a-poses.mp4").read_bytes() == own
+    assert (tmp_path / "a-2-poses.mp4").exists()
+    # the drawing is passed over, the two videos are not
+    assert predict_files(predictor, [tmp_path], tmp_path, draw=False).photos == 6
+
+
 class FullDisk:
     "A file on a disk with room for so many bytes."
     def __init__(self, file, room): self.file, self.room = file, room
