@@ -172,7 +172,9 @@ def train(recipe, data, root, out, people, device, resume, allow_drift, protocol
     )
     # of several processes the first one speaks
     if settings.plan_only or os.environ.get("RANK", "0") != "0": return
-    splits = known_splits(data, root, recipe.image_size, **reader)
+    try: splits = known_splits(data, root, recipe.image_size, **reader)
+    except DataError as error:    # the people went away meanwhile, the network did not
+        return click.echo(f"\nThe network is in {out}; who can judge it is not known: {error}")
     heading = f"validation people of {data}, mirrored test\n{format_scores(results['scores'])}\n"
     click.echo(
         ("\n" + heading if "val" in splits else "")

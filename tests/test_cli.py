@@ -595,3 +595,13 @@ def test_a_stop_while_the_command_is_being_loaded_is_one_sentence():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr.strip()) == (130, "stopped by Ctrl-C"), done.stderr
+
+
+def test_people_who_went_away_while_a_network_was_trained_cost_nothing(monkeypatch, tmp_path):
+    def gone(*given, **options): raise DataError("photos does not exist")
+    monkeypatch.setattr("dppt_nb.runner.train_recipe", lambda *given, **options: dict(scores={}))
+    monkeypatch.setattr("dppt_nb.store.known_splits", gone)
+    words = ["train", "tokenpose_nano", "--data", "coco", "--root", "photos", "--out", "run"]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0 and "The network is in run" in done.output
+    assert "photos does not exist" in done.output
