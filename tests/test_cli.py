@@ -597,7 +597,8 @@ def test_a_stop_while_the_command_is_being_loaded_is_one_sentence():
     assert (done.returncode, done.stderr.strip()) == (130, "stopped by Ctrl-C"), done.stderr
 
 
-def test_people_who_went_away_while_a_network_was_trained_cost_nothing(monkeypatch, tmp_path):
+def test_people_who_went_away_while_a_network_was_trained_cost_nothing(monkeypatch):
+    from click.testing import CliRunner
     def gone(*given, **options): raise DataError("photos does not exist")
     monkeypatch.setattr("dppt_nb.runner.train_recipe", lambda *given, **options: dict(scores={}))
     monkeypatch.setattr("dppt_nb.store.known_splits", gone)
