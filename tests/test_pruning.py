@@ -38,7 +38,9 @@ from dppt_nb.tokenpose import Attention, PoseTransformer
 SHIPPED = ("tokenpose_nano", "ppt_nano_d12")    # trained on people made by program
 OF_PHOTOGRAPHS = {
     f"{name}_lspet"
-    for name in ("tokenpose_s", "ppt_s", "dppt_s", "tokenpose_nano", "sdpose_nano")
+    for name in (
+        "tokenpose_s", "ppt_s", "dppt_s", "tokenpose_nano", "dppt_nano", "sdpose_nano",
+    )
 }
 
 
