@@ -179,8 +179,31 @@ def test_a_budget_has_a_column_of_its_own():
     # one seed has square brackets: of other people alone
     assert cycled.count("(") == 2 and cycled.count("[") == 1
     assert nothing.split() == ["nothing", "-", "-", "-"]
-    # 30 epochs: two seeds of five rows, a third of three; 60: one, two more of two
-    assert len(of_epochs(runs, 30)) == 13 and len(of_epochs(runs, 60)) == 9
+    # 30 epochs: two seeds of two rows, three of four; 60: one of three, two of one, three of two
+    assert len(of_epochs(runs, 30)) == 16 and len(of_epochs(runs, 60)) == 11
+
+
+def test_what_is_said_of_a_taught_tokenpose_that_trains_longer():
+    "Its gain, and by how much more the pruned network gains by its teacher."
+    runs = stored("study_lspet_nano_h200") + stored("study_lspet_nano_budget")
+    text = next(text for text in texts_of_the_study() if "an unpruned network.**" in text)
+    gains = [difference(of_epochs(runs, n), "tokenpose_taught", "tokenpose") for n in (12, 30, 60)]
+    low, high = gains[1]["interval"]
+    said = "gains {:.1f} points at 12 epochs, {:.1f} at 30 ({:+.1f} to {:+.1f}, open) and {:.1f}"
+    assert said.format(
+        gains[0]["mean"], gains[1]["mean"], low, high, gains[2]["mean"]
+    ) in text
+    score = lambda row, seed: of_row(of_epochs(runs, 30), row)[seed]["score"]
+    more = np.array([
+        score("dppt", s) - score("ppt", s) - score("tokenpose_taught", s) + score("tokenpose", s)
+        for s in range(3)
+    ])
+    half = 4.303 * more.std(ddof=1) / 3 ** 0.5    # Student's t, two degrees of freedom
+    assert "{:.1f}, {:.1f} and {:.1f} points: {:.1f} in the mean ({:+.1f} to {:+.1f}".format(
+        *more, more.mean(), more.mean() - half, more.mean() + half
+    ) in text
+    over = difference(of_epochs(runs, 30), "tokenpose_taught", "dppt")
+    assert over["interval"][0] < 0 and f"stands {over['mean']:.1f} above DPPT there (open" in text
 
 
 def test_the_teachers_that_lie_beside_the_results_are_those_that_taught():
