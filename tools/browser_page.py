@@ -33,7 +33,8 @@ RUNTIME = (
 # What the page calls the networks that ship, in its order: the first is loaded at once.
 LABELS = {
     "dppt_s_lspet": "DPPT-S", "ppt_s_lspet": "PPT-S", "tokenpose_s_lspet": "TokenPose-S",
-    "tokenpose_nano_lspet": "TokenPose nano", "sdpose_nano_lspet": "SDPose nano",
+    "dppt_nano_lspet": "DPPT nano", "tokenpose_nano_lspet": "TokenPose nano",
+    "sdpose_nano_lspet": "SDPose nano",
     "ppt_nano_d12": "PPT nano, drawn people",
     "tokenpose_nano": "TokenPose nano, drawn people",
 }
