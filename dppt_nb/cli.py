@@ -321,7 +321,8 @@ def study(
             f"--seeds is {seeds!r}; {wrong[0]!r} is not a whole number, write for example 0,1,2"
         )
     seeds = each_once([int(seed) for seed in seeds.split(",")], "--seeds")
-    rows = [row.strip() for row in rows.split(",") if row.strip()]
+    asked, rows = rows, [row.strip() for row in rows.split(",") if row.strip()]
+    if asked and not rows: raise DataError(f"--rows is {asked!r}; name a row, or leave it out")
     out = out or f"runs/{name}-{data}"
     if list_only: return click.echo(format_runs(out, name, seeds, rows))
     run_study(
@@ -384,9 +385,11 @@ def prepare(name, root, out, image_size, crop_size, codec, quality, workers, ove
     from dppt_nb.recipes import Recipe
     from dppt_nb.store import prepare
     as_size = lambda text: Recipe(**read_changes({"image_size": text})).image_size
+    try: stored = as_size(crop_size) if crop_size is not None else None
+    except DataError as error: raise DataError(f"--crop-size: {error}") from None
     report = prepare(
         name, root, out, as_size(image_size), codec=codec, quality=quality,
-        crop_size=crop_size and as_size(crop_size), workers=workers, processes=True,
+        crop_size=stored, workers=workers, processes=True,
         overwrite=overwrite, **take_reader_options(given),
     )
     click.echo(json.dumps(report, indent=2))

@@ -38,13 +38,13 @@ from .checkpoints import built, load_network
 from .checks import DataError, check_format, parse_json, plain_reason, refuse_idle, validated
 from .config import Pair
 from .costs import time_interleaved
-from .crops import IMAGENET_MEAN, IMAGENET_STD, PADDING, PIXEL_STD, box_to_center_scale
+from .crops import IMAGENET_MEAN, IMAGENET_STD, PADDING, PIXEL_STD
 from .evaluation import plain_images
 from .files import CACHE_MEND, cache_folder, digest_of, make_folder, write_whole
 from .forms import make_form, recipe_of
 from .keypoints import KeypointSet
 from .optim import precision
-from .photos import open_photo
+from .photos import check_boxes, open_photo
 from .recipes import Recipe
 from .store import CropSet, known_splits, load_people
 from .tokenpose import PoseTransformer
@@ -223,13 +223,14 @@ class OnnxNetwork(nn.Module):
         self.must_have("photo")
         if isinstance(photo, (str, Path, bytes, Image.Image)):
             photo = np.array(open_photo(photo).image)  # as people see it
-        photo, boxes = torch.as_tensor(photo), torch.as_tensor(boxes).float().reshape(-1, 4)
-        if photo.dtype != torch.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
+        photo = torch.as_tensor(photo)
+        wrong = photo.dtype != torch.uint8 or photo.ndim != 3 or photo.shape[2] != 3
+        if wrong or not photo.numel():
             raise ValueError(
                 f"a photo is (height, width, 3) uint8, not {tuple(photo.shape)} {photo.dtype}"
             )
-        box_to_center_scale(boxes, self.image_size)  # refuses a box without a size
-        answer = self.run(photo=photo, boxes=boxes)
+        boxes = check_boxes(boxes, tuple(photo.shape[:2]), "the photo")
+        answer = self.run(photo=photo, boxes=torch.from_numpy(boxes))
         return answer["keypoints"], answer["scores"]
 
     def must_have(self, name: str) -> None:

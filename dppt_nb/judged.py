@@ -319,6 +319,11 @@ def run_row(
     if (folder / JUDGED).exists():
         judged = read_judged(folder / JUDGED)
         check_judged(judged, row, recipe, folder)
+        if tuple(judged["shape"]) != (len(crops), len(crops.keypoint_set)):
+            raise DataError(
+                f"{folder / JUDGED}: 'shape' is {judged['shape']}, but {len(crops)} people with "
+                f"{len(crops.keypoint_set)} joints judge; remove it, and the run is judged again"
+            )
         return judged
     if row.of and not (trained / JUDGED).exists():
         raise DataError(
@@ -344,6 +349,11 @@ def check_judged(
     folder: Path, # of the finished run
 ) -> None:
     "Refuse a finished run that was another, of a study with other epochs or another protocol."
+    if (judged["row"], judged["seed"]) != (row.name, recipe.seed):
+        raise DataError(
+            f"{folder / JUDGED} is of row {judged['row']!r} and seed {judged['seed']}, its folder "
+            f"of {row.name!r} and {recipe.seed}; remove it, and the run is judged again"
+        )
     plain = lambda recipe: json.loads(json.dumps(dict(recipe.to_dict(), teacher="")))
     mine, theirs = plain(recipe), plain(Recipe.from_dict(judged["recipe"]))
     names = ("model", "epochs", "image_size", *row.changes) if row.of else mine

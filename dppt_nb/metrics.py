@@ -95,6 +95,13 @@ def _ruler(keypoint_set, normaliser, sizes):
         )
     return ends
 
+def _given_sizes(sizes, people):
+    "A size each, NaN where it is none."
+    sizes = _array(sizes)
+    if sizes.shape != (people,):
+        raise ValueError(f"sizes has shape {sizes.shape}; it must be ({people},), a size each")
+    return np.where(sizes > 0, sizes, np.nan)
+
 def pck(
     preds: ArrayLike,                       # (N, J, 2) predicted joints, pixels (array or tensor)
     joints: ArrayLike,                      # (N, J, 2) true joints, the same pixels
@@ -117,7 +124,8 @@ def pck(
             f"{len(keypoint_set.names)}"
         )
     threshold = PCK_THRESHOLDS[normaliser] if threshold is None else threshold
-    if ends is None: sizes = np.where(_array(sizes) > 0, _array(sizes), np.nan)
+    if not threshold > 0: raise ValueError(f"threshold is {threshold}; it must be above 0")
+    if ends is None: sizes = _given_sizes(sizes, len(joints))
     else: sizes = person_size(joints, visible, ends)
     hits, counts = keypoint_hits(preds, joints, visible, sizes, threshold)
     rates, left_out = joint_rates(hits, counts), int(np.isnan(sizes).sum())
@@ -219,6 +227,9 @@ def oks(
     """Object keypoint similarity: mean over labelled joints of exp(-d^2 / (2 area (2 sigma)^2)).
     Leading axes broadcast."""
     preds, joints, visible, areas, sigmas = map(_array, (preds, joints, visible, areas, sigmas))
+    if not (areas >= 0).all(): raise ValueError("areas holds what is no area: negative, or NaN")
+    if sigmas.shape != joints.shape[-2:-1]:
+        raise ValueError(f"sigmas has shape {sigmas.shape}; it must be ({joints.shape[-2]},)")
     squared = ((preds - joints) ** 2).sum(-1)                                       # (..., J)
     # np.spacing(1) = 2e-16, as in pycocotools: no division by 0 where the area is 0
     soft = np.exp(-squared / (2 * (areas[..., None] + np.spacing(1)) * (2 * sigmas) ** 2))
@@ -294,6 +305,13 @@ def bootstrap_interval(
     values = _columns(values)                                                       # (N, J)
     people, generator = len(values), np.random.default_rng(seed)
     if not people: raise ValueError("no people to resample")
+    if n < 1 or not 0 < level < 1:
+        raise ValueError(f"n={n} and level={level}: at least 1, and between 0 and 1")
+    for name, given in (("counts", counts), ("other", other)):
+        if given is not None and _columns(given).shape != values.shape:
+            raise ValueError(
+                f"{name} has shape {_columns(given).shape}, values {values.shape}; give one each"
+            )
     pairs = [values] if other is None else [values, _columns(other)]
     if counts is not None: counts = _columns(counts)
     drawn, rows = [], max(1, DRAWN_AT_ONCE // people)

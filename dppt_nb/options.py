@@ -130,10 +130,20 @@ def _network(recipe):
     from dppt_nb.models import VARIANTS
     return {**VARIANTS.get(recipe.model, {}), **recipe.overrides}
 
+def _head(recipe): return _network(recipe).get("head", "mlp")
+
 def _squared(recipe):
-    "Whether its pose loss is a squared error."
+    "Whether its pose loss, or what a teacher or later cycle says of heatmaps, is a squared error."
     from dppt_nb.cycles import kind_of_loss
-    return kind_of_loss(_network(recipe).get("head", "mlp"), recipe.loss) == "mse"
+    head, kind = _head(recipe), kind_of_loss(_head(recipe), recipe.loss)
+    return kind == "mse" or recipe.output and head != "dot" or (
+        recipe.heatmap_cycles and kind == "rle"
+    )
+
+def _softened(recipe):
+    "Whether a teacher's heatmaps or attention are compared as distributions."
+    attention = recipe.attention and recipe.attention_loss == "kl"
+    return attention or recipe.output and _head(recipe) == "dot"
 
 _CYCLES = "keypoint_cycles", "patch_cycles"
 _NO_CYCLES = (
@@ -148,11 +158,15 @@ _READ_BESIDE = (
      "is of the lesson --attention; give that a weight, or leave it out"),
     (("match",), lambda r: r.attention or r.features,
      "is of the lessons --attention and --features; give one a weight, or leave it out"),
-    (("temperature",), lambda r: r.attention or r.output,
-     "is of the lessons --output and --attention; give one a weight, or leave it out"),
+    (("temperature",), _softened, "is of distributions: of --attention with --attention-loss kl, "
+     "or of --output with the dot head; leave it out"),
     (("one_way",), lambda r: any(r.weight(name) for name in _CYCLES),
      "is of the lessons --keypoint-cycles and --patch-cycles; give one a weight, or leave it out"),
     (("supervise",), lambda r: _network(r).get("cycles", 1) > 1, _NO_CYCLES),
+    (("supervise", "loss"), lambda r: _head(r) != "regression",
+     "is of heatmaps, and this network points; leave it out"),
+    (("weight_decay",), lambda r: r.optimizer != "adam",
+     "is not of --optimizer adam; take adamw or muon, or leave it out"),
     (("anneal",), lambda r: _network(r).get("prune_at"),
      "is of a network that drops patches, such as --model ppt_nano; leave it out"),
     (("anneal_steps",), lambda r: r.anneal, "goes with --anneal; give that too, or leave it out"),
@@ -160,7 +174,7 @@ _READ_BESIDE = (
      "goes with --schedule steps; give that too, or leave it out"),
     (("matrix_lr",), lambda r: r.optimizer == "muon",
      "goes with --optimizer muon; give that too, or leave it out"),
-    (("loss_factor",), _squared, "is of a squared error; give --loss mse too, or leave it out"),
+    (("loss_factor",), _squared, "is of a squared error, and nothing here is one; leave it out"),
     (("kernel",), lambda r: r.decode == "dark", "is of --decode dark; leave it out"),
     (("flip_shift",), lambda r: r.mirror, "goes with --mirror yes; leave it out"),
     (("half_body_joints",), lambda r: r.augmentation.half_body,

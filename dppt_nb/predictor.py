@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from PIL import Image
 from torch import Tensor, nn
 
 from .checkpoints import load_network
@@ -224,6 +225,9 @@ class PosePredictor(Locator):
         boxes: Iterable | None = None, # for each its boxes, or None
     ) -> Iterator[People]:
         "The people of one photo after the other, in their order; only a batch is held in memory."
+        one = isinstance(photos, (str, Path, bytes, Image.Image, Photo))
+        if one or not isinstance(photos, Iterable) or getattr(photos, "ndim", 4) < 4:
+            raise DataError("stream takes several photos, one after the other; put one into a list")
         pairs = zip(photos, repeat(None)) if boxes is None else in_pairs(photos, boxes)
         return self.in_batches(self.look(photo, b) for photo, b in pairs)
 

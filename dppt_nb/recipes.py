@@ -273,6 +273,8 @@ class Recipe:
         "The recipe that a checkpoint was trained with."
         if not isinstance(values, dict):
             raise DataError(f"a recipe is a dictionary of its fields, not {values!r}")
+        if not isinstance(seen := values.get("augmentation", {}), dict):
+            raise DataError(f"augmentation is a dictionary of its fields, not {seen!r}")
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**{**values, "augmentation": Augmentation(**values.get("augmentation", {}))})
 

@@ -83,6 +83,8 @@ def read_checkpoint(
 ) -> dict:            # parameter name -> tensor, on the CPU
     "Read the tensors of a checkpoint file; nothing is unpickled but tensors and plain containers."
     path = Path(path)
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, no checkpoint of a release; leave --model out")
     if not path.is_file(): raise FileNotFoundError(f"there is no checkpoint {path}")
     if path.suffix == ".safetensors": return read_tensors(path)
     try:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STUDIES', 'PRUNED', 'JUDGED', 'Row', 'find_rows', 'fit_row', 'fit_weights', 'row_recipe', 'JudgedRun', 'read_judged',
-           'read_runs', 'beside_stored', 'run_folder', 'format_runs', 'state_of_run']
+           'read_runs', 'other_than', 'beside_stored', 'run_folder', 'format_runs', 'state_of_run']
 
 # %% ../nbs/machinery/studies.ipynb #5c0ad005
 import base64
@@ -258,7 +258,7 @@ class JudgedRun(BaseModel):
     model_config = ConfigDict(extra="allow")
     row: str
     seed: int = Field(strict=True)
-    score: float
+    score: float = Field(ge=0, le=100, allow_inf_nan=False)
     interval: tuple[float | None, float | None]
     hits: str
     counts: str
@@ -274,6 +274,9 @@ class JudgedRun(BaseModel):
                 raise ValueError("the marks of 'hits' or 'counts' do not fit 'shape'")
         return self
 
+
+# of a recipe: where its teacher lies, and how a step is computed
+_PLACES = ("teacher", "precision", "capture", "compile")
 
 def read_judged(
     path: str | Path, # judged.json of a run
@@ -295,6 +298,21 @@ def read_runs(
     return runs
 
 
+def other_than(
+    stored: dict, # a run
+    judged: dict, # another one of its row and seed
+) -> str: # empty where both answer the same question
+    "The first thing that tells a stored run from this one: who judged it, or what it learned."
+    names = ("data", "split", "people", "people_digest", "decode", "mirror", "flip_shift")
+    pairs = [(name, stored["conditions"], judged["conditions"]) for name in names]
+    learned = set(stored["recipe"]) & set(judged["recipe"]) - {*_PLACES}
+    pairs += [(name, stored["recipe"], judged["recipe"]) for name in sorted(learned)]
+    for name, theirs, mine in pairs:
+        if name in theirs and name in mine and theirs[name] != mine[name]:
+            return f"{name} is {theirs[name]!r} there, {mine[name]!r} here"
+    return ""
+
+
 def beside_stored(
     judged: dict, # of a run
     stored: list[dict], # runs of another machine
@@ -302,9 +320,16 @@ def beside_stored(
     "A run's score, and whether it lies in the interval of the stored run of this row and seed."
     words = f"{judged['score']:.2f}"
     key = lambda run: (run["row"], run["seed"])
-    for run in stored:
-        if key(run) != key(judged): continue
+    found = [run for run in stored if key(run) == key(judged)]
+    if stored and not found: words += "   stored: no run of this row and seed"
+    for run in found:
         low, high = run["interval"]
+        if other := other_than(run, judged):
+            words += f"   stored {run['score']:.2f}, not to be compared: {other}"
+            continue
+        if None in (low, high):
+            words += f"   stored {run['score']:.2f}, its interval is not known"
+            continue
         where = "within" if low <= judged["score"] <= high else "outside of"
         words += f"   stored {run['score']:.2f}, {where} its interval {low:.1f} to {high:.1f}"
     return words

@@ -405,6 +405,11 @@ def test_a_refused_command_leaves_no_folder(tmp_path, words):
     (["train", "tokenpose_nano", "--seed", "9" * 25], "seed is 999"),
     (["compare", "tokenpose_nano", "tokenpose_nano_lspet", "--out", "."], "name a file in it"),
     (["study", "keep", "--seeds", "\u00b2"], "is not a whole number"),
+    (["study", "keep", "--rows", ","], "--rows is ','; name a row"),
+    (["data", "prepare", "lspet", "--root", ".", "--out", "s", "--crop-size", "10x10"],
+     "--crop-size: image_size is (10, 10)"),
+    (["export", "tests", "--model", "ppt_s"], "there is no checkpoint tests"),
+    (["export", ".", "--model", "ppt_s"], "is a folder, no checkpoint"),
     (["train", "dppt_nano", "--data", "lspet", "--root", "nowhere"], "learns from a teacher"),
     (["train", "tokenpose_nano", "--people", str(10**12)], "more than this machine can hold"),
     (["eval", "tokenpose_nano", "--people", str(10**12)], "more than this machine can hold"),
@@ -426,6 +431,7 @@ IDLE = [
     ("--anneal-steps 4", "--model ppt_nano --anneal 0.1,0.3", "goes with --anneal"),
     ("--milestones 1", "--schedule steps", "goes with --schedule steps"),
     ("--loss-factor 2", "--loss mse", "is of a squared error"),
+    ("--weight-decay 1", "--optimizer adamw", "is not of --optimizer adam"),
     ("--half-body-joints 4", "--half-body 0.3", "goes with --half-body"),
     ("--shift-prob 0.5", "--shift 0.1", "goes with --shift"),
 ]
@@ -434,6 +440,7 @@ IDLE = [
 def test_a_field_that_is_not_read_is_refused_and_taken_where_it_is(tmp_path, words, beside, said):
     given = words.split()
     recipe = ["--shift", "0"] if given[0] == "--shift-prob" else []
+    if given[0] == "--weight-decay": recipe = ["--optimizer", "adam"]
     if given[0] == "--loss-factor": recipe = ["--loss", "cross_entropy", "--overrides",
                                               '{"head":"dot"}']
     plan = ["train", "tokenpose_nano", "--people", "8", "--device", "cpu", "--plan"]
@@ -452,7 +459,10 @@ def test_fields_that_other_fields_read_stand_off():
         (dict(rotation=0, rotation_prob=0.5), "--rotation-prob goes with --rotation"),
         (dict(optimizer="adamw", matrix_lr=0.1), "--matrix-lr goes with --optimizer muon"),
         (dict(teacher="a", match="even", output=1.0), "--match is of the lessons"),
-        (dict(teacher="a", features=1.0, temperature=2.0), "--temperature is of the lessons"),
+        (dict(teacher="a", features=1.0, temperature=2.0), "--temperature is of distributions"),
+        (dict(teacher="a", output=1.0, overrides=dict(head="mlp"), temperature=2.0),
+         "--temperature is of distributions"),
+        (dict(overrides=dict(head="regression"), loss="mse"), "--loss is of heatmaps"),
         (dict(teacher="a", features=1.0, attention_loss="mse"), "--attention-loss is of the"),
     ):
         with pytest.raises(DataError, match=said):
@@ -461,6 +471,11 @@ def test_fields_that_other_fields_read_stand_off():
         rest = {name: value for name, value in fields.items() if name != idle}
         refuse_idle_fields(get_recipe("tokenpose_nano", **rest), rest)
     refuse_idle_fields(get_recipe("tokenpose_nano", anneal=()), dict(anneal=(), flip_shift=False))
+    # a squared error that is not the pose loss
+    for fields in (
+        dict(overrides=dict(head="mlp"), loss="cross_entropy", output=1.0, teacher="a"),
+        dict(overrides=dict(head="regression", cycles=2), heatmap_cycles=1.0),
+    ): refuse_idle_fields(get_recipe("tokenpose_nano", **fields), dict(loss_factor=2.0))
 
 
 def test_an_empty_place_is_refused_as_an_unset_variable_makes_it(tmp_path):

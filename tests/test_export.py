@@ -383,3 +383,13 @@ def test_by_default_nothing_of_the_export_is_loaded(trained, monkeypatch):
     monkeypatch.delitem(sys.modules, "dppt_nb.export")
     PosePredictor(*trained)
     assert "dppt_nb.export" not in sys.modules
+
+
+def test_a_table_of_boxes_must_be_one(whole):
+    photo = np.zeros((80, 60, 3), np.uint8)
+    for wrong, words in (
+        (np.ones((4, 5)), "shape"), (np.ones((2, 2)), "shape"), ([[1e9, 0, 10, 10]], "larger than"),
+        ([[0, 0, 0, 10]], "is empty"),
+    ):
+        with pytest.raises(ValueError, match=words): whole.predict(photo, wrong)
+    with pytest.raises(ValueError, match="a photo is"): whole.predict(photo[:0], [[0, 0, 9, 9]])

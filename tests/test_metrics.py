@@ -571,3 +571,29 @@ def test_ap_interval(coco_file, coco_people):
             good,
             match_coco(coco_file, jittered(coco_people, 0.1), image_ids=good.params.imgIds[:9]),
         )
+
+
+def test_answers_that_cannot_be_are_refused():
+    joints, seen = np.zeros((5, 17, 2)), np.ones((5, 17))
+    boxed = dict(normaliser="box", sizes=[100.0] * 5)
+    assert pck(joints, joints, seen, COCO17, **boxed)["n"] == 5
+    for change, words in (
+        (dict(sizes=[100.0]), "a size each"), (dict(sizes=np.ones((5, 1))), "a size each"),
+        (dict(sizes=100.0), "a size each"), (dict(threshold=-1.0), "above 0"),
+        (dict(threshold=np.nan), "above 0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            pck(joints, joints, seen, COCO17, **{**boxed, **change})
+    for areas, sigmas, words in (
+        (np.full(5, -5.0), COCO17.sigmas, "no area"),
+        (np.full(5, np.nan), COCO17.sigmas, "no area"),
+        (np.ones(5), COCO17.sigmas[:1], "sigmas has shape"),
+    ):
+        with pytest.raises(ValueError, match=words): oks(joints, joints, seen, areas, sigmas)
+    values = np.ones((5, 2))
+    for change, words in (
+        (dict(counts=np.ones((5, 1))), "counts has shape"), (dict(other=np.ones(3)), "other has"),
+        (dict(level=95), "between 0 and 1"), (dict(level=-0.5), "between 0"),
+        (dict(n=0), "at least"),
+    ):
+        with pytest.raises(ValueError, match=words): bootstrap_interval(values, **change)

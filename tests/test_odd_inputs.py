@@ -16,11 +16,13 @@ from dppt_nb.files import CLAIM, ImageSource, claim_folder, write_json
 from dppt_nb.models import create_model
 from dppt_nb.photos import boxes_by_photo, check_boxes, list_photos, open_photo, read_boxes
 from dppt_nb.pictures import find_pictures
+from dppt_nb.recipes import Recipe
 from dppt_nb.spelling import check_keypoint_set
 from dppt_nb.store import load_people
-from dppt_nb.studies import read_judged
+from dppt_nb.studies import beside_stored, read_judged
 from dppt_nb.tables import check_table
 from dppt_nb.terminal import plain_words
+from dppt_nb.tokenpose import PoseTransformer
 
 POINTS = [30, 20, 2] * 17
 PERSON = dict(bbox=[10, 5, 40, 50], area=900, keypoints=POINTS)
@@ -301,3 +303,38 @@ def test_a_judged_run_of_a_newer_format_is_refused(tmp_path):
     write_json(tmp_path / "judged.json", dict(format=99))
     with pytest.raises(DataError, match="has format version 99"):
         read_judged(tmp_path / "judged.json")
+
+
+def test_what_builds_a_network_stands_beside_its_weights(tmp_path):
+    with pytest.raises(ValueError, match="knows no 'depth'"):
+        PoseTransformer.from_pretrained("tokenpose_nano", depth=3)
+    network = create_model("tokenpose_nano")
+    (tmp_path / "file").write_text("mine")
+    for place in ("", tmp_path / "file"):
+        with pytest.raises(ValueError, match="no folder for a network"):
+            network.save_pretrained(place)
+    network.save_pretrained(tmp_path / "net")
+    assert PoseTransformer.from_pretrained(str(tmp_path / "net")).config == network.config
+
+
+def test_a_recipe_of_odd_parts_is_refused():
+    for odd in (None, [1], "flip"):
+        with pytest.raises(DataError, match="augmentation is a dictionary"):
+            Recipe.from_dict({"augmentation": odd})
+
+
+def run_of(**change):
+    "A judged run, as a results file holds it."
+    return dict(row="ppt", seed=0, score=50.0, interval=[48.0, 52.0], recipe=dict(epochs=12),
+                conditions=dict(people_digest="a", split="test")) | change
+
+
+@pytest.mark.parametrize("stored, words", [
+    (run_of(), "stored 50.00, within its interval"),
+    (run_of(recipe=dict(epochs=1)), "not to be compared: epochs is 1 there, 12 here"),
+    (run_of(conditions=dict(split="val")), "not to be compared: split is 'val' there"),
+    (run_of(interval=[None, None]), "its interval is not known"),
+    (run_of(seed=1), "no run of this row and seed"),
+])
+def test_a_stored_run_is_set_beside_its_like_alone(stored, words):
+    assert words in beside_stored(run_of(), [stored])

@@ -391,11 +391,13 @@ def test_a_list_of_runs_says_how_far_each_is(tmp_path):
 
 
 def test_a_run_is_compared_with_the_stored_one():
-    stored = [dict(row="ppt", seed=0, score=50.0, interval=[48.0, 52.0])]
-    here = lambda score, seed=0: beside_stored(dict(row="ppt", seed=seed, score=score), stored)
+    same = dict(row="ppt", recipe=dict(epochs=12), conditions=dict(split="test"))
+    stored = [dict(same, seed=0, score=50.0, interval=[48.0, 52.0])]
+    here = lambda score, seed=0: beside_stored(dict(same, seed=seed, score=score), stored)
     assert "within its interval 48.0 to 52.0" in here(51.9)
     assert "outside of its interval" in here(52.1)
-    assert here(51.9, seed=1) == "51.90"
+    assert here(51.9, seed=1) == "51.90   stored: no run of this row and seed"
+    assert beside_stored(dict(same, seed=1, score=51.9), []) == "51.90"
 
 
 def test_a_network_starts_from_another_and_learns_from_some_people(tmp_path):

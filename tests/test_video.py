@@ -325,6 +325,13 @@ def test_a_detector_that_gives_no_boxes_is_told_so(answer, words):
     with pytest.raises(DataError, match=words): finds(Image.new("RGB", (60, 80)))
 
 
+@pytest.mark.parametrize("one", [
+    np.zeros((80, 60, 3), np.uint8), "a.jpg", Path("a.jpg"), b"", Image.new("RGB", (60, 80)), None,
+])
+def test_one_photo_is_no_stream(predictor, one):
+    with pytest.raises(DataError, match="put one into a list"): next(predictor.stream(one))
+
+
 @pytest.mark.parametrize("nobody", [[], np.zeros((0, 4)), torch.zeros(0, 5)])
 def test_a_detector_may_find_nobody(nobody):
     finds = PosePredictor.from_pretrained(

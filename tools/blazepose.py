@@ -1,14 +1,14 @@
 """MediaPipe's BlazePose (full) on stored pictures, for tools/peers.py. It runs in an environment of
 its own, since mediapipe needs an older numpy: pip install mediapipe==0.10.21"""
-import sys
+import argparse
 import time
 
-import mediapipe
 import numpy as np
 
 
 def main(pictures, out):
     "pictures: (N, H, W, 3) uint8 as .npy; out: .npz of joints (N, 33, 3) x, y, score and seconds."
+    import mediapipe
     images = np.load(pictures, mmap_mode="r")
     height, width = images.shape[1:3]
     joints, seconds = np.full((len(images), 33, 3), np.nan), np.zeros(len(images))
@@ -25,4 +25,8 @@ def main(pictures, out):
     np.savez(out, joints=joints, seconds=seconds)
 
 
-if __name__ == "__main__": main(*sys.argv[1:])
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pictures", help="(N, H, W, 3) uint8 as .npy")
+    parser.add_argument("out", help=".npz to write")
+    main(**vars(parser.parse_args()))

@@ -86,6 +86,8 @@ def main():
     parser.add_argument("--out", type=Path, default=ROOT / "_site")
     parser.add_argument("--only", nargs="*", default=(), help="a few pages, such as 07_pruning.md")
     given = parser.parse_args()
+    if unknown := set(given.only) - set(makers()):
+        parser.error(f"there is no page {min(unknown)}; there are {', '.join(makers())}")
     try:
         make_site(ROOT / "_docs", given.out, given.only)
     except DataError as error:

@@ -1,8 +1,8 @@
 """Run notebooks top to bottom and store their outputs, skipping the cells that say they are not to
 be run."""
+import argparse
 import os
 import re
-import sys
 import time
 from pathlib import Path
 
@@ -52,5 +52,9 @@ if __name__ == "__main__":
     os.environ["PYTHONPATH"] = os.pathsep.join(
         filter(None, [str(NBS.parent), os.environ.get("PYTHONPATH")])
     )
-    for path in map(Path, sys.argv[1:]) if sys.argv[1:] else every_page():
-        run(path.resolve())
+    parser = argparse.ArgumentParser(description="Run pages in place, and store what they show.")
+    parser.add_argument("pages", nargs="*", type=Path, help="notebooks; every page unless given")
+    pages = parser.parse_args().pages or every_page()
+    for path in pages:
+        if path.suffix != ".ipynb" or not path.is_file(): parser.error(f"{path} is no notebook")
+    for path in pages: run(path.resolve())

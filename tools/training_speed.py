@@ -1,5 +1,6 @@
 """Training steps timed in rounds: the plain loop of the lesson beside the same step as this project
 runs it, eager, recorded, compiled."""
+import ast
 import io
 import platform
 import statistics
@@ -17,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dppt_nb.augmentation import augment_batch
 from dppt_nb.checkpoints import load_network
+from dppt_nb.checks import DataError
 from dppt_nb.costs import lap
 from dppt_nb.evaluation import device_name
 from dppt_nb.files import write_json
@@ -190,6 +192,16 @@ def format_rows(rows, rate):
     return "\n".join(lines)
 
 
+def read_change(text):
+    "A field and its value, from `field=value`."
+    field, _, value = text.partition("=")
+    try: return field, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        raise DataError(
+            f"--set {text!r} is no field=value as in Python, such as epochs=3"
+        ) from None
+
+
 @click.command("train", cls=Sentence)
 @click.argument("recipes", nargs=-1)
 @click.option("--batch", type=click.IntRange(1), help="people in a step; the recipe's unless given")
@@ -208,9 +220,7 @@ def format_rows(rows, rate):
 @click.option("--out", type=click.Path(), help="also write rows and conditions here, as JSON")
 def train(recipes, batch, ways, data, root, people, rounds, steps, device, jpegs, changes, out):
     """Time a training step of RECIPES (default: tokenpose_nano)."""
-    import ast
-    device = pick_device(device)
-    fields = {k: ast.literal_eval(v) for k, v in (pair.split("=", 1) for pair in changes)}
+    device, fields = pick_device(device), dict(map(read_change, changes))
     count = people if data == "synthetic" else None
     kind = torch.bfloat16 if device.type == "cuda" else torch.float32
     rate, found = matrix_rate(device, 8192 if device.type == "cuda" else 1024, kind), []
