@@ -53,7 +53,8 @@ def explore_photo(
 # %% ../nbs/12_explore.ipynb #b2cbb36d
 def explore_attention(view: View) -> Explorer:
     "Choose a joint, a layer and a head, and see where the joint looks."
-    heads, depth = view.trace.attention[0][0].shape[1], len(view.trace.attention[0])
+    maps = view.trace.attention[0]    # of the first cycle, a layer each: (1, heads, tokens, tokens)
+    heads, depth = maps[0].shape[1], len(maps)
     return Explorer(
         lambda **chosen: attention_pictures(view, **chosen),
         joint=choose("joint", list(view.keypoint_set.names)), layer=slide("layer", 1, depth),

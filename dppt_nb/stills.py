@@ -302,7 +302,7 @@ def pair_pictures(
     pictures = {}
     for name, view, shares in zip(("teacher", "student"), (teacher, student), looks):
         pictures[f"{name}: answer"] = view.drawn(0, view.darkened(-1, 0))
-        pictures[f"{name}: {spoken(joint)}"] = attention_picture(view, shares)
+        pictures[f"{name}, layer {layer}: {spoken(joint)}"] = attention_picture(view, shares)
     return pictures, (
         f"Layer {layer}: the {spoken(joint)} of teacher and student share "
         f"{shared_attention(*looks):.0%} of their attention; their answers for it are "
