@@ -124,7 +124,7 @@ def pck(
             f"{len(keypoint_set.names)}"
         )
     threshold = PCK_THRESHOLDS[normaliser] if threshold is None else threshold
-    if not threshold > 0: raise ValueError(f"threshold is {threshold}; it must be above 0")
+    if not threshold >= 0: raise ValueError(f"threshold is {threshold}; it must not be negative")
     if ends is None: sizes = _given_sizes(sizes, len(joints))
     else: sizes = person_size(joints, visible, ends)
     hits, counts = keypoint_hits(preds, joints, visible, sizes, threshold)

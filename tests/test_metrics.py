@@ -579,8 +579,8 @@ def test_answers_that_cannot_be_are_refused():
     assert pck(joints, joints, seen, COCO17, **boxed)["n"] == 5
     for change, words in (
         (dict(sizes=[100.0]), "a size each"), (dict(sizes=np.ones((5, 1))), "a size each"),
-        (dict(sizes=100.0), "a size each"), (dict(threshold=-1.0), "above 0"),
-        (dict(threshold=np.nan), "above 0"),
+        (dict(sizes=100.0), "a size each"), (dict(threshold=-1.0), "not be negative"),
+        (dict(threshold=np.nan), "not be negative"),
     ):
         with pytest.raises(ValueError, match=words):
             pck(joints, joints, seen, COCO17, **{**boxed, **change})
