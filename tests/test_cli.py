@@ -602,6 +602,7 @@ def test_a_stop_while_the_command_is_being_loaded_is_one_sentence():
     "As if Ctrl-C came while `dppt_nb.cli` is imported."
     code = (
         "import sys, signal, os\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"    # ignored in the background
         "class Finder:\n"
         "    def find_spec(self, name, *rest):\n"
         "        if name == 'dppt_nb.cli': os.kill(os.getpid(), signal.SIGINT)\n"
