@@ -8,6 +8,7 @@ __all__ = ['STUDIES', 'PRUNED', 'JUDGED', 'Row', 'find_rows', 'fit_row', 'fit_we
 
 # %% ../nbs/machinery/studies.ipynb #5c0ad005
 import base64
+import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -303,6 +304,10 @@ def other_than(
     judged: dict, # another one of its row and seed
 ) -> str: # empty where both answer the same question
     "The first thing that tells a stored run from this one: who judged it, or what it learned."
+    stored, judged = (    # lists in place of tuples, as in a file
+        json.loads(json.dumps({name: run[name] for name in ("conditions", "recipe")}))
+        for run in (stored, judged)
+    )
     names = ("data", "split", "people", "people_digest", "decode", "mirror", "flip_shift")
     pairs = [(name, stored["conditions"], judged["conditions"]) for name in names]
     learned = set(stored["recipe"]) & set(judged["recipe"]) - {*_PLACES}

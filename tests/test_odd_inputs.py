@@ -338,3 +338,9 @@ def run_of(**change):
 ])
 def test_a_stored_run_is_set_beside_its_like_alone(stored, words):
     assert words in beside_stored(run_of(), [stored])
+
+
+def test_a_run_that_was_just_judged_is_compared_as_one_from_a_file():
+    recipe = Recipe().to_dict()    # with tuples
+    judged, stored = run_of(recipe=recipe), run_of(recipe=json.loads(json.dumps(recipe)))
+    assert "within its interval" in beside_stored(judged, [stored])
