@@ -165,7 +165,7 @@ def train(recipe, data, root, out, people, device, resume, allow_drift, protocol
     out, reader = out or f"runs/{recipe}-{data}", take_reader_options(given)
     typed = read_changes(given)
     recipe = get_recipe(recipe, protocol=protocol, **typed)
-    refuse_idle_fields(recipe, typed)
+    if not resume: refuse_idle_fields(recipe, typed)    # one that goes on says what it began with
     results = train_recipe(
         recipe, data, root, out, device, resume, people=people, allow_drift=allow_drift,
         settings=settings, **reader,

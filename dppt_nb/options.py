@@ -175,8 +175,6 @@ _READ_BESIDE = (
     (("matrix_lr",), lambda r: r.optimizer == "muon",
      "goes with --optimizer muon; give that too, or leave it out"),
     (("loss_factor",), _squared, "is of a squared error, and nothing here is one; leave it out"),
-    (("kernel",), lambda r: r.decode == "dark", "is of --decode dark; leave it out"),
-    (("flip_shift",), lambda r: r.mirror, "goes with --mirror yes; leave it out"),
     (("half_body_joints",), lambda r: r.augmentation.half_body,
      "goes with --half-body; give that too, or leave it out"),
     (("rotation_prob",), lambda r: r.augmentation.rotation,
