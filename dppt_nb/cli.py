@@ -377,7 +377,10 @@ def data():
     "--workers", type=click.IntRange(min=1),
     help="processes that cut; as many as there are cores for this one unless given",
 )
-@click.option("--overwrite", is_flag=True, help="cut again what is there already")
+@click.option(
+    "--overwrite", is_flag=True,
+    help="cut again what is there already; it stays until everybody is cut",
+)
 @reader_options
 def prepare(name, root, out, image_size, crop_size, codec, quality, workers, overwrite, **given):
     """Cut every person of data set NAME once, into Parquet shards that travel. Stopped or killed,

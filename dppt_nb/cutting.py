@@ -190,6 +190,12 @@ def table_keys(
     numbers = [values for values in given if values is not None]
     return person_keys(table.ids, map(as_text, table.files), table.split, *numbers)
 
+def _pictures_digest(table, photos):
+    "Of the photographs as they lie there, and of how they are turned."
+    files, source = [table.files[rows[0]] for rows in photos], table.source
+    names = [as_text(file) for file in files]
+    return digest_of(names, *([source.turns.get(f, 1), *source.stamp(f)] for f in files))
+
 def _with_boxes(table):
     "People who can be cut out, and the counts of those who were left out."
     usable = np.isfinite(table.boxes).all(1) & (table.boxes[:, 2:] > 0).all(1)
@@ -208,12 +214,13 @@ def _photographs(table):
     for row, file in enumerate(table.files): photos.setdefault(file, []).append(row)
     return list(photos.values())
 
-def _complete_store(folder, header, keys):
+def _complete_store(folder, header, keys, pictures):
     "The report of a store that holds these people cut like this; None where there is none."
     try: manifest = read_manifest(folder)
     except DataError: return None
     people = people_digest(keys, header.keypoint_set)
     if manifest.header != header or manifest.people != people: return None
+    if (manifest.made_from or {}).get("pictures", pictures) != pictures: return None
     print(f"{folder} holds these {len(keys):,} people already, cut as asked; nothing to do")
     return dict(
         people=len(keys), shards=len(manifest.shards), bytes=sum(s.bytes for s in manifest.shards),
@@ -258,14 +265,16 @@ def prepare_store(
     windows, photos, keys = table_windows(table, image_size), _photographs(table), table_keys(table)
     header = StoreHeader(table.name, table.keypoint_set, stored_size, margin, left_out, codec)
     header = header.with_quality(quality)
-    report = None if overwrite else _complete_store(out, header, keys[np.concatenate(photos)])
+    pictures, in_order = _pictures_digest(table, photos), keys[np.concatenate(photos)]
+    made_from = (made_from or {}) | {"pictures": pictures}
+    report = None if overwrite else _complete_store(out, header, in_order, pictures)
     if report is None:
         affines = store_affines(*windows, stored_size, margin)
         cut = partial(
             cut_photographs, table, centers=windows[0], scales=windows[1], affines=affines,
             stored_size=stored_size, codec=codec, quality=quality,
         )
-        made_of = digest_of(keys, header.to_dict(), shard_mb, dppt_nb.__version__)
+        made_of = digest_of(keys, header.to_dict(), shard_mb, dppt_nb.__version__, pictures)
         with StoreWriter(out, header, shard_mb, None, overwrite, made_from, made_of) as writer:
             _write_people(writer, photos, keys, cut, workers, processes, progress)
         report = writer.report

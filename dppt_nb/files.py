@@ -6,7 +6,7 @@
 __all__ = ['PICTURE_ERRORS', 'PICTURE_FORMATS', 'CLAIM', 'CACHE_MEND', 'read_file', 'open_picture', 'to_rgb', 'orientation_of',
            'ImageSource', 'field_numbers', 'read_json', 'write_whole', 'without_nan', 'write_json', 'write_tensors',
            'unpack_tensors', 'read_tensors', 'digest_of', 'make_folder', 'folder_writer', 'folder_for', 'claim_folder',
-           'cache_folder', 'place_of', 'watch', 'LogLines', 'epoch_bar']
+           'cache_folder', 'place_of', 'watch']
 
 # %% ../nbs/machinery/files.ipynb #07585c87
 import fnmatch
@@ -119,6 +119,8 @@ def _entries(archive, root):
             )
     return entries
 
+_END = 2**14  # bytes
+
 class ImageSource:
     """The files of a data set by their names, in a folder or in a zip as it was downloaded. Reading
     is thread safe."""
@@ -188,6 +190,18 @@ class ImageSource:
             content = file.read(info.file_size)
         if len(content) != info.file_size: raise EOFError("it is cut short")
         return content
+
+    def stamp(self,
+              name: str  # relative to the root
+             ) -> list[int]:  # size and a checksum; empty where it cannot be read
+        "What tells another file of this name, cheaply: in a folder its size and both its ends."
+        try:
+            if self._zip: return [self._files[name].file_size, self._files[name].CRC]
+            with open(self.root / name, "rb") as file:
+                ends, size = file.read(_END), file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - _END))
+                return [size, zlib.crc32(ends + file.read())]
+        except (KeyError, OSError): return []  # whoever reads it says why
 
     def read(self,
              name: str  # relative to the root
@@ -477,20 +491,3 @@ def watch(
     import fastprogress.fastprogress as fast
     if not show or not (fast.IN_NOTEBOOK or sys.stdout.isatty()): return items
     return fast.progress_bar(items, total=total, parent=parent, leave=False)
-
-# %% ../nbs/machinery/files.ipynb #bd8a283d
-class LogLines:
-    "Stands in for the outer bar where nobody watches: only lines, no bars and no curves."
-    def __init__(self, items: object): self.items = items
-    def __iter__(self): return iter(self.items)
-    def write(self, line: str) -> None: print(line, flush=True)
-
-def epoch_bar(
-    epochs: range  # their numbers
-):                 # the same to go through, with `write`; `curves` where a figure can be shown
-    "The outer bar of a run, with a place for lines and curves; in a log file only the lines."
-    import fastprogress.fastprogress as fast
-    if not (fast.IN_NOTEBOOK or sys.stdout.isatty()): return LogLines(epochs)
-    bar = fast.master_bar(epochs)
-    if fast.IN_NOTEBOOK: bar.curves = None    # not yet shown
-    return bar

@@ -124,7 +124,7 @@ MOVED = {
             "decode evaluate headline plain_images predict_joints score_joints take_people"
         ),
         "files": (
-            "LogLines epoch_bar make_folder read_json without_nan write_json "
+            "make_folder read_json without_nan write_json "
             "write_tensors"
         ),
         "feed": "near",
@@ -135,7 +135,7 @@ MOVED = {
             "rate_share restore_optimizers"
         ),
         "recipes": "PROTOCOLS RECIPES Recipe get_recipe protocol_changes recipe_fields",
-        "progress": "NO_LOSSES",
+        "progress": "LogLines NO_LOSSES epoch_bar",
         "runner": "load_judges train_recipe",
         "runs": "check_same_run weights_print",
         "trainer": "Trainer",

@@ -17,9 +17,8 @@ import torch
 from .devices import Team, predict_together, stop_was_asked
 from .evaluation import headline, score_joints
 from .feed import near
-from .files import epoch_bar
 from .keeping import Kept
-from .progress import Show, step_line, tell
+from .progress import Show, epoch_bar, step_line, tell
 from .recipes import Recipe
 from .runs import RunFolder, Stops, weights_print
 from .store import CropSet

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -65,6 +66,7 @@ def _as_bytes(image, header, id):
 # %% ../nbs/machinery/writing.ipynb #9fa4b92f
 # the manifest of what is written so far; it becomes `MANIFEST` once everybody is in
 UNFINISHED = "unfinished.json"
+_NEW = ".new"  # in the folder of a complete store: the one that will take its place
 
 def _is_own(path):
     "Whether a file is a store's by name and by content."
@@ -78,9 +80,10 @@ def _is_own(path):
         return False
 
 def _clear_folder(folder, overwrite, keep=()):
-    """Empty a folder of an unfinished store, but for the files to keep; of a complete one only if
-    it may be overwritten."""
-    names = sorted(set(os.listdir(folder)) - {CLAIM}, key=lambda name: (name != MANIFEST, name))
+    """Empty a folder of an unfinished store, but for the files to keep. A complete one stays, if it
+    may be overwritten, until the new one is complete; what is left of another new one goes."""
+    names, new = sorted(set(os.listdir(folder)) - {CLAIM}), folder / _NEW
+    if new.is_dir() and not new.is_symlink(): names.remove(_NEW)
     if foreign := [name for name in names if not _is_own(folder / name)]:
         raise DataError(
             f"{folder} holds files that are not of a crop store ({first_few(foreign)}); give the "
@@ -88,11 +91,18 @@ def _clear_folder(folder, overwrite, keep=()):
         )
     if MANIFEST in names and not overwrite:
         raise DataError(
-            f"{folder} holds a complete crop store already, of other people or options; name "
-            "another --out, or say --overwrite."
+            f"{folder} holds a complete crop store already, of other people, pictures or "
+            "options; name another --out, or say --overwrite."
         )
-    for name in names:  # the manifest first: from then on unfinished
-        if name not in keep: (folder / name).unlink()
+    if new.exists():
+        _clear_folder(new, True)    # nobody else's files
+        shutil.rmtree(new)
+    if MANIFEST not in names: _remove_store(folder, keep)
+
+def _remove_store(folder, keep=()):
+    "Remove the files of a store, the manifest first: from then on it is unfinished."
+    names = set(os.listdir(folder)) - {CLAIM, _NEW, *keep}
+    for name in sorted(names, key=lambda name: (name != MANIFEST, name)): (folder / name).unlink()
 
 # %% ../nbs/machinery/writing.ipynb #16665774
 def _finished_shards(folder, header, made_of):
@@ -115,7 +125,8 @@ class StoreWriter:
                  header: StoreHeader,     # what all crops have in common
                  shard_mb: float = 60,    # MiB that no shard exceeds
                  quality: int | None = None,  # of the crops that it encodes; None: the header's
-                 overwrite: bool = False,  # replace a complete store
+                 # replace a complete store, which stays until the new one is complete
+                 overwrite: bool = False,
                  # what the crops are cut from, for the manifest of a store in the cache
                  made_from: dict | None = None,
                  # digest of all that the shards depend on: those of a writer that was stopped are
@@ -130,7 +141,7 @@ class StoreWriter:
         self.keys = []
         self._claim = ExitStack()
         claim = claim_folder(folder, "choose another folder for the store")
-        self.folder = self._claim.enter_context(claim)
+        self.folder = self.place = self._claim.enter_context(claim)
         try: self._begin(overwrite)
         except BaseException:
             self._claim.close()
@@ -148,14 +159,17 @@ class StoreWriter:
 
     def abandon(self) -> None:
         "Remove what was written, and the folder if it was made for this store."
-        for shard in self.shards: (self.folder / shard.file).unlink(missing_ok=True)
-        (self.folder / UNFINISHED).unlink(missing_ok=True)
+        for name in (UNFINISHED, *(shard.file for shard in self.shards)):
+            (self.place / name).unlink(missing_ok=True)
+        if self.place != self.folder: shutil.rmtree(self.place, ignore_errors=True)
         self.shards = []
         self._claim.close()
 
     def _stop(self, kind):
         "After a stop by hand finished shards may stay; after an error nothing does."
-        if self.made_of and issubclass(kind, KeyboardInterrupt): self._claim.close()
+        apart = self.place != self.folder
+        stays = self.made_of and issubclass(kind, KeyboardInterrupt) and not apart
+        if stays: self._claim.close()
         else: self.abandon()
 
     def add(self,
@@ -214,7 +228,15 @@ class StoreWriter:
             bytes=sum(s.bytes for s in self.shards), left_out=self.header.left_out,
         )
         self._write_manifest(MANIFEST, self.made_from)
-        (self.folder / UNFINISHED).unlink(missing_ok=True)
+        (self.place / UNFINISHED).unlink(missing_ok=True)
+        if self.place != self.folder: self._take_place()
+
+    def _take_place(self):
+        "The new store in the place of the old one, whose manifest goes first; its own comes last."
+        _remove_store(self.folder)
+        for name in (*(shard.file for shard in self.shards), MANIFEST):
+            os.replace(self.place / name, self.folder / name)
+        self.place.rmdir()
 
     def _begin(self, overwrite):
         "Take over what a writer of the same left, and clear the rest away."
@@ -224,6 +246,9 @@ class StoreWriter:
         for shard, splits, keys in took: self._count(shard, splits, keys)
         keep = {shard.file for shard in self.shards} | ({UNFINISHED} if took else set())
         _clear_folder(self.folder, overwrite, keep)
+        if (self.folder / MANIFEST).exists():
+            self.place = self.folder / _NEW
+            self.place.mkdir()
 
     def _count(self, shard, splits, keys):
         "One shard more is finished."
@@ -235,12 +260,12 @@ class StoreWriter:
         people = people_digest(self.keys, self.header.keypoint_set)
         manifest = Manifest(self.header, self.shards, self.splits, people, made_from)
         content = json.dumps(manifest.to_dict(), indent=1) + "\n"
-        write_whole(self.folder / name, content.encode())
+        write_whole(self.place / name, content.encode())
 
     def _flush(self):
         content = shard_bytes(self.rows, self.columns, self.header)
         name, digest = f"crops-{len(self.shards):05d}.parquet", hashlib.sha256(content).hexdigest()
-        write_whole(self.folder / name, content)
+        write_whole(self.place / name, content)
         shard = Shard(name, len(self.rows), len(content), digest)
         self._count(shard, [row["split"] for row in self.rows], [row["key"] for row in self.rows])
         if self.made_of: self._write_manifest(UNFINISHED, {"digest": self.made_of})

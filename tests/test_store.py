@@ -290,11 +290,14 @@ def test_only_sound_shards_of_the_same_are_taken_over(photographs, tmp_path, mon
         content[200] ^= 1
         shard.write_bytes(content)
     def lose(folder): (folder / "unfinished.json").unlink()
+    def repaint(_):
+        Image.new("RGB", (60, 50)).save(photographs.source.root / photographs.files[0])
     other = replace(photographs, joints=photographs.joints + 1)
     for name, table, change, harm, done in (
         ("damaged", photographs, {}, damage, 6 // shards), ("lost", photographs, {}, lose, 0),
         ("quality", photographs, dict(quality=80), None, 0), ("other", other, {}, None, 0),
         ("size", photographs, dict(crop_size=(80, 60)), None, 0),
+        ("pictures", photographs, {}, repaint, 0),
     ):
         out = tmp_path / name
         with monkeypatch.context() as patch:
@@ -323,6 +326,32 @@ def test_a_second_call_does_nothing(photographs, tmp_path, monkeypatch, capsys):
             prepare_store(table, tmp_path / "s", progress=False, **how)
     prepare_store(photographs, tmp_path / "s", progress=False, quality=80, overwrite=True)
     assert read_manifest(tmp_path / "s").header.quality == 80
+
+
+def test_a_store_stays_until_the_one_that_overwrites_it_is_complete(
+    photographs, tmp_path, monkeypatch,
+):
+    cut = dict(image_size=(64, 48), progress=False, shard_mb=(2**16 + 6000) / 2**20)
+    out, again = tmp_path / "s", cut | dict(quality=60, overwrite=True)
+    shards = prepare_store(photographs, out, **cut)["shards"]
+    prepare_store(photographs, tmp_path / "before", **cut)
+    new = prepare_store(photographs, tmp_path / "after", **cut | dict(quality=60))["shards"]
+    assert (shards, new) == (6, 2)
+    for number in range(2 * new + 1):
+        with monkeypatch.context() as patch:
+            stop_at(number, patch, True)
+            with pytest.raises(Stopped): prepare_store(photographs, out, **again)
+        assert same_files(out, tmp_path / "before")
+    photo = photographs.source.root / photographs.files[-1]
+    content = photo.read_bytes()
+    photo.write_bytes(content[:99])
+    with pytest.raises(DataError, match="cannot be read"): prepare_store(photographs, out, **again)
+    assert same_files(out, tmp_path / "before")
+    photo.write_bytes(content)
+    (out / ".new").mkdir()                            # what a killed one left
+    (out / ".new/unfinished.json").write_bytes((tmp_path / "before/manifest.json").read_bytes())
+    prepare_store(photographs, out, **again)
+    assert same_files(out, tmp_path / "after")
 
 
 def test_processes_cut_the_same(photographs, tmp_path, monkeypatch):
@@ -896,6 +925,23 @@ def test_labels_behind_a_link_are_seen(coco, tmp_path):
     assert (moved.photo_joints - after.photo_joints)[..., 0].round().unique().tolist() == [1]
 
 
+def test_a_store_is_of_the_pictures_as_they_lie_there(coco, tmp_path, capsys):
+    again = lambda **options: prepare("coco", coco, tmp_path / "out", (64, 48), **options)
+    photo, exif = coco / "images/1.jpg", Image.Exif()
+    exif[0x0112] = 3
+    Image.open(photo).save(photo, exif=exif)
+    again()
+    os.utime(photo, ns=(0, 0))                              # copied, not changed
+    again()
+    assert "nothing to do" in capsys.readouterr().out
+    with pytest.raises(DataError, match="of other people, pictures or options"):
+        again(pixels="stored")
+    content = bytearray(photo.read_bytes())
+    content[-20] ^= 255                                     # as long as before
+    photo.write_bytes(content)
+    with pytest.raises(DataError, match="of other people, pictures or options"): again()
+
+
 def test_other_options_and_sizes_are_other_crops(coco):
     key = lambda size=(64, 48), **options: cached_store(made_from("coco", coco, size, **options))
     keys = [key(), key((128, 96)), key(min_score=.5), key(boxes="first.json"),
@@ -911,7 +957,8 @@ def test_a_cache_entry_says_what_it_was_made_from(coco, tmp_path):
         "root", "boxes first.json",
     }
     prepare("coco", coco, tmp_path / "out", (64, 48), False)
-    assert read_manifest(tmp_path / "out").made_from is None   # a store that travels says no paths
+    # a store that travels says no paths
+    assert list(read_manifest(tmp_path / "out").made_from) == ["pictures"]
 
 
 def test_a_failure_leaves_nothing_in_the_cache(coco, tmp_path):
