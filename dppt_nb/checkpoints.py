@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['CONFIG', 'WEIGHTS', 'FORMAT', 'SCALE', 'built', 'pose_config', 'About', 'check_about', 'shrink_weights',
-           'widen_weights', 'write_about', 'save_network', 'save_pretrained', 'shipped_networks', 'holds_network',
-           'from_hub', 'network_files', 'read_about', 'config_of', 'at_most', 'build', 'check_weights', 'read_weights',
-           'build_network', 'find_network', 'load_network', 'load_teacher', 'check_sources', 'results_folder',
-           'options_of', 'start_from']
+           'widen_weights', 'write_about', 'check_info', 'save_network', 'parts_to_save', 'shipped_networks',
+           'holds_network', 'from_hub', 'network_files', 'read_about', 'config_of', 'at_most', 'build', 'check_weights',
+           'read_weights', 'build_network', 'find_network', 'load_network', 'load_teacher', 'check_sources',
+           'results_folder', 'options_of', 'start_from']
 
 # %% ../nbs/machinery/checkpoints.ipynb #c58317ba
 import dataclasses
@@ -28,7 +28,14 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from .checks import DataError, check_format, nearest, plain_reason, validated
 from .config import PoseConfig
-from .files import digest_of, read_json, unpack_tensors, write_json, write_tensors
+from dppt_nb.files import (
+    digest_of,
+    read_json,
+    unpack_tensors,
+    without_nan,
+    write_json,
+    write_tensors,
+)
 from .keypoints import KeypointSet
 from .models import create_model, model_config
 from .recipes import NO_TEACHER, Recipe, needs_teacher
@@ -147,6 +154,19 @@ def write_about(
     check_about(values, folder / CONFIG)
     write_json(folder / CONFIG, values)
 
+def check_info(
+    info: dict,   # what config.json is to say
+    where: Path,  # the file, for the error
+) -> None:
+    "Refuse what cannot be written before an earlier network is touched."
+    check_about({**info, "format": FORMAT, "weights": None}, where)
+    try: json.dumps(without_nan(info), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{where} cannot hold what stands beside the network ({plain_reason(error)}); take it "
+            "out of `about`"
+        ) from None
+
 def save_network(
     folder: Path,  # exists
     weights: dict, # a state dict
@@ -155,17 +175,22 @@ def save_network(
     "Write the network to use: `model.safetensors` and `config.json`, each whole or not at all."
     if not isinstance(info.get("config"), dict):
         raise DataError("a network is saved with the 'config' that builds it, which is not given")
+    check_info(info, folder / CONFIG)
     write_tensors(folder / WEIGHTS, weights, {"format": "pt"})
     write_about(folder, info)
 
-def save_pretrained(
+def parts_to_save(
     model: PoseTransformer,
-    folder: Path, # exists
-) -> None:
-    """What `PoseTransformer.save_pretrained` calls: write both files. The keep ratio is that in
-    use."""
+    folder: Path, # where it is to go, for errors
+) -> tuple[dict, dict]: # weights, and what config.json is to say; the keep ratio is that in use
+    "The network as `save_network` takes it, checked."
     config = dataclasses.replace(model.config, keep_ratio=model.keep_ratio)
-    save_network(folder, model.state_dict(), {**model.about, "config": dataclasses.asdict(config)})
+    weights = model.state_dict()
+    if lost := [name for name, value in weights.items() if not value.isfinite().all()]:
+        raise DataError(f"{lost[0]} holds numbers that are not finite; it would find nothing")
+    info = {**model.about, "config": dataclasses.asdict(config)}
+    check_info(info, folder / CONFIG)
+    return weights, info
 
 # %% ../nbs/machinery/checkpoints.ipynb #54f040b6
 def shipped_networks() -> dict[str, Path]: # name -> folder

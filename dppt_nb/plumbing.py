@@ -87,11 +87,13 @@ class Plumbing:
         "As huggingface_hub's mixin has it; a name that is empty or a file's is refused."
         if not str(save_directory) or Path(save_directory).is_file():
             raise ValueError(f"{str(save_directory)!r} is no folder for a network; name one")
+        from dppt_nb.checkpoints import parts_to_save
+        parts_to_save(self, Path(save_directory))    # before the mixin removes what is there
         return super().save_pretrained(save_directory, **options)
 
     def _save_pretrained(self, save_directory):
-        from dppt_nb.checkpoints import save_pretrained
-        save_pretrained(self, save_directory)
+        from dppt_nb.checkpoints import parts_to_save, save_network
+        save_network(save_directory, *parts_to_save(self, save_directory))
 
     def start_in_pieces(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """As `start`; in inference on a CPU a few images at a time, and maps that the head does

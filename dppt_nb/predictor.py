@@ -108,7 +108,7 @@ class Locator:
     ) -> list[tuple[np.ndarray, np.ndarray]]:  # joints (N, J, 2), scores (N, J) for each
         "One pass over people who lie in these boxes."
         if len(photos) == 1 and self.graph and 0 < len(boxes[0]) <= CAPTURED_PEOPLE:
-            return [self._replay(photos[0], boxes[0])]
+            return self._finite([self._replay(photos[0], boxes[0])])
         size, unbiased = self.recipe.image_size, self.recipe.unbiased
         cuts = [cut_boxes(p.image, b, size, unbiased) for p, b in zip(photos, boxes)]
         cuts = [torch.cat(part) for part in zip(*cuts)]
@@ -116,7 +116,15 @@ class Locator:
         parts = [self._pass(*part) for part in zip(*(c.split(self.batch_size) for c in cuts))]
         joints, scores = (torch.cat(part).float().cpu().numpy() for part in zip(*parts))
         ends = np.cumsum([len(b) for b in boxes])[:-1]
-        return list(zip(np.split(joints, ends), np.split(scores, ends)))
+        return self._finite(list(zip(np.split(joints, ends), np.split(scores, ends))))
+
+    def _finite(self, found):
+        "What was found; a network that overflows or holds NaN finds nothing."
+        if all(np.isfinite(numbers).all() for answer in found for numbers in answer): return found
+        raise DataError(
+            "the network answers with numbers that are not finite; its weights are damaged, or "
+            "too large for the number format it runs in: take another copy"
+        )
 
     def _nobody(self):
         count = len(self.keypoint_set)

@@ -322,4 +322,7 @@ def released_network(
         )
     network = create_model(name, len(keypoints), released_size(ours, name))
     _fill_released(network, where, state)
-    return network, released_recipe(network.config), keypoints
+    recipe = released_recipe(network.config)
+    # whoever saves or exports it says how it is judged too
+    network.about = {"recipe": recipe.to_dict(), "keypoint_set": keypoints.to_dict()}
+    return network, recipe, keypoints

@@ -200,7 +200,10 @@ class Lines:
 
     def _keep_part(self):
         "An earlier file stays as it is; hours of work are not thrown away either."
-        part = self.path.with_suffix(f".part{self.path.suffix}")
+        name, ending = self.path.stem, self.path.suffix
+        names = (f"{name}.part{k if k > 1 else ''}{ending}" for k in count(1))
+        places = map(self.path.with_name, names)
+        part = next(place for place in places if not os.path.lexists(place))
         os.replace(self.temporary, part)
         print(f"what was found until then is in {part}")
 
@@ -368,9 +371,10 @@ def predict_video(
     smooth: bool = False,   # joints through the One-Euro filter
     draw: bool = True,      # write a video
     taken: set | None = None,  # names of drawings that are in use
+    report: Report | None = None,  # counts frame by frame; a new one unless given
 ) -> Report:
     "Joints of everybody in a video, written frame by frame."
-    report, start, name = Report(), time.perf_counter(), str(source)
+    report, start, name = report or Report(), time.perf_counter(), str(source)
     path = out / drawing_name(name, ".mp4", set() if taken is None else taken, out)
     with Video(source, every) as video, VideoWriter(path, video.rate / every) as drawing:
         frames = watch(video, total=len(video) or None, show=len(video) > 0)
@@ -440,9 +444,11 @@ def predict_files(
     with claim_folder(out) as folder, Lines(folder / "poses.jsonl") as lines:
         reports = [predict_photos(predictor, photos, rows, folder, lines, draw)] if photos else []
         for source in videos:
-            given = predictor, source, folder, lines, every, smooth, draw, taken
-            try: reports.append(predict_video(*given))
-            except DataError as error: reports.append(Report(left_out=(str(error),)))
+            reports.append(Report())
+            given = predictor, source, folder, lines, every, smooth, draw, taken, reports[-1]
+            try: predict_video(*given)
+            except CannotWrite: raise    # nor can another be written
+            except DataError as error: reports[-1].left_out = (str(error),)
         lines.keeps = any(report.photos for report in reports)    # of whom nobody may be found
     whole = Report(*(sum(getattr(r, f) for r in reports) for f in ("photos", "people", "seconds")))
     whole.left_out, whole.notes = (

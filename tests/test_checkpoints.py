@@ -32,6 +32,7 @@ from dppt_nb.checkpoints import (
 )
 from dppt_nb.checks import DataError
 from dppt_nb.files import digest_of
+from dppt_nb.forms import recipe_of
 from dppt_nb.hrnet import HRModule, HRNet
 from dppt_nb.keypoints import COCO17, MPII16
 from dppt_nb.models import VARIANTS, create_model
@@ -317,6 +318,25 @@ def folder(tmp_path):
     model.about = {"recipe": {"model": "ppt_nano", "image_size": SIZE}, "words": "é"}
     model.save_pretrained(tmp_path)
     return tmp_path
+
+
+def test_a_refused_network_leaves_the_earlier_one(folder, tmp_path):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    model = PoseTransformer.from_pretrained(folder)
+    good = dict(model.about)
+    for about, words in (
+        ({"recipe": {"model": "ppt_nano", "image_size": [128, 96]}}, "image_size"),
+        ({"recipe": {"epochs": "many"}}, "epochs"),
+        ({"note": object()}, "cannot hold what stands beside"),
+    ):
+        model.about = good | about
+        with pytest.raises(DataError, match=words): model.save_pretrained(folder)
+    model.about = good
+    with torch.no_grad(): next(model.parameters()).flatten()[0] = float("nan")
+    with pytest.raises(DataError, match="not finite"): model.save_pretrained(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    with pytest.raises(DataError, match="not finite"): model.save_pretrained(folder / "new")
+    assert not (folder / "new").exists()
 
 
 def test_a_folder_keeps_the_ratio_in_use_and_what_stands_beside(folder):
@@ -654,6 +674,9 @@ def test_a_released_checkpoint_and_its_model(tmp_path, name, keypoints, size, pr
     for path in (tmp_path / "x.pth", tmp_path / "x.safetensors"):
         network, recipe, known = load_network(path, model=name)
         assert known == keypoints and recipe.image_size == size and getattr(recipe, protocol)
+        assert recipe_of(network) == recipe    # by which it is exported
+        network.save_pretrained(tmp_path / "saved")
+        assert load_network(tmp_path / "saved")[1:] == (recipe, known)
         with torch.no_grad():
             images = images_for(model, 1)
             assert torch.allclose(network(images), model(images), atol=1e-4)

@@ -297,6 +297,25 @@ def test_the_cache_keeps_one_file_for_the_same_weights(small, tokens, monkeypatc
     small.keep_ratio = 0.6
     try: assert export.cached_onnx(small, LSP14) != first
     finally: small.keep_ratio = 0.5
+    # of the same weights
+    for other in (dict(heads=2), dict(attention_scale="model"), dict(reduce="first")):
+        fields = dict(depth=2, prune_at=(1,), keep_ratio=0.5) | other
+        network = create_model("ppt_nano", 14, image_size=(64, 48), **fields)
+        network.load_state_dict(small.state_dict())
+        assert export.cached_onnx(network.eval(), LSP14) != first, other
+
+
+def test_what_the_exporter_does_not_write_is_refused(small, tmp_path):
+    for opset in (5, 17, 99, "18"):
+        with pytest.raises(DataError, match="take one from 18 to 23"):
+            export_onnx(small, LSP14, tmp_path / "x.onnx", opset=opset)
+    with pytest.raises(DataError, match="no file is named"): export_onnx(small, LSP14, "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_pixels_are_no_normalised_images(tokens):
+    with pytest.raises(ValueError, match="normalised images of floats, not torch.uint8"):
+        OnnxNetwork(tokens)(torch.zeros(1, 3, 64, 48, dtype=torch.uint8))
 
 
 class Timed(nn.Module):

@@ -1,5 +1,6 @@
 """Videos and folders: who is who, frames that are turned or missing, files that are whole, memory
 that stays flat."""
+import copy
 import errno
 import json
 import os
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 
 from dppt_nb import PosePredictor
+from dppt_nb import video as video_module
 from dppt_nb.checks import CannotWrite, DataError
 from dppt_nb.keypoints import COCO17
 from dppt_nb.synthetic import make_photo
@@ -290,6 +292,50 @@ def test_a_full_disk_keeps_the_whole_lines_beside_what_was_there(tmp_path, capsy
         lines.write([dict(number=7)])
         raise RuntimeError
     assert path.read_text() == "earlier" and {*tmp_path.iterdir()} == {path, part}
+    with pytest.raises(CannotWrite), Lines(path) as lines:   # once more
+        lines.write([dict(number=9)])
+        raise CannotWrite("no room")
+    assert part.read_text() == '{"number": 0}\n'
+    assert (tmp_path / "poses.part2.jsonl").read_text() == '{"number": 9}\n'
+
+
+def test_a_full_disk_under_a_video_leaves_what_was_there(predictor, tmp_path, monkeypatch):
+    video, out = write(tmp_path / "a.mp4", map(pixels_of, passing(3))), tmp_path / "out"
+    out.mkdir()
+    (out / "poses.jsonl").write_text("earlier")
+    begin = Lines.__init__
+    def full(self, path):
+        begin(self, path)
+        self.file = FullDisk(self.file, 1500)
+    monkeypatch.setattr(Lines, "__init__", full)
+    with pytest.raises(CannotWrite, match="No space left"):
+        predict_files(predictor, [video, video], out, draw=False)
+    assert (out / "poses.jsonl").read_text() == "earlier"
+    assert (out / "poses.part.jsonl").read_text().endswith("}\n")
+
+
+def test_frames_before_a_fault_are_counted(predictor, tmp_path, monkeypatch):
+    video, follow_all = write(tmp_path / "a.mp4", map(pixels_of, passing(3))), follow
+    def broken(*given):
+        for number, answer in enumerate(follow_all(*given)):
+            if number == 2: raise DataError("a frame is odd")
+            yield answer
+    monkeypatch.setattr(video_module, "follow", broken)
+    with pytest.raises(DataError, match="1 of 1 could not be used, 2 pictures were"):
+        predict_files(predictor, [video], tmp_path / "out", draw=False)
+    assert len((tmp_path / "out" / "poses.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_network_of_nan_finds_nobody(predictor, tmp_path):
+    class Nan(torch.nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network, self.image_size = network, network.image_size
+        def forward(self, images): return self.network(images) * float("nan")
+    broken = copy.copy(predictor)
+    broken.network = Nan(predictor.network)
+    with pytest.raises(DataError, match="numbers that are not finite"):
+        broken(np.zeros((60, 50, 3), np.uint8))
 
 
 def test_drawings_that_find_no_room_leave_the_lines(predictor, tmp_path, monkeypatch):
