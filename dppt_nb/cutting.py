@@ -78,6 +78,16 @@ def table_windows(
     )
 
 # %% ../nbs/machinery/cutting.ipynb #6c9d2543
+def _check_inside(table, row, center, scale, size):
+    "`DataError` where nothing of a person's window is in the photograph: its crop would be black."
+    reach = scale * PIXEL_STD / 2
+    if (center + reach > 0).all() and (center - reach < size).all(): return
+    raise DataError(
+        f"{table.source.root}: person {table.ids[row]} lies around {center.round().tolist()}, "
+        f"outside of {table.files[row]} with its {size[0]} x {size[1]} pixels; mend the "
+        "annotation, or take it out."
+    )
+
 def cut_people(
     table: PoseTable,     # people in photographs
     rows: list,           # row numbers of people in one photograph
@@ -91,6 +101,7 @@ def cut_people(
     """All people of one photograph, which is opened once. DataError names a photograph that cannot
     be read."""
     photo = table.source.read(table.files[rows[0]])
+    for i in rows: _check_inside(table, i, centers[i], scales[i], photo.size)
     extra = {"head_box": table.head_boxes, "area": table.areas, "box_score": table.box_scores}
     return [
         dict(
@@ -196,17 +207,26 @@ def _pictures_digest(table, photos):
     names = [as_text(file) for file in files]
     return digest_of(names, *([source.turns.get(f, 1), *source.stamp(f)] for f in files))
 
-def _with_boxes(table):
-    "People who can be cut out, and the counts of those who were left out."
+# a window's sides in pixels of the photograph: maps of smaller ones are mirrored, because lengths
+# are counted between the centres of pixels, and larger ones are no person's
+_SIDES = 2, 100_000
+
+def _with_windows(table, image_size):
+    "People who can be cut out, their windows, and the counts of those who were left out."
     usable = np.isfinite(table.boxes).all(1) & (table.boxes[:, 2:] > 0).all(1)
-    without = {} if usable.all() else {"no usable box": int((~usable).sum())}
-    left_out = table.left_out | without
-    if not usable.any():
+    kept = table.select(usable)
+    centers, scales = table_windows(kept, image_size)
+    sides, (least, most) = scales * PIXEL_STD, _SIDES
+    sound = ((sides >= least) & (sides <= most)).all(1)
+    odd = f"window below {least} or above {most:,} pixels"
+    counts = {"no usable box": int((~usable).sum()), odd: int((~sound).sum())}
+    left_out = table.left_out | {reason: n for reason, n in counts.items() if n}
+    if not sound.any():
         raise DataError(
             f"{table.name} ({table.source.root}) has nobody to cut crops of; left out: "
             f"{format_counts(left_out)}."
         )
-    return table.select(usable), left_out
+    return kept.select(sound), (centers[sound], scales[sound]), left_out
 
 def _photographs(table):
     "The row numbers of the people in each photograph, in the order of the photographs."
@@ -261,8 +281,8 @@ def prepare_store(
     started = time.perf_counter()
     check_quality(codec, quality)
     stored_size, margin = store_geometry(image_size, margin, crop_size)
-    table, left_out = _with_boxes(table)
-    windows, photos, keys = table_windows(table, image_size), _photographs(table), table_keys(table)
+    table, windows, left_out = _with_windows(table, image_size)
+    photos, keys = _photographs(table), table_keys(table)
     header = StoreHeader(table.name, table.keypoint_set, stored_size, margin, left_out, codec)
     header = header.with_quality(quality)
     pictures, in_order = _pictures_digest(table, photos), keys[np.concatenate(photos)]

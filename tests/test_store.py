@@ -159,6 +159,32 @@ def test_store_of_coco_people(shared, tmp_path):
 
 # how crops are kept
 
+def test_a_window_without_pixels_or_beyond_all_is_left_out(photographs, tmp_path):
+    "Centre and scale are the annotation's own in MPII: below a pixel a map would be mirrored."
+    centers = (photographs.boxes[:, :2] + photographs.boxes[:, 2:] / 2).astype(np.float32)
+    scales = np.full((6, 2), .4, np.float32)
+    scales[1], scales[3], scales[4] = .003, 1e9, 1e-7
+    table = replace(photographs, centers=centers, scales=scales)
+    report = prepare_store(table, tmp_path / "s", (64, 48), progress=False)
+    assert report["people"] == 3
+    assert report["left_out"] == {"window below 2 or above 100,000 pixels": 3}
+    affine = read_store(tmp_path / "s", progress=False).affine
+    assert (affine[:, 0, 0] > 0).all()
+
+
+@pytest.mark.parametrize("away", [(1000, 0), (-1000, 0), (0, 1000), (0, -1000)])
+def test_a_window_outside_of_its_picture_is_refused(photographs, tmp_path, away):
+    joints, boxes = photographs.joints.copy(), photographs.boxes.copy()
+    joints[2] += away
+    boxes[2, :2] += away
+    table = replace(photographs, joints=joints, boxes=boxes)
+    words = f"person {table.ids[2]} lies around .* outside of {table.files[2]} with its 200 x 120"
+    with pytest.raises(DataError, match=words) as error:
+        prepare_store(table, tmp_path / "s", (64, 48), progress=False)
+    one_sentence(error)
+    assert not (tmp_path / "s").exists()
+
+
 def same_files(*folders):
     "Whether the folders hold the same files to the byte."
     files = [{p.name: p.read_bytes() for p in folder.iterdir()} for folder in folders]
