@@ -317,7 +317,7 @@ def test_only_sound_shards_of_the_same_are_taken_over(photographs, tmp_path, mon
         shard.write_bytes(content)
     def lose(folder): (folder / "unfinished.json").unlink()
     def repaint(_):
-        Image.new("RGB", (60, 50)).save(photographs.source.root / photographs.files[0])
+        Image.new("RGB", (200, 120)).save(photographs.source.root / photographs.files[0])
     other = replace(photographs, joints=photographs.joints + 1)
     for name, table, change, harm, done in (
         ("damaged", photographs, {}, damage, 6 // shards), ("lost", photographs, {}, lose, 0),
