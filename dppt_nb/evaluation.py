@@ -30,10 +30,10 @@ from .files import digest_of, folder_for, place_of, read_json, watch, write_json
 from .heatmaps import average_flip, decode_argmax, decode_dark, decode_quarter
 from .keypoints import UNKNOWN_SIGMA, KeypointSet, map_keypoints
 from .matching import match_coco
-from .metrics import COCO_STATS, bootstrap_interval, oks, pck, pckh
+from .metrics import COCO_STATS, bootstrap_interval, oks, pck
 from .optim import compute_name, pick_device, precision
 from .recipes import Recipe
-from .scoring import bootstrap_ap, boxes_of_people, oks_nms, rescore
+from .scoring import bootstrap_ap, boxes_of_people, oks_nms, pck_row, pckh_row, rescore
 from .store import CropSet, is_store, load_people
 
 # %% ../nbs/machinery/evaluation.ipynb #cab3b0c5
@@ -125,23 +125,11 @@ def predict_joints(
     return torch.cat(joints), torch.cat(scores)
 
 # %% ../nbs/machinery/evaluation.ipynb #0f35a198
-def _pck_row(result):
-    if not result["counts"].any():
-        return {
-            "mean": math.nan, "joints": {}, "people": 0, "left_out": result["left_out"],
-        }
-    return {
-        "mean": result["mean"],
-        "interval": list(bootstrap_interval(result["hits"], result["counts"])),
-        "joints": result["per_joint"], "people": result["n"], "left_out": result["left_out"],
-    }
-
-
 def _scores_by_box(joints, crops):
     "Measures for sets without torso or head: PCK by the window's longer side, mean OKS."
     truth, s = crops.photo_joints, crops.keypoint_set
     found = pck(joints, truth, crops.visible, s, normaliser="box", sizes=crops.box_sides)
-    scores = {f"PCK@{found['threshold']} box": _pck_row(found)}
+    scores = {f"PCK@{found['threshold']} box": pck_row(found)}
     if crops.areas is not None and set(s.sigmas) != {UNKNOWN_SIGMA}:
         each = 100 * oks(joints, truth, crops.visible, crops.areas, s.sigmas)
         each = each[np.isfinite(each)]
@@ -161,13 +149,10 @@ def score_joints(
     known; by the box where neither torso nor head can be measured."""
     truth, kinds = crops.photo_joints, {"PCK@0.2 torso": "torso", "PCK@0.5 head": "head"}
     known = {"torso": crops.keypoint_set.torso, "head": crops.keypoint_set.head_segment}
-    scores = {name: _pck_row(pck(joints, truth, crops.visible, crops.keypoint_set, normaliser=kind))
+    scores = {name: pck_row(pck(joints, truth, crops.visible, crops.keypoint_set, normaliser=kind))
               for name, kind in kinds.items() if known[kind]}
     if crops.head_boxes is not None:
-        groups = pckh(joints, truth, crops.head_boxes, crops.visible)
-        scores["PCKh"] = {
-            "mean": groups["Mean"], "joints": groups, "people": len(crops), "left_out": 0,
-        }
+        scores["PCKh"] = pckh_row(joints, truth, crops.head_boxes, crops.visible)
     measured = any(row["people"] for row in scores.values())
     return scores if measured else _scores_by_box(joints, crops) | scores
 

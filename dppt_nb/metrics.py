@@ -197,6 +197,7 @@ def pckh_hits(
             f"{joints.shape} and {corners.shape}"
         )
     sizes = HEAD_SIZE * np.linalg.norm(corners[:, 1] - corners[:, 0], axis=-1)  # (N,)
+    sizes = np.where(sizes > 0, sizes, np.nan)    # nobody is measured by a box of no size
     return keypoint_hits(preds, joints, visible, sizes, threshold)
 
 # %% ../nbs/04_metrics.ipynb #9b6e27d9
@@ -225,16 +226,20 @@ def oks(
     sigmas: ArrayLike,   # (J,) how far human labellers disagree, in units of sqrt(area)
 ):            # (...) 0 to 1, NaN where no joint is labelled
     """Object keypoint similarity: mean over labelled joints of exp(-d^2 / (2 area (2 sigma)^2)).
-    Leading axes broadcast."""
+    Leading axes broadcast; a prediction of NaN is a miss."""
     preds, joints, visible, areas, sigmas = map(_array, (preds, joints, visible, areas, sigmas))
-    if not (areas >= 0).all(): raise ValueError("areas holds what is no area: negative, or NaN")
+    if not (np.isfinite(areas) & (areas >= 0)).all():
+        raise ValueError("areas holds what is no area: negative, infinite, or NaN")
+    if not (sigmas > 0).all(): raise ValueError("sigmas must be positive numbers")
+    if not np.isfinite(joints[np.broadcast_to(visible > 0, joints.shape[:-1])]).all():
+        raise ValueError("joints holds NaN or infinity where visible is 1")
     if sigmas.shape != joints.shape[-2:-1]:
         raise ValueError(f"sigmas has shape {sigmas.shape}; it must be ({joints.shape[-2]},)")
     squared = ((preds - joints) ** 2).sum(-1)                                       # (..., J)
     # np.spacing(1) = 2e-16, as in pycocotools: no division by 0 where the area is 0
     soft = np.exp(-squared / (2 * (areas[..., None] + np.spacing(1)) * (2 * sigmas) ** 2))
     seen = np.broadcast_to(visible > 0, soft.shape)
-    return _ratio(np.where(seen, soft, 0.).sum(-1), seen.sum(-1))
+    return _ratio(np.where(seen & np.isfinite(squared), soft, 0.).sum(-1), seen.sum(-1))
 
 # %% ../nbs/04_metrics.ipynb #efc8b7b5
 COCO_STATS = ("AP", "AP50", "AP75", "AP_M", "AP_L", "AR", "AR50", "AR75", "AR_M", "AR_L")

@@ -22,7 +22,14 @@ from dppt_nb.metrics import (
     pckh_hits,
     pooled_rate,
 )
-from dppt_nb.scoring import bootstrap_ap, oks_nms, ranked_matches, rescore, weighted_ap
+from dppt_nb.scoring import (
+    bootstrap_ap,
+    oks_nms,
+    pckh_row,
+    ranked_matches,
+    rescore,
+    weighted_ap,
+)
 
 
 def people(n, num_joints, seed=0, size=100.):
@@ -204,6 +211,13 @@ def test_pycocotools_object_is_left_unchanged(coco_file, coco_people):
     rows = jittered(coco_people, 0.05)
     assert evaluate_coco(truth, rows) == evaluate_coco(coco_file, rows)
     assert truth.dataset == before
+
+
+def test_a_prediction_of_nan_is_a_miss_and_takes_nobody_out():
+    joints, seen = np.zeros((2, 4, 2)), np.ones((2, 4))
+    preds = joints.copy()
+    preds[1, 2] = np.nan
+    assert oks(preds, joints, seen, [100., 100.], [.1] * 4).tolist() == [1, .75]
 
 
 def test_oks_equals_pycocotools(coco_file, coco_people):
@@ -587,9 +601,13 @@ def test_answers_that_cannot_be_are_refused():
     for areas, sigmas, words in (
         (np.full(5, -5.0), COCO17.sigmas, "no area"),
         (np.full(5, np.nan), COCO17.sigmas, "no area"),
+        (np.full(5, np.inf), COCO17.sigmas, "no area"),
         (np.ones(5), COCO17.sigmas[:1], "sigmas has shape"),
+        (np.ones(5), -np.array(COCO17.sigmas), "sigmas must be positive"),
     ):
         with pytest.raises(ValueError, match=words): oks(joints, joints, seen, areas, sigmas)
+    with pytest.raises(ValueError, match="where visible is 1"):
+        oks(joints, joints + np.nan, seen, np.ones(5), COCO17.sigmas)
     values = np.ones((5, 2))
     for change, words in (
         (dict(counts=np.ones((5, 1))), "counts has shape"), (dict(other=np.ones(3)), "other has"),
@@ -597,3 +615,17 @@ def test_answers_that_cannot_be_are_refused():
         (dict(n=0), "at least"),
     ):
         with pytest.raises(ValueError, match=words): bootstrap_interval(values, **change)
+
+
+def test_who_has_no_head_box_is_counted_apart():
+    rng = np.random.default_rng(0)
+    joints, seen = rng.uniform(0, 100, (6, 16, 2)), np.ones((6, 16))
+    heads = np.tile(np.array([[10., 10], [30, 30]]), (6, 1, 1))
+    whole = pckh_row(joints + 3, joints, heads, seen)
+    assert (whole["mean"], whole["interval"], whole["people"]) == (100, [100, 100], 6)
+    heads[0], heads[1, 1] = np.nan, heads[1, 0]
+    row = pckh_row(joints + 3, joints, heads, seen)
+    assert (row["mean"], row["people"], row["left_out"]) == (100, 4, 2)
+    heads[:] = 0
+    row = pckh_row(joints + 3, joints, heads, seen)
+    assert np.isnan(row["mean"]) and (row["people"], row["left_out"]) == (0, 6)
