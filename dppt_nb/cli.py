@@ -81,6 +81,8 @@ def read_changes(given:dict)->dict: # option name -> text, or None where not giv
     kinds, changes = field_types(Recipe) | field_types(Augmentation), {}
     for name, text in given.items():
         if text is None: continue
+        if not text and kinds[name] is str:
+            raise DataError(f"--{name.replace('_', '-')} is empty; say what, or leave it out")
         try:
             changes[name] = read_value(text, kinds[name])
         except (ValueError, KeyError, RecursionError):

@@ -6,6 +6,7 @@
 __all__ = ['hits_of', 'check_same_people', 'check_two', 'compare_networks', 'format_comparison']
 
 # %% ../nbs/machinery/compare.ipynb #4411a065
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -50,15 +51,20 @@ def check_same_people(
         )
 
 
+def _mark(network, recipe):
+    "A digest of all that an answer depends on."
+    built = asdict(network.config) | {"keep_ratio": network.keep_ratio}
+    return digest_of(built, recipe.to_dict(), *network.state_dict().values())
+
+
 def check_two(
     networks: dict, # name -> network, recipe, keypoint set
 ) -> None:
     "DataError unless these are two networks with a joint in common."
     if len(networks) < 2: raise DataError(f"{[*networks][0]} is named twice; name another network")
     one, other = networks
-    weights = {digest_of(*network.state_dict().values()) for network, _, _ in networks.values()}
-    if len(weights) < 2:
-        raise DataError(f"{one} and {other} have the same weights; name another network")
+    if len({_mark(network, recipe) for network, recipe, _ in networks.values()}) < 2:
+        raise DataError(f"{one} and {other} are the same network; name another")
     finds, also_finds = (found for _, _, found in networks.values())
     if not shared_joints(finds, also_finds):
         raise DataError(

@@ -59,6 +59,7 @@ def _mat_matrix(block, order):
     if kinds != [_MAT_UINT32, _MAT_INT32, _MAT_INT8]: return None, None
     flags, shape = (np.frombuffer(part, f"{order}i4") for _, part in parts[:2])
     name = bytes(parts[2][1]).decode("latin1")
+    if not len(flags): raise ValueError(f"{name!r} does not say what it is")
     if flags[0] & 0xFF not in _MAT_CLASSES or flags[0] & 0x800: return name, None
     if len(parts) < 4 or parts[3][0] not in _MAT_STORED:
         raise ValueError(f"{name!r} has no numbers")

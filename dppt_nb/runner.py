@@ -18,6 +18,7 @@ from .devices import Team, predict_together
 from .evaluation import RESULTS_FORMAT, conditions, score_joints
 from .files import read_json, write_json
 from .models import model_config
+from .optim import schedule_notes
 from .progress import Show, make_plan, start_tracker
 from .recipes import Recipe
 from .report import write_report
@@ -170,6 +171,7 @@ def train_recipe(
                 f"{counted(trainer.steps_per_epoch, 'batch', 'batches')} of "
                 f"{' or '.join(map(str, sizes))} an epoch, computed in {trainer.compute}"
             )
+            for note in schedule_notes(recipe, trainer.steps_per_epoch): print(note)
             if settings.plan or settings.plan_only: print(plan_of(trainer, settings), flush=True)
             if settings.plan_only: return {}
             trainer.fit(resume, allow_drift=allow_drift, from_epoch=settings.from_epoch)

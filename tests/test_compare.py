@@ -90,7 +90,17 @@ def test_a_network_is_not_compared_with_itself(tmp_path):
     one, copy = tmp_path / "one", tmp_path / "copy"
     shutil.copytree(saved(one, ("nose",)), copy)
     with pytest.raises(DataError, match="one is named twice"): compare_networks(one, one)
-    with pytest.raises(DataError, match="copy have the same weights"): compare_networks(one, copy)
+    with pytest.raises(DataError, match="copy are the same network"): compare_networks(one, copy)
+
+
+def test_a_network_is_compared_with_itself_at_another_keep_ratio(tmp_path):
+    for name, ratio in (("whole", 1.0), ("half", 0.5)):
+        network, recipe, _ = load_network("ppt_nano_d12")
+        network.keep_ratio = ratio
+        network.save_pretrained(tmp_path / name)
+    how = dict(people=8, device="cpu", bars=False, mirror=False)
+    result = compare_networks(tmp_path / "whole", tmp_path / "half", **how)
+    assert result["people"] and np.isfinite(result["interval"]).all()
 
 
 def test_people_of_the_training_are_no_judges_without_a_word(capsys):

@@ -296,6 +296,18 @@ def test_mat_files_of_the_other_byte_order():
     assert find_array(content, "x").tolist() == [[2.5]]
 
 
+def test_a_matrix_that_does_not_say_what_it_is(tmp_path):
+    savemat(tmp_path / "x.mat", {"joints": np.ones((2, 2))})
+    content = bytearray((tmp_path / "x.mat").read_bytes())
+    tag = content.index(bytes([6, 0, 0, 0, 8, 0, 0, 0]), 128)
+    content[tag:tag + 16] = bytes([6, 0, 0, 0, 0, 0, 0, 0])    # its flags: no bytes of them
+    content[132:136] = (len(content) - 136).to_bytes(4, "little")
+    (tmp_path / "x.mat").write_bytes(content)
+    with pytest.raises(DataError, match="does not say what it is") as error:
+        read_mat(ImageSource(tmp_path), "x.mat", "joints")
+    one_sentence(error)
+
+
 def test_mat_files_of_other_versions_say_how_to_save(tmp_path):
     savemat(tmp_path / "x.mat", {"joints": np.ones((2, 2))}, format="4")
     seven = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + b"\x89HDF\r\n\x1a\n"

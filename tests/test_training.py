@@ -16,7 +16,7 @@ from dppt_nb.evaluation import evaluate
 from dppt_nb.keypoints import COCO17
 from dppt_nb.loop import batch_count, make_objectives
 from dppt_nb.models import create_model
-from dppt_nb.optim import Average, make_optimizers, rate_share
+from dppt_nb.optim import Average, make_optimizers, rate_share, schedule_notes
 from dppt_nb.recipes import LESSONS, RECIPES, Lesson, Recipe, get_recipe
 from dppt_nb.runner import train_recipe
 from dppt_nb.store import from_synthetic
@@ -320,6 +320,17 @@ def test_papers_recipe_is_the_papers():
         "adam", 1e-3, 300, 128, (200, 260),
     )
     assert [round(rate_share(recipe, e * 100, 100), 9) for e in (0, 250, 299)] == [1, 0.1, 0.01]
+    assert not schedule_notes(recipe, 100)
+
+
+@pytest.mark.parametrize("changes, words", [
+    (dict(epochs=200), "not divided after 200, 260 epochs, because the run has 200"),
+    (dict(epochs=201), "not divided after 260 epochs"),
+    (dict(epochs=300, warmup_steps=3000), "--warmup-steps is 3000, the run has 3000"),
+])
+def test_odd_learning_rates_are_said(changes, words):
+    (note,) = schedule_notes(RECIPES["tokenpose_s_v1_coco"].change(**changes), 10)
+    assert note.startswith("WARNING") and words in note
 
 
 def test_every_recipe_builds_its_network_and_its_lessons():
