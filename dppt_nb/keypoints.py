@@ -67,6 +67,8 @@ class KeypointSet:
     head_segment: tuple[int, int] | None = None
 
     def __post_init__(self):
+        # arrays and their numbers become tuples of plain ones, which JSON and a digest can hold
+        for name, value in list(vars(self).items()): object.__setattr__(self, name, _tuples(value))
         check_keypoint_set(self)
 
     def __len__(self) -> int: return len(self.names)
@@ -117,7 +119,10 @@ class KeypointSet:
             raise DataError(f"a keypoint set needs {lacking[0]!r}; add it.")
         return cls(**given)
 
-def _tuples(value): return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value
+def _tuples(value):
+    "Tuples all the way down, from lists, arrays and tensors; their numbers as Python has them."
+    if hasattr(value, "tolist"): value = value.tolist()
+    return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 # %% ../nbs/01_keypoints.ipynb #3a6d8bff
 LOWER_BODY = (

@@ -1,5 +1,6 @@
 """Keypoint sets, their mapping and drawing: properties over all sets, and agreement with COCO's
 published constants."""
+import dataclasses
 import json
 
 import numpy as np
@@ -312,3 +313,13 @@ def test_the_rulers_follow_from_the_names():
     assert trunk.torso == (0, 3) and trunk.head_segment is None  # a neck without head top
     headed = build_keypoint_set("headed", (*names, "HeadTop"), limbs=())
     assert headed.head_segment == (5, 6)
+
+
+def test_a_set_of_numpy_numbers_is_one_of_plain_numbers():
+    given = dataclasses.asdict(COCO17)
+    arrays = {name: np.array(given[name]) for name in ("flip_pairs", "limbs", "sigmas")}
+    numbers = tuple((np.int64(a), np.int64(b)) for a, b in COCO17.limbs)
+    for fields in (arrays, {"limbs": numbers}, {"names": list(COCO17.names)}):
+        made = KeypointSet(**given | fields)
+        assert made == COCO17 and hash(made) == hash(COCO17)
+        assert json.loads(json.dumps(made.to_dict())) == COCO17.to_dict()
