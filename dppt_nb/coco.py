@@ -395,9 +395,19 @@ def to_coco_results(
     category_id: int = 1,  # COCO's person; for other files see `person_category`
 ) -> list:  # one dict a pose: image_id, category_id, keypoints [x, y, score, ...], score
     "Predictions as the list of rows that pycocotools reads and `json.dump` writes."
-    keypoints = _array(keypoints)
-    scores = np.ones(len(keypoints)) if scores is None else _array(scores)
-    heat = np.ones(keypoints.shape[:2]) if keypoint_scores is None else _array(keypoint_scores)
+    keypoints, ids = _array(keypoints), np.asarray(image_ids)
+    if keypoints.ndim != 3 or keypoints.shape[2] != 2:
+        raise ValueError(f"keypoints are (people, joints, 2), not {keypoints.shape}")
+    count = keypoints.shape[:2]
+    scores = np.ones(count[0]) if scores is None else _array(scores)
+    heat = np.ones(count) if keypoint_scores is None else _array(keypoint_scores)
+    if ids.shape != count[:1] or scores.shape != count[:1] or heat.shape != count:
+        raise ValueError(
+            f"{count[0]} people of {count[1]} joints need a photo and a score each, and a score a "
+            f"joint; given are {ids.shape}, {scores.shape} and {heat.shape}"
+        )
+    if count[0] and ids.dtype.kind not in "iu":
+        raise ValueError(f"ids of photos are whole numbers, not {ids.dtype}")
     # (N, 3J)
     triples = np.concatenate([keypoints, heat[..., None]], axis=-1)
     triples = triples.reshape(len(keypoints), 3 * heat.shape[1])
@@ -407,9 +417,7 @@ def to_coco_results(
         )
     return [
         {"image_id": int(i), "category_id": category_id, "keypoints": k, "score": s}
-        for i, k, s in zip(
-            np.asarray(image_ids).tolist(), triples.tolist(), scores.tolist(), strict=True
-        )
+        for i, k, s in zip(ids.tolist(), triples.tolist(), scores.tolist())
     ]
 
 def quiet(

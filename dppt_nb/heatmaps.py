@@ -45,6 +45,7 @@ def encode_heatmaps(
 ) -> tuple:                 # targets (B, J, H, W) with peak 1, weights (B, J); both float32
     """A Gaussian at each joint's true place, over the whole map (DARK, Sec. 3.2; weights as in its
     release)."""
+    if not sigma > 0: raise ValueError(f"sigma is {sigma}; a Gaussian needs one above 0")
     height, width = heatmap_size
     joints, visible = torch.as_tensor(joints).float(), torch.as_tensor(visible)
     x, y = joints[..., 0], joints[..., 1]                                                  # (B, J)
@@ -113,6 +114,8 @@ def find_peaks(
     heatmaps: Tensor,  # (B, J, H, W)
 ) -> tuple:    # x, y (B, J) int64, scores (B, J) float32
     "The highest pixel of every map, and its value."
+    if heatmaps.ndim != 4 or not heatmaps.shape[-1] * heatmaps.shape[-2]:
+        raise ValueError(f"heatmaps are (people, joints, H, W), not {tuple(heatmaps.shape)}")
     scores, index = heatmaps.float().flatten(2).max(-1)
     width = heatmaps.shape[-1]
     return index % width, index // width, scores
@@ -157,7 +160,8 @@ def blur_kernel(
     device: torch.device | None = None,  # where to make it
 ) -> Tensor:  # (kernel,) with sum 1
     "A Gaussian whose deviation follows from its size as in OpenCV: 2 pixels for 11."
-    if kernel % 2 == 0: raise ValueError(f"the blur's kernel must be odd, not {kernel}")
+    if not isinstance(kernel, int) or kernel < 1 or kernel % 2 == 0:
+        raise ValueError(f"the blur's kernel must be odd and a number of pixels, not {kernel}")
     sigma = 0.3 * ((kernel - 1) / 2 - 1) + 0.8
     weights = torch.exp(
         -((torch.arange(kernel, device=device) - kernel // 2) ** 2) / (2 * sigma**2)

@@ -262,6 +262,8 @@ def evaluate_coco(
         predictions = to_coco_results(
             predictions, ids, scores, category_id=person_category(ground_truth, category)
         )
+    elif ids is not None or scores is not None:
+        raise ValueError("ids and scores go with an array of predictions; rows hold their own")
     matched = match_coco(ground_truth, predictions, image_ids, sigmas, category)
     return dict(zip(COCO_STATS, matched.stats.tolist()))
 
@@ -280,6 +282,8 @@ def resample_counts(people: int, n: int, generator: np.random.Generator):
 def _columns(values):
     "(N, J) from (N,) or (N, J)."
     values = _array(values)
+    if values.ndim not in (1, 2):
+        raise ValueError(f"values are (people,) or (people, joints), not {values.shape}")
     return values[:, None] if values.ndim == 1 else values
 
 def _percentiles(drawn, level):
@@ -310,7 +314,7 @@ def bootstrap_interval(
     values = _columns(values)                                                       # (N, J)
     people, generator = len(values), np.random.default_rng(seed)
     if not people: raise ValueError("no people to resample")
-    if n < 1 or not 0 < level < 1:
+    if not isinstance(n, int) or n < 1 or not 0 < level < 1:
         raise ValueError(f"n={n} and level={level}: at least 1, and between 0 and 1")
     for name, given in (("counts", counts), ("other", other)):
         if given is not None and _columns(given).shape != values.shape:

@@ -237,3 +237,17 @@ def test_mirrored_test_of_a_mirror_symmetric_model():
 def test_unknown_method_is_refused():
     with pytest.raises(ValueError, match="'argmax', 'quarter' or 'dark'"):
         heatmap_coordinates(torch.zeros(1, 1, 4, 4), "darkpose")
+
+
+@pytest.mark.parametrize("call, words", [
+    (lambda h, b: decode_argmax(h[0], *b), "heatmaps are .people, joints, H, W., not .3, 16, 12."),
+    (lambda h, b: decode_dark(h[0], *b), "not .3, 16, 12."),
+    (lambda h, b: decode_quarter(h[..., :0, :], *b), "not .2, 3, 0, 12."),
+    (lambda h, b: decode_dark(h, *b, kernel=4), "must be odd and a number of pixels, not 4"),
+    (lambda h, b: decode_dark(h, *b, kernel=-3), "not -3"),
+    (lambda h, b: decode_dark(h, *b, kernel=5.0), "not 5.0"),
+    (lambda h, b: encode_heatmaps(torch.zeros(1, 1, 2), torch.ones(1, 1), sigma=0), "above 0"),
+])
+def test_heatmaps_that_are_none_are_refused(call, words):
+    boxes = torch.full((2, 2), 50.), torch.full((2, 2), .4)
+    with pytest.raises(ValueError, match=words): call(torch.rand(2, 3, 16, 12), boxes)

@@ -612,9 +612,20 @@ def test_answers_that_cannot_be_are_refused():
     for change, words in (
         (dict(counts=np.ones((5, 1))), "counts has shape"), (dict(other=np.ones(3)), "other has"),
         (dict(level=95), "between 0 and 1"), (dict(level=-0.5), "between 0"),
-        (dict(n=0), "at least"),
+        (dict(n=0), "at least"), (dict(n=10.5), "at least"),
     ):
         with pytest.raises(ValueError, match=words): bootstrap_interval(values, **change)
+    with pytest.raises(ValueError, match="people, joints"): bootstrap_interval(np.ones((5, 2, 2)))
+    for change, words in (
+        (dict(keypoints=joints[0]), "keypoints"), (dict(keypoints=joints[..., :1]), "keypoints"),
+        (dict(image_ids=[1]), "a photo and a score each"), (dict(scores=[1.0]), "a score each"),
+        (dict(keypoint_scores=seen[:, :2]), "a score a joint"),
+        (dict(image_ids=[1.9] * 5), "whole numbers"),
+    ):
+        given = dict(keypoints=joints, image_ids=[1] * 5) | change
+        with pytest.raises(ValueError, match=words): to_coco_results(**given)
+    truth = dict(images=[], annotations=[], categories=[])
+    with pytest.raises(ValueError, match="rows hold their own"): evaluate_coco(truth, [], ids=[1])
 
 
 def test_who_has_no_head_box_is_counted_apart():
