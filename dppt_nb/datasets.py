@@ -23,7 +23,7 @@ from .files import ImageSource, field_numbers
 from .keypoints import LSP14, MPII16
 from .matlab import read_mat
 from .pictures import find_pictures, measure_pictures
-from .splits import annotation_files, picture_splits, says_split, source_of
+from .splits import annotation_files, only_file, picture_splits, says_split, source_of
 from dppt_nb.tables import (
     PoseTable,
     clip_boxes,
@@ -48,23 +48,23 @@ def lspet_split(
 # %% ../nbs/machinery/datasets.ipynb #926817cb
 def _lsp_joints(source):
     "The array of `joints.mat` as (N, 14, 3) and the folder it lies in."
-    found = source.find("joints.mat")
+    found = only_file(source, "joints.mat")
     if not found:
         raise DataError(
             f"{source.root} has no joints.mat; give the folder or zip that holds "
             "joints.mat and images/."
         )
-    joints = read_mat(source, found[0], "joints")
+    joints = read_mat(source, found, "joints")
     shape = joints.shape
     if len(shape) != 3 or shape[:2] not in ((14, 3), (3, 14)):
         raise DataError(
-            f"{source.root}: 'joints' of {found[0]} has shape {shape}; it must be (14, "
+            f"{source.root}: 'joints' of {found} has shape {shape}; it must be (14, "
             "3, people) as in LSPET "
             "or (3, 14, people) as in LSP."
         )
     order = (2, 0, 1) if shape[:2] == (14, 3) else (2, 1, 0)
     return (
-        joints.transpose(order).astype(np.float32), found[0][: -len("joints.mat")],
+        joints.transpose(order).astype(np.float32), found[: -len("joints.mat")],
         shape[:2] == (14, 3),
     )
 
@@ -291,7 +291,7 @@ def read_coco(
 # %% ../nbs/machinery/datasets.ipynb #e43ed1cb
 def _crowdpose_files(source):
     parts = ("train", "val", "test")
-    return [n for part in parts for n in source.find(f"crowdpose_{part}.json")[:1]]
+    return [*filter(None, (only_file(source, f"crowdpose_{part}.json") for part in parts))]
 
 def read_crowdpose(
     # folder or zip with crowdpose_train.json, crowdpose_val.json, crowdpose_test.json and images/
@@ -330,12 +330,12 @@ def _check_mpii(a, where):
 
 def _head_boxes(source, keep):
     "Corners of the head boxes from gt_valid.mat, where it is there."
-    found = source.find("gt_valid.mat")
+    found = only_file(source, "gt_valid.mat")
     if not found: return None
-    corners = read_mat(source, found[0], "headboxes_src")
+    corners = read_mat(source, found, "headboxes_src")
     if corners.shape != (2, 2, len(keep)):
         raise DataError(
-            f"{source.root}: 'headboxes_src' of {found[0]} has shape {corners.shape}; "
+            f"{source.root}: 'headboxes_src' of {found} has shape {corners.shape}; "
             f"{len(keep)} people need {(2, 2, len(keep))}: "
             "take both files from one release."
         )
@@ -378,9 +378,9 @@ def read_mpii(
     0, centre and scale as HRNet adjusts them."""
     source, tables, count = ImageSource(root), [], 0
     for file, split in (("train.json", "train"), ("valid.json", "val")):
-        for found in source.find(file)[:1]:
-            table, n = _mpii_table(source, found, split, count + 1)
-            tables, count = [*tables, table], count + n
+        if not (found := only_file(source, file)): continue
+        table, n = _mpii_table(source, found, split, count + 1)
+        tables, count = [*tables, table], count + n
     if not tables:
         raise DataError(
             f"{source.root} has neither train.json nor valid.json; give the folder that "

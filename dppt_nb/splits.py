@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ANNOTATION_NAMES', 'split_word', 'split_of_file', 'says_split', 'annotation_names', 'source_of', 'annotation_files',
-           'picture_splits']
+           'picture_splits', 'only_file']
 
 # %% ../nbs/machinery/splits.ipynb #9aecbd14
 import posixpath
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .checks import DataError
+from .checks import DataError, first_few
 from .files import ImageSource, place_of
 
 # %% ../nbs/machinery/splits.ipynb #b53a59e0
@@ -109,3 +109,18 @@ def picture_splits(
     file_of = lambda i: images[i].get("file_name", i)
     held_out = set(map(file_of, drawn[: max(1, round(val_share * len(drawn)))].tolist()))
     return {i: "val" if file_of(i) in held_out else "train" for i in images}
+
+# %% ../nbs/machinery/splits.ipynb #c4a90d02
+def only_file(
+    source: ImageSource,  # folder or zip of the data set
+    name: str,            # of a file, without folder
+) -> str | None:          # its name in the source; None where there is none
+    "The file of this name that is nearest to the root. `DataError` where there are two as near."
+    found = source.find(name)
+    near = [file for file in found if file.count("/") == found[0].count("/")]
+    if len(near) > 1:
+        raise DataError(
+            f"{source.root} holds {len(near)} data sets ({first_few(near)}); name the folder of "
+            "one with --root."
+        )
+    return found[0] if found else None

@@ -669,3 +669,14 @@ def test_importing_stays_light():
         ).stdout.strip()
         == "[]"
     )
+
+
+@pytest.mark.parametrize("name, file", [
+    ("lspet", "joints.mat"), ("mpii", "train.json"), ("crowdpose", "crowdpose_val.json"),
+])
+def test_two_data_sets_in_one_folder_are_not_guessed_between(tmp_path, name, file):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / file).write_text("[]")
+    with pytest.raises(DataError, match=f"2 data sets .a/{file}, b/{file}.; name the folder"):
+        read_dataset(name, tmp_path)
