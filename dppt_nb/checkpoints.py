@@ -13,6 +13,7 @@ __all__ = ['CONFIG', 'WEIGHTS', 'FORMAT', 'SCALE', 'built', 'pose_config', 'Abou
 import dataclasses
 import json
 import math
+import os
 import re
 import threading
 from collections.abc import Callable
@@ -227,6 +228,8 @@ def network_files(
 ) -> tuple[Path, Path]: # config.json and model.safetensors
     """Where the two files of a network are. Nothing but the Hub needs a connection, and only a name
     that asks for it goes there."""
+    if not isinstance(name, (str, os.PathLike)) or not str(name):
+        raise DataError(f"a network is named by a folder or a name, not {name!r}; say which")
     text, path = str(name), Path(name)
     if hub or text.startswith("hub:"): return from_hub(text.removeprefix("hub:"), **options)
     shipped = shipped_networks()

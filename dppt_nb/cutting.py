@@ -28,7 +28,7 @@ from .checks import DataError, as_text
 from .codec import check_quality, encode_crop
 from .crops import PIXEL_STD, apply_affine, batched_affine, box_to_center_scale, crop_image
 from .files import digest_of, watch
-from .shards import StoreHeader, people_digest, person_keys, read_manifest
+from .shards import MOST_PIXELS, StoreHeader, people_digest, person_keys, read_manifest
 from .tables import PoseTable, format_counts
 from .writing import StoreWriter
 
@@ -39,8 +39,10 @@ def store_geometry(
     crop_size: tuple | None = None,  # (height, width) that stored crops shall have
 ) -> tuple:             # (height, width) of the stored crops, margin as it then is
     """A stored size that exceeds the input by an even number of pixels, or the one that is asked
-    for. DataError for one of another shape."""
+    for. DataError for one of another shape, or beyond the sizes that a store has."""
+    _check_sides(image_size, "the input's size")
     if crop_size is not None:
+        _check_sides(crop_size, "the crops' size")
         (height, width), (h, w) = crop_size, image_size
         if abs(height * w / (width * h) - 1) > .03:
             raise DataError(
@@ -49,7 +51,15 @@ def store_geometry(
             )
         return (height, width), margin
     height, width = (n + 2 * round(n * (margin - 1) / 2) for n in image_size)
+    _check_sides((height, width), f"{margin:g} times the input's size")
     return (height, width), width / image_size[1]
+
+def _check_sides(size, what):
+    if len(size) == 2 and all(1 <= side <= MOST_PIXELS for side in size): return
+    raise DataError(
+        f"{what} is {' x '.join(map(str, size))}; a side of a stored crop has 1 to "
+        f"{MOST_PIXELS:,} pixels, take another size."
+    )
 
 def store_affines(
     centers: np.ndarray,  # (N, 2) of the people's windows, pixels of the photograph

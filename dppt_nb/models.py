@@ -71,6 +71,8 @@ def model_config(
     **overrides, # any other field of `PoseConfig`
 ) -> PoseConfig: # all that builds the network
     "A row of the table, filled in; raises ValueError on unknown names and fields."
+    if not isinstance(name, str):
+        raise ValueError(f"a model is named by a text, such as 'tokenpose_nano', not {name!r}")
     if name not in VARIANTS:
         raise ValueError(f"there is no model {name!r}; nearest names: {nearest(name, VARIANTS)}")
     fields = [field.name for field in dataclasses.fields(PoseConfig) if field.name != "name"]

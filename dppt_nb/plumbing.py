@@ -137,6 +137,8 @@ class Plumbing:
             raise ValueError(
                 f"{self.config.name} takes images (batch, 3, {wanted}), not {tuple(images.shape)}"
             )
+        if not torch.compiler.is_compiling() and not len(images):
+            raise ValueError(f"{self.config.name} was given no image: {tuple(images.shape)}")
         if not images.is_floating_point():
             raise ValueError(
                 f"{self.config.name} takes normalised images, not {images.dtype}; "

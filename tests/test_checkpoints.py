@@ -755,3 +755,9 @@ def test_a_start_of_another_shape_says_which_options_fit_it():
     for name, weight in network.state_dict().items():
         assert torch.equal(fitting.state_dict()[name], weight)
     assert (float(options["--sigma"]), int(options["--kernel"])) == (recipe.sigma, recipe.kernel)
+
+
+@pytest.mark.parametrize("name", [None, 5, "", ["tokenpose_nano"]])
+def test_what_names_no_network_is_refused(name):
+    with pytest.raises(DataError, match="a network is named by a folder or a name"):
+        load_network(name)

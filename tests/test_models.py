@@ -150,3 +150,13 @@ def test_a_configuration_says_what_the_network_is():
     assert network.config == config
     assert settings(config)["hrnet_bottleneck"] == 32 and "cycles" not in settings(config)
     assert settings(dataclasses.replace(config, name="other")) == settings(config)
+
+
+@pytest.mark.parametrize("name", [None, 5, ["tokenpose_nano"], b"tokenpose_nano"])
+def test_a_name_that_is_no_text(name):
+    with pytest.raises(ValueError, match="a model is named by a text"): create_model(name)
+
+
+def test_no_image_is_refused():
+    model = create_model("tokenpose_nano", image_size=(64, 48)).eval()
+    with pytest.raises(ValueError, match="was given no image"): model(torch.zeros(0, 3, 64, 48))

@@ -185,6 +185,18 @@ def test_a_window_outside_of_its_picture_is_refused(photographs, tmp_path, away)
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.parametrize("how, words", [
+    (dict(image_size=(4096, 3072)), "1.5 times the input's size is 6144 x 4608"),
+    (dict(crop_size=(8192, 6144)), "the crops' size is 8192 x 6144"),
+    (dict(image_size=(0, 0)), "the input's size is 0 x 0"),
+    (dict(image_size=(64, 48), crop_size=(0, 0)), "the crops' size is 0 x 0"),
+])
+def test_crops_of_sizes_that_a_store_does_not_have(photographs, tmp_path, how, words):
+    with pytest.raises(DataError, match=words) as error:
+        prepare_store(photographs, tmp_path / "s", progress=False, **how)
+    one_sentence(error)
+
+
 def same_files(*folders):
     "Whether the folders hold the same files to the byte."
     files = [{p.name: p.read_bytes() for p in folder.iterdir()} for folder in folders]
