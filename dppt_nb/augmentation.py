@@ -74,6 +74,7 @@ def nominal_window(
     output_size: tuple[int, int],  # (height, width) of the network's input
 ) -> tuple:       # center (2,) in stored pixels, scale (2,) in units of 200 stored pixels
     "The person's own window inside a stored crop. ValueError when its shape is not the input's."
+    if not margin > 0: raise ValueError(f"margin is {margin}; a stored crop is wider than nothing")
     height, width = stored_size[0] / margin, stored_size[1] / margin
     if abs(height * output_size[1] / (width * output_size[0]) - 1) > 0.03:
         raise ValueError(
@@ -241,6 +242,11 @@ def augment_batch(
     ValueError without generator or for another shape."""
     if augmentation is not None and generator is None:
         raise ValueError("augment_batch needs a torch.Generator when it is given an augmentation")
+    if joints.shape[1:] != (len(keypoint_set), 2):
+        raise ValueError(
+            f"joints {tuple(joints.shape)} are not those of {keypoint_set.name}: (people, "
+            f"{len(keypoint_set)}, 2)"
+        )
     center, scale, dense = _window(tuple(images.shape[-2:]), margin, tuple(output_size))
     center, scale = constant(center, joints), constant(scale, joints)
     if augmentation is None:

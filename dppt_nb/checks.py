@@ -31,11 +31,11 @@ class DataError(ValueError):
         super().__init__("".join(map(_visible, as_text(str(message)))))
 
 def nearest(
-    name: str,             # as somebody wrote it
+    name: object,          # as somebody wrote it
     names: Iterable[str],  # that there are
 ) -> str:                  # some of them, with commas
     "The names that are spelled most alike, for error messages."
-    return ", ".join(get_close_matches(name, names, cutoff=0.3)) or ", ".join(names)
+    return ", ".join(get_close_matches(str(name), names, cutoff=0.3)) or ", ".join(names)
 
 def each_once(
     values: list,  # of an option

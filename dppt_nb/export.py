@@ -210,6 +210,8 @@ class OnnxNetwork(nn.Module):
         return {name: torch.from_numpy(value) for name, value in zip(names, found)}
 
     def forward(self, images: Tensor) -> Tensor: # (B, 3, H, W) normalised -> (B, J, h, w)
+        if not isinstance(images, Tensor):
+            raise ValueError(f"{self.about.model} takes a tensor, not a {type(images).__name__}")
         if images.ndim != 4 or tuple(images.shape[1:]) != (3, *self.image_size):
             height, width = self.image_size
             raise ValueError(
@@ -232,7 +234,9 @@ class OnnxNetwork(nn.Module):
         self.must_have("photo")
         if isinstance(photo, (str, Path, bytes, Image.Image)):
             photo = np.array(open_photo(photo).image)  # as people see it
-        photo = torch.as_tensor(photo)
+        if not isinstance(photo, (np.ndarray, Tensor)):
+            raise ValueError(f"a photo is a picture, an array or a path, not {photo!r:.60}")
+        if isinstance(photo, np.ndarray): photo = torch.from_numpy(np.ascontiguousarray(photo))
         wrong = photo.dtype != torch.uint8 or photo.ndim != 3 or photo.shape[2] != 3
         if wrong or not photo.numel():
             raise ValueError(
@@ -286,6 +290,8 @@ def quantise_onnx(
         "onnxruntime.quantization.shape_inference"
     )
     about, path = read_session(source)[1], Path(path)
+    if people < 1 or not len(crops):
+        raise DataError(f"{min(people, len(crops))} people give no ranges; take some from 1 on")
     if about.precision != "float32":
         raise DataError(f"{source} holds {about.precision}; eight bits are made of float32")
     inputs = calibration_inputs(crops, about, people)

@@ -149,7 +149,8 @@ def build_keypoint_set(
     "A `KeypointSet` whose sides, sigmas, upper body, torso and head segment follow from the names."
     lower = [any(part in LOWER_BODY for part in canonical_name(n).split("_")) for n in names]
     return KeypointSet(
-        name, tuple(names), flip_pairs_of(names), limbs, sigmas or tuple(map(sigma_of, names)),
+        name, tuple(names), flip_pairs_of(names), limbs,
+        tuple(map(sigma_of, names)) if sigmas is None else sigmas,
         upper_body=tuple(i for i, low in enumerate(lower) if not low),
         torso=_segment(names, ["left_shoulder"], ["right_hip"]),
         head_segment=_segment(names, ["upper_neck", "neck"], ["head_top", "top_head"]))
@@ -221,6 +222,11 @@ def map_keypoints(
 ) -> tuple:
     """Keypoints of one set as those of another. Pelvis, thorax and neck are middles if both hips or
     shoulders are there."""
+    if joints.shape[-2:] != (len(source), 2) or visible.shape != joints.shape[:-1]:
+        raise ValueError(
+            f"joints {tuple(joints.shape)} and visible {tuple(visible.shape)} are not those of "
+            f"{source.name}: (..., {len(source)}, 2) and (..., {len(source)})"
+        )
     parents = [_parents(name, source) for name in target.names]
     # both parents of every target point; (0, 0) stands in where there are none
     a, b = (list(i) for i in zip(*(p or (0, 0) for p in parents)))

@@ -132,6 +132,8 @@ class Plumbing:
 
     def check_images(self, images: Tensor) -> Tensor:
         "Refuse images of a size that this network was not built for."
+        if not isinstance(images, Tensor):
+            raise ValueError(f"{self.config.name} takes a tensor, not a {type(images).__name__}")
         if images.ndim != 4 or tuple(images.shape[1:]) != (3, *self.image_size):
             wanted = ", ".join(map(str, self.image_size))
             raise ValueError(

@@ -196,6 +196,8 @@ class PosePredictor(Locator):
         runner: str = "eager",
         **options,                   # as `Locator` has them: batch_size, graph
     ):
+        if detector is not None and not callable(detector):
+            raise DataError(f"detector is {detector!r}; it is a function from a photo to boxes")
         recipe = recipe.change(mirror=mirror, **{"decode": decode} if decode else {})
         if runner != "eager":
             from dppt_nb.export import take_runner

@@ -345,3 +345,12 @@ def test_half_precision_surroundings_do_not_move_pixels():
         )
     assert mixed[0].dtype == torch.float32
     assert all(torch.equal(a, b) for a, b in zip(plain, mixed))
+
+
+def test_joints_of_another_set_and_margins_of_none_are_refused():
+    from dppt_nb.keypoints import LSP14
+    images, seen = torch.zeros(2, 3, 96, 72, dtype=torch.uint8), torch.ones(2, 17)
+    with pytest.raises(ValueError, match="joints .2, 17, 2. are not those of lsp"):
+        augment_batch(images, torch.zeros(2, 17, 2), seen, LSP14, 1.5, (64, 48))
+    with pytest.raises(ValueError, match="margin is 0"):
+        augment_batch(images, torch.zeros(2, 17, 2), seen, COCO17, 0, (64, 48))

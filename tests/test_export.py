@@ -412,3 +412,23 @@ def test_a_table_of_boxes_must_be_one(whole):
     ):
         with pytest.raises(ValueError, match=words): whole.predict(photo, wrong)
     with pytest.raises(ValueError, match="a photo is"): whole.predict(photo[:0], [[0, 0, 9, 9]])
+
+
+def test_what_is_no_picture_is_refused(tokens, tmp_path):
+    network = OnnxNetwork(tokens)
+    with pytest.raises(ValueError, match="takes a tensor, not a ndarray"):
+        network(np.zeros((1, 3, 64, 48), np.float32))
+    people = synthetic_people("val", (64, 48), 4)
+    with pytest.raises(DataError, match="0 people give no ranges"):
+        export.quantise_onnx(tokens, tmp_path / "x.onnx", people, people=0)
+
+
+def test_a_photo_that_was_turned_by_numpy(small, tmp_path):
+    "Such a view has negative strides."
+    path = export_onnx(small, LSP14, tmp_path / "k.onnx", "keypoints")
+    photo = np.random.default_rng(0).integers(0, 256, (80, 60, 3), np.uint8)
+    network, box = OnnxNetwork(path), torch.tensor([[5., 5, 40, 60]])
+    turned = network.predict(photo[:, ::-1], box)[0]
+    assert torch.equal(turned, network.predict(photo[:, ::-1].copy(), box)[0])
+    with pytest.raises(ValueError, match="a photo is a picture, an array or a path, not None"):
+        network.predict(None, box)

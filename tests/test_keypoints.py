@@ -323,3 +323,10 @@ def test_a_set_of_numpy_numbers_is_one_of_plain_numbers():
         made = KeypointSet(**given | fields)
         assert made == COCO17 and hash(made) == hash(COCO17)
         assert json.loads(json.dumps(made.to_dict())) == COCO17.to_dict()
+
+
+def test_joints_of_another_set_are_refused():
+    with pytest.raises(ValueError, match="are not those of coco"):
+        map_keypoints(np.zeros((2, 5, 2)), np.ones((2, 5)), COCO17, MPII16)
+    sigmas = np.array([0.05, 0.06])
+    assert build_keypoint_set("x", ("a", "b"), (), sigmas=sigmas).sigmas == (0.05, 0.06)
