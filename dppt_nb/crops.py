@@ -81,6 +81,9 @@ def crop_affine(
     unbiased: bool = True,           # as in `batched_affine`
 ) -> np.ndarray:             # (2, 3) float64, photograph -> crop
     "`batched_affine` for one person, in NumPy and double precision."
+    # lengths are counted between the centres of pixels: one pixel has none
+    if not (_row(scale) * PIXEL_STD > (1 if unbiased else 0)).all():
+        raise ValueError(f"scale is {scale}, units of 200 px; a window is more than a pixel wide")
     return batched_affine(
         _row(center), _row(scale), _row(rotation_deg)[0], output_size, unbiased
     )[0].numpy()

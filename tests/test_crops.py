@@ -354,3 +354,9 @@ def test_joints_of_another_set_and_margins_of_none_are_refused():
         augment_batch(images, torch.zeros(2, 17, 2), seen, LSP14, 1.5, (64, 48))
     with pytest.raises(ValueError, match="margin is 0"):
         augment_batch(images, torch.zeros(2, 17, 2), seen, COCO17, 0, (64, 48))
+
+
+@pytest.mark.parametrize("scale", [(0, 0), (-1, 1), (0.005, 0.5), (float("nan"), 1)])
+def test_a_window_of_no_size_has_no_map(scale):
+    with pytest.raises(ValueError, match="a window is more than a pixel wide"):
+        crop_affine((50, 50), scale)
