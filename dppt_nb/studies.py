@@ -240,10 +240,11 @@ def row_recipe(
     if protocol:
         own = {k: v for k, v in base.overrides.items() if k != "attention_scale"}
         base = base.change(overrides=own)
-    if epochs and base.schedule == "steps":
-        shorter = tuple(round(epoch * epochs / base.epochs) for epoch in base.milestones)
-        base = base.change(milestones=shorter)
-    base = base.change(seed=seed, epochs=round(row.passes * (epochs or base.epochs)))
+    length = round(row.passes * (epochs or base.epochs))
+    if base.schedule == "steps":    # divided at the same share of the run
+        moved = tuple(round(epoch * length / base.epochs) for epoch in base.milestones)
+        base = base.change(milestones=moved)
+    base = base.change(seed=seed, epochs=length)
     recipe = fit_weights(base.change(protocol, **fit_row(row.changes, base)))
     if not needs_teacher(recipe): return recipe
     if not teacher:

@@ -232,6 +232,13 @@ def test_weights_go_with_the_loss_and_steps_with_the_epochs():
     assert at(sdpose, "tokenpose_s_v1_coco", epochs=30).milestones == (20, 26) and at(
         sdpose, "tokenpose_nano", epochs=12
     ).milestones == (200, 260)
+    base = get_recipe("tokenpose_s_v1_coco")
+    for row in STUDIES["start"]:    # divided at the same share of a run, however long it is
+        for epochs in (None, 30):
+            recipe = row_recipe(row, base, 0, epochs)
+            assert [epoch / recipe.epochs for epoch in recipe.milestones] == pytest.approx(
+                [epoch / base.epochs for epoch in base.milestones], abs=0.01
+            )
     both = get_recipe("tokenpose_s_v1_coco", protocol="tokenpose")
     assert at(sdpose, both, protocol="mmpose").overrides["attention_scale"] == "head"
 
@@ -400,12 +407,13 @@ def test_a_run_is_compared_with_the_stored_one():
     assert beside_stored(dict(same, seed=1, score=51.9), []) == "51.90"
 
 
-def test_a_network_starts_from_another_and_learns_from_some_people(tmp_path):
+def test_a_network_starts_from_another_and_learns_from_some_people(tmp_path, capsys):
     train_recipe(TOY, "synthetic", None, tmp_path / "first", "cpu", bars=False, people=32)
     recipe = TOY.change(start=str(tmp_path / "first"), train_people=20, epochs=1, seed=1)
     train_recipe(recipe, "synthetic", None, tmp_path / "second", "cpu", bars=False, people=32)
     record = json.loads((tmp_path / "second" / "training.json").read_text())
     assert record["people"] == 20 and record["steps_per_epoch"] == 2
+    assert "\n20 people to learn from, 2 batches" in capsys.readouterr().out
     with pytest.raises(DataError, match="has 32 of them"):
         train_recipe(
             recipe.change(train_people=33), "synthetic", None, tmp_path / "third", "cpu",
