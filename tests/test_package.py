@@ -26,8 +26,8 @@ FLOORS = (
     "tokens hrnet pruning merging heads config plumbing tokenpose models distillation cycles "
     "rle recipes released checkpoints optim steps evaluation compare runs devices "
     "progress report keeping loop training trainer runner together costs forms export inference "
-    "predictor detectors tracking video views stills explore studies judged study claims demo "
-    "options commands cli "
+    "predictor detectors tracking video views stills explore studies alike judged study claims "
+    "demo options commands cli "
     "train"
 ).split()
 # A network is saved and loaded by methods of its own, which fetch the page on checkpoints when they

@@ -342,7 +342,7 @@ def test_rows_that_were_taught_on_other_people_are_not_set_side_by_side(tmp_path
     run_study("protocol", **settings)
     judged = tmp_path / "ppt-seed0" / "judged.json"
     judged.write_text(json.dumps(dict(json.loads(judged.read_text()), trained_on="other")))
-    with pytest.raises(DataError, match="'ppt' and 'tokenpose' .* were trained on other people"):
+    with pytest.raises(DataError, match="'ppt' .* and 'tokenpose' .* trained on other people"):
         run_study("protocol", **settings)
 
 
@@ -395,6 +395,25 @@ def test_a_list_of_runs_says_how_far_each_is(tmp_path):
         ))
     )
     assert format_runs(tmp_path, "dppt", (2,), ("ppt",)).endswith("epoch 1 of 3")
+
+
+@pytest.mark.parametrize("words", [
+    ["--epochs", "3"], ["--base", "tokenpose_nano"], ["--together", "1"], ["--annotations", "a"],
+    ["--stored", "runs.json"], ["--protocol", "mmpose"],
+])
+def test_a_list_of_runs_refuses_what_it_does_not_heed(tmp_path, words):
+    done = CliRunner().invoke(main, ["study", "dppt", "--list", "--out", str(tmp_path), *words])
+    assert done.exit_code == 1 and f"{words[0]} is of runs that are trained" in done.output
+
+
+def test_a_teacher_that_no_row_learns_from_is_said_to_be_idle(tmp_path, capsys):
+    settings = dict(data="synthetic", base=TOY, seeds=(0,), device="cpu", people=16, epochs=1)
+    run_study("dppt", names=("tokenpose",), teacher="nowhere", out=tmp_path, **settings)
+    said = "none of these rows learns from a teacher: nowhere is not used"
+    assert said in capsys.readouterr().out
+    with pytest.raises(OSError, match="nowhere"):
+        run_study("dppt", names=("output",), teacher="nowhere", out=tmp_path, **settings)
+    assert said not in capsys.readouterr().out
 
 
 def test_a_run_is_compared_with_the_stored_one():
