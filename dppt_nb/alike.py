@@ -10,9 +10,8 @@ __all__ = ['FREE', 'UNSET', 'DIGESTS', 'APART', 'run_fields', 'base_network', 'b
 import json
 from pathlib import Path
 
-from .checkpoints import CONFIG, load_teacher
+from .checkpoints import load_network, load_teacher
 from .checks import DataError
-from .files import read_json
 from .keypoints import KeypointSet
 from .models import VARIANTS
 from .recipes import Recipe
@@ -164,11 +163,10 @@ def check_network(
     but: dict, # fields in which it is judged in another way than it was trained
 ) -> None:
     "Refuse to judge a network that this study would not have trained."
-    theirs = Recipe.from_dict(read_json(folder / CONFIG, dict).get("recipe"))
-    if other := _differ(recipe, theirs, but):
-        name, mine, there = other
+    if other := _differ(recipe, load_network(folder)[1], but):
+        name, mine, theirs = other
         raise DataError(
-            f"{folder} holds a network with {name} = {there!r}, not {mine!r}; name another --out"
+            f"{folder} holds a network with {name} = {theirs!r}, not {mine!r}; name another --out"
         )
 
 
