@@ -18,11 +18,9 @@ from dppt_nb.judged import (
     finished_runs,
     format_study,
     mean_hits,
-    pack_bits,
     row_score,
     run_study,
     show_study,
-    unpack_bits,
 )
 from dppt_nb.keypoints import COCO17
 from dppt_nb.loop import batch_count
@@ -31,7 +29,16 @@ from dppt_nb.models import create_model
 from dppt_nb.recipes import get_recipe
 from dppt_nb.runner import train_recipe
 from dppt_nb.store import load_people
-from dppt_nb.studies import STUDIES, Row, beside_stored, find_rows, format_runs, row_recipe
+from dppt_nb.studies import (
+    STUDIES,
+    Row,
+    beside_stored,
+    find_rows,
+    format_runs,
+    pack_bits,
+    row_recipe,
+    unpack_bits,
+)
 from dppt_nb.study import CLAIMS, format_claims, verdict
 from dppt_nb.together import is_whole, train_runs
 
