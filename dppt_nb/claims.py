@@ -8,6 +8,7 @@ __all__ = ['PRIMARY', 'OWN_CLAIMS', 'once', 'format_primary', 'corrected', 'answ
 
 # %% ../nbs/machinery/claims.ipynb #39fcabca
 import math
+from functools import cache, partial
 from typing import Any
 
 from .judged import combine, difference, format_interval, of_row
@@ -48,9 +49,10 @@ def once(
     return combine(means, joined["people"], people_width(joined, len(having)))
 
 
-def _answers(studies, questions):
-    "Of each question the difference, None where it was not run, and its p after Holm's correction."
-    results = [once(studies, *rows) for rows in questions.values()]
+def _answers(ask, questions):
+    """Of each question the difference as `ask(row, other)` has it, None where it was not run, and
+    its p after Holm's correction."""
+    results = [ask(*rows) for rows in questions.values()]
     return results, holm([p_value(r) if r else math.nan for r in results])
 
 
@@ -60,7 +62,7 @@ def format_primary(
     seeds: bool = True, # the last column too
 ) -> str:
     "One line a question: difference, p-value after correction, answer, seeds that would tell."
-    results, values = _answers([runs], questions)
+    results, values = _answers(partial(once, [runs]), questions)
     lines = [f"{'':<52}{'difference':<24}{'p':>8}  {'answer':<18}"
              + "seeds that would tell" * seeds]
     for words, result, p in zip(questions, results, values):
@@ -97,7 +99,11 @@ def corrected(
     questions: dict[str, tuple[str, str]] = PRIMARY, # words -> row, the row it is compared with
 ) -> dict[frozenset, float]: # the two rows -> p after Holm's correction; NaN where it is not known
     "The p-values of the questions that count, whichever of its rows comes first."
-    values = _answers(studies, questions)[1]
+    return _values(partial(once, studies), questions)
+
+
+def _values(ask, questions=PRIMARY):
+    values = _answers(ask, questions)[1]
     return {frozenset(rows): p for rows, p in zip(questions.values(), values)}
 
 
@@ -122,11 +128,13 @@ def table_of_claims(
 ) -> str: # Markdown
     """One row a claim: what was printed, the difference in each study, the answers, and what to
     know before believing them. Those of `PRIMARY` are bold."""
-    values = {name: corrected(together) for name, together in studies.items()}
+    # a difference stands in its own line and among those that are corrected; it is made once
+    asked = {name: cache(partial(once, together)) for name, together in studies.items()}
+    values = {name: _values(ask) for name, ask in asked.items()}
     head = ["claim", "printed", *studies, "verdict", "caveat"]
     lines = [head, ["---"] * len(head)]
     for claim in claims:
-        results = {n: once(together, claim.row, claim.other) for n, together in studies.items()}
+        results = {name: ask(claim.row, claim.other) for name, ask in asked.items()}
         rows = frozenset((claim.row, claim.other))
         answers = {n: answer_of(r, values[n].get(rows)) for n, r in results.items()}
         counts = any(rows in known for known in values.values())

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['data_option', 'root_option', 'split_option', 'people_option', 'train_people_option', 'device_option',
            'protocol_option', 'read_value', 'recipe_options', 'RecipeCommand', 'read_changes', 'main', 'PeopleCount',
-           'train', 'evaluate_command', 'compare_command', 'study', 'models', 'data', 'prepare', 'check', 'demo']
+           'train', 'evaluate_command', 'compare_command', 'refuse_beside_list', 'study', 'models', 'data', 'prepare',
+           'check', 'demo']
 
 # %% ../nbs/machinery/cli.ipynb #b0dfd766
 import json
@@ -274,6 +275,18 @@ def compare_command(network, other, data, root, split, mirror, out, people, devi
     if out: write_json(Path(out), result)
 
 # %% ../nbs/machinery/cli.ipynb #a1434c5f
+def refuse_beside_list():
+    "Refuse what was typed beside `--list` and says nothing of which runs are listed."
+    context, listed = click.get_current_context(), {"name", "data", "out", "seeds", "rows"}
+    typed = [
+        name for name in context.params
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    ]
+    idle = [name for name in typed if name not in {*listed, "list_only"}]
+    refuse_idle(dict.fromkeys(idle, True), "is of runs that are trained, and --list trains none; "
+                "leave it out")
+
+
 @main.command()
 @click.argument("name")
 @data_option
@@ -326,7 +339,9 @@ def study(
     asked, rows = rows, [row.strip() for row in rows.split(",") if row.strip()]
     if asked and not rows: raise DataError(f"--rows is {asked!r}; name a row, or leave it out")
     out = out or f"runs/{name}-{data}"
-    if list_only: return click.echo(format_runs(out, name, seeds, rows))
+    if list_only:
+        refuse_beside_list()
+        return click.echo(format_runs(out, name, seeds, rows))
     run_study(
         name, data, root, out, base, seeds, epochs, teacher, rows, device,
         split or judged_split(data), people, protocol, together, stored or "",

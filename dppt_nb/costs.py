@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COUNTERS', 'NARROW', 'PUBLISHED_COSTS', 'Device', 'KINDS', 'Counts', 'SeenFunctions', 'count_layers', 'Published',
-           'agrees', 'compare', 'format_published', 'wait', 'lap', 'time_interleaved', 'Stopwatch', 'time_by_operation',
-           'time_by_kind', 'benchmark_forward', 'format_benchmark']
+           'agrees', 'compare', 'format_published', 'wait', 'lap', 'check_rounds', 'time_interleaved', 'Stopwatch',
+           'time_by_operation', 'time_by_kind', 'benchmark_forward', 'format_benchmark']
 
 # %% ../nbs/machinery/costs.ipynb #bbcbbddb
 import copy
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from .checks import DataError
 from .models import create_model, macs, parameters_count
 from .tokenpose import PoseTransformer
 
@@ -216,6 +217,12 @@ def lap(
     wait(device)
     return clock() - start, asked
 
+def check_rounds(
+    rounds: int, # of timing
+) -> None:
+    "Refuse to time nothing, of which there is no median."
+    if rounds < 1: raise DataError(f"the rounds of timing are {rounds}; take 1 or more")
+
 def time_interleaved(
     runs: dict,               # name -> function without arguments
     repeats: int = 10,        # rounds; one more comes before, to warm up
@@ -225,6 +232,7 @@ def time_interleaved(
 ) -> dict[str, list[float]]:  # name -> seconds of each round
     """Time each function once a round, round after round, so that whatever slows the machine slows
     all alike."""
+    check_rounds(repeats)
     took = {name: [] for name in runs}
     for _ in range(repeats + 1):
         for name, run in runs.items():
@@ -255,6 +263,7 @@ def time_by_operation(
     clock: Callable[[], float] = time.perf_counter, # see `time_interleaved`
 ) -> dict[str, float]:         # operation -> least seconds of all repeats
     "How long a call spends in each kind of operation."
+    check_rounds(repeats)
     laps = []
     for _ in range(repeats + 1):
         with torch.inference_mode(), Stopwatch(device, clock) as watch: run()

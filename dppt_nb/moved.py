@@ -73,11 +73,11 @@ MOVED = {
     },
     "study": {
         "judged": (
-            "Cycled check_judged check_people combine difference finished_runs "
-            "format_interval format_study half_width judge judge_cycles mean_hits of_row "
-            "of_seed pack_bits row_score run_row run_study show_study unpack_bits"
+            "Cycled combine difference finished_runs format_interval format_study half_width judge "
+            "judge_cycles mean_hits of_row of_seed row_score run_row run_study show_study"
         ),
-        "studies": "PRUNED Row STUDIES find_rows fit_row row_recipe",
+        "alike": "check_judged check_people",
+        "studies": "PRUNED Row STUDIES find_rows fit_row pack_bits row_recipe unpack_bits",
     },
     "tokenpose": {
         "checks": "nearest",

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from .checkpoints import load_network
 from .checks import DataError, plain_reason
-from .costs import time_interleaved
+from .costs import check_rounds, time_interleaved
 from .crops import batched_affine, box_to_center_scale, normalize, warp_batch
 from .evaluation import device_name, find_joints
 from .inference import People, cut_boxes, pose_boxes
@@ -310,6 +310,8 @@ class PosePredictor(Locator):
         rounds: int = 10,  # of which the middle counts
     ) -> dict[str, float]: # milliseconds, for each line that is printed
         "Print what this machine does with a photo of 1280 x 720 and people 400 pixels high."
+        check_rounds(rounds)
+        if people < 1: raise DataError(f"people is {people}; take 1 or more")
         pixels = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), np.uint8)
         photo, box = open_photo(pixels), np.array([[500, 150, 200, 400]], np.float32)
         crowd = box.repeat(people, 0) + np.arange(people)[:, None] * [20, 0, 0, 0]

@@ -120,9 +120,10 @@ def named_tensors(
     items = list(state.items()) if hasattr(state, "items") else [(None, state)]
     strange = [v for k, v in items if not isinstance(k, str) or not is_numbers(v)]
     if strange:
+        kind = type(strange[0]).__name__
+        if isinstance(strange[0], (Tensor, np.ndarray)): kind += " without plain numbers"
         raise DataError(
-            f"{where} holds a {type(strange[0]).__name__} where a tensor should be; "
-            "save the state_dict alone"
+            f"{where} holds a {kind} where a tensor should be; save the state_dict alone"
         )
     return where, {name: torch.as_tensor(value) for name, value in items}
 

@@ -167,7 +167,7 @@ def train_recipe(
             trainer = make_trainer(recipe, train, judges, folder, bars, teacher, team, settings)
             sizes = sorted({len(batch) for batch in trainer.batches()})
             print(
-                f"{counted(len(train), 'person', 'people')} to learn from, "
+                f"{counted(len(trainer.train_set), 'person', 'people')} to learn from, "
                 f"{counted(trainer.steps_per_epoch, 'batch', 'batches')} of "
                 f"{' or '.join(map(str, sizes))} an epoch, computed in {trainer.compute}"
             )

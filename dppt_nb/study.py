@@ -9,7 +9,7 @@ __all__ = ['CLAIMS', 'each_seed', 'Claim', 'verdict', 'format_claims', 'p_value'
 import math
 from dataclasses import dataclass
 
-from .judged import difference, format_interval, half_width, of_row
+from .judged import difference, format_interval, half_width, of_both
 
 # %% ../nbs/13_study.ipynb #4bd9d231
 def each_seed(
@@ -18,8 +18,7 @@ def each_seed(
     other: str, # of the row it is compared with
 ) -> list[float]: # one difference a seed, in the order of the seeds, in points
     "How much better a row is than another, seed by seed; of the seeds that both have."
-    mine, theirs = of_row(runs, name), of_row(runs, other)
-    return [mine[s]["score"] - theirs[s]["score"] for s in sorted(mine.keys() & theirs.keys())]
+    return [a["score"] - b["score"] for a, b in zip(*of_both(runs, name, other))]
 
 # %% ../nbs/13_study.ipynb #5986c3b7
 @dataclass(frozen=True)

@@ -289,6 +289,10 @@ def test_imagenet_weights_of_hrnet(imagenet, tmp_path, capsys, name, width, pref
         ),
         ("tokenpose_b", lambda s: s.clear(), "conv1.weight is missing; "),
         ("tokenpose_b", lambda s: s.update(epoch=3), "holds a int where a tensor should be"),
+        (
+            "tokenpose_b", lambda s: s.update({"bn1.weight": s["bn1.weight"].to_sparse()}),
+            "holds a Tensor without plain numbers where a tensor should be",
+        ),
     ],
 )
 def test_imagenet_weights_that_do_not_fit(imagenet, name, change, message):

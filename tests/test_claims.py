@@ -117,6 +117,16 @@ def test_one_table_has_all_claims_and_the_five_that_count():
     assert all(claim.caveat and row[-1] == claim.caveat for claim, row in zip(claims, cells))
 
 
+def test_the_table_makes_every_difference_once(monkeypatch):
+    "Also those that are corrected together, which stand in a line of their own too."
+    from dppt_nb import claims
+    made = []
+    def counted(runs, *rows): return made.append(rows) or difference(runs, *rows)
+    monkeypatch.setattr(claims, "difference", counted)
+    table_of_claims({"S": both_sizes()["S"]})
+    assert made and len(set(made)) == len(made)
+
+
 def test_the_table_says_of_a_question_what_its_own_line_says():
     "Also where a claim is the question turned around: the same p, the other answer."
     turned = {"holds": "yes", "does not hold": "yes", "open": "open", "one seed": "one seed"}

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from sampling import sample
 
 from dppt_nb import costs
+from dppt_nb.checks import DataError
 from dppt_nb.costs import (
     COUNTERS,
     PUBLISHED_COSTS,
@@ -254,3 +255,11 @@ def test_command_refuses_in_a_sentence(command, words, sentence):
         and sentence in " ".join(done.output.split())
         and "Traceback" not in done.output
     )
+
+
+@pytest.mark.parametrize("time", [
+    lambda: time_interleaved({"": list}, 0), lambda: time_by_operation(list, 0),
+    lambda: benchmark_forward(("tokenpose_nano",), (1,), (64, 48), repeats=0, side=8),
+])
+def test_nothing_is_timed_in_no_rounds(time):
+    with pytest.raises(DataError, match="the rounds of timing are 0; take 1 or more"): time()

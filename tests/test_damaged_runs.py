@@ -61,7 +61,9 @@ def refused(action, *words):
     (dict(step=-1), "step"), (dict(step="2"), "step"), (dict(step=True), "step"),
     (dict(state=5), "state"), (dict(state="../other/state-0001.safetensors"), "state"),
     (dict(state="state-0001.pt"), "state"), (dict(under_way=dict(done=1)), "under_way.seconds"),
-    (dict(scaler=[1]), "scaler"), ("history", "history"), ("state", "state"), ("recipe", "recipe"),
+    (dict(scaler=[1]), "scaler"), (dict(recipe=dict(colour_of_hair=1)), "recipe"),
+    (dict(recipe=dict(epochs="12")), "recipe"), ("history", "history"), ("state", "state"),
+    ("recipe", "recipe"),
 ])
 def test_a_damaged_record_is_named_by_all_who_read_it(people, run, change, field):
     file = run / "training.json"
@@ -127,6 +129,13 @@ def judged(): return read_runs(ROOT / "nbs/results/study_lspet_nano/runs.json")[
     (dict(conditions=[]), "conditions"),
     (dict(shape=[10**9, 10**9]), "do not fit 'shape'"), (dict(hits="AAAA"), "do not fit 'shape'"),
     (dict(hits="x"), "base64"), (dict(recipe=None), "recipe"), (dict(row=1), "row"),
+    (dict(macs="many"), "macs"), (dict(macs=1.5), "macs"), (dict(words=5), "words"),
+    (dict(trained_on=[1]), "trained_on"), (dict(taught_by=1), "taught_by"),
+    (dict(trained_pixels={}), "trained_pixels"), (dict(cycles=[dict(cycle=1)]), "cycles.0.score"),
+    (dict(cycles=[dict(cycle=1, score=5.0, hits="AAAA")]), "do not fit 'shape'"),
+    (dict(recipe=dict(colour_of_hair=1)), "recipe: recipe has no field 'colour_of_hair'"),
+    (dict(recipe=dict(epochs="12")), "recipe: epochs is '12'"),
+    (dict(score=50.0), "'score' is 50.0, and its 'hits' give "),
 ])
 def test_a_damaged_result_is_named(judged, tmp_path, change, field):
     file = tmp_path / "study/ppt-seed0/judged.json"
@@ -146,3 +155,5 @@ def test_a_results_file_of_something_else_is_named(tmp_path):
     for content in ([5], [[]], ["x"], [{}]):
         (tmp_path / "runs.json").write_text(json.dumps(content))
         refused(lambda: read_runs(tmp_path / "runs.json"), "runs.json is damaged: 0")
+    (tmp_path / "runs.json").write_text("[]")
+    refused(lambda: read_runs(tmp_path / "runs.json"), "runs.json holds no run; name the runs.json")

@@ -363,6 +363,8 @@ def test_the_predictor_answers_the_same_by_onnxruntime(trained, cache, mirror):
         np.testing.assert_allclose(mine.keypoints, theirs.keypoints, atol=0.02)
         np.testing.assert_allclose(mine.scores, theirs.scores, atol=1e-4)
     assert other.benchmark(2, 1).keys() == plain.benchmark(2, 1).keys()
+    with pytest.raises(DataError, match="rounds of timing are 0; take 1"): plain.benchmark(rounds=0)
+    with pytest.raises(DataError, match="people is 0; take 1"): plain.benchmark(people=0)
 
 
 @pytest.mark.parametrize("share, taken", [(0.5, "onnxruntime"), (0.97, "eager"), (2.0, "eager")])

@@ -24,10 +24,10 @@ FLOORS = (
     "skeletons heat crops augmentation heatmaps coco matching metrics scoring pictures photos "
     "tables datasets synthetic codec shards writing cutting cropset endless feed store backbones "
     "tokens hrnet pruning merging heads config plumbing tokenpose models distillation cycles "
-    "rle recipes released checkpoints optim steps evaluation compare runs devices "
+    "rle fields recipes released checkpoints optim steps evaluation compare runs devices "
     "progress report keeping loop training trainer runner together costs forms export inference "
-    "predictor detectors tracking video views stills explore studies judged study claims demo "
-    "options commands cli "
+    "predictor detectors tracking video views stills explore studies alike judged study claims "
+    "demo options commands cli "
     "train"
 ).split()
 # A network is saved and loaded by methods of its own, which fetch the page on checkpoints when they

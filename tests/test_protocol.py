@@ -13,12 +13,12 @@ from dppt_nb.checks import DataError
 from dppt_nb.cli import main
 from dppt_nb.crops import apply_affine, batched_affine
 from dppt_nb.evaluation import decode, predict_joints
-from dppt_nb.judged import run_study, unpack_bits
+from dppt_nb.judged import run_study
 from dppt_nb.keypoints import COCO17
 from dppt_nb.metrics import mean_rate, pck
 from dppt_nb.recipes import PROTOCOLS, RECIPES, Recipe, get_recipe
 from dppt_nb.store import from_synthetic, synthetic_people
-from dppt_nb.studies import STUDIES, find_rows, row_recipe
+from dppt_nb.studies import STUDIES, find_rows, row_recipe, unpack_bits
 from dppt_nb.synthetic import make_people
 from dppt_nb.training import make_batch
 

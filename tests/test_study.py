@@ -18,11 +18,9 @@ from dppt_nb.judged import (
     finished_runs,
     format_study,
     mean_hits,
-    pack_bits,
     row_score,
     run_study,
     show_study,
-    unpack_bits,
 )
 from dppt_nb.keypoints import COCO17
 from dppt_nb.loop import batch_count
@@ -31,7 +29,16 @@ from dppt_nb.models import create_model
 from dppt_nb.recipes import get_recipe
 from dppt_nb.runner import train_recipe
 from dppt_nb.store import load_people
-from dppt_nb.studies import STUDIES, Row, beside_stored, find_rows, format_runs, row_recipe
+from dppt_nb.studies import (
+    STUDIES,
+    Row,
+    beside_stored,
+    find_rows,
+    format_runs,
+    pack_bits,
+    row_recipe,
+    unpack_bits,
+)
 from dppt_nb.study import CLAIMS, format_claims, verdict
 from dppt_nb.together import is_whole, train_runs
 
@@ -232,6 +239,13 @@ def test_weights_go_with_the_loss_and_steps_with_the_epochs():
     assert at(sdpose, "tokenpose_s_v1_coco", epochs=30).milestones == (20, 26) and at(
         sdpose, "tokenpose_nano", epochs=12
     ).milestones == (200, 260)
+    base = get_recipe("tokenpose_s_v1_coco")
+    for row in STUDIES["start"]:    # divided at the same share of a run, however long it is
+        for epochs in (None, 30):
+            recipe = row_recipe(row, base, 0, epochs)
+            assert [epoch / recipe.epochs for epoch in recipe.milestones] == pytest.approx(
+                [epoch / base.epochs for epoch in base.milestones], abs=0.01
+            )
     both = get_recipe("tokenpose_s_v1_coco", protocol="tokenpose")
     assert at(sdpose, both, protocol="mmpose").overrides["attention_scale"] == "head"
 
@@ -335,7 +349,7 @@ def test_rows_that_were_taught_on_other_people_are_not_set_side_by_side(tmp_path
     run_study("protocol", **settings)
     judged = tmp_path / "ppt-seed0" / "judged.json"
     judged.write_text(json.dumps(dict(json.loads(judged.read_text()), trained_on="other")))
-    with pytest.raises(DataError, match="'ppt' and 'tokenpose' .* were trained on other people"):
+    with pytest.raises(DataError, match="'ppt' .* and 'tokenpose' .* trained on other people"):
         run_study("protocol", **settings)
 
 
@@ -390,6 +404,25 @@ def test_a_list_of_runs_says_how_far_each_is(tmp_path):
     assert format_runs(tmp_path, "dppt", (2,), ("ppt",)).endswith("epoch 1 of 3")
 
 
+@pytest.mark.parametrize("words", [
+    ["--epochs", "3"], ["--base", "tokenpose_nano"], ["--together", "1"], ["--annotations", "a"],
+    ["--stored", "runs.json"], ["--protocol", "mmpose"],
+])
+def test_a_list_of_runs_refuses_what_it_does_not_heed(tmp_path, words):
+    done = CliRunner().invoke(main, ["study", "dppt", "--list", "--out", str(tmp_path), *words])
+    assert done.exit_code == 1 and f"{words[0]} is of runs that are trained" in done.output
+
+
+def test_a_teacher_that_no_row_learns_from_is_said_to_be_idle(tmp_path, capsys):
+    settings = dict(data="synthetic", base=TOY, seeds=(0,), device="cpu", people=16, epochs=1)
+    run_study("dppt", names=("tokenpose",), teacher="nowhere", out=tmp_path, **settings)
+    said = "none of these rows learns from a teacher: nowhere is not used"
+    assert said in capsys.readouterr().out
+    with pytest.raises(OSError, match="nowhere"):
+        run_study("dppt", names=("output",), teacher="nowhere", out=tmp_path, **settings)
+    assert said not in capsys.readouterr().out
+
+
 def test_a_run_is_compared_with_the_stored_one():
     same = dict(row="ppt", recipe=dict(epochs=12), conditions=dict(split="test"))
     stored = [dict(same, seed=0, score=50.0, interval=[48.0, 52.0])]
@@ -400,12 +433,13 @@ def test_a_run_is_compared_with_the_stored_one():
     assert beside_stored(dict(same, seed=1, score=51.9), []) == "51.90"
 
 
-def test_a_network_starts_from_another_and_learns_from_some_people(tmp_path):
+def test_a_network_starts_from_another_and_learns_from_some_people(tmp_path, capsys):
     train_recipe(TOY, "synthetic", None, tmp_path / "first", "cpu", bars=False, people=32)
     recipe = TOY.change(start=str(tmp_path / "first"), train_people=20, epochs=1, seed=1)
     train_recipe(recipe, "synthetic", None, tmp_path / "second", "cpu", bars=False, people=32)
     record = json.loads((tmp_path / "second" / "training.json").read_text())
     assert record["people"] == 20 and record["steps_per_epoch"] == 2
+    assert "\n20 people to learn from, 2 batches" in capsys.readouterr().out
     with pytest.raises(DataError, match="has 32 of them"):
         train_recipe(
             recipe.change(train_people=33), "synthetic", None, tmp_path / "third", "cpu",

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from dppt_nb.checkpoints import load_network
+from dppt_nb.checks import refuse_idle
 from dppt_nb.evaluation import conditions, predict_joints
 from dppt_nb.files import read_json, write_json
 from dppt_nb.keypoints import LSP14
@@ -87,10 +88,11 @@ def draw(results):
 
 @click.command(cls=Sentence)
 @click.option("--root", type=click.Path(exists=True), help="LSPET's folder or zip")
-@click.option("--network", default="dppt_s_lspet", show_default=True)
+@click.option("--network", help="of --root: whose joints; dppt_s_lspet unless given")
 def main(root, network):
     "Find joints of test people, or draw those that are stored."
-    if root: write_json(RESULTS, find(network, root))
+    if root: write_json(RESULTS, find(network or "dppt_s_lspet", root))
+    else: refuse_idle(dict(network=network), "finds joints anew; name LSPET's folder with --root")
     figure = draw(read_json(RESULTS))
     figure.savefig(PICTURE, dpi=100)
     print(f"{PICTURE.relative_to(ROOT)} is drawn")

@@ -20,6 +20,7 @@ from dppt_nb.export import OnnxNetwork, export_onnx, quantise_onnx
 from dppt_nb.files import write_json
 from dppt_nb.keypoints import COCO17
 from dppt_nb.models import create_model, list_models
+from dppt_nb.optim import pick_device
 from dppt_nb.store import synthetic_people
 from dppt_nb.terminal import Sentences
 
@@ -62,6 +63,7 @@ def forward(models, batch, image_size, repeats, threads, device, processor_time,
         raise click.UsageError("--processor-time adds threads up; give --threads 1 with it")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise click.UsageError("there is no GPU here; take --device cpu")
+    pick_device(device)    # one that cannot be used is refused
     try:
         size = tuple(int(side) for side in image_size.split("x"))
         height, width = size

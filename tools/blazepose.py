@@ -1,15 +1,25 @@
 """MediaPipe's BlazePose (full) on stored pictures, for tools/peers.py. It runs in an environment of
 its own, since mediapipe needs an older numpy: pip install mediapipe==0.10.21"""
 import argparse
+import sys
 import time
 
 import numpy as np
 
+MISSING = (
+    "BlazePose needs mediapipe, which is not here; make an environment of its own with "
+    "pip install mediapipe==0.10.21"
+)
+
 
 def main(pictures, out):
     "pictures: (N, H, W, 3) uint8 as .npy; out: .npz of joints (N, 33, 3) x, y, score and seconds."
-    import mediapipe
-    images = np.load(pictures, mmap_mode="r")
+    try:
+        import mediapipe
+    except ImportError:
+        sys.exit(MISSING)
+    try: images = np.load(pictures, mmap_mode="r")
+    except (OSError, ValueError) as error: sys.exit(f"{pictures} cannot be read as .npy ({error})")
     height, width = images.shape[1:3]
     joints, seconds = np.full((len(images), 33, 3), np.nan), np.zeros(len(images))
     with mediapipe.solutions.pose.Pose(

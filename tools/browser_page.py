@@ -1,6 +1,5 @@
 """Build the page that runs networks in the reader's browser: one folder that needs no server and
 asks nothing of anybody. `python tools/browser_page.py --out _site/try`"""
-import argparse
 import base64
 import gzip
 import hashlib
@@ -8,10 +7,10 @@ import io
 import json
 import re
 import shutil
-import sys
 from importlib.resources import files
 from pathlib import Path
 
+import click
 import numpy as np
 from PIL import Image
 from website import npm
@@ -22,6 +21,7 @@ from dppt_nb.export import export_onnx, needed
 from dppt_nb.files import cache_folder, write_whole
 from dppt_nb.recipes import needs_teacher
 from dppt_nb.synthetic import make_people
+from dppt_nb.terminal import Place, Sentence
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "site" / "try"
@@ -233,17 +233,28 @@ def build_page(out, networks, home=""):
     return out / "index.html"
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", default="_site/try", help="folder to write")
-    parser.add_argument("--home", default="", help="address of the site, for a link back to it")
-    parser.add_argument("--network", action="append", default=[], metavar="FOLDER=LABEL",
-                        help="a network that does not ship, or fewer than all that do")
-    options = parser.parse_args()
-    given = dict(pair.rpartition("=")[::2] for pair in options.network)
-    try: page = build_page(options.out, given or known_networks(), options.home)
-    except DataError as error: sys.exit(str(error))
-    print(f"open {page}")
+def read_pair(text):
+    "A network and what the page calls it, from FOLDER=LABEL."
+    folder, _, label = text.rpartition("=")
+    if not (folder and label):
+        raise DataError(f"--network {text!r} is no FOLDER=LABEL, such as runs/mine=Mine")
+    find_network(folder)    # one that is not there is said before anything is built
+    return folder, label
+
+
+@click.command(cls=Sentence)
+@click.option(
+    "--out", type=Place(), default="_site/try", show_default=True, help="folder to write"
+)
+@click.option("--home", default="", help="address of the site, for a link back to it")
+@click.option(
+    "--network", "networks", multiple=True, metavar="FOLDER=LABEL",
+    help="a network that does not ship, or fewer than all that do; may be given several times",
+)
+def main(out, home, networks):
+    """Build the page that runs networks in the reader's browser: one folder that needs no server
+    and asks nothing of anybody."""
+    print(f"open {build_page(out, dict(map(read_pair, networks)) or known_networks(), home)}")
 
 
 if __name__ == "__main__": main()

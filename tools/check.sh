@@ -2,6 +2,7 @@
 # Clean and export leave no diff, README is the index page, ruff finds nothing, then all notebooks
 # and tests, with a count and the ten slowest. More words go to pytest: tools/check.sh -k crops.
 set -euo pipefail
+case ${1:-} in -h | --help) sed -n '2,3s/^# //p' "$0"; exit ;; esac
 cd "$(dirname "$0")/.."
 unset IN_TEST  # with it nbdev_export writes nothing, and nothing would ever differ
 

@@ -3,6 +3,8 @@ there; a lesson that has both stays as it is."""
 import json
 from pathlib import Path
 
+import click
+
 NBS = Path(__file__).resolve().parent.parent / "nbs"
 REPOSITORY = "dppt-nb/dppt-nb"
 CELL = f"""\
@@ -35,8 +37,13 @@ def with_colab(notebook, name):
     return notebook
 
 
-if __name__ == "__main__":
+@click.command()
+def main():
+    "Give every lesson its badge, and the cell that installs the project in Colab."
     for path in sorted(NBS.glob("[0-9][0-9]_*.ipynb")):
         notebook = with_colab(json.loads(path.read_text()), path.name)
         text = json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
         if text != path.read_text(): path.write_text(text)
+
+
+if __name__ == "__main__": main()

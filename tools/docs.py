@@ -75,9 +75,10 @@ def make_site(docs, out, only=()):
     write_pages(docs, only)
     render(docs, out, whole=not only)
     if BROWSER.exists() and not only:
-        subprocess.run(
-            [sys.executable, BROWSER, "--out", out / "try", "--home", "../index.html"], check=True
+        done = subprocess.run(
+            [sys.executable, BROWSER, "--out", out / "try", "--home", "../index.html"]
         )
+        if done.returncode: sys.exit(done.returncode)    # it said why
 
 
 def main():

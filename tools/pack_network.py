@@ -21,6 +21,7 @@ import click
 
 from dppt_nb import cli
 from dppt_nb.checkpoints import load_network, save_network, shrink_weights, write_about
+from dppt_nb.checks import DataError
 from dppt_nb.evaluation import evaluate_checkpoint
 from dppt_nb.files import read_json, write_whole
 from dppt_nb.models import macs
@@ -62,6 +63,8 @@ others, whose terms apply to the photographs: {terms}
 """
 
 
+CARD_PARTS = ("words", "data", "data_words", "trained", "limits", "terms")
+
 def judge(folder, data="synthetic", root=None, people=None):
     "Scores of the packed network on people it never saw, and their conditions."
     split = "test" if data in ("lspet", "synthetic") else "all"
@@ -101,11 +104,20 @@ def packing(name, replace):
 
 def recipe_of(command):
     "The recipe that a `dppt train` command leads to."
-    program, task, *words = shlex.split(command)
-    if (program, task) != ("dppt", "train"): sys.exit(f"{command!r} does not begin with dppt train")
+    words = shlex.split(command)
+    task, words = words[:2], words[2:]
+    if task != ["dppt", "train"]: sys.exit(f"{command!r} does not begin with dppt train")
     given = cli.main.commands["train"].make_context("train", words).params
     changes = cli.read_changes({name: given[name] for name in recipe_fields()})
     return get_recipe(given["recipe"], protocol=given["protocol"], **changes)
+
+
+def read_card(path):
+    "What CARD.json says; `DataError` where a part is missing."
+    card = read_json(path, dict)
+    if missing := [name for name in CARD_PARTS if name not in card]:
+        raise DataError(f"{path} has no {missing[0]!r}; add it")
+    return card
 
 
 def halve(tensors):
@@ -161,7 +173,7 @@ def pack_run(folder, name, command, replace):
 def pack_card(folder, name, card, sets, replace):
     "Pack the network in FOLDER as NAME, with a README from CARD and its scores on some data sets."
     network, recipe, keypoints = load_network(folder)
-    card, recipe = read_json(card), recipe.change(teacher=Path(recipe.teacher).name)
+    card, recipe = read_card(card), recipe.change(teacher=Path(recipe.teacher).name)
     info = dict(
         config=asdict(network.config), recipe=recipe.to_dict(), keypoint_set=keypoints.to_dict(),
         data=card["data"], trained=card["trained"],

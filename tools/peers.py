@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from dppt_nb.checkpoints import load_network
+from dppt_nb.checks import DataError
 from dppt_nb.costs import time_interleaved
 from dppt_nb.detectors import MediaPipeDetector
 from dppt_nb.evaluation import answer_in_terms_of, device_name, predict_joints
@@ -50,6 +51,7 @@ LANDMARKS = {  # BlazePose's numbers of the twelve joints that all sets have
 }
 
 
+NOBODY = "no network is named; name one that ships, such as dppt_s_lspet, or a run's folder"
 LEAST_SCORE = 0.1  # of a box, as BlazePose is asked in tools/blazepose.py
 
 
@@ -125,12 +127,26 @@ def score_detected(name, crops, refine, least_score):
     )
 
 
+def check_blazepose(python):
+    "Refuse a Python without mediapipe before anything is judged; `DataError`."
+    try: done = subprocess.run([python, "-c", "import mediapipe"], capture_output=True)
+    except OSError as error:
+        raise DataError(f"--blazepose {python} does not run ({error.strerror})") from None
+    if done.returncode:
+        raise DataError(
+            f"--blazepose {python} cannot import mediapipe; install it there: pip install "
+            "mediapipe==0.10.21, in an environment of its own, since it needs an older numpy"
+        )
+
+
 def score_blazepose(python, crops):
     "BlazePose on the same people, its own detector in a picture of 1.5 times their window."
     with tempfile.TemporaryDirectory() as folder:
         given, found = Path(folder, "pictures.npy"), Path(folder, "found.npz")
         np.save(given, crops.images.permute(0, 2, 3, 1).numpy())
-        subprocess.run([python, ROOT / "tools" / "blazepose.py", given, found], check=True)
+        program = ROOT / "tools" / "blazepose.py"
+        if subprocess.run([python, program, given, found]).returncode:
+            raise DataError(f"BlazePose ended early in {python}; what it said stands above")
         answer = np.load(found)
         points, seconds = torch.from_numpy(answer["joints"]).float(), answer["seconds"]
     joints = torch.full((len(crops), len(crops.keypoint_set), 2), torch.nan)
@@ -192,6 +208,8 @@ calibrate_option = click.option(
 @calibrate_option
 def accuracy(networks, data, root, split, blazepose, detected, least_score, calibrate):
     "PCK@0.2 of the torso over twelve joints, on people of a data set."
+    if not (networks or blazepose): raise DataError(NOBODY)
+    if blazepose: check_blazepose(blazepose)
     torch.set_num_threads(1)
     def people(image_size): return load_people(data, root, (split,), image_size)[split]
     rows, crops = [], people((256, 192))
@@ -237,6 +255,7 @@ def timing(networks, repeats, calibrate):
         image = torch.zeros(1, 3, *runners["PyTorch"].image_size)
         ways |= {(Path(name).name, way): partial(run, image) for way, run in runners.items()}
     ways |= others()
+    if not ways: raise DataError(NOBODY)
     with torch.inference_mode(): took = time_interleaved(ways, repeats, clock=time.process_time)
     first = next(iter(took.values()))
     rows = [

@@ -3,6 +3,7 @@ at the top folder; and tools/pypi.md, the same with links that work away from th
 import re
 from pathlib import Path
 
+import click
 import nbformat
 from nbconvert import MarkdownExporter
 
@@ -37,7 +38,12 @@ def away(text):
     return re.sub(r"\]\((?!https?://|#)", "](" + PAGES, text)
 
 
-if __name__ == "__main__":
+@click.command()
+def main():
+    "Write README.md and tools/pypi.md from nbs/index.ipynb."
     text = readme(ROOT / "nbs" / "index.ipynb")
     ROOT.joinpath("README.md").write_text(text)
     ROOT.joinpath("tools", "pypi.md").write_text(away(text))
+
+
+if __name__ == "__main__": main()

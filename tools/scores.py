@@ -18,6 +18,7 @@ from dppt_nb.datasets import judged_split
 from dppt_nb.evaluation import answer_in_terms_of, conditions, predict_joints
 from dppt_nb.files import write_json
 from dppt_nb.keypoints import map_keypoints
+from dppt_nb.optim import pick_device
 from dppt_nb.store import load_people
 from dppt_nb.terminal import Sentence
 
@@ -54,7 +55,7 @@ def main(network, data, root, split, device, out):
 
 def count(network, data, root, split, device, out):
     "Judge, sort by score, print and write."
-    model, recipe, found = load_network(network, device)
+    model, recipe, found = load_network(network, pick_device(device))
     recipe = recipe.change(mirror=False)
     crops = load_people(data, root, (split,), recipe.image_size, False)[split]
     joints, scores = predict_joints(model, crops, recipe, bars=False, keypoint_set=found)

@@ -4,6 +4,7 @@
 # `auto` takes it on Linux without an NVIDIA GPU. Out of reach, it leaves PyTorch to the usual index,
 # where the install that follows fetches it. The version is the one that requirements.lock names.
 set -euo pipefail
+if [ $# -ne 2 ]; then sed -n '2,5s/^# //p' "$0"; [[ ${1:-} =~ ^(-h|--help)$ ]]; exit; fi
 choice=$1 pip=$2
 cd "$(dirname "$0")/.."
 

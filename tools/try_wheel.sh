@@ -4,6 +4,7 @@
 # The environment sees the packages of the Python that runs this, so that PyTorch need not be fetched
 # again; dppt-nb itself comes from the file, and the check says where it was found.
 set -euo pipefail
+if ! [ -f "${1:-}" ]; then sed -n '2,5s/^# //p' "$0"; [[ ${1:-} =~ ^(-h|--help)$ ]]; exit; fi
 built=$(realpath "$1")
 "${PYTHON:-python3}" - "$built" <<'PY'
 from pathlib import Path

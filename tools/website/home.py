@@ -5,7 +5,8 @@ import re
 from functools import cache
 
 from dppt_nb.claims import of_epochs
-from dppt_nb.judged import difference, format_interval, of_row, row_score, unpack_bits
+from dppt_nb.judged import difference, format_interval, of_row, row_score
+from dppt_nb.studies import unpack_bits
 from website.moving import CROWD, moving_picture
 from website.names import (
     NBS,

@@ -1,0 +1,74 @@
+"""The programs of the folder tools: asked for help they do nothing else, and what they cannot do is
+said in one sentence."""
+import importlib.util
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = ROOT / "tools"
+WRITTEN = ROOT / "README.md", TOOLS / "pypi.md", *ROOT.glob("nbs/*.ipynb")
+
+
+def run(monkeypatch, capsys, name, *words):
+    "Exit code and what was said of a tool, run as a program in this process."
+    monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
+    monkeypatch.syspath_prepend(str(TOOLS))
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(TOOLS / f"{name}.py"), run_name="__main__")
+    said = capsys.readouterr()
+    code, words = end.value.code, said.out + said.err
+    return (1, code) if isinstance(code, str) else (code, words)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in TOOLS.glob("*.py")))
+def test_help_is_all_that_is_done(monkeypatch, capsys, name):
+    if name == "docs": pytest.importorskip("mkdocs", reason="the site is built with mkdocs")
+    stamps = [path.stat().st_mtime_ns for path in WRITTEN]
+    code, said = run(monkeypatch, capsys, name, "--help")
+    assert code == 0 and said.lower().startswith("usage: ") and "--help" in said
+    assert stamps == [path.stat().st_mtime_ns for path in WRITTEN]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in TOOLS.glob("*.sh")))
+def test_scripts_of_the_shell_help_too(name):
+    done = subprocess.run(["bash", TOOLS / name, "--help"], capture_output=True, text=True)
+    head = (TOOLS / name).read_text().splitlines()[1].removeprefix("# ")
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith(head)
+
+
+@pytest.mark.parametrize("name, words, sentence", [
+    ("browser_page", ["--network", "nowhere=X"], "there is no folder nowhere"),
+    ("browser_page", ["--network", "dppt_s_lspet"], "'dppt_s_lspet' is no FOLDER=LABEL"),
+    ("answers", ["--network", "dppt_s_lspet"], "name LSPET's folder with --root"),
+    ("peers", ["timing"], "no network is named"),
+    ("peers", ["accuracy", "--data", "lspet", "--root", "x"], "no network is named"),
+    ("scores", ["--root", ".", "--out", "x.json", "--device", "abacus"], "device 'abacus' cannot"),
+    ("benchmark", ["forward", "--device", "abacus"], "device 'abacus' cannot"),
+    ("pack_network", ["card", "dppt_nano_lspet", "x", "card.json"], "card.json has no 'words'"),
+])
+def test_what_cannot_be_done_is_one_sentence(
+    monkeypatch, capsys, tmp_path, name, words, sentence,
+):
+    (tmp_path / "card.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    if name == "peers":    # others' networks are timed where their packages are
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    code, said = run(monkeypatch, capsys, name, *words)
+    assert code and sentence in said and "Traceback" not in said and "mistake of dppt" not in said
+    assert [path.name for path in tmp_path.iterdir()] == ["card.json"]
+
+
+def test_blazepose_is_missed_before_anything_is_judged(monkeypatch, capsys, tmp_path):
+    python = tmp_path / "python"
+    words = ["accuracy", "--data", "lspet", "--root", tmp_path, "--blazepose", python]
+    assert "does not run (No such file" in run(monkeypatch, capsys, "peers", *words)[1]
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    assert "pip install mediapipe==0.10.21" in run(monkeypatch, capsys, "peers", *words)[1]
+    monkeypatch.setitem(sys.modules, "mediapipe", None)
+    code, said = run(monkeypatch, capsys, "blazepose", "pictures.npy", "found.npz")
+    assert code == 1 and "pip install mediapipe==0.10.21" in said
