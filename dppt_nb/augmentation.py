@@ -223,6 +223,13 @@ def _window(stored_size, margin, output_size):
     dense = int(max(1, (scale[0] * PIXEL_STD - 1) / (output_size[1] - 1)))
     return tuple(center.tolist()), tuple(scale.tolist()), dense
 
+def _check_joints(joints, keypoint_set):
+    if joints.shape[1:] == (len(keypoint_set), 2): return
+    raise ValueError(
+        f"joints {tuple(joints.shape)} are not those of {keypoint_set.name}: (people, "
+        f"{len(keypoint_set)}, 2)"
+    )
+
 def augment_batch(
     images: torch.Tensor,  # (B, 3, Hs, Ws) uint8, stored crops in RGB, on the training device
     joints: torch.Tensor,             # (B, J, 2) float in stored pixels, same device
@@ -242,11 +249,7 @@ def augment_batch(
     ValueError without generator or for another shape."""
     if augmentation is not None and generator is None:
         raise ValueError("augment_batch needs a torch.Generator when it is given an augmentation")
-    if joints.shape[1:] != (len(keypoint_set), 2):
-        raise ValueError(
-            f"joints {tuple(joints.shape)} are not those of {keypoint_set.name}: (people, "
-            f"{len(keypoint_set)}, 2)"
-        )
+    _check_joints(joints, keypoint_set)
     center, scale, dense = _window(tuple(images.shape[-2:]), margin, tuple(output_size))
     center, scale = constant(center, joints), constant(scale, joints)
     if augmentation is None:
