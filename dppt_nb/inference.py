@@ -23,7 +23,7 @@ from .crops import batched_affine, box_to_center_scale, crop_image
 from .keypoints import KeypointSet
 from .photos import open_photo
 from .scoring import rescore
-from .skeletons import draw_pose
+from .skeletons import draw_pose, in_256_colours
 from .tables import joint_boxes
 from .terminal import counted
 
@@ -66,7 +66,7 @@ class People:
         "What a notebook shows: at most 480 pixels, 256 colours, which keeps notebooks small."
         content, picture = io.BytesIO(), self.draw()
         picture.thumbnail((480, 480))
-        picture.quantize(256).save(content, "PNG")
+        in_256_colours(picture).save(content, "PNG")
         return content.getvalue()
 
     def __repr__(self) -> str:

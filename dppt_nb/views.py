@@ -32,7 +32,7 @@ from .inference import SHOWN
 from .keypoints import KeypointSet
 from .pruning import draw_kept
 from .recipes import Recipe
-from .skeletons import draw_pose
+from .skeletons import draw_pose, in_256_colours
 from .store import CropSet
 from .tokenpose import PoseTransformer, Trace
 
@@ -125,7 +125,7 @@ def figure_png(
     canvas, file = FigureCanvasAgg(figure), io.BytesIO()
     canvas.draw()
     pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
-    if small: pixels.quantize(256).save(file, "png")
+    if small: in_256_colours(pixels).save(file, "png")
     else: pixels.save(file, "png", compress_level=1)
     return file.getvalue()
 
@@ -152,6 +152,7 @@ def show_pictures(
     for row, pictures in zip(axes, rows):
         for ax, (title, picture) in zip(row, pictures.items()):
             ax.imshow(picture)
+            ax.set_anchor("S")  # the room that is left lies above, for the title
             ax.set_title(title, fontsize=10)
     figure.tight_layout(pad=0.3)
     return with_picture(figure)
