@@ -131,10 +131,10 @@ def in_256_colours(
     picture: Image.Image,  # RGB
 ) -> Image.Image:          # with a palette
     "A picture for a small file, in which skeletons keep their colours."
-    own = [value for colour in COLOURS.values() for value in colour]
-    free = 256 - len(COLOURS)
+    own = [*COLOURS.values(), (255, 255, 255)]  # and white, the paper of figures
+    free = 256 - len(own)
     sample = [max(1, side // 3) for side in picture.size]
     some = picture.resize(sample, Image.Resampling.NEAREST).quantize(free, kmeans=3)
     palette = Image.new("P", (1, 1))
-    palette.putpalette(some.getpalette()[:3 * free] + own)
+    palette.putpalette(some.getpalette()[:3 * free] + [value for colour in own for value in colour])
     return picture.quantize(palette=palette, dither=Image.Dither.NONE)
