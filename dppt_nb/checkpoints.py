@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONFIG', 'WEIGHTS', 'FORMAT', 'SCALE', 'built', 'pose_config', 'About', 'check_about', 'shrink_weights',
-           'widen_weights', 'write_about', 'check_info', 'save_network', 'parts_to_save', 'shipped_networks',
+           'widen_weights', 'headed', 'write_about', 'check_info', 'save_network', 'parts_to_save', 'shipped_networks',
            'holds_network', 'from_hub', 'network_files', 'read_about', 'config_of', 'at_most', 'build', 'check_weights',
            'read_weights', 'build_network', 'find_network', 'load_network', 'load_teacher', 'check_sources',
            'results_folder', 'options_of', 'start_from']
@@ -31,13 +31,14 @@ from .checks import DataError, check_format, nearest, plain_reason, validated
 from .config import PoseConfig
 from dppt_nb.files import (
     digest_of,
+    json_bytes,
     read_json,
+    tensor_bytes,
     unpack_tensors,
-    without_nan,
     write_json,
-    write_tensors,
 )
 from .keypoints import KeypointSet
+from .locks import write_together
 from .models import create_model, model_config
 from .recipes import NO_TEACHER, Recipe, needs_teacher
 from .released import fill, named_tensors, released_network
@@ -145,27 +146,31 @@ def widen_weights(
         wide[name.removesuffix(SCALE)] = whole.float() * scale
     return wide
 
+def headed(
+    info: dict,     # what config.json is to say
+    weights: bytes, # of model.safetensors
+) -> dict:
+    "The same with the number of the format and the digest of the weights."
+    return {**info, "format": FORMAT, "weights": digest_of(weights)}
+
 def write_about(
     folder: Path, # where the weights lie
     info: dict,   # what config.json is to say
 ) -> None:
     "Write `config.json`: `info`, the number of the format and the digest of the weights."
-    head = {"format": FORMAT, "weights": digest_of((folder / WEIGHTS).read_bytes())}
-    values = head | {name: value for name, value in info.items() if name not in head}
-    check_about(values, folder / CONFIG)
-    write_json(folder / CONFIG, values)
+    check_info(info)
+    write_json(folder / CONFIG, headed(info, (folder / WEIGHTS).read_bytes()))
 
 def check_info(
     info: dict,   # what config.json is to say
-    where: Path,  # the file, for the error
 ) -> None:
     "Refuse what cannot be written before an earlier network is touched."
-    check_about({**info, "format": FORMAT, "weights": None}, where)
-    try: json.dumps(without_nan(info), allow_nan=False)
-    except (TypeError, ValueError) as error:
+    what = "what stands beside the network"
+    validated(About, {**info, "format": FORMAT, "weights": None}, what, "correct its `about`")
+    try: json_bytes(info)
+    except (TypeError, ValueError, RecursionError) as error:
         raise DataError(
-            f"{where} cannot hold what stands beside the network ({plain_reason(error)}); take it "
-            "out of `about`"
+            f"{what} cannot be kept in {CONFIG} ({plain_reason(error)}); take it out of `about`"
         ) from None
 
 def save_network(
@@ -176,13 +181,14 @@ def save_network(
     "Write the network to use: `model.safetensors` and `config.json`, each whole or not at all."
     if not isinstance(info.get("config"), dict):
         raise DataError("a network is saved with the 'config' that builds it, which is not given")
-    check_info(info, folder / CONFIG)
-    write_tensors(folder / WEIGHTS, weights, {"format": "pt"})
-    write_about(folder, info)
+    check_info(info)
+    content = tensor_bytes(weights, {"format": "pt"})
+    write_together(
+        {folder / WEIGHTS: content, folder / CONFIG: json_bytes(headed(info, content))}
+    )
 
 def parts_to_save(
     model: PoseTransformer,
-    folder: Path, # where it is to go, for errors
 ) -> tuple[dict, dict]: # weights, and what config.json is to say; the keep ratio is that in use
     "The network as `save_network` takes it, checked."
     config = dataclasses.replace(model.config, keep_ratio=model.keep_ratio)
@@ -190,7 +196,7 @@ def parts_to_save(
     if lost := [name for name, value in weights.items() if not value.isfinite().all()]:
         raise DataError(f"{lost[0]} holds numbers that are not finite; it would find nothing")
     info = {**model.about, "config": dataclasses.asdict(config)}
-    check_info(info, folder / CONFIG)
+    check_info(info)
     return weights, info
 
 # %% ../nbs/machinery/checkpoints.ipynb #54f040b6

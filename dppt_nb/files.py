@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PICTURE_ERRORS', 'PICTURE_FORMATS', 'CLAIM', 'CACHE_MEND', 'read_file', 'open_picture', 'to_rgb', 'orientation_of',
-           'ImageSource', 'field_numbers', 'read_json', 'write_whole', 'without_nan', 'write_json', 'write_tensors',
-           'unpack_tensors', 'read_tensors', 'digest_of', 'make_folder', 'folder_writer', 'folder_for', 'claim_folder',
-           'cache_folder', 'place_of', 'watch']
+           'ImageSource', 'field_numbers', 'read_json', 'without_nan', 'json_bytes', 'write_json', 'tensor_bytes',
+           'write_tensors', 'unpack_tensors', 'read_tensors', 'digest_of', 'make_folder', 'folder_writer', 'folder_for',
+           'claim_folder', 'cache_folder', 'place_of', 'watch']
 
 # %% ../nbs/machinery/files.ipynb #07585c87
 import fnmatch
@@ -28,8 +28,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .checks import DataError, cannot_write, parse_json, plain_reason
-from .locks import holder, is_held, leave_claim, sweep, take_claim, temporary_name
+from .checks import DataError, parse_json, plain_reason
+from .locks import holder, is_held, leave_claim, sweep, take_claim, write_whole
 from .matlab import most_unpacked
 from .moved import former_names
 
@@ -296,35 +296,6 @@ def read_json(
         raise DataError(f"{path} cannot be read ({error.strerror or error}).") from None
     return parse_json(content, path, kind)
 
-# %% ../nbs/machinery/files.ipynb #24dfcd80
-def _sync_folder(folder):
-    "Make sure of the names in a folder, where the system can."
-    if os.name == "nt": return
-    handle = os.open(folder, os.O_RDONLY)
-    try: os.fsync(handle)
-    except OSError: pass  # some network disks know no such thing
-    finally: os.close(handle)
-
-def write_whole(
-    path: str | Path,  # of the file
-    content: bytes     # all of it
-) -> None:
-    """Write a file whole or not at all: under a name of its own, which becomes `path` once it is
-    safe on the disk. Raises `DataError` if it cannot be written."""
-    path = Path(path)
-    temporary = temporary_name(path)
-    try:
-        with open(temporary, "xb") as f:
-            f.write(content)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error: raise cannot_write(path, error) from None
-    finally:
-        try: temporary.unlink(missing_ok=True)
-        except OSError: pass  # the folder is gone, or was never one
-
 # %% ../nbs/machinery/files.ipynb #bfb9c6f1
 def without_nan(
     values: object  # anything that JSON can hold
@@ -334,23 +305,36 @@ def without_nan(
     if isinstance(values, (list, tuple)): return [without_nan(v) for v in values]
     return None if isinstance(values, float) and not math.isfinite(values) else values
 
+def json_bytes(
+    values: object  # anything that JSON can hold
+) -> bytes:
+    "Readable JSON, with null in place of NaN."
+    return (json.dumps(without_nan(values), indent=2, allow_nan=False) + "\n").encode()
+
 def write_json(
     path: str | Path,  # of the file
     values: object     # anything that JSON can hold
 ) -> None:
     "Write readable JSON, whole or not at all."
-    write_whole(path, (json.dumps(without_nan(values), indent=2, allow_nan=False) + "\n").encode())
+    write_whole(path, json_bytes(values))
 
 # %% ../nbs/machinery/files.ipynb #9af78203
+def tensor_bytes(
+    tensors: dict,               # name -> tensor, on any device
+    metadata: dict | None = None # name -> text, kept in the file's head
+) -> bytes:
+    "Tensors as safetensors."
+    from safetensors.torch import save
+    plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    return save(plain, metadata)
+
 def write_tensors(
     path: str | Path,            # of the file
     tensors: dict,               # name -> tensor, on any device
     metadata: dict | None = None # name -> text, kept in the file's head
 ) -> None:
     "Write tensors as safetensors, whole or not at all."
-    from safetensors.torch import save
-    plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    write_whole(path, save(plain, metadata))
+    write_whole(path, tensor_bytes(tensors, metadata))
 
 def unpack_tensors(
     content: bytes,              # of a safetensors file

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HOST', 'LONGEST_NAME', 'lock', 'is_alive', 'take_claim', 'leave_claim', 'is_held', 'holder', 'temporary_name',
-           'sweep']
+           'sweep', 'write_together', 'write_whole']
 
 # %% ../nbs/machinery/locks.ipynb #b9b782d9
 import os
@@ -13,6 +13,8 @@ import secrets
 import socket
 import time
 from pathlib import Path
+
+from .checks import cannot_write
 
 # %% ../nbs/machinery/locks.ipynb #98fd8ae7
 HOST = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())[:60]
@@ -121,3 +123,39 @@ def sweep(
     for path in folder.glob(".*.tmp"):
         found = re.fullmatch(rf"\..+\.{re.escape(HOST)}-(\d+)-[0-9a-f]{{8}}\.tmp", path.name)
         if found and not is_alive(int(found[1])): path.unlink(missing_ok=True)
+
+# %% ../nbs/machinery/locks.ipynb #24dfcd80
+def _sync_folder(folder):
+    "Make sure of the names in a folder, where the system can."
+    if os.name == "nt": return
+    handle = os.open(folder, os.O_RDONLY)
+    try: os.fsync(handle)
+    except OSError: pass  # some network disks know no such thing
+    finally: os.close(handle)
+
+def write_together(
+    contents: dict     # path -> bytes, all of it
+) -> None:
+    """Write files, each whole, all or none: under names of their own, which become their paths, in
+    this order, once all are safe on the disk. Raises `DataError` if one cannot be written."""
+    temporaries = {Path(path): temporary_name(Path(path)) for path in contents}
+    try:
+        for path, content in zip(temporaries, contents.values()):
+            with open(temporaries[path], "xb") as f:
+                f.write(content)
+                f.flush()
+                os.fsync(f.fileno())
+        for path, temporary in temporaries.items(): os.replace(temporary, path)
+        for folder in {path.parent for path in temporaries}: _sync_folder(folder)
+    except OSError as error: raise cannot_write(path, error) from None
+    finally:
+        for temporary in temporaries.values():
+            try: temporary.unlink(missing_ok=True)
+            except OSError: pass  # the folder is gone, or was never one
+
+def write_whole(
+    path: str | Path,  # of the file
+    content: bytes     # all of it
+) -> None:
+    "Write a file whole or not at all. Raises `DataError` if it cannot be written."
+    write_together({path: content})

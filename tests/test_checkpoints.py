@@ -1,6 +1,8 @@
 """The only way in and out of a network: released layouts, ImageNet backbones, saved networks."""
 import copy
 import dataclasses
+import errno
+import io
 import json
 import pickle
 import shlex
@@ -331,7 +333,7 @@ def test_a_refused_network_leaves_the_earlier_one(folder, tmp_path):
     for about, words in (
         ({"recipe": {"model": "ppt_nano", "image_size": [128, 96]}}, "image_size"),
         ({"recipe": {"epochs": "many"}}, "epochs"),
-        ({"note": object()}, "cannot hold what stands beside"),
+        ({"note": object()}, "what stands beside the network cannot be kept in config.json"),
     ):
         model.about = good | about
         with pytest.raises(DataError, match=words): model.save_pretrained(folder)
@@ -341,6 +343,29 @@ def test_a_refused_network_leaves_the_earlier_one(folder, tmp_path):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     with pytest.raises(DataError, match="not finite"): model.save_pretrained(folder / "new")
     assert not (folder / "new").exists()
+
+
+@pytest.mark.parametrize("full", ["model.safetensors", "config.json", "README.md"])
+def test_a_full_disk_leaves_the_earlier_network(folder, monkeypatch, full):
+    (folder / "README.md").write_text("my own")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    model = PoseTransformer.from_pretrained(folder)
+    with torch.no_grad(): next(model.parameters()).zero_()
+    opened, asdict = io.open, dataclasses.asdict
+    def opens(path, mode="r", *given, **named):
+        if full in str(path) and set(mode) & set("wx"):
+            raise OSError(errno.ENOSPC, "No space left")
+        return opened(path, mode, *given, **named)
+    with monkeypatch.context() as patch:
+        for place in ("builtins.open", "io.open"): patch.setattr(place, opens)
+        with pytest.raises(DataError, match="No space left"): model.save_pretrained(folder)
+        if full != "README.md":
+            with pytest.raises(DataError, match="No space left"):
+                save_network(folder, model.state_dict(), dict(config=asdict(model.config)))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    model.save_pretrained(folder)
+    assert (folder / "README.md").read_text() == "my own"
+    assert not next(PoseTransformer.from_pretrained(folder).parameters()).any()
 
 
 def test_a_folder_keeps_the_ratio_in_use_and_what_stands_beside(folder):

@@ -17,7 +17,7 @@ import torch
 from data_fixture import one_sentence
 from scipy.io import loadmat, savemat
 
-from dppt_nb import files, locks
+from dppt_nb import locks
 from dppt_nb.checks import JSON_DEPTH, DataError, check_format, parse_json, validated
 from dppt_nb.files import (
     CLAIM,
@@ -96,7 +96,7 @@ def test_the_folder_is_synced_where_the_system_can(tmp_path, monkeypatch):
     assert synced == [0o100000, 0o040000]                   # the file, then the folder
     synced.clear()
     monkeypatch.setattr(os, "name", "nt")
-    files._sync_folder(str(tmp_path))
+    locks._sync_folder(str(tmp_path))
     monkeypatch.undo()
     assert synced == []
 
