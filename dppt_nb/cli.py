@@ -73,6 +73,8 @@ class RecipeCommand(click.Command):
         with formatter.section("Recipes"): formatter.write_text(", ".join(RECIPES))
 
 # %% ../nbs/machinery/cli.ipynb #b50f4316
+_NETWORKS = "start", "teacher", "backbone_weights"    # what names one; "none" names none
+
 def read_changes(given:dict)->dict: # option name -> text, or None where not given
     """The fields that were named on the command line, with their values; a value that cannot be
     read is refused."""
@@ -83,7 +85,9 @@ def read_changes(given:dict)->dict: # option name -> text, or None where not giv
     for name, text in given.items():
         if text is None: continue
         if not text and kinds[name] is str:
-            raise DataError(f"--{name.replace('_', '-')} is empty; say what, or leave it out")
+            mend = "say what, none, or leave it out" if name in _NETWORKS else "say what"
+            raise DataError(f"--{name.replace('_', '-')} is empty; {mend}")
+        if name in _NETWORKS and text == "none": text = ""
         try:
             changes[name] = read_value(text, kinds[name])
         except (ValueError, KeyError, RecursionError):

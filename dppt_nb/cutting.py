@@ -30,7 +30,7 @@ from .crops import PIXEL_STD, apply_affine, batched_affine, box_to_center_scale,
 from .files import digest_of, watch
 from .shards import MOST_PIXELS, StoreHeader, people_digest, person_keys, read_manifest
 from .tables import PoseTable, format_counts
-from .writing import StoreWriter
+from .writing import StoreWriter, finish_overwriting
 
 # %% ../nbs/machinery/cutting.ipynb #9a1502c8
 def store_geometry(
@@ -246,6 +246,7 @@ def _photographs(table):
 
 def _complete_store(folder, header, keys, pictures):
     "The report of a store that holds these people cut like this; None where there is none."
+    finish_overwriting(folder)
     try: manifest = read_manifest(folder)
     except DataError: return None
     people = people_digest(keys, header.keypoint_set)

@@ -21,6 +21,7 @@ from dataclasses import asdict
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from numbers import Integral
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
@@ -121,7 +122,7 @@ def export_onnx(
 ) -> Path: # of the file
     "Write a network as one ONNX file. Raises DataError where it cannot be written."
     needed("onnx"), needed("onnxscript")
-    if opset not in OPSETS:
+    if not isinstance(opset, Integral) or opset not in OPSETS:
         raise DataError(f"opset is {opset!r}; take one from {OPSETS[0]} to {OPSETS[-1]}")
     if not Path(path).name: raise DataError("no file is named to export to; end it with .onnx")
     described = describe_network(network, keypoint_set, form, half)

@@ -10,6 +10,7 @@ __all__ = ['joint_weights', 'encode_heatmaps', 'rescale_joints', 'heatmap_mse_lo
 
 # %% ../nbs/03_heatmaps.ipynb #dea09ab7
 from collections.abc import Callable
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
@@ -160,7 +161,7 @@ def blur_kernel(
     device: torch.device | None = None,  # where to make it
 ) -> Tensor:  # (kernel,) with sum 1
     "A Gaussian whose deviation follows from its size as in OpenCV: 2 pixels for 11."
-    if not isinstance(kernel, int) or kernel < 1 or kernel % 2 == 0:
+    if not isinstance(kernel, Integral) or kernel < 1 or kernel % 2 == 0:
         raise ValueError(f"the blur's kernel must be odd and a number of pixels, not {kernel}")
     sigma = 0.3 * ((kernel - 1) / 2 - 1) + 0.8
     weights = torch.exp(

@@ -176,7 +176,7 @@ _READ_BESIDE = (
      "goes with --optimizer muon; give that too, or leave it out"),
     (("loss_factor",), _squared, "is of a squared error, and nothing here is one; leave it out"),
     (("backbone_weights",), lambda r: not r.start,
-     "is overwritten by the weights of --start; leave one of both out"),
+     "is overwritten by the weights of the start; leave it out, or say --start none"),
     (("half_body_joints",), lambda r: r.augmentation.half_body,
      "goes with --half-body; give that too, or leave it out"),
     (("rotation_prob",), lambda r: r.augmentation.rotation,

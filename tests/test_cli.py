@@ -438,7 +438,8 @@ IDLE = [
     ("--milestones 1", "--schedule steps", "goes with --schedule steps"),
     ("--loss-factor 2", "--loss mse", "is of a squared error"),
     ("--weight-decay 1", "--optimizer adamw", "is not of --optimizer adam"),
-    ("--backbone-weights x.pth --start y", None, "is overwritten by the weights of --start"),
+    ("--backbone-weights x.pth --start y", None,
+     "is overwritten by the weights of the start"),
     ("--half-body-joints 4", "--half-body 0.3", "goes with --half-body"),
     ("--shift-prob 0.5", "--shift 0.1", "goes with --shift"),
 ]
@@ -488,7 +489,10 @@ def test_fields_that_other_fields_read_stand_off():
 def test_an_empty_place_is_refused_as_an_unset_variable_makes_it(tmp_path):
     for field in ("start", "teacher", "backbone-weights"):
         words = dppt("train", "tokenpose_nano", f"--{field}", "", cwd=tmp_path)
-        refused(words, f"--{field} is empty; say what, or leave it out")
+        refused(words, f"--{field} is empty; say what, none, or leave it out")
+    plan = ["train", "finetune_nano", "--people", "8", "--device", "cpu", "--plan"]
+    done = dppt(*plan, "--start", "none", cwd=tmp_path)
+    assert done.returncode == 0 and "starting from" not in done.stdout, done.stderr
     for words in (["train", "tokenpose_nano", "--root="], ["predict", "", "a.jpg"]):
         done = dppt(*words, cwd=tmp_path)
         assert done.returncode == 2 and "it is empty; name a place" in done.stderr

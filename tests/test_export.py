@@ -306,7 +306,7 @@ def test_the_cache_keeps_one_file_for_the_same_weights(small, tokens, monkeypatc
 
 
 def test_what_the_exporter_does_not_write_is_refused(small, tmp_path):
-    for opset in (5, 17, 99, "18"):
+    for opset in (5, 17, 99, "18", 18.0):
         with pytest.raises(DataError, match="take one from 18 to 23"):
             export_onnx(small, LSP14, tmp_path / "x.onnx", opset=opset)
     with pytest.raises(DataError, match="no file is named"): export_onnx(small, LSP14, "")

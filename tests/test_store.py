@@ -24,6 +24,7 @@ from dppt_nb.cutting import prepare_store, table_windows
 from dppt_nb.datasets import read_coco
 from dppt_nb.files import CLAIM, ImageSource, claim_folder
 from dppt_nb.keypoints import COCO17, LSP14
+from dppt_nb.locks import HOST
 from dppt_nb.shards import StoreHeader, read_manifest
 from dppt_nb.store import (
     CropSet,
@@ -375,7 +376,7 @@ def test_a_store_stays_until_the_one_that_overwrites_it_is_complete(
     prepare_store(photographs, tmp_path / "before", **cut)
     new = prepare_store(photographs, tmp_path / "after", **cut | dict(quality=60))["shards"]
     assert (shards, new) == (6, 2)
-    for number in range(2 * new + 1):
+    for number in range(2 * new):    # each shard and the list of them
         with monkeypatch.context() as patch:
             stop_at(number, patch, True)
             with pytest.raises(Stopped): prepare_store(photographs, out, **again)
@@ -388,8 +389,42 @@ def test_a_store_stays_until_the_one_that_overwrites_it_is_complete(
     photo.write_bytes(content)
     (out / ".new").mkdir()                            # what a killed one left
     (out / ".new/unfinished.json").write_bytes((tmp_path / "before/manifest.json").read_bytes())
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (out / f".new/.crops-00000.parquet.{HOST}-{ended.pid}-0123abcd.tmp").write_bytes(b"half")
     prepare_store(photographs, out, **again)
     assert same_files(out, tmp_path / "after")
+
+
+@pytest.mark.parametrize("error", [Stopped, OSError, SystemExit])
+def test_a_store_that_takes_the_place_of_another_gets_there(
+    photographs, tmp_path, monkeypatch, error, capsys,
+):
+    "Wherever it is stopped among the removals and moves, one of the two is there at the next call."
+    cut = dict(image_size=(64, 48), progress=False, shard_mb=(2**16 + 6000) / 2**20)
+    prepare_store(photographs, tmp_path / "after", **cut | dict(quality=60))
+    for number in range(11):    # a manifest, six shards to remove; two shards, a manifest to move
+        out = tmp_path / f"{number}"
+        prepare_store(photographs, out, **cut)
+        count, take = iter(range(10**6)), writing._take_place
+        def stopping(call):
+            def called(*given, **named):
+                if next(count) == number: raise error("stopped")
+                return call(*given, **named)
+            return called
+        def taking(folder):
+            with monkeypatch.context() as patch:
+                patch.setattr(writing.os, "replace", stopping(os.replace))
+                patch.setattr(writing.Path, "unlink", stopping(writing.Path.unlink))
+                take(folder)
+        with monkeypatch.context() as patch:
+            patch.setattr(writing, "_take_place", taking)
+            with pytest.raises(DataError if error is OSError else error):
+                prepare_store(photographs, out, **cut | dict(quality=60, overwrite=True))
+        capsys.readouterr()
+        prepare_store(photographs, out, **cut | dict(quality=60))
+        assert "nothing to do" in capsys.readouterr().out
+        assert same_files(out, tmp_path / "after")
 
 
 def test_processes_cut_the_same(photographs, tmp_path, monkeypatch):
