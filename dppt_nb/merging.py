@@ -43,7 +43,8 @@ def merge_pairs(
     columns: Tensor, # (B, K) the same, counted among those that stay
     count: int,      # patch tokens that stay
 ) -> Tokens:
-    "Tokens and codes of a pair become their mean, weighted by size; its patches have one owner."
+    """Tokens and codes of a pair become their mean, weighted by size; its patches have one owner,
+    and `kept` names the one that the others went into."""
     J, sizes = tokens.num_keypoints, tokens.sizes
     stays = goal == torch.arange(goal.shape[1], device=goal.device)
     join = lambda x: torch.cat((x[:, :J], pooled(x[:, J:], sizes, columns, count)), 1)
