@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['METADATA', 'ONNX_FORMAT', 'OPSETS', 'RUNNERS', 'needed', 'describe_network', 'quietly', 'record', 'export_onnx',
            'export_program', 'OnnxAbout', 'read_session', 'OnnxNetwork', 'calibration_inputs', 'products_of_tokens',
-           'quantise_onnx', 'note_calibration', 'cached_onnx', 'choose_runner', 'take_runner', 'check_export',
-           'calibration_people', 'export_checkpoint']
+           'quantise_onnx', 'note_calibration', 'cached_onnx', 'open_cached', 'choose_runner', 'take_runner',
+           'check_export', 'calibration_people', 'export_checkpoint']
 
 # %% ../nbs/machinery/export.ipynb #64832ce3
 import io
@@ -335,6 +335,17 @@ def cached_onnx(
     path = make_folder(cache_folder() / "exports", CACHE_MEND) / f"{described['model']}-{mark}.onnx"
     return path if path.is_file() else export_onnx(network, keypoint_set, path, form)
 
+def open_cached(
+    network: PoseTransformer,  # left as it was
+    keypoint_set: KeypointSet, # what it finds
+) -> OnnxNetwork:
+    "The file in the cache, open; one that was damaged there is made anew."
+    path = cached_onnx(network, keypoint_set)
+    try: return OnnxNetwork(path)
+    except DataError as error: print(f"{error}; it is made anew")
+    path.unlink()
+    return OnnxNetwork(cached_onnx(network, keypoint_set))
+
 def choose_runner(
     network: PoseTransformer,  # on the CPU, in eval mode
     keypoint_set: KeypointSet, # what it finds
@@ -348,7 +359,7 @@ def choose_runner(
     "The fastest way to run a network on this CPU: PyTorch, or onnxruntime where it is installed."
     runners = {"eager": network}
     if exported is None and find_spec("onnxruntime") and find_spec("onnxscript"):
-        exported = OnnxNetwork(cached_onnx(network, keypoint_set))
+        exported = open_cached(network, keypoint_set)
     if exported is not None: runners["onnxruntime"] = exported
     images = torch.zeros(batch, 3, *network.image_size)
     with torch.inference_mode(), precision(recipe, images.device) if recipe else nullcontext():
@@ -377,7 +388,7 @@ def take_runner(
             f"runner='onnxruntime' runs on the CPU, the network is on {device}; say device='cpu'"
         )
         needed("onnxruntime")
-        return OnnxNetwork(cached_onnx(network, keypoint_set)), runner
+        return open_cached(network, keypoint_set), runner
     if runner == "eager" or device.type != "cpu": return network, "eager"
     chosen, _ = choose_runner(network, keypoint_set, recipe=recipe)
     return chosen, "eager" if chosen is network else "onnxruntime"

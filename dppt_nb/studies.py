@@ -316,6 +316,8 @@ class JudgedRun(BaseModel):
     @model_validator(mode="after")
     def fit_together(self):
         "As many marks as people times joints, and the score that they give."
+        if None not in self.interval and self.interval[0] > self.interval[1]:
+            raise ValueError("'interval' ends before it begins")
         parts = [self.hits, self.counts, *(cycle.hits for cycle in self.cycles or [])]
         for marks in parts:
             if len(base64.b64decode(marks)) != -(-math.prod(self.shape) // 8):

@@ -136,6 +136,7 @@ def judged(): return read_runs(ROOT / "nbs/results/study_lspet_nano/runs.json")[
     (dict(recipe=dict(colour_of_hair=1)), "recipe: recipe has no field 'colour_of_hair'"),
     (dict(recipe=dict(epochs="12")), "recipe: epochs is '12'"),
     (dict(score=50.0), "'score' is 50.0, and its 'hits' give "),
+    (dict(interval=[90.0, 1.0]), "'interval' ends before it begins"),
 ])
 def test_a_damaged_result_is_named(judged, tmp_path, change, field):
     file = tmp_path / "study/ppt-seed0/judged.json"

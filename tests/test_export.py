@@ -367,6 +367,17 @@ def test_the_predictor_answers_the_same_by_onnxruntime(trained, cache, mirror):
     with pytest.raises(DataError, match="people is 0; take 1"): plain.benchmark(people=0)
 
 
+def test_a_damaged_file_in_the_cache_is_made_anew(trained, cache, capsys):
+    network, _, keypoints = trained
+    path = export.cached_onnx(network, keypoints)
+    path.write_bytes(path.read_bytes()[:1000])
+    opened = export.open_cached(network, keypoints)
+    assert "it is made anew" in capsys.readouterr().out
+    images = torch.rand(1, 3, *network.image_size)
+    with torch.inference_mode():
+        assert torch.allclose(opened(images), network(images), atol=1e-4)
+
+
 @pytest.mark.parametrize("share, taken", [(0.5, "onnxruntime"), (0.97, "eager"), (2.0, "eager")])
 def test_the_predictor_takes_the_faster_way(trained, cache, monkeypatch, share, taken):
     took = {"eager": [1.0], "onnxruntime": [share]}
