@@ -7,7 +7,8 @@ from pathlib import Path
 
 from dppt_nb.checks import DataError
 
-SECONDS, MEBIBYTES = 20, 1024    # for one input, on a busy machine; more than before the first
+# of the processor for one input; more memory than before the first
+SECONDS, MEBIBYTES = 20, 1024
 
 
 def how_many(few):
@@ -30,7 +31,7 @@ class Tally:
 
     def take(self, number, read, sentences=(DataError,)):
         "What was read; None where it was refused by one sentence, or by anything else."
-        start = time.monotonic()
+        start = time.process_time()
         try:
             found = read()
             self.counts["read"] += 1
@@ -43,13 +44,13 @@ class Tally:
         except Exception as error:
             self.foreign.setdefault(type(error).__name__, number)
             self.counts[type(error).__name__] += 1
-        finally: self.slowest = max(self.slowest, time.monotonic() - start)
+        finally: self.slowest = max(self.slowest, time.process_time() - start)
 
     def check(self):
         "Print the counts; nothing but reading and refusing, in time and within the memory."
         total = sum(self.counts.values())
         said = ", ".join(f"{name} {n:,}" for name, n in sorted(self.counts.items()))
         print(f"{self.kind}: {total:,} inputs, {said}; "
-              f"longest {self.slowest:.1f} s, peak {peak()} MiB")
+              f"longest {self.slowest:.1f} s of the processor, peak {peak()} MiB")
         assert not self.foreign, (self.kind, self.foreign)
         assert self.slowest < SECONDS and peak() - self.before < MEBIBYTES
