@@ -172,7 +172,7 @@ def show_forest(
     ax.axvline(0, color="grey", lw=0.8)
     ax.set_yticks(range(len(pairs)), pairs)
     ax.set_ylim(len(pairs) - 0.5, -0.5)
-    ax.set_xlabel("points of PCK@0.2 gained")
+    ax.set_xlabel("points of PCK@0.2 gained, 95 % intervals (hollow: one seed, other people alone)")
     return ax
 
 
@@ -199,22 +199,22 @@ def show_budget(
     teacher: float | None = None, # its score, percent; None: no line
     ax: Any = None, # matplotlib axes; None: new ones
 ) -> Any: # the axes
-    "Score over epochs: a mark a run, a line through each row's means."
+    "Score over epochs: a mark a run; a line through those of seed 0, which every row has."
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(6, 3.4), dpi=80)[1]
     budgets, ends = sorted({run["recipe"]["epochs"] for run in runs}), {}
     for number, (name, words) in enumerate(names.items()):
-        scores = {n: [r["score"] for r in of_row(of_epochs(runs, n), name).values()]
-                  for n in budgets}
-        scores = {n: values for n, values in scores.items() if values}
-        means = [sum(values) / len(values) for values in scores.values()]
-        marker = "os^Dv<>"[number % 7]
-        line, = ax.plot(list(scores), means, label=words, lw=1.2, color=f"C{number}")
-        ends[words] = (max(scores), means[-1], line.get_color())
-        for n, values in scores.items():
-            beside = n * (0.97 + 0.015 * number)    # so that equal marks do not hide each other
-            ax.plot([beside] * len(values), values, marker, ms=7, mfc="none",
-                    color=line.get_color())
+        look = dict(color=f"C{number}", marker="os^Dv<>"[number % 7])
+        scores = {n: of_row(of_epochs(runs, n), name) for n in budgets}
+        first = {n: seeds[0]["score"] for n, seeds in scores.items() if 0 in seeds}
+        if not first: continue
+        # a little to the side, so that equal marks do not hide each other
+        places = {n: n * (0.97 + 0.015 * number) for n in budgets}
+        ax.plot([places[n] for n in first], list(first.values()), label=words, lw=1.4, ms=5, **look)
+        ends[words] = (places[max(first)], first[max(first)], look["color"])
+        for n, seeds in scores.items():
+            others = [run["score"] for seed, run in seeds.items() if seed]
+            ax.plot([places[n]] * len(others), others, ls="", ms=4, alpha=0.35, **look)
     if teacher is not None:
         ax.axhline(teacher, color="grey", ls="--", lw=1)
         ax.text(budgets[0], teacher, " the teacher", va="bottom", fontsize=7, color="grey")
