@@ -129,7 +129,7 @@ def _why_left_out(a):
     "The reason why this annotation, as `read_content` completes it, gets no row; or None."
     if a["iscrowd"]: return "crowd, not a person"
     if not any(a["bbox"]): return "no box"
-    if (side := min(a["bbox"][2:])) <= 1: return f"box of {'a pixel' if side > 0 else 'no size'}"
+    if min(a["bbox"][2:]) <= 0: return "box of no size"
     return None if a["num_keypoints"] else "no visible joints"
 
 def _person_rows(file):
