@@ -21,7 +21,7 @@ from dppt_nb.claims import (
 )
 from dppt_nb.judged import combine, difference, format_study, of_row, row_score
 from dppt_nb.studies import STUDIES
-from dppt_nb.study import CLAIMS, holm, p_value, people_width, seeds_needed
+from dppt_nb.study import CLAIMS, each_seed, holm, p_value, people_width, seeds_needed
 
 RESULTS = Path(__file__).resolve().parent.parent / "nbs" / "results"
 
@@ -387,3 +387,24 @@ def test_what_is_said_with_the_teachers_epochs_counted():
         words = said.format(gain["mean"], f"{low:+.1f} to {high:+.1f}")
         assert words in text
         if pair[0] == "ppt" and pair[1] == 30: assert words in (root / "README.md").read_text()
+
+
+def test_the_fresh_seeds_are_those_that_were_written_down():
+    "Four seeds, each taught by a teacher of another; the page and the README say what they gave."
+    fresh, teachers = stored("study_lspet_nano_fresh"), {3: 1, 4: 2, 5: 0, 6: 0}
+    assert sorted((run["row"], run["seed"]) for run in fresh) == sorted(
+        (row, seed) for row in ("dppt", "ppt") for seed in teachers
+    )
+    gpu = stored("study_lspet_nano_h200")
+    prints = {r["seed"]: r["taught_by"] for r in gpu if r["row"] == "dppt"}
+    for run in of_row(fresh, "dppt").values():
+        assert run["taught_by"] == prints[teachers[run["seed"]]]
+    gain, (_, text) = difference(fresh, "dppt", "ppt"), in_short()
+    low, high = gain["interval"]
+    said = f"{gain['mean']:+.1f} ({low:+.1f} to {high:+.1f})"
+    assert low > 0 and gain["seeds"] == 4 and text.count(said) == 2
+    root = RESULTS.parent.parent
+    assert f"the teacher gives {said}" in (root / "README.md").read_text()
+    by_seed = each_seed(fresh, "dppt", "ppt")
+    words = "{:.1f}, {:.1f}, {:.1f} and {:.1f} in the four seeds".format(*by_seed)
+    assert any(words in text for text in texts_of_the_study())
