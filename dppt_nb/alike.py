@@ -138,6 +138,15 @@ def _differ(mine, theirs, but=()):
     )
 
 
+def _check_recipe(folder, what, recipe, other, but=()):
+    "A `DataError` where the run or network in a folder is of another recipe."
+    if differ := _differ(recipe, other, but):
+        name, mine, theirs = differ
+        raise DataError(
+            f"{folder} holds a {what} with {name} = {theirs!r}, not {mine!r}; name another --out"
+        )
+
+
 def check_judged(
     judged: dict, # of a finished run
     row: Row,
@@ -150,11 +159,7 @@ def check_judged(
             f"{folder / JUDGED} is of row {judged['row']!r} and seed {judged['seed']}, its folder "
             f"of {row.name!r} and {recipe.seed}; remove it, and the run is judged again"
         )
-    if other := _differ(recipe, Recipe.from_dict(judged["recipe"])):
-        name, mine, theirs = other
-        raise DataError(
-            f"{folder} holds a run with {name} = {theirs!r}, not {mine!r}; name another --out"
-        )
+    _check_recipe(folder, "run", recipe, Recipe.from_dict(judged["recipe"]))
 
 
 def check_network(
@@ -163,11 +168,7 @@ def check_network(
     but: dict, # fields in which it is judged in another way than it was trained
 ) -> None:
     "Refuse to judge a network that this study would not have trained."
-    if other := _differ(recipe, load_network(folder)[1], but):
-        name, mine, theirs = other
-        raise DataError(
-            f"{folder} holds a network with {name} = {theirs!r}, not {mine!r}; name another --out"
-        )
+    _check_recipe(folder, "network", recipe, load_network(folder)[1], but)
 
 
 def check_plan(

@@ -190,14 +190,12 @@ def save_network(
 def parts_to_save(
     model: PoseTransformer,
 ) -> tuple[dict, dict]: # weights, and what config.json is to say; the keep ratio is that in use
-    "The network as `save_network` takes it, checked."
+    "The network as `save_network` takes it; numbers that are not finite are refused."
     config = dataclasses.replace(model.config, keep_ratio=model.keep_ratio)
     weights = model.state_dict()
     if lost := [name for name, value in weights.items() if not value.isfinite().all()]:
         raise DataError(f"{lost[0]} holds numbers that are not finite; it would find nothing")
-    info = {**model.about, "config": dataclasses.asdict(config)}
-    check_info(info)
-    return weights, info
+    return weights, {**model.about, "config": dataclasses.asdict(config)}
 
 # %% ../nbs/machinery/checkpoints.ipynb #54f040b6
 def shipped_networks() -> dict[str, Path]: # name -> folder

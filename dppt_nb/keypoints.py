@@ -108,7 +108,7 @@ class KeypointSet:
     @classmethod
     def from_dict(cls, fields: dict) -> "KeypointSet":
         "The set that `to_dict` gave. `DataError` names a field that is not known, or not there."
-        given = {key: _tuples(value) for key, value in fields.items() if key != "format"}
+        given = {key: value for key, value in fields.items() if key != "format"}
         known = cls.__dataclass_fields__
         if strange := [key for key in given if key not in known]:
             raise DataError(

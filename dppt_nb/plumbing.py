@@ -92,8 +92,7 @@ class Plumbing:
         "As huggingface_hub's mixin has it; a name that is empty or a file's is refused."
         if not str(save_directory) or Path(save_directory).is_file():
             raise ValueError(f"{str(save_directory)!r} is no folder for a network; name one")
-        from dppt_nb.checkpoints import CONFIG, WEIGHTS, parts_to_save
-        parts_to_save(self)    # what cannot be saved is said before a folder is made
+        from dppt_nb.checkpoints import CONFIG, WEIGHTS
         folder = Path(save_directory)
         if options.get("push_to_hub"): options = {"repo_id": folder.name, **options}
         # the mixin first removes a config.json that is there, so it works beside it
