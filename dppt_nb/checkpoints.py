@@ -195,6 +195,8 @@ def parts_to_save(
     weights = model.state_dict()
     if lost := [name for name, value in weights.items() if not value.isfinite().all()]:
         raise DataError(f"{lost[0]} holds numbers that are not finite; it would find nothing")
+    if not isinstance(model.about, dict):
+        raise DataError(f"the network's `about` is {model.about!r:.80}; give a dict, such as {{}}")
     return weights, {**model.about, "config": dataclasses.asdict(config)}
 
 # %% ../nbs/machinery/checkpoints.ipynb #54f040b6
@@ -234,6 +236,8 @@ def network_files(
     that asks for it goes there."""
     if not isinstance(name, (str, os.PathLike)) or not str(name):
         raise DataError(f"a network is named by a folder or a name, not {name!r}; say which")
+    if len(str(name)) > 4096:    # no system takes more
+        raise DataError(f"a name of {len(str(name)):,} letters is no folder; correct it")
     text, path = str(name), Path(name)
     if hub or text.startswith("hub:"): return from_hub(text.removeprefix("hub:"), **options)
     shipped = shipped_networks()

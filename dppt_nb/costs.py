@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
+from numbers import Integral
 from statistics import median
 
 import torch
@@ -220,8 +221,9 @@ def lap(
 def check_rounds(
     rounds: int, # of timing
 ) -> None:
-    "Refuse to time nothing, of which there is no median."
-    if rounds < 1: raise DataError(f"the rounds of timing are {rounds}; take 1 or more")
+    "Refuse to time nothing, of which there is no median, and what is no number of rounds."
+    if not isinstance(rounds, Integral) or rounds < 1:
+        raise DataError(f"the rounds of timing are {rounds!r}; take a whole number of 1 or more")
 
 def time_interleaved(
     runs: dict,               # name -> function without arguments

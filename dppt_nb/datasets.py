@@ -33,6 +33,7 @@ from dppt_nb.tables import (
     join_tables,
     joint_boxes,
     stray_joints,
+    why_gone,
 )
 
 # %% ../nbs/machinery/datasets.ipynb #9f0dece3
@@ -250,10 +251,9 @@ def _read_one(place, file, split, pictures, options, name, boxes, min_score):
         )
     _check_pixels(rows, f"{place.root}/{file}")
     table = _coco_table(name, pictures, file, coco, rows, splits, not boxes, options["pixels"])
-    inside = (table.boxes[:, 2:] > 0).all(1)
-    if not inside.all(): left_out["box outside the picture"] = int((~inside).sum())
+    left_out |= why_gone([a["bbox"] for a in rows], table.boxes)
     notes = (*table.notes, *coco.set_notes, *notes)
-    return replace(table.select(inside), left_out=left_out, notes=notes)
+    return replace(table.select((table.boxes[:, 2:] > 0).all(1)), left_out=left_out, notes=notes)
 
 def read_coco(
     # folder or zip with annotations/person_keypoints*.json and the photographs in any folder below

@@ -457,10 +457,11 @@ def evaluate_checkpoint(
         if note := learned_from(network.about, crops, split): print(f"{checkpoint} {note}")
         start, same = time.time(), found.names == crops.keypoint_set.names
         truth = coco_annotations(data, root, split, **options) if same or boxes else None
-        if has_ap(data) and recipe.boxes == "detected" and not boxes:
+        if recipe.boxes == "detected" and not boxes:
             print(
-                "judged in annotated boxes; this protocol's published AP is of a "
-                "detector's, name its results file with --boxes"
+                "judged in annotated boxes; this protocol's published AP is of a detector's, "
+                "name its results file with --boxes" if has_ap(data) else
+                f"judged in annotated boxes, since {data} has no file of a detector's"
             )
         joints, confidence = predict_joints(network, crops, recipe, bars=bars, keypoint_set=found)
         known = dict(

@@ -23,6 +23,7 @@ from dppt_nb.alike import (
     check_plan,
     check_seeds,
     check_teachers,
+    teacher_is,
 )
 from .checkpoints import check_sources, load_network
 from .checks import DataError
@@ -128,6 +129,7 @@ def judge(
         conditions=conditions(recipe, data, split, crops, device, took),
         recipe=dict(recipe.to_dict(), teacher=Path(recipe.teacher).name),
         taught_by=known.get("taught_by"),
+        teacher_is=teacher_is(recipe),
         trained_on=known.get("people_digest"),
         trained_pixels=known.get("pixels_digest"),
     )

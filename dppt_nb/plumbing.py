@@ -90,8 +90,9 @@ class Plumbing:
 
     def save_pretrained(self, save_directory, **options):
         "As huggingface_hub's mixin has it; a name that is empty or a file's is refused."
-        if not str(save_directory) or Path(save_directory).is_file():
-            raise ValueError(f"{str(save_directory)!r} is no folder for a network; name one")
+        is_path = isinstance(save_directory, (str, os.PathLike)) and str(save_directory)
+        if not is_path or Path(save_directory).is_file():
+            raise ValueError(f"{save_directory!r} is no folder for a network; name one")
         from dppt_nb.checkpoints import CONFIG, WEIGHTS
         folder = Path(save_directory)
         if options.get("push_to_hub"): options = {"repo_id": folder.name, **options}

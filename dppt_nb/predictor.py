@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat, zip_longest
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -311,7 +312,8 @@ class PosePredictor(Locator):
     ) -> dict[str, float]: # milliseconds, for each line that is printed
         "Print what this machine does with a photo of 1280 x 720 and people 400 pixels high."
         check_rounds(rounds)
-        if people < 1: raise DataError(f"people is {people}; take 1 or more")
+        if not isinstance(people, Integral) or people < 1:
+            raise DataError(f"people is {people!r}; take a whole number of 1 or more")
         pixels = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), np.uint8)
         photo, box = open_photo(pixels), np.array([[500, 150, 200, 400]], np.float32)
         crowd = box.repeat(people, 0) + np.arange(people)[:, None] * [20, 0, 0, 0]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STUDIES', 'PRUNED', 'PLACES', 'JUDGED_BY', 'JUDGED', 'Row', 'find_rows', 'changes_of', 'fit_row', 'fit_weights',
-           'row_recipe', 'pack_bits', 'unpack_bits', 'JudgedCycle', 'JudgedRun', 'read_judged', 'read_runs',
-           'other_than', 'beside_stored', 'run_folder', 'format_runs', 'state_of_run']
+           'row_recipe', 'pack_bits', 'unpack_bits', 'JudgedCycle', 'StoredConditions', 'JudgedRun', 'read_judged',
+           'read_runs', 'other_than', 'beside_stored', 'run_folder', 'format_runs', 'state_of_run']
 
 # %% ../nbs/machinery/studies.ipynb #5c0ad005
 import base64
@@ -294,6 +294,14 @@ class JudgedCycle(BaseModel):
     hits: str
 
 
+class StoredConditions(BaseModel):
+    "Who judged; how is beside it."
+    model_config = ConfigDict(extra="allow")
+    data: str
+    split: str
+    people: Annotated[int, Field(ge=1, strict=True)]
+
+
 class JudgedRun(BaseModel):
     "What the row of a results file has to hold; more stands beside these."
     model_config = ConfigDict(extra="allow")
@@ -306,9 +314,10 @@ class JudgedRun(BaseModel):
     counts: str
     shape: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
     macs: int = Field(ge=0, strict=True)
-    conditions: dict
+    conditions: StoredConditions
     recipe: StoredRecipe
     taught_by: str | None = None
+    teacher_is: dict = Field(default_factory=dict)
     trained_on: str | None = None
     trained_pixels: str | None = None
     cycles: list[JudgedCycle] | None = None

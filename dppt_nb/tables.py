@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['row_numbers', 'split_counts', 'take_rows', 'format_counts', 'PoseTable', 'joint_boxes', 'far_boxes', 'stray_joints',
-           'empty_outside', 'clip_boxes', 'join_tables', 'drop_copies', 'check_table']
+           'empty_outside', 'clip_boxes', 'why_gone', 'join_tables', 'drop_copies', 'check_table']
 
 # %% ../nbs/machinery/tables.ipynb #7999ad80
 import posixpath
@@ -171,6 +171,19 @@ def clip_boxes(
     low = np.maximum(boxes[:, :2], 0)
     high = np.minimum(low + np.maximum(boxes[:, 2:] - 1, 0), sizes - 1)
     return np.concatenate([low, high - low], 1).astype(np.float32)
+
+def why_gone(
+    given: ArrayLike,   # (N, 4) x, y, w, h as they were written
+    boxes: np.ndarray   # (N, 4) after `empty_outside` and `clip_boxes`
+) -> dict:              # reason -> how many
+    "Why boxes have no width or height any more."
+    gone, given = (boxes[:, 2:] <= 0).any(1), np.reshape(given, (-1, 4))
+    small = (given[:, 2:] <= 1).any(1)
+    counts = {
+        "box of a pixel or less": int((gone & small).sum()),
+        "box outside the picture": int((gone & ~small).sum()),
+    }
+    return {reason: count for reason, count in counts.items() if count}
 
 # %% ../nbs/machinery/tables.ipynb #2091d920
 def _shared_pictures(tables):

@@ -104,6 +104,9 @@ def sentence(
 ) -> str: # one line
     "What a user is told of an error; one that is not theirs to mend is called ours."
     text = str(error)
+    if isinstance(error, OSError) and isinstance(error.filename, str):
+        name = error.filename if len(error.filename) <= 200 else f"{error.filename[:60]}..."
+        text = f"{name}: {error.strerror}; correct the path, or what you may do there"
     if not isinstance(error, (DataError, ValueError, OSError)):
         text = (
             f"{type(error).__name__}: {error}; this is a mistake of dppt-nb, DPPT_DEBUG=1 shows "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dppt_nb.alike import check_alike, check_seeds
+from dppt_nb.alike import check_alike, check_seeds, teacher_is
 from dppt_nb.checks import DataError
 from dppt_nb.claims import of_epochs
 from dppt_nb.judged import difference, format_study, of_row, run_study, show_study
@@ -64,6 +64,35 @@ def test_who_was_taught_by_whom_and_on_whom_belongs_to_it():
     check_alike(taught)    # a seed may have a teacher of its own
     few = [run_of(ROWS["photos_100"], trained_on="aa"), run_of(ROWS["photos_1000"], trained_on="b")]
     check_alike(few)       # and a row other people
+
+
+def test_teachers_of_one_kind_teach_a_table():
+    small, large = (dict(model=f"tokenpose_{size}", epochs=30) for size in ("nano", "s_v1"))
+    one, two = (dict(run_of(ROWS["dppt"], seed=s), taught_by=f"teacher {s}") for s in (0, 1))
+    both = [one | dict(teacher_is=small), two | dict(teacher_is=small)]
+    check_seeds(both)
+    check_alike([*both, run_of(ROWS["ppt"])])
+    for check in (check_seeds, check_alike):
+        with pytest.raises(DataError, match="teacher's model is 'tokenpose_nano' in the first"):
+            check([both[0], two | dict(teacher_is=large)])
+    check_seeds([both[0], two])    # of an older run it is not known
+
+
+def test_what_a_teacher_is_comes_from_its_folder(tmp_path):
+    assert teacher_is(get_recipe("tokenpose_nano")) == {}
+    taught = row_recipe(ROWS["dppt"], "tokenpose_nano", 0, 12, "tokenpose_nano_lspet")
+    kind = teacher_is(taught)
+    assert kind == dict(
+        model="tokenpose_nano", overrides={}, epochs=30, train_people=0, data="lspet"
+    )
+    assert teacher_is(taught.change(teacher=str(tmp_path / "gone"))) == {}
+
+
+def test_people_who_are_drawn_are_the_same_in_every_row():
+    one, two = (run_of(ROWS[name], trained_on=who) for name, who in
+                (("photos_100", "aa"), ("synthetic_100", "bb")))
+    with pytest.raises(DataError, match="trained on other people"): check_alike([one, two])
+    check_alike([one, dict(two, seed=1), run_of(ROWS["photos_1000"], trained_on="cc")])
 
 
 def test_of_a_row_from_outside_only_its_people_are_compared():

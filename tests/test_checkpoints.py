@@ -337,6 +337,9 @@ def test_a_refused_network_leaves_the_earlier_one(folder, tmp_path):
     ):
         model.about = good | about
         with pytest.raises(DataError, match=words): model.save_pretrained(folder)
+    model.about = None
+    with pytest.raises(DataError, match="`about` is None; give a dict"):
+        model.save_pretrained(folder)
     model.about = good
     with torch.no_grad(): next(model.parameters()).flatten()[0] = float("nan")
     with pytest.raises(DataError, match="not finite"): model.save_pretrained(folder)

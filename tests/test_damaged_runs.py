@@ -126,7 +126,7 @@ def judged(): return read_runs(ROOT / "nbs/results/study_lspet_nano/runs.json")[
 @pytest.mark.parametrize("change, field", [
     (dict(score=None), "score"), (dict(score="good"), "score"), (dict(seed="0"), "seed"),
     (dict(interval=[1]), "interval"), (dict(shape=[3]), "shape"),
-    (dict(conditions=[]), "conditions"),
+    (dict(conditions=[]), "conditions"), (dict(conditions={}), "conditions"),
     (dict(shape=[10**9, 10**9]), "do not fit 'shape'"), (dict(hits="AAAA"), "do not fit 'shape'"),
     (dict(hits="x"), "base64"), (dict(recipe=None), "recipe"), (dict(row=1), "row"),
     (dict(macs="many"), "macs"), (dict(macs=1.5), "macs"), (dict(words=5), "words"),

@@ -363,8 +363,11 @@ def test_the_predictor_answers_the_same_by_onnxruntime(trained, cache, mirror):
         np.testing.assert_allclose(mine.keypoints, theirs.keypoints, atol=0.02)
         np.testing.assert_allclose(mine.scores, theirs.scores, atol=1e-4)
     assert other.benchmark(2, 1).keys() == plain.benchmark(2, 1).keys()
-    with pytest.raises(DataError, match="rounds of timing are 0; take 1"): plain.benchmark(rounds=0)
-    with pytest.raises(DataError, match="people is 0; take 1"): plain.benchmark(people=0)
+    for rounds in (0, 1.5, "3"):
+        with pytest.raises(DataError, match="rounds of timing are .*; take a whole number of 1"):
+            plain.benchmark(rounds=rounds)
+    with pytest.raises(DataError, match="people is 2.5; take a whole"): plain.benchmark(2.5)
+    with pytest.raises(DataError, match="people is 0; take a whole"): plain.benchmark(people=0)
 
 
 def test_a_damaged_file_in_the_cache_is_made_anew(trained, cache, capsys):

@@ -172,16 +172,17 @@ def test_a_data_set_with_frames_says_so_once(tmp_path):
 def test_boxes_outside_of_their_picture_are_left_out_and_counted(tmp_path):
     data_set(tmp_path, name="val")
     boxes = [[10, 5, 40, 50], [-60, 5, 40, 50], [81, 5, 40, 50], [10, -90, 40, 50], [70, 50, 40, 9]]
+    inside, small = [10, 5, .5, 50], "box of a pixel or less"
     found = [dict(image_id=1, category_id=1, bbox=b, score=.9) for b in boxes]
     (tmp_path / "found.json").write_text(json.dumps(found))
     table = read_coco(tmp_path, boxes="found.json")
     assert table.boxes.tolist() == [boxes[0], boxes[4]]
     assert table.left_out == {"box outside the picture": 3}
-    content = coco_file([dict(id=1, image_id=1) | PERSON | dict(bbox=b) for b in boxes[:2]])
-    content["annotations"][1]["id"] = 2
+    boxes = [*boxes[:2], inside]
+    content = coco_file([dict(image_id=1) | PERSON | dict(id=n, bbox=b) for n, b in enumerate(boxes)])
     data_set(tmp_path / "own", content)
     own = read_coco(tmp_path / "own")
-    assert own.ids.tolist() == [1] and own.left_out == {"box outside the picture": 1}
+    assert own.ids.tolist() == [0] and own.left_out == {small: 1, "box outside the picture": 1}
 
 
 def test_a_box_that_touches_only_the_border_shows_nothing():

@@ -310,9 +310,11 @@ def test_what_builds_a_network_stands_beside_its_weights(tmp_path):
         PoseTransformer.from_pretrained("tokenpose_nano", depth=3)
     network = create_model("tokenpose_nano")
     (tmp_path / "file").write_text("mine")
-    for place in ("", tmp_path / "file"):
+    for place in ("", tmp_path / "file", None, 5):
         with pytest.raises(ValueError, match="no folder for a network"):
             network.save_pretrained(place)
+    with pytest.raises(DataError, match="a name of 5,000 letters is no folder"):
+        PoseTransformer.from_pretrained("a" * 5000)
     network.save_pretrained(tmp_path / "net")
     assert PoseTransformer.from_pretrained(str(tmp_path / "net")).config == network.config
 
