@@ -46,6 +46,7 @@ from .forms import make_form, recipe_of
 from .keypoints import KeypointSet
 from .optim import precision
 from .photos import check_boxes, open_photo
+from .plumbing import check_images
 from .recipes import Recipe
 from .store import CropSet, known_splits, load_people
 from .tokenpose import PoseTransformer
@@ -211,20 +212,8 @@ class OnnxNetwork(nn.Module):
         return {name: torch.from_numpy(value) for name, value in zip(names, found)}
 
     def forward(self, images: Tensor) -> Tensor: # (B, 3, H, W) normalised -> (B, J, h, w)
-        if not isinstance(images, Tensor):
-            raise ValueError(f"{self.about.model} takes a tensor, not a {type(images).__name__}")
-        if images.ndim != 4 or tuple(images.shape[1:]) != (3, *self.image_size):
-            height, width = self.image_size
-            raise ValueError(
-                f"{self.about.model} takes images (batch, 3, {height}, {width}), not "
-                f"{tuple(images.shape)}"
-            )
-        if not images.is_floating_point():
-            raise ValueError(
-                f"{self.about.model} takes normalised images of floats, not {images.dtype}; "
-                "`crops.normalize` makes them"
-            )
         self.must_have("images")
+        images = check_images(images, self.about.model, self.image_size)
         return self.run(images=images.float())["heatmaps"]
 
     def predict(self,

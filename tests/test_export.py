@@ -314,7 +314,7 @@ def test_what_the_exporter_does_not_write_is_refused(small, tmp_path):
 
 
 def test_pixels_are_no_normalised_images(tokens):
-    with pytest.raises(ValueError, match="normalised images of floats, not torch.uint8"):
+    with pytest.raises(ValueError, match="normalised images, not torch.uint8"):
         OnnxNetwork(tokens)(torch.zeros(1, 3, 64, 48, dtype=torch.uint8))
 
 

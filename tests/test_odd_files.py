@@ -179,7 +179,9 @@ def test_boxes_outside_of_their_picture_are_left_out_and_counted(tmp_path):
     assert table.boxes.tolist() == [boxes[0], boxes[4]]
     assert table.left_out == {"box outside the picture": 3}
     boxes = [*boxes[:2], inside]
-    content = coco_file([dict(image_id=1) | PERSON | dict(id=n, bbox=b) for n, b in enumerate(boxes)])
+    content = coco_file(
+        [dict(image_id=1) | PERSON | dict(id=n, bbox=b) for n, b in enumerate(boxes)]
+    )
     data_set(tmp_path / "own", content)
     own = read_coco(tmp_path / "own")
     assert own.ids.tolist() == [0] and own.left_out == {small: 1, "box outside the picture": 1}
