@@ -110,7 +110,9 @@ def compare_networks(
         measure=f"PCK@{mine['threshold']} {mine['normaliser']}", people=mine["n"],
         left_out=mine["left_out"], scores=[mine["mean"], theirs["mean"]],
         difference=mine["mean"] - theirs["mean"],
-        interval=list(bootstrap_interval(mine["hits"], mine["counts"], other=theirs["hits"])),
+        interval=list(bootstrap_interval(
+            mine["hits"], mine["counts"], other=theirs["hits"], photos=judges.image_ids
+        )),
         joints={
             name: [rates["per_joint"][name] for rates in (mine, theirs)]
             for name, count in mine["joint_counts"].items() if count

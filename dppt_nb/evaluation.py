@@ -129,13 +129,14 @@ def _scores_by_box(joints, crops):
     "Measures for sets without torso or head: PCK by the window's longer side, mean OKS."
     truth, s = crops.photo_joints, crops.keypoint_set
     found = pck(joints, truth, crops.visible, s, normaliser="box", sizes=crops.box_sides)
-    scores = {f"PCK@{found['threshold']} box": pck_row(found)}
+    scores = {f"PCK@{found['threshold']} box": pck_row(found, crops.image_ids)}
     if crops.areas is not None and set(s.sigmas) != {UNKNOWN_SIGMA}:
         each = 100 * oks(joints, truth, crops.visible, crops.areas, s.sigmas)
-        each = each[np.isfinite(each)]
+        photos, each = crops.image_ids[np.isfinite(each)], each[np.isfinite(each)]
         if len(each):
+            interval = list(bootstrap_interval(each, photos=photos))
             scores["OKS"] = {
-                "mean": float(each.mean()), "interval": list(bootstrap_interval(each)),
+                "mean": float(each.mean()), "interval": interval,
                 "joints": {}, "people": len(each), "left_out": len(crops) - len(each),
             }
     return scores
@@ -149,10 +150,13 @@ def score_joints(
     known; by the box where neither torso nor head can be measured."""
     truth, kinds = crops.photo_joints, {"PCK@0.2 torso": "torso", "PCK@0.5 head": "head"}
     known = {"torso": crops.keypoint_set.torso, "head": crops.keypoint_set.head_segment}
-    scores = {name: pck_row(pck(joints, truth, crops.visible, crops.keypoint_set, normaliser=kind))
-              for name, kind in kinds.items() if known[kind]}
+    photos, found = crops.image_ids, {
+        name: pck(joints, truth, crops.visible, crops.keypoint_set, normaliser=kind)
+        for name, kind in kinds.items() if known[kind]
+    }
+    scores = {name: pck_row(result, photos) for name, result in found.items()}
     if crops.head_boxes is not None:
-        scores["PCKh"] = pckh_row(joints, truth, crops.head_boxes, crops.visible)
+        scores["PCKh"] = pckh_row(joints, truth, crops.head_boxes, crops.visible, photos)
     measured = any(row["people"] for row in scores.values())
     return scores if measured else _scores_by_box(joints, crops) | scores
 

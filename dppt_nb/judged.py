@@ -42,6 +42,8 @@ from dppt_nb.studies import (
     beside_stored,
     find_rows,
     pack_bits,
+    pack_photos,
+    photos_of,
     read_judged,
     read_runs,
     row_recipe,
@@ -53,14 +55,17 @@ from .together import is_whole, train_runs
 # %% ../nbs/machinery/judged.ipynb #e71d7550
 def stored_score(
     result: dict, # of `pck`
-) -> dict: # score, interval over people, hits, counts, shape
+    crops: CropSet, # the people who judged
+) -> dict: # score, interval over people, hits, counts, shape, photos where some show several people
     "A score and who was hit, as a results file keeps them."
+    interval = bootstrap_interval(result["hits"], result["counts"], photos=crops.image_ids)
     return dict(
         score=result["mean"],
-        interval=list(bootstrap_interval(result["hits"], result["counts"])),
+        interval=list(interval),
         hits=pack_bits(result["hits"]),
         counts=pack_bits(result["counts"]),
         shape=list(result["hits"].shape),
+        **pack_photos(crops.image_ids),
     )
 
 # %% ../nbs/machinery/judged.ipynb #9b5be449
@@ -120,7 +125,7 @@ def judge(
     took = sum(row.get("train_seconds", math.nan) for row in known["history"])
     return dict(
         format=RESULTS_FORMAT,
-        **stored_score(result),
+        **stored_score(result, crops),
         joints=result["per_joint"],
         **judge_cycles(network, crops, recipe, result),
         macs=macs(network).total,
@@ -206,8 +211,9 @@ def row_score(
 ) -> dict: # mean, interval, seeds
     "A row's score over its seeds."
     mine = list(of_row(runs, name).values())
-    counts = unpack_bits(mine[0]["counts"], mine[0]["shape"])
-    return combine([run["score"] for run in mine], bootstrap_interval(mean_hits(mine), counts))
+    counts, photos = unpack_bits(mine[0]["counts"], mine[0]["shape"]), photos_of(mine[0])
+    over_people = bootstrap_interval(mean_hits(mine), counts, photos=photos)
+    return combine([run["score"] for run in mine], over_people)
 
 
 def difference(
@@ -218,8 +224,10 @@ def difference(
     "How much better a row is than another, on the same people and from the same seeds."
     a, b = of_both(runs, name, other)
     if not a: return None
-    counts = unpack_bits(a[0]["counts"], a[0]["shape"])
-    over_people = lambda x, y: bootstrap_interval(mean_hits(x), counts, mean_hits(y))
+    counts, photos = unpack_bits(a[0]["counts"], a[0]["shape"]), photos_of(a[0])
+    over_people = lambda x, y: bootstrap_interval(
+        mean_hits(x), counts, mean_hits(y), photos=photos
+    )
     ends = np.array([over_people([x], [y]) for x, y in zip(a, b)])
     return combine(
         [x["score"] - y["score"] for x, y in zip(a, b)], over_people(a, b),

@@ -294,8 +294,17 @@ def _percentiles(drawn, level):
 
 def _resampled(weights, values, counts, statistic):
     "The score of every resample: (n,) from how often it holds each person, (n, N)."
-    if counts is None: return (weights @ values).mean(-1) / weights.shape[1]
+    if counts is None: return (weights @ values).mean(-1) / weights.sum(1)
     return statistic(weights @ values, weights @ counts)
+
+def _photo_numbers(photos, people):
+    "(N,) numbers from 0 on, in the order in which the photographs come; one each if not given."
+    if photos is None: return np.arange(people)
+    photos = np.asarray(photos).tolist()
+    if len(photos) != people:
+        raise ValueError(f"photos has {len(photos)} entries for {people} people; give one each")
+    known = {photo: number for number, photo in enumerate(dict.fromkeys(photos))}
+    return np.array([known[photo] for photo in photos])
 
 def bootstrap_interval(
     values: ArrayLike,               # (N,) or (N, J): hits with `counts`, else any value per person
@@ -305,12 +314,14 @@ def bootstrap_interval(
     other: ArrayLike | None = None,
     # from sums of hits and counts (n, J) to (n,); `pooled_rate` for PCKh
     statistic: Callable = mean_rate,
+    # (N,) the photograph of each person: people of one are drawn together; None: each has an own
+    photos: ArrayLike | None = None,
     n: int = 1000,        # resamples
     level: float = 0.95,  # share of resamples inside the interval
     seed: int = 0,        # of the draws
 ) -> tuple:               # (low, high), in percent with `counts`, else in the unit of `values`
-    """Percentile bootstrap over people (Efron, 1979): how far a score would move with other people
-    of the same kind."""
+    """Percentile bootstrap (Efron, 1979) over people, or over photographs with all people in them:
+    how far a score would move with others of the same kind."""
     values = _columns(values)                                                       # (N, J)
     people, generator = len(values), np.random.default_rng(seed)
     if not people: raise ValueError("no people to resample")
@@ -323,10 +334,11 @@ def bootstrap_interval(
             )
     pairs = [values] if other is None else [values, _columns(other)]
     if counts is not None: counts = _columns(counts)
-    drawn, rows = [], max(1, DRAWN_AT_ONCE // people)
+    photo_of = _photo_numbers(photos, people)                                       # (N,)
+    drawn, rows, several = [], max(1, DRAWN_AT_ONCE // people), photo_of.max() + 1
     for start in range(0, n, rows):
-        weights = resample_counts(people, min(rows, n - start), generator)          # (rows, N)
-        weights = weights.astype(np.float64)
+        weights = resample_counts(several, min(rows, n - start), generator)
+        weights = weights[:, photo_of].astype(np.float64)                           # (rows, N)
         drawn.append([_resampled(weights, v, counts, statistic) for v in pairs])
     drawn = np.concatenate(drawn, axis=1)                                           # (1 or 2, n)
     return _percentiles(drawn[0] - drawn[1] if len(pairs) == 2 else drawn[0], level)

@@ -60,13 +60,14 @@ def to_coco_truth(
 
 # %% ../nbs/machinery/scoring.ipynb #a3d1c0e6
 def pck_row(
-    found: dict # what `pck` gives
+    found: dict, # what `pck` gives
+    photos: ArrayLike | None = None # (N,) the photograph of each person, as `bootstrap_interval`
 ) -> dict:      # mean, interval (percent), joints, people, left_out; NaN where nobody is measured
     "PCK as a row of a report."
     people, left_out = found["n"], found["left_out"]
     if not found["counts"].any():
         return {"mean": math.nan, "joints": {}, "people": 0, "left_out": left_out}
-    interval = bootstrap_interval(found["hits"], found["counts"])
+    interval = bootstrap_interval(found["hits"], found["counts"], photos=photos)
     return {
         "mean": found["mean"], "interval": list(interval), "joints": found["per_joint"],
         "people": people, "left_out": left_out,
@@ -77,6 +78,7 @@ def pckh_row(
     joints: ArrayLike,     # (N, 16, 2) true joints, the same pixels
     head_boxes: ArrayLike, # (N, 2, 2) two opposite corners of the head box; NaN where not known
     visible: ArrayLike,    # (N, 16) above 0 where labelled
+    photos: ArrayLike | None = None, # (N,) the photograph of each person
 ) -> dict:                 # as `pck_row`; its joints are the groups of `pckh`
     "PCKh as a row of a report."
     given = preds, joints, head_boxes, visible
@@ -84,7 +86,8 @@ def pckh_row(
     people = int(counts.any(1).sum())
     row = {"mean": math.nan, "joints": {}, "people": people, "left_out": len(counts) - people}
     if not people: return row
-    groups, interval = pckh(*given), bootstrap_interval(hits, counts, statistic=pooled_rate)
+    interval = bootstrap_interval(hits, counts, statistic=pooled_rate, photos=photos)
+    groups = pckh(*given)
     return row | {"mean": groups["Mean"], "interval": list(interval), "joints": groups}
 
 # %% ../nbs/machinery/scoring.ipynb #058f078f

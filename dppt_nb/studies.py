@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['STUDIES', 'PRUNED', 'PLACES', 'JUDGED_BY', 'JUDGED', 'Row', 'find_rows', 'changes_of', 'fit_row', 'fit_weights',
-           'row_recipe', 'pack_bits', 'unpack_bits', 'JudgedCycle', 'StoredConditions', 'JudgedRun', 'read_judged',
-           'read_runs', 'other_than', 'beside_stored', 'run_folder', 'format_runs', 'state_of_run']
+           'row_recipe', 'pack_bits', 'unpack_bits', 'pack_photos', 'photos_of', 'JudgedCycle', 'StoredConditions',
+           'JudgedRun', 'read_judged', 'read_runs', 'other_than', 'beside_stored', 'run_folder', 'format_runs',
+           'state_of_run']
 
 # %% ../nbs/machinery/studies.ipynb #5c0ad005
 import base64
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .checks import DataError, check_format, each_once, nearest, validated
@@ -286,6 +288,22 @@ def unpack_bits(
     packed = np.frombuffer(base64.b64decode(text), np.uint8)
     return np.unpackbits(packed, count=math.prod(shape)).astype(bool).reshape(shape)
 
+
+def pack_photos(
+    image_ids: ArrayLike, # (N,) the photograph of each person
+) -> dict: # photos: a number each, from 0 on, as text; nothing where each has an own
+    "Who stands together, as a results file keeps it."
+    ids = np.asarray(image_ids).tolist()
+    known = {photo: str(number) for number, photo in enumerate(dict.fromkeys(ids))}
+    return {} if len(known) == len(ids) else dict(photos=" ".join(known[photo] for photo in ids))
+
+
+def photos_of(
+    run: dict, # of a results file
+) -> list[int] | None: # as `bootstrap_interval` takes it
+    "What `pack_photos` packed."
+    return [int(number) for number in run["photos"].split()] if run.get("photos") else None
+
 # %% ../nbs/machinery/studies.ipynb #2958fa35
 class JudgedCycle(BaseModel):
     "What one cycle of several answered."
@@ -321,12 +339,15 @@ class JudgedRun(BaseModel):
     trained_on: str | None = None
     trained_pixels: str | None = None
     cycles: list[JudgedCycle] | None = None
+    photos: str | None = Field(None, pattern=r"^\d+( \d+)*$")
 
     @model_validator(mode="after")
     def fit_together(self):
         "As many marks as people times joints, and the score that they give."
         if None not in self.interval and self.interval[0] > self.interval[1]:
             raise ValueError("'interval' ends before it begins")
+        if self.photos is not None and len(self.photos.split()) != self.shape[0]:
+            raise ValueError("'photos' and 'shape' have other numbers of people")
         parts = [self.hits, self.counts, *(cycle.hits for cycle in self.cycles or [])]
         for marks in parts:
             if len(base64.b64decode(marks)) != -(-math.prod(self.shape) // 8):

@@ -129,6 +129,7 @@ def judged(): return read_runs(ROOT / "nbs/results/study_lspet_nano/runs.json")[
     (dict(conditions=[]), "conditions"), (dict(conditions={}), "conditions"),
     (dict(shape=[10**9, 10**9]), "do not fit 'shape'"), (dict(hits="AAAA"), "do not fit 'shape'"),
     (dict(hits="x"), "base64"), (dict(recipe=None), "recipe"), (dict(row=1), "row"),
+    (dict(photos="1 x"), "photos"), (dict(photos="0 1"), "'photos' and 'shape'"),
     (dict(macs="many"), "macs"), (dict(macs=1.5), "macs"), (dict(words=5), "words"),
     (dict(trained_on=[1]), "trained_on"), (dict(taught_by=1), "taught_by"),
     (dict(trained_pixels={}), "trained_pixels"), (dict(cycles=[dict(cycle=1)]), "cycles.0.score"),

@@ -18,7 +18,9 @@ from dppt_nb.evaluation import (
     format_scores,
     predict_joints,
     score_answers,
+    score_joints,
 )
+from dppt_nb.judged import stored_score
 from dppt_nb.keypoints import COCO17, LSP14, map_keypoints
 from dppt_nb.metrics import pck
 from dppt_nb.recipes import Recipe
@@ -31,6 +33,7 @@ from dppt_nb.store import (
     load_people,
     synthetic_people,
 )
+from dppt_nb.studies import photos_of
 from dppt_nb.synthetic import make_people
 from dppt_nb.trainer import Trainer
 from dppt_nb.writing import write_store
@@ -78,6 +81,21 @@ def test_people_of_another_keypoint_set_are_judged_on_the_joints_that_both_have(
     # what the network does not know is not told of as "labelled on nobody"
     assert 0 <= joints["left_wrist"] <= 100 and list(joints) == list(COCO17.names[5:])
     assert "nobody" not in format_scores(results["scores"])
+
+
+def test_intervals_draw_photographs_with_all_people_in_them():
+    apart = synthetic_people("test", SIZE, 24)
+    together = replace(apart, image_ids=torch.arange(24) // 6)
+    joints = apart.photo_joints + 6 * torch.randn(24, 17, 2, generator=torch.manual_seed(0))
+    joints[:6] += 40    # a photograph on which everybody is missed
+    alone, grouped = (score_joints(joints, crops) for crops in (apart, together))
+    assert alone and alone.keys() == grouped.keys()
+    width = lambda row: row["interval"][1] - row["interval"][0]
+    for name, row in grouped.items():
+        assert row["mean"] == alone[name]["mean"] and width(row) > 1.2 * width(alone[name])
+    stored = stored_score(pck(joints, together.photo_joints, together.visible, COCO17), together)
+    assert stored["interval"] == grouped["PCK@0.2 torso"]["interval"]
+    assert photos_of(stored) == together.image_ids.tolist()
 
 
 def test_answers_are_put_under_the_names_that_the_people_have():

@@ -535,6 +535,31 @@ def test_interval_of_a_plain_mean_is_the_textbook_one():
     )
 
 
+def test_people_of_one_photograph_are_drawn_together():
+    preds, joints, visible = people(60, 14)
+    result = pck(preds, joints, visible, LSP14)
+    hits, counts = result["hits"], result["counts"]
+    photos = np.random.default_rng(1).permutation(np.repeat([30, 10, 20], 20))    # in any order
+    rows = [np.flatnonzero(photos == photo) for photo in dict.fromkeys(photos.tolist())]
+    drawn = np.random.default_rng(5).integers(3, size=(200, 3))
+    by_hand = []
+    for three in drawn:
+        some = np.concatenate([rows[number] for number in three])
+        by_hand.append(mean_rate(hits[some].sum(0), counts[some].sum(0)))
+    found = bootstrap_interval(hits, counts, n=200, seed=5, photos=photos)
+    np.testing.assert_allclose(found, np.quantile(by_hand, [0.025, 0.975]))
+    alone = bootstrap_interval(hits, counts)
+    assert bootstrap_interval(hits, counts, photos=torch.arange(60) * 7) == alone
+
+
+def test_a_plain_mean_over_photographs_of_different_sizes():
+    values, photos = np.array([0., 1, 1, 1]), np.array([5, 6, 6, 6])
+    low, high = bootstrap_interval(values, photos=photos, n=500)
+    assert (low, high) == (0, 1)    # one photograph twice: a mean of its people, not of four
+    with pytest.raises(ValueError, match="photos has 3 entries for 4 people"):
+        bootstrap_interval(values, photos=[1, 2, 3])
+
+
 def test_large_samples_are_drawn_in_parts(monkeypatch):
     values = np.random.default_rng(0).random(50)
     whole = bootstrap_interval(values, n=100)

@@ -66,7 +66,8 @@ def score(joints, crops):
     columns = [names.index(name) for name in LANDMARKS]
     twelve = {part: result[part][:, columns] for part in ("hits", "counts")}
     return dict(
-        **stored_score(result | twelve), people=int(result["n"]), left_out=int(result["left_out"]),
+        **stored_score(result | twelve, crops), people=int(result["n"]),
+        left_out=int(result["left_out"]),
     )
 
 

@@ -98,7 +98,7 @@ def all_looks(predictor, photos, boxes):
     )
 
 
-def compare(joints, truth, visible, keypoint_set):
+def compare(joints, truth, visible, keypoint_set, photos):
     """PCK of every rule. The difference of two looks to one with its interval over people, and of
     the other rules to two looks."""
     results = {rule: pck(found, truth, visible, keypoint_set) for rule, found in joints.items()}
@@ -107,7 +107,9 @@ def compare(joints, truth, visible, keypoint_set):
         base, mine = results[other], results[rule]
         return dict(
             difference=mine["mean"] - base["mean"],
-            interval=bootstrap_interval(mine["hits"], mine["counts"], other=base["hits"]),
+            interval=bootstrap_interval(
+                mine["hits"], mine["counts"], other=base["hits"], photos=photos
+            ),
         )
     return dict(
         people=results["one"]["n"], **{rule: result["mean"] for rule, result in results.items()},
@@ -128,7 +130,7 @@ def measure(predictor, table, whole):
     for name, boxes in boxes_of(table, photos).items():
         if name == "the whole photo" and not whole: continue
         joints = all_looks(predictor, photos, boxes)
-        rows[name] = compare(joints, truth, visible, predictor.keypoint_set)
+        rows[name] = compare(joints, truth, visible, predictor.keypoint_set, table.image_ids)
         print(f"{table.name}, {name}: {rows[name]}", flush=True)
     return rows
 

@@ -55,7 +55,7 @@ def judge(row, place, root):
         recipe, "coco", "all", people, torch.device("cpu"), time.time() - start
     )
     return dict(
-        row=row, seed=recipe.seed, network=Path(place).name, **stored_score(result),
+        row=row, seed=recipe.seed, network=Path(place).name, **stored_score(result, people),
         measured=int(result["n"]), conditions=known,
     )
 
