@@ -25,6 +25,7 @@ from .checkpoints import load_network, results_folder
 from .checks import DataError
 from .coco import person_category, to_coco_results
 from .crops import apply_affine, box_to_center_scale
+from .cropset import known_people
 from .datasets import coco_truth, has_ap
 from .files import digest_of, folder_for, place_of, read_json, watch, write_json
 from .heatmaps import average_flip, decode_argmax, decode_dark, decode_quarter
@@ -35,6 +36,7 @@ from .optim import compute_name, pick_device, precision
 from .recipes import Recipe
 from .scoring import bootstrap_ap, boxes_of_people, oks_nms, pck_row, pckh_row, rescore
 from .store import CropSet, is_store, load_people
+from .terminal import counted
 
 # %% ../nbs/machinery/evaluation.ipynb #cab3b0c5
 def decode(
@@ -336,6 +338,12 @@ def learned_from(
     "What to say where a network is judged on people that it was trained on."
     if about.get("people_digest") == crops.digest:
         return "was trained on these very people: the score says nothing about others"
+    if count := known_people(about, crops):
+        return (
+            f"was trained on {count:,} of these {counted(len(crops), 'person', 'people')}: the "
+            "score says too much; judge on those whom the training held out (its --val-share and "
+            "--split-seed)"
+        )
     if about.get("data") == crops.name and split in ("train", "all"):
         return (
             f"was trained on people of {crops.name}, and split {split!r} may hold some of them: "

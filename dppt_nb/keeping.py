@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 import torch
 from torch import Tensor
 
+from .cropset import pack_marks
 from .optim import even_kind, format_name, restore_optimizers
 from .runs import UnderWay, check_same_run, describe
 
@@ -43,7 +44,7 @@ class Kept:
         return dict(
             config=asdict(config), recipe=self.recipe.to_dict(),
             keypoint_set=self.keypoint_set.to_dict(), epoch=self.epoch,
-            **{name: known[name] for name in names},
+            **{name: known[name] for name in names}, **pack_marks(self.train_set),
         )
 
     def record(self, under_way: dict | None = None) -> dict: # of `UnderWay`, within an epoch

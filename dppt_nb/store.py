@@ -53,7 +53,7 @@ from dppt_nb.shards import (
 )
 from .splits import annotation_names, says_split
 from .synthetic import make_people
-from .tables import format_counts
+from .tables import format_counts, twin_pictures, wrong_people
 
 # %% ../nbs/machinery/store.ipynb #ec803ed0
 def crop_rows(
@@ -322,6 +322,7 @@ def prepare(
             f"{data} has boxes of its own, leave it out"
         )
     table = read_dataset(data, root, **options | ({"boxes": boxes} if boxes else {}))
+    table = replace(table, notes=(*table.notes, *wrong_people(table), *twin_pictures(table)))
     warnings = [note for note in table.notes if note.startswith("WARNING")]
     if made_from and warnings:
         # who reads the store in the cache is told them each time
@@ -396,6 +397,17 @@ def _split_advice(data, root, split, annotations):
     name, share = silent[0], "" if split == "test" else ", or hold a tenth out with --val-share 0.1"
     return f"; {name} does not say whose it is: {judge}say --annotations {split}={name}{share}"
 
+def _enlarged(store, header, image_size):
+    "What to say where the crops hold fewer pixels than the network reads."
+    size, read = ("{}x{}".format(*pair) for pair in (header.crop_size, image_size))
+    wanted = [round(header.margin * side) for side in image_size]
+    if header.crop_size[0] >= wanted[0]: return []
+    return [
+        f"WARNING: {store} holds crops of {size}, and people for {read} are cut as "
+        f"{wanted[0]}x{wanted[1]}: they are enlarged, and a network that learned from whole ones "
+        f"finds less; prepare them with --image-size {read}"
+    ]
+
 def known_splits(
     data: str,                           # "synthetic", or a name that `read_dataset` knows
     root: str | Path | None,             # the data set's folder or zip, or a crop store
@@ -445,6 +457,7 @@ def load_people(
         counts = ", ".join(f"{k} {n:,}" for k, n in manifest.splits.items())
         advice = _split_advice(data, root, split, options.get("annotations"))
         raise DataError(f"{root} has nobody in split {split!r}; it has {counts}{advice}")
-    print("\n".join([f"{data}: left out {format_counts(header.left_out)}", *manifest.warnings]))
+    notes = [*manifest.warnings, *_enlarged(store, header, image_size)]
+    print("\n".join([f"{data}: left out {format_counts(header.left_out)}", *notes]))
     if not header.keypoint_set.mirrored: print(*describe_pairs(header.keypoint_set))
     return {s: read_store(store, s, progress=bars) for s in splits}

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['row_numbers', 'split_counts', 'take_rows', 'format_counts', 'PoseTable', 'joint_boxes', 'far_boxes', 'stray_joints',
-           'empty_outside', 'clip_boxes', 'why_gone', 'join_tables', 'drop_copies', 'check_table']
+           'empty_outside', 'clip_boxes', 'why_gone', 'join_tables', 'drop_copies', 'wrong_people', 'twin_pictures',
+           'check_table']
 
 # %% ../nbs/machinery/tables.ipynb #7999ad80
 import posixpath
@@ -263,10 +264,18 @@ def _check_numbers(a, b):
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _HAVE, _ARE = ("person has", "people have"), ("person is", "people are")
 
-def _odd_people(table):
-    "Counts of people that deserve a look, each with what is odd of one and of many."
+def _small_people(table):
+    "Counts of people of whom little can be seen, each with what is said of one and of many."
     seen, boxes = table.visible > 0, table.boxes
     with_joints = len(table) and seen.any()
+    return [
+        (int((boxes[:, 2:].max(1) < 32).sum()), *_ARE, "smaller than 32 pixels"),
+        (int((seen.sum(1) < 3).sum()) if with_joints else 0, *_HAVE, "less than 3 joints"),
+    ]
+
+def _wrong_people(table):
+    "Counts of what is hardly meant, each with what is said of one and of many."
+    seen, boxes = table.visible > 0, table.boxes
     rows = zip(table.files, boxes.round().tolist(), table.joints.tolist())
     twice = len(table) - len({str(row) for row in rows})
     pictures = {*zip(table.split, table.image_ids, table.files)}
@@ -275,15 +284,37 @@ def _odd_people(table):
     room = boxes[:, None, 2:] / 2                                                  # (N, 1, 2)
     away = ((table.joints < span[:, 0] - room) | (table.joints > span[:, 1] + room)).any(2) & seen
     ids = Counter(zip(table.split, table.ids)).values()
+    corner = (table.joints == 0).all(2) & seen
     return [
-        (int((boxes[:, 2:].max(1) < 32).sum()), *_ARE, "smaller than 32 pixels"),
-        (int((seen.sum(1) < 3).sum()) if with_joints else 0, *_HAVE, "less than 3 joints"),
+        (int(corner.any(1).sum()), *_HAVE, "a joint labelled at (0, 0), the picture's corner; what "
+         "is not labelled has the flag 0"),
         (twice, *_ARE, "there twice: same picture, box and joints"),
         (int(away.any(1).sum()), *_HAVE, "a labelled joint far from their box"),
         (sum(n > 1 for n in numbers), "picture has", "pictures have",
          "several image ids in the same split"),
         (sum(n - 1 for n in ids), "id is", "ids are", "given again in the same split"),
     ]
+
+def _lines(counts):
+    return [f"WARNING: {counted(n, one, many)} {what}" for n, one, many, what in counts if n]
+
+def wrong_people(
+    table: PoseTable  # as a reader made it
+) -> list[str]:       # warnings
+    "What is hardly meant in a data set: it is said whenever people are cut out."
+    return _lines(_wrong_people(table))
+
+def twin_pictures(
+    table: PoseTable  # as a reader made it
+) -> list[str]:       # a warning, or nothing
+    "Copies of a picture under another name in another split, by size and a checksum."
+    splits, named = {}, dict(zip(table.files, table.split))
+    if len(set(table.split)) < 2: return []
+    for name, split in named.items():
+        if stamp := table.source.stamp(name): splits.setdefault(tuple(stamp), set()).add(split)
+    twins = sum(len(places) > 1 for places in splits.values())
+    have = counted(twins, "picture is", "pictures are")
+    return [f"WARNING: {have} in several splits, as copies with other names"] if twins else []
 
 def check_table(
     table: PoseTable  # as a reader made it
@@ -317,10 +348,7 @@ def check_table(
         lines += stray_joints(table.joints, table.visible, sizes)
     never = [n for n, c in zip(table.keypoint_set.names, (table.visible > 0).sum(0)) if not c]
     if never: lines.append(f"WARNING: labelled on nobody: {', '.join(never)}")
-    lines += [
-        f"WARNING: {counted(n, one, many)} {what}"
-        for n, one, many, what in _odd_people(table) if n
-    ]
+    lines += [*_lines(_small_people(table)), *wrong_people(table), *twin_pictures(table)]
     unused = {n for n in table.source.names() if n.lower().endswith(_PICTURES)} - set(named)
     if unused:
         folders = sorted({posixpath.dirname(n) or "." for n in unused})

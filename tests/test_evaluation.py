@@ -11,6 +11,7 @@ from PIL import Image
 
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
+from dppt_nb.compare import compare_networks
 from dppt_nb.evaluation import (
     answer_in_terms_of,
     coco_annotations,
@@ -96,6 +97,33 @@ def test_intervals_draw_photographs_with_all_people_in_them():
     stored = stored_score(pck(joints, together.photo_joints, together.visible, COCO17), together)
     assert stored["interval"] == grouped["PCK@0.2 torso"]["interval"]
     assert photos_of(stored) == together.image_ids.tolist()
+
+
+def test_who_was_learned_from_is_known_in_another_file_and_split(tmp_path, capsys):
+    crops = store_of(tmp_path / "all", ["val"] * 8)
+    first = replace(crops.select(range(4)), split=["train"] * 4)
+    header = StoreHeader("coco", COCO17, tuple(crops.images.shape[2:]), STORE_MARGIN, {})
+    write_store(tmp_path / "first", header, crop_rows(first))
+    train_recipe(TINY, "coco", tmp_path / "first", tmp_path / "run", "cpu", bars=False)
+    capsys.readouterr()
+    judge = dict(data="coco", root=tmp_path / "all", split="val", device="cpu", bars=False)
+    evaluate_checkpoint(tmp_path / "run", **judge)
+    assert "run was trained on 4 of these 8 people: the score says too much" in (
+        capsys.readouterr().out
+    )
+    compare_networks(tmp_path / "run", "tokenpose_nano", **judge)
+    assert "trained on 4 of these 8 people" in capsys.readouterr().out
+    evaluate_checkpoint("tokenpose_nano", out=tmp_path / "other", **judge)
+    assert "trained on" not in capsys.readouterr().out
+
+
+def test_crops_with_fewer_pixels_than_the_network_reads_are_said(tmp_path, capsys):
+    store_of(tmp_path, ["val"] * 4)
+    load_people("coco", tmp_path, ("val",), SIZE, False)
+    assert "WARNING" not in capsys.readouterr().out
+    load_people("coco", tmp_path, ("val",), (128, 96), False)
+    words = f"WARNING: {tmp_path} holds crops of 96x72, and people for 128x96 are cut as 192x144"
+    assert words in capsys.readouterr().out
 
 
 def test_answers_are_put_under_the_names_that_the_people_have():

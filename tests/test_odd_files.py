@@ -2,6 +2,7 @@
 can be followed."""
 import json
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from dppt_nb.datasets import read_coco
 from dppt_nb.files import ImageSource, claim_folder
 from dppt_nb.photos import open_photo
 from dppt_nb.pictures import find_pictures, read_header
-from dppt_nb.store import read_store
+from dppt_nb.store import load_people, read_store
 from dppt_nb.tables import check_table, empty_outside
 from dppt_nb.video import VideoWriter, predict_files
 
@@ -165,6 +166,53 @@ def test_a_data_set_with_frames_says_so_once(tmp_path):
     for name in ("1.gif", "2.gif"): frames(tmp_path / "images" / name)
     said = "\n".join(check_table(read_coco(tmp_path)))
     assert said.count("2 files hold several frames or pages") == 1 and "images/1.gif" in said
+
+
+# what is hardly meant is said by every command that cuts people out
+
+CORNER = "3 people have a joint labelled at (0, 0), the picture's corner"
+
+
+@pytest.mark.parametrize("change, words", [
+    (dict(keypoints=[0, 0, 2] + [30, 20, 2] * 16), CORNER),
+    (dict(bbox=[50, 1, 9, 9]), "3 people have a labelled joint far from their box"),
+])
+def test_odd_labels_are_said_at_every_use(tmp_path, capsys, monkeypatch, change, words):
+    monkeypatch.setenv("DPPT_CACHE", str(tmp_path / "cache"))
+    data_set(tmp_path / "set", coco_file(people(**change)), "val")
+    for _ in range(2):    # the crops are in the cache at the second time
+        load_people("coco", tmp_path / "set", ("val",), (64, 48), False)
+        assert f"WARNING: {words}" in capsys.readouterr().out
+    assert f"WARNING: {words}" in "\n".join(check_table(read_coco(tmp_path / "set")))
+
+
+def test_people_who_are_there_twice_are_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("DPPT_CACHE", str(tmp_path / "cache"))
+    twice = [*people(), *(person | dict(id=person["id"] + 3) for person in people())]
+    data_set(tmp_path / "set", coco_file(twice), "val")
+    load_people("coco", tmp_path / "set", ("val",), (64, 48), False)
+    assert "WARNING: 3 people are there twice: same picture" in capsys.readouterr().out
+
+
+def test_copies_of_a_picture_on_both_sides_are_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("DPPT_CACHE", str(tmp_path / "cache"))
+    content = coco_file(people()) | dict(images=[
+        dict(id=i, file_name=f"{i}.jpg", width=80, height=60) for i in (1, 2, 3, 4)
+    ])
+    content["annotations"].append(content["annotations"][0] | dict(id=4, image_id=4))
+    data_set(tmp_path / "set", content, "all")
+    shutil.copyfile(tmp_path / "set/images" / "1.jpg", tmp_path / "set/images" / "4.jpg")
+    said = set()
+    for seed in range(6):    # by some draws both copies are on one side
+        drawn = dict(val_share=0.5, split_seed=seed)
+        table = read_coco(tmp_path / "set", **drawn)
+        apart = table.split[0] != table.split[3]
+        lines = "\n".join(check_table(table))
+        assert apart == ("1 picture is in several splits, as copies with other names" in lines)
+        said.add(bool(apart))
+        load_people("coco", tmp_path / "set", ("val",), (64, 48), False, **drawn)
+        assert apart == ("WARNING: 1 picture is in several splits" in capsys.readouterr().out)
+    assert said == {True, False}
 
 
 # boxes
