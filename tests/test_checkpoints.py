@@ -789,6 +789,22 @@ def test_a_start_of_another_shape_says_which_options_fit_it():
     assert (float(options["--sigma"]), int(options["--kernel"])) == (recipe.sigma, recipe.kernel)
 
 
+@pytest.mark.parametrize("changes", [{"depth": 1}, {"heads": 8}, {"attention_scale": "model"}])
+def test_a_start_whose_weights_would_be_lost_or_mean_something_else_is_refused(changes):
+    network, _, keypoints = load_network("tokenpose_nano_lspet")
+    assert getattr(network.config, *changes) != changes[next(iter(changes))]
+    other = create_model("tokenpose_nano", 14, **{"head": network.config.head, **changes})
+    with pytest.raises(DataError, match="another shape"):
+        start_from(other, "tokenpose_nano_lspet", keypoints)
+
+
+def test_a_start_that_drops_other_patches_is_taken_and_said(capsys):
+    _, _, keypoints = load_network("dppt_nano_lspet")
+    start_from(create_model("tokenpose_nano", 14), "dppt_nano_lspet", keypoints)
+    said = capsys.readouterr().out
+    assert "prune_at was (1, 2, 3) in the start, and is () now" in said and "cycles" not in said
+
+
 @pytest.mark.parametrize("name", [None, 5, "", ["tokenpose_nano"]])
 def test_what_names_no_network_is_refused(name):
     with pytest.raises(DataError, match="a network is named by a folder or a name"):
