@@ -235,11 +235,10 @@ def evaluate_command(
     from dppt_nb.datasets import judged_split
     from dppt_nb.evaluation import evaluate_checkpoint, format_scores
     split = split or judged_split(data)
-    changes = {
-        k: v
-        for k, v in dict(mirror=mirror, flip_shift=flip_shift, decode=decode).items()
-        if v is not None
-    }
+    changes = dict(mirror=mirror, flip_shift=flip_shift, decode=decode)
+    changes = {k: v for k, v in changes.items() if v is not None}
+    if mirror is False:
+        refuse_idle({"flip-shift": flip_shift}, "moves the mirrored answer; leave out --no-mirror")
     results = evaluate_checkpoint(
         checkpoint, data, root, split, out, device, boxes=boxes, people=people,
         model=model, reader_options=take_reader_options(given), **changes
@@ -265,12 +264,11 @@ def compare_command(network, other, data, root, split, mirror, out, people, devi
     """Judge NETWORK and OTHER on the same people and the joints that both know: two scores, and
     their difference with an interval. Each is a run's folder or the name of a network that ships.
     """
-    from dppt_nb.compare import compare_networks, format_comparison
+    from dppt_nb.compare import check_place, compare_networks, format_comparison
     from dppt_nb.datasets import judged_split
-    from dppt_nb.files import make_folder, write_json
+    from dppt_nb.files import write_json
     changes = {} if mirror is None else {"mirror": mirror}
-    if out and Path(out).is_dir(): raise DataError(f"--out is {out}, a folder; name a file in it")
-    if out: make_folder(Path(out).parent)    # what cannot be written is said before the work
+    if out: check_place(Path(out))    # what cannot be written is said before the work
     result = compare_networks(
         network, other, data, root, split or judged_split(data), device, people=people,
         reader_options=take_reader_options(given), **changes,

@@ -86,6 +86,9 @@ _READER_OPTIONS = (
 )
 
 
+_SPLITS = "train=", "val=", "test="
+
+
 def reader_options(command: Callable):
     "Options of data sets in COCO's format, for every command that reads them."
     for option in reversed(_READER_OPTIONS): command = option(command)
@@ -97,7 +100,24 @@ def take_reader_options(given:dict)->dict: # all options; the reader's are taken
     names = "annotations images category flip_pairs pixels val_share split_seed".split()
     said = {name: given.pop(name, None) for name in names}
     said = {k: list(v) if isinstance(v, tuple) else v for k, v in said.items()}
-    return {k: v for k, v in said.items() if v not in (None, [])}
+    said = {k: v for k, v in said.items() if v not in (None, [])}
+    if not said.get("val_share"):
+        seed = {"split-seed": "split_seed" in said}
+        refuse_idle(seed, "is of the draw of --val-share; give that too, or leave it out")
+    elif files := said.get("annotations"):
+        _refuse_idle_share(files)
+    return said
+
+
+def _refuse_idle_share(files):
+    "A `DataError` where a share is to be held out, and every file says of which split it is."
+    from dppt_nb.datasets import says_split
+    told = [file for file in files if file.startswith(_SPLITS) or says_split(file)]
+    if len(told) < len(files): return
+    raise DataError(
+        f"--val-share divides people of no split, but {told[0]} says its split; leave out one of "
+        "both"
+    )
 
 # %% ../nbs/machinery/options.ipynb #91e0e072
 def how_to_judge(

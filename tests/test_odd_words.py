@@ -55,6 +55,30 @@ def test_the_same_list_without_a_double_is_taken():
     PoseConfig(prune_at=(1, 2), depth=4)
 
 
+# options of which nothing would come
+
+@pytest.mark.parametrize("words, said", [
+    (["--split-seed", "5"], "--split-seed is of the draw of --val-share"),
+    (["--annotations", "train=a.json", "--val-share", "0.5"], "train=a.json says its split"),
+    (["--annotations", "val2017.json", "--val-share", "0.5"], "val2017.json says its split"),
+    (["--flip-shift", "--no-mirror"], "--flip-shift moves the mirrored answer"),
+])
+def test_an_option_that_does_nothing_is_refused(words, said, tmp_path):
+    code, text = dppt("eval", "tokenpose_nano", "--data", "coco", "--root", tmp_path, *words)
+    assert code == 1 and said in text and len(text.splitlines()) == 1
+
+
+def test_a_comparison_takes_the_place_of_nothing_but_another(tmp_path):
+    labels, words = tmp_path / "people.json", ["compare", "tokenpose_nano", "ppt_nano_d12"]
+    labels.write_text('{"images": []}')
+    code, text = dppt(*words, "--people", 4, "--device", "cpu", "--out", labels)
+    assert code == 1 and "holds no earlier comparison" in text and len(text.splitlines()) == 1
+    assert labels.read_text() == '{"images": []}'
+    for _ in range(2):
+        code, text = dppt(*words, "--people", 4, "--device", "cpu", "--out", tmp_path / "both.json")
+        assert code == 0, text
+
+
 def test_categories_and_pairs_twice():
     content = coco_file([dict(id=1, image_id=1) | PERSON])
     for category, said in (("person,person", "person twice"), (["1", "person"], "'person' again")):
