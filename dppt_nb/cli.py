@@ -42,6 +42,9 @@ def read_value(text:str, kind:type): # what was typed, and the field's type
     return kind(text)
 
 # %% ../nbs/machinery/cli.ipynb #9cda969c
+_NOTATION = {tuple: "A,B", dict: "JSON", bool: "true|false"}
+
+
 @cache
 def recipe_options()->list: # of click options
     "One option for every field of a recipe and of its augmentation."
@@ -53,7 +56,7 @@ def recipe_options()->list: # of click options
     return [
         click.Option(
             [f"--{name.replace('_', '-')}", name],
-            metavar=kind.__name__.upper(),
+            metavar="HxW" if name == "image_size" else _NOTATION.get(kind, kind.__name__.upper()),
             help=notes.get(name),
         )
         for name, kind in kinds.items()
@@ -216,7 +219,8 @@ def train(recipe, data, root, out, people, device, resume, allow_drift, protocol
 @click.option(
     "--boxes",
     type=Place(),
-    help="detector boxes in COCO's results format, instead of the annotated ones (coco, crowdpose)",
+    help="detector boxes in COCO's results format, each with the image_id of a picture, instead "
+    "of the annotated ones (coco, crowdpose)",
 )
 @click.option(
     "--model", default="",

@@ -243,11 +243,10 @@ def format_interval(
     if result is None: return "-"
     mean, (low, high) = result["mean"], result["interval"]
     mark = "+" if sign else ""    # z: no -0.0
-    return (
-        f"{mean:{mark}z.1f} "
-        f"({'one seed' if math.isnan(low) else f'{low:{mark}z.1f} to {high:{mark}z.1f}'}"
-        ")"
-    )
+    if math.isnan(low): return f"{mean:{mark}z.1f} (one seed)"
+    # an end that would read as zero tells its side by a second decimal
+    ends = [f"{end:{mark}z.{2 if abs(end) < 0.05 else 1}f}" for end in (low, high)]
+    return f"{mean:{mark}z.1f} ({ends[0]} to {ends[1]})"
 
 
 def _called(runs, name):

@@ -44,7 +44,7 @@ CLAIMS = [
         "DPPT, abstract: no figures; SDPose, Table 1, has the contrary: 69.5, 69.8 AP", "tokenpose",
         "ppt",
         "our head also sees maps that are not pruned; nano loses 1.3 points at 12 epochs, 2.7 at "
-        "30, 1.0 at 60 (two seeds, open)",
+        "30, 1.5 at 60 (three seeds, open)",
     ),
     Claim(
         "a teacher improves the pruned network", "DPPT, abstract: no figures", "dppt", "ppt",
