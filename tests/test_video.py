@@ -217,11 +217,25 @@ def test_what_was_drawn_before_is_no_photo(predictor, tmp_path, capsys):
     out = tmp_path / "out"
     assert predict_files(predictor, [tmp_path], out).photos == 2
     assert predict_files(predictor, [tmp_path], out).photos == 2
-    assert f"2 drawings of an earlier call in {out} left out" in capsys.readouterr().out
+    assert "2 drawings of earlier calls are left out" in capsys.readouterr().out
     assert sorted(p.name for p in out.glob("*.jpg")) == ["1-poses.jpg", "some-poses-poses.jpg"]
     assert predict_files(predictor, [out / "1-poses.jpg"], tmp_path / "other").photos == 1
     with pytest.raises(DataError, match="holds no photos beside drawings"):
         predict_files(predictor, [out], out)
+
+
+def test_drawings_of_another_folder_of_results_are_no_photos(predictor, tmp_path, capsys):
+    "Whatever folder of results an earlier call wrote to; also in Python, and beside a named one."
+    for name in "12":
+        Image.new("RGB", (60, 80)).save(tmp_path / f"{name}.jpg")
+    predict_files(predictor, [tmp_path], tmp_path / "poses")
+    assert predict_files(predictor, [tmp_path], tmp_path / "poses2").photos == 2
+    assert "2 drawings of earlier calls are left out" in capsys.readouterr().out
+    assert len(predictor(tmp_path)) == 2
+    assert "4 drawings of earlier calls are left out" in capsys.readouterr().out
+    named = [tmp_path, tmp_path / "poses" / "1-poses.jpg"]
+    assert predict_files(predictor, named, tmp_path / "poses3").photos == 3
+    assert "3 drawings of earlier calls are left out" in capsys.readouterr().out
 
 
 def test_a_photo_that_is_called_like_a_drawing_stays(predictor, tmp_path):
