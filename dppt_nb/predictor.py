@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CAPTURED_PEOPLE', 'CAPTURED', 'DEFAULT_NETWORK', 'PIXELS_AT_ONCE', 'Captured', 'find_in_photo', 'photo_densities',
-           'Locator', 'Look', 'PosePredictor', 'in_pairs', 'many_photos']
+           'check_choice', 'Locator', 'Look', 'PosePredictor', 'in_pairs', 'many_photos']
 
 # %% ../nbs/machinery/predictor.ipynb #f0f76b08
 import os
@@ -83,6 +83,14 @@ def photo_densities(
 # %% ../nbs/machinery/predictor.ipynb #e5a136d2
 CAPTURED_PEOPLE, CAPTURED = 8, 4    # people in a recording at most; recordings that are kept
 
+def check_choice(
+    name: str,      # of an option
+    value: object,  # that it was given
+) -> None:
+    "Refuse what is neither True nor False nor None: any text is true in Python, also 'no'."
+    if value is not None and not isinstance(value, bool):
+        raise DataError(f"{name} is {value!r}; it is True, False or None")
+
 class Locator:
     "Finds joints in boxes that are known."
     def __init__(self,
@@ -93,10 +101,12 @@ class Locator:
         # replay a recording of all steps, on a CUDA device; None: wherever there is one
         graph: bool | None = False,
     ):
-        if not isinstance(batch_size, int) or batch_size < 1:
+        whole = isinstance(batch_size, Integral) and not isinstance(batch_size, bool)
+        if not whole or batch_size < 1:
             raise DataError(f"batch_size is {batch_size!r}; it is a number of people, from 1 on")
+        check_choice("graph", graph)
         self.network, self.recipe, self.keypoint_set = network.eval(), recipe, keypoint_set
-        self.batch_size, self.device = batch_size, next(network.parameters()).device
+        self.batch_size, self.device = int(batch_size), next(network.parameters()).device
         self.graph = self.device.type == "cuda" if graph is None else graph
         if self.graph and self.device.type != "cuda":
             raise DataError(f"graph=True needs a CUDA device; the network is on {self.device}.")
@@ -199,7 +209,8 @@ class PosePredictor(Locator):
     ):
         if detector is not None and not callable(detector):
             raise DataError(f"detector is {detector!r}; it is a function from a photo to boxes")
-        recipe = recipe.change(mirror=mirror, **{"decode": decode} if decode else {})
+        check_choice("refine", refine)
+        recipe = recipe.change(mirror=mirror, **{} if decode is None else {"decode": decode})
         if runner != "eager":
             from dppt_nb.export import take_runner
             network, runner = take_runner(network.eval(), keypoint_set, runner, recipe)

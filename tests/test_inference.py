@@ -311,6 +311,24 @@ def test_options_are_those_of_the_functions(predictor, made):
     if not torch.cuda.is_available(): assert "CUDA" in refusal(lambda: answer(graph=True))
 
 
+@pytest.mark.parametrize("option", [
+    {"refine": "no"}, {"refine": 0}, {"mirror": "no"}, {"graph": "no"}, {"batch_size": True},
+    {"batch_size": 2.5}, {"decode": ""}, {"runner": True}, {"device": 1.5}, {"detector": "none"},
+])
+def test_an_option_of_another_kind_is_refused(option):
+    "Text is true in Python, also 'no'; what is no answer to a question is not taken as one."
+    said = refusal(lambda: PosePredictor.from_pretrained(
+        "tokenpose_nano", **{"device": "cpu", **option}
+    ))
+    [(name, value)] = option.items()
+    assert name in said and repr(value) in said
+
+
+def test_a_whole_number_of_numpy_is_a_batch_size(predictor):
+    own = Locator(predictor.network, predictor.recipe, COCO17, np.int64(4))
+    assert own.batch_size == 4
+
+
 def test_answers_in_other_forms(predictor, made, tmp_path):
     pixels, boxes, _ = made
     path = tmp_path / "street-0042.png"
