@@ -9,6 +9,7 @@ __all__ = ['CAPTURED_PEOPLE', 'CAPTURED', 'DEFAULT_NETWORK', 'PIXELS_AT_ONCE', '
 # %% ../nbs/machinery/predictor.ipynb #f0f76b08
 import os
 import statistics
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +31,15 @@ from .evaluation import device_name, find_joints
 from .inference import People, cut_boxes, pose_boxes
 from .keypoints import KeypointSet
 from .optim import pick_device
-from .photos import Photo, check_boxes, list_photos, open_photo, tensor_array
+from dppt_nb.photos import (
+    OddBoxes,
+    Photo,
+    check_boxes,
+    list_photos,
+    open_photo,
+    split_scores,
+    tensor_array,
+)
 from .recipes import Recipe
 from .terminal import counted
 
@@ -189,6 +198,17 @@ class Look:
     boxes: np.ndarray          # (N, 4)
     scores: np.ndarray | None  # (N,) the detector's
     again: bool                # look a second time, in the boxes of the joints
+    # who says where: "caller", "detector", or "nobody": the whole photo, or squares around people
+    # that reach out of it by right
+    source: str = "caller"
+
+    def count_odd(self,
+        odd: OddBoxes, # of the whole call
+    ) -> None:
+        "Count boxes that are probably meant otherwise."
+        if self.source != "nobody":
+            found, photo = self.source == "detector", self.photo
+            odd.add(self.boxes, photo.size, photo.name, self.scores, found)
 
 class PosePredictor(Locator):
     "Finds the joints of people in photographs."
@@ -231,16 +251,16 @@ class PosePredictor(Locator):
 
     def __call__(self,
         photo: object,  # as `open_photo` takes it, or a list of such; a folder: all its pictures
-        # (N, 4) x, y, w, h; of a list of photos a list of such; None: the detector's, else one
-        # box that is the whole photo
+        # (N, 4) x, y, w, h, or (N, 5) with a score; of a list of photos a list of such; None: the
+        # detector's, else one box that is the whole photo
         boxes: ArrayLike | list | None = None,
     ) -> People | list[People]:
         "The people of a photo; of several photos a list. Raises `DataError`."
         photos = many_photos(photo)
-        if photos is None: return next(self.stream([photo], [boxes]))
+        if photos is None: return list(self._looked([(photo, boxes)], 3))[0]
         if boxes is not None and len(boxes) != len(photos):
             raise DataError(f"{len(photos)} photos need as many lists of boxes, not {len(boxes)}.")
-        return list(self.stream(photos, boxes))
+        return list(self._looked(self._pairs(photos, boxes), 3))
 
     def stream(self,
         photos: Iterable,              # as they come
@@ -250,8 +270,21 @@ class PosePredictor(Locator):
         one = isinstance(photos, (str, Path, bytes, Image.Image, Photo))
         if one or not isinstance(photos, Iterable) or getattr(photos, "ndim", 4) < 4:
             raise DataError("stream takes several photos, one after the other; put one into a list")
-        pairs = zip(photos, repeat(None)) if boxes is None else in_pairs(photos, boxes)
-        return self.in_batches(self.look(photo, b) for photo, b in pairs)
+        return self._looked(self._pairs(photos, boxes), 2)
+
+    def _pairs(self, photos, boxes):
+        return zip(photos, repeat(None)) if boxes is None else in_pairs(photos, boxes)
+
+    def _looked(self, pairs, depth):
+        "The people of photos with their boxes; once all are done, a warning of odd boxes."
+        odd = OddBoxes()
+        def looks():
+            for photo, boxes in pairs:
+                look = self.look(photo, boxes)
+                look.count_odd(odd)
+                yield look
+        yield from self.in_batches(looks())
+        for line in odd.told(): warnings.warn(line, stacklevel=depth)
 
     def look(self,
         photo: object,                   # as `open_photo` takes it
@@ -259,23 +292,20 @@ class PosePredictor(Locator):
     ) -> Look:
         "Open a photo and settle where to look. Raises `DataError`."
         seen = open_photo(photo)
-        if boxes is None and self.detector: boxes = self._detect(seen)
+        source = "caller"
+        if boxes is None and self.detector:
+            boxes = self._detect(seen)
+            source = "nobody" if getattr(self.detector, "reaches_out", False) else "detector"
         if whole := boxes is None:
             if not self.told: print(
                 "no boxes and no detector: each photo is taken as one box around one person"
             )
-            self.told, boxes = True, [0, 0, *seen.image.size]
-        if hasattr(boxes, "detach"):
-            boxes = tensor_array(boxes, f"the table of boxes of {seen.name}")
-        shape = getattr(boxes, "shape", ())
-        scored = len(shape) == 2 and shape[1] == 5
-        scores = np.asarray(boxes[:, 4], np.float32) if scored else None
-        if scored and np.isnan(scores).any():
-            raise DataError(f"{seen.name}: the score of a box is no number (NaN); give it one.")
-        boxes = check_boxes(boxes[:, :4] if scored else boxes, seen.size, seen.name)
+            self.told, boxes, source = True, [0, 0, *seen.image.size], "nobody"
+        boxes, scores = split_scores(boxes, seen.name)
+        boxes = check_boxes(boxes, seen.size, seen.name)
         kept = photo if isinstance(photo, (str, Path)) else seen
         again = whole if self.refine is None else self.refine
-        return Look(seen, kept, boxes, scores, again)
+        return Look(seen, kept, boxes, scores, again, source)
 
     def _detect(self, seen):
         "The detector's boxes of a photo. Whoever wrote it is told of an answer that is none."

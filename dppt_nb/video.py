@@ -26,6 +26,7 @@ from .inference import People
 from .locks import temporary_name
 from dppt_nb.photos import (
     DRAWING,
+    OddBoxes,
     Photo,
     boxes_by_photo,
     is_drawing,
@@ -36,7 +37,6 @@ from dppt_nb.photos import (
 )
 from .pictures import say_several
 from .predictor import PosePredictor
-from .tables import far_boxes
 from .terminal import counted
 from .tracking import Tracker
 
@@ -300,17 +300,16 @@ def _drawing(people, path):
         ) from None
     return content.getvalue()
 
-def _looks(predictor, photos, rows, left_out, several, far):
+def _looks(predictor, photos, rows, left_out, several, odd):
     """Photos that can be read, and where to look; what cannot is remembered in a sentence, and who
-    holds several pictures, or boxes that reach far out of it, by its name."""
+    holds several pictures by its name. Odd boxes are counted."""
     for path, boxes in zip(photos, rows or repeat(None)):
         given = None if boxes is None else np.array(boxes, np.float32).reshape(-1, 5)
         try: look = predictor.look(open_photo(path), given)
         except DataError as error:
             left_out.append(str(error))
             continue
-        size = np.array([look.photo.size[::-1]])
-        if given is not None and far_boxes(look.boxes, size): far.append(path)
+        look.count_odd(odd)
         if look.photo.several: several.append(path)
         yield look
 
@@ -323,9 +322,9 @@ def predict_photos(
     draw: bool = True,       # write pictures
 ) -> Report:
     "Joints of everybody in some photos, written as they are found."
-    report, left_out, several, far, start = Report(), [], [], [], time.perf_counter()
+    report, left_out, several, odd, start = Report(), [], [], OddBoxes(), time.perf_counter()
     taken = set()
-    looks = _looks(predictor, photos, rows, left_out, several, far)
+    looks = _looks(predictor, photos, rows, left_out, several, odd)
     answers = predictor.in_batches(looks)
     for people in watch(answers, total=len(photos)):
         try:
@@ -336,11 +335,7 @@ def predict_photos(
         lines.write(people.to_rows())
         report.photos, report.people = report.photos + 1, report.people + len(people)
     report.seconds, report.left_out = time.perf_counter() - start, tuple(left_out)
-    report.notes = tuple(say_several(several))
-    if far: report.notes += (
-        f"WARNING: boxes of {counted(len(far), 'photo reach', 'photos reach')} far out of it, "
-        f"first of {far[0]}; 'bbox' is x, y, width, height, not two corners",
-    )
+    report.notes = (*say_several(several), *(f"WARNING: {line}" for line in odd.told()))
     return report
 
 def predict_video(

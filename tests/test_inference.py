@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import sys
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -172,6 +173,60 @@ def test_boxes_that_are_none(predictor, made):
     ):
         said = refusal(lambda: predictor(pixels, [box]))
         assert word in said, said
+
+
+def test_odd_boxes_are_said_once_a_call(predictor, made):
+    "Two corners in place of x, y, w, h; percent; boxes of a few pixels. Right ones say nothing."
+    pixels, boxes, _ = made
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predictor([pixels, pixels], [boxes, boxes])
+        predictor(np.zeros((3, 3, 3), np.uint8))    # the whole photo: nobody said where
+        predictor(pixels, [[60, 90, 90, 190]])      # of 270 x 180: the legs are below it
+    percent, tiny = [[10, 10, 90, 90, 95]], [[10, 10, 2, 3], [10, 10, 9, 1]]
+    for given, words in (
+        (corners, "boxes reach far out of the photo"), (percent, "2 boxes have a score above 1"),
+        (tiny, "2 boxes are less than 8 pixels on the longer side"),
+    ):
+        with pytest.warns(UserWarning) as said: predictor([pixels, pixels], [given, given])
+        assert len(said) == 1 and words in str(said[0].message)
+        assert said[0].filename == __file__
+        with pytest.warns(UserWarning): list(predictor.stream([pixels], [given]))
+
+
+def test_corners_of_a_detector_are_said(predictor, made):
+    "But for the squares of a detector that reach out of the photo by right."
+    pixels, boxes, _ = made
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
+    class Corners:
+        def __call__(self, photo): return corners
+    with_it = lambda d: PosePredictor(predictor.network, predictor.recipe, COCO17, detector=d)
+    with pytest.warns(UserWarning, match="far out of the photo"): with_it(Corners())(pixels)
+    squares = Corners()
+    squares.reaches_out = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with_it(squares)(pixels)
+
+
+@pytest.mark.parametrize("score", [np.nan, np.inf, -0.5])
+def test_scores_that_order_nothing_are_refused(predictor, made, score):
+    row = [10, 10, 90, 90, score]
+    find = PosePredictor(predictor.network, predictor.recipe, COCO17, detector=lambda _: [row])
+    for call in (lambda: predictor(made[0], np.array([row])), lambda: find(made[0])):
+        assert "scores are shares of 1, from 0 on" in refusal(call)
+
+
+def test_five_numbers_in_a_list_are_those_of_an_array(predictor, made):
+    pixels, boxes, _ = made
+    rows = np.concatenate([boxes, [[.9]] * len(boxes)], 1)
+    wanted = predictor(pixels, rows)
+    forms = (rows.tolist(), [tuple(row) for row in rows.tolist()], torch.from_numpy(rows))
+    for found in (predictor(pixels, form) for form in forms):
+        assert np.array_equal(found.keypoints, wanted.keypoints)
+        assert np.allclose(found.box_scores, .9)
+    assert np.allclose(predictor(pixels, rows[0].tolist()).box_scores, [.9])
 
 
 def test_nobody_one_and_three_hundred(predictor, made):

@@ -255,7 +255,23 @@ def test_corners_in_a_boxes_file_are_said(predictor, tmp_path):
     report = predict_files(
         predictor, [tmp_path / "1.jpg"], tmp_path / "out", tmp_path / "boxes.json"
     )
-    assert "boxes of 1 photo reach far out of it" in report.notes[0]
+    assert "1 box reaches far out of the photo and would fit as two corners, first" in report.notes[0]
+    assert "x, y, width, height" in report.notes[0] and len(report.notes) == 1
+
+
+@pytest.mark.parametrize("more, words", [
+    (dict(bbox=[100, 50, 2, 3]), "1 box is less than 8 pixels on the longer side, first in "),
+    (dict(score=95), "1 box has a score above 1, first in "),
+])
+def test_odd_boxes_in_a_boxes_file_are_said(predictor, tmp_path, more, words):
+    Image.new("RGB", (300, 200)).save(tmp_path / "1.jpg")
+    usual = dict(file_name="1.jpg", bbox=[100, 50, 80, 90], score=1)
+    rows = [usual, usual | more]
+    (tmp_path / "boxes.json").write_text(json.dumps(rows))
+    report = predict_files(
+        predictor, [tmp_path / "1.jpg"], tmp_path / "out", tmp_path / "boxes.json"
+    )
+    assert report.people == 2 and len(report.notes) == 1 and words in report.notes[0]
 
 
 @pytest.mark.parametrize("options, words", [
@@ -376,7 +392,7 @@ def test_every_photo_that_is_left_out_is_named(predictor, tmp_path, capsys):
 
 @pytest.mark.parametrize("answer, words", [
     (None, "gave a NoneType for"), ([[1.0, 2.0]], "an array of shape"), ("boxes", "gave a str"),
-    (np.array([[0, 0, 20, 30, np.nan]]), "the score of a box is no number"),
+    (np.array([[0, 0, 20, 30, np.nan]]), "the score of a box is nan"),
 ])
 def test_a_detector_that_gives_no_boxes_is_told_so(answer, words):
     finds = PosePredictor.from_pretrained(
