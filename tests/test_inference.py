@@ -8,6 +8,7 @@ import resource
 import sys
 import warnings
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -401,6 +402,17 @@ def test_answers_in_other_forms(predictor, made, tmp_path):
     assert Image.open(io.BytesIO(people._repr_png_())).size == (270, 180)
     drawn = np.asarray(people.draw())
     assert (drawn != pixels).any() and np.array_equal(np.asarray(people.draw(threshold=9)), pixels)
+
+
+def test_photos_without_a_number_get_no_id_of_coco_by_guess(predictor, made, tmp_path):
+    pixels, boxes, _ = made
+    for name in ("p.png", "l.png"): Image.fromarray(pixels).save(tmp_path / name)
+    for people in predictor([tmp_path / "p.png", tmp_path / "l.png", pixels], [boxes] * 3):
+        assert "to_coco(image_id=...)" in refusal(people.to_coco)
+        assert {row["image_id"] for row in people.to_coco(image_id=3)} == {3}
+    frame = replace(predictor(pixels, boxes), name="walk2.mp4", tracks=np.arange(3))
+    assert "a frame of walk2.mp4" in refusal(frame.to_coco)
+    assert {row["image_id"] for row in frame.to_coco(5)} == {5}
 
 
 def test_answers_as_a_table(predictor, made):
