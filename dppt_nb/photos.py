@@ -342,7 +342,10 @@ def _names_of(path):
     "What a boxes file may call this photo, from exact to loose."
     path = Path(as_text(str(path)))
     number = re.search(r"(\d+)$", path.stem)
-    names = [str(path), path.as_posix(), path.name, path.stem]
+    whole = path.as_posix()
+    # also by what is left of it in a folder that was named: am/a/1.jpg is a/1.jpg in am
+    ends = [whole[at + 1:] for at, letter in enumerate(whole) if letter == "/"]
+    names = [str(path), whole, *ends, path.stem]
     return [*names, str(int(number[1]))] if number else names
 
 def boxes_by_photo(
@@ -354,7 +357,8 @@ def boxes_by_photo(
     for photo in photos:
         mine = [name for name in dict.fromkeys(_names_of(photo)) if name in found]
         # a path says which photo is meant, also where another has the same last name
-        if mine and mine[0] in (str(photo), Path(photo).as_posix()): mine = mine[:1]
+        exact = str(photo), Path(photo).as_posix()
+        if mine and (mine[0] in exact or "/" in mine[0]): mine = mine[:1]
         for name in mine:
             if name in owner:
                 raise DataError(

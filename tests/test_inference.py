@@ -23,7 +23,7 @@ from dppt_nb.checks import DataError
 from dppt_nb.cli import main
 from dppt_nb.inference import cut_boxes, pose_boxes
 from dppt_nb.keypoints import COCO17
-from dppt_nb.photos import boxes_by_photo, check_boxes, list_photos, open_photo
+from dppt_nb.photos import boxes_by_photo, check_boxes, list_photos, open_photo, read_boxes
 from dppt_nb.predictor import Captured, Locator, find_in_photo
 from dppt_nb.synthetic import make_photo
 
@@ -318,6 +318,20 @@ def test_boxes_of_a_file_by_name_and_number():
 
 
 # Answers
+
+def test_boxes_of_a_file_by_paths_within_the_folder_that_is_named(tmp_path):
+    "Photos of one name in two folders below it; another folder's with the same paths is refused."
+    for name in ("am/a/1.jpg", "am/b/1.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        Image.new("RGB", (80, 60)).save(tmp_path / name)
+    rows = [dict(file_name="a/1.jpg", bbox=[0, 0, 40, 50]),
+            dict(file_name="b/1.jpg", bbox=[9, 9, 40, 50])]
+    (tmp_path / "boxes.json").write_text(json.dumps(rows))
+    found = boxes_by_photo(read_boxes(tmp_path / "boxes.json"), list_photos([tmp_path / "am"]))
+    assert [[row[:2] for row in mine] for mine in found] == [[[0, 0]], [[9, 9]]]
+    one = {"a/1.jpg": [[0, 0, 40, 50, 1]]}
+    assert "could be those of" in refusal(lambda: boxes_by_photo(one, ["x/a/1.jpg", "y/a/1.jpg"]))
+
 
 def test_the_predictor_agrees_with_evaluation(tmp_path, monkeypatch):
     """Joints in photographs are those of `dppt eval`, which cuts people out once, stores them as
