@@ -29,6 +29,7 @@ from dppt_nb.files import (
     PICTURE_FORMATS,
     ImageSource,
     field_numbers,
+    from_16_bits,
     open_picture,
     orientation_of,
     read_file,
@@ -42,10 +43,8 @@ from .terminal import counted
 def _eight_bits(values, where):
     if values.dtype == np.uint8: return values
     if values.dtype == np.uint16:
-        if 0 < values.max() <= 255: raise DataError(
-            f"{where} holds 16 bits and no number above 255; give it as uint8."
-        )
-        return (values / 257).round().astype(np.uint8)
+        try: return from_16_bits(values)
+        except ValueError as error: raise DataError(f"{where} holds {error}.") from None
     if values.dtype.kind not in "iuf":
         raise DataError(f"{where} holds {values.dtype}, not numbers from 0 to 255.")
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 255):

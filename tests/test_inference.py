@@ -21,6 +21,7 @@ from dppt_nb import PosePredictor
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
 from dppt_nb.cli import main
+from dppt_nb.files import ImageSource
 from dppt_nb.inference import cut_boxes, pose_boxes
 from dppt_nb.keypoints import COCO17
 from dppt_nb.photos import boxes_by_photo, check_boxes, list_photos, open_photo, read_boxes
@@ -580,11 +581,25 @@ def test_a_stream_gives_each_photo_its_boxes_or_says_so():
 
 @pytest.mark.parametrize("values, words", [
     (np.full((9, 9, 3), 200, np.uint16), "16 bits and no number above 255"),
+    (np.full((9, 9), 900, np.uint16), "no number above 1023, as of 10 bits; multiply by 64"),
+    (np.full((9, 9), 4095, np.uint16), "no number above 4095, as of 12 bits; multiply by 16"),
     (np.full((9, 9, 3), 1.01), "goes from 0 to 1.01"),
     (torch.zeros(9, 8, 3), "as a tensor is \\(channels, height, width\\)"),
 ])
 def test_numbers_of_an_unclear_range_are_refused(values, words):
     with pytest.raises(DataError, match=words): open_photo(values)
+
+
+def test_a_file_of_twelve_bits_is_refused(tmp_path):
+    "Also where a data set is read; what is black, or uses more of the range, is taken."
+    path = tmp_path / "deep.png"
+    save = lambda number: Image.fromarray(np.full((9, 8), number, np.uint16)).save(path)
+    save(3000)
+    assert "as of 12 bits" in refusal(lambda: open_photo(path))
+    assert "as of 12 bits" in refusal(lambda: ImageSource(tmp_path).read("deep.png"))
+    for number in (0, 4096):
+        save(number)
+        assert open_photo(path).image.getpixel((0, 0)) == (round(number / 257),) * 3
 
 
 def test_an_open_file_is_a_photo(tmp_path):
