@@ -221,7 +221,7 @@ class PosePredictor(Locator):
         # look a second time, in the box of the joints; None: where the whole photo was the box
         refine: bool | None = None,
         # finds boxes where none are given: (H, W, 3) uint8 RGB -> (N, 4) x, y, w, h, or (N, 5) with
-        # a score
+        # a score; with an attribute `reaches_out` its boxes may reach far out of the photo
         detector: Callable | None = None,
         # "eager": PyTorch; on a CPU also "onnxruntime", and "auto": the faster one, measured now
         runner: str = "eager",
