@@ -41,7 +41,7 @@ from .keypoints import KeypointSet
 from .locks import write_together
 from .models import create_model, model_config
 from .recipes import NO_TEACHER, Recipe, needs_teacher
-from .released import fill, named_tensors, released_network
+from .released import fill, must_be_released, named_tensors, released_network
 from .released import load_backbone as load_backbone
 from .released import load_released as load_released
 from .tokenpose import PoseTransformer
@@ -249,6 +249,11 @@ def network_files(
             f"{path} is a state of a training and no network; name its folder, {path.parent}"
         )
     if path.is_file() and path.suffix == ".safetensors": return path.with_name(CONFIG), path
+    if path.suffix in (".onnx", ".pt2") and path.is_file():
+        raise DataError(
+            f"{path} is an exported network: dppt_nb.export.OnnxNetwork runs an .onnx file in "
+            "Python; here name the folder that it was exported from"
+        )
     if path.is_file():
         raise DataError(
             f"{path} is no folder of a network; if it is a checkpoint of the original releases, "
@@ -442,6 +447,7 @@ def check_sources(
         r.teacher for r in recipes if r.teacher_model
     }
     for name in sorted(networks - {""}): load_network(name)
+    for one in (r for r in recipes if r.teacher_model): must_be_released(one.teacher)
     for file in sorted(released - {""}): named_tensors(file)
 
 # %% ../nbs/machinery/checkpoints.ipynb #e924ae2d

@@ -18,6 +18,8 @@ import click
 
 from .checks import DataError, each_once, names_once, refuse_idle
 from dppt_nb.options import (
+    NetworkCommand,
+    format_shipped,
     how_to_judge,
     reader_options,
     refuse_idle_fields,
@@ -194,7 +196,7 @@ def train(recipe, data, root, out, people, device, resume, allow_drift, protocol
     )
 
 # %% ../nbs/machinery/cli.ipynb #faacf142
-@main.command("eval")
+@main.command("eval", cls=NetworkCommand)
 @click.argument("checkpoint", type=Place())
 @data_option
 @root_option
@@ -250,7 +252,7 @@ def evaluate_command(
     click.echo(f"{split} people of {data}\n{format_scores(results['scores'])}")
 
 # %% ../nbs/machinery/cli.ipynb #cec1a967
-@main.command("compare")
+@main.command("compare", cls=NetworkCommand)
 @click.argument("network", type=Place())
 @click.argument("other", type=Place())
 @data_option
@@ -364,9 +366,10 @@ main.add_command(export_command)
 # %% ../nbs/machinery/cli.ipynb #9618fd54
 @main.command()
 def models():
-    "Every network: parameters, multiply-accumulates of one image, published score."
+    """Every network: parameters, multiply-accumulates of one image, published score; then those
+    that ship, and what they found."""
     from dppt_nb.models import format_models
-    click.echo(format_models())
+    click.echo(f"{format_models()}\n\n{format_shipped()}")
 
 
 @main.group()

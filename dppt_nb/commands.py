@@ -8,11 +8,11 @@ __all__ = ['predict', 'export_command']
 # %% ../nbs/machinery/commands.ipynb #49fb63bd
 import click
 
-from .options import reader_options, take_reader_options
+from .options import NetworkCommand, reader_options, take_reader_options
 from .terminal import Place
 
 # %% ../nbs/machinery/commands.ipynb #4f926fb1
-@click.command()
+@click.command(cls=NetworkCommand)
 @click.argument("checkpoint", type=Place())
 @click.argument("photos", nargs=-1, required=True)
 @click.option(
@@ -78,7 +78,7 @@ def predict(
     click.echo(report.told(out))
 
 # %% ../nbs/machinery/commands.ipynb #5c0aee12
-@click.command("export")
+@click.command("export", cls=NetworkCommand)
 @click.argument("checkpoint", type=Place())
 @click.option(
     "--out", type=Place(), default="model.onnx", show_default=True,

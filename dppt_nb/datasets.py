@@ -22,6 +22,7 @@ from .crops import PADDING
 from .files import ImageSource, field_numbers
 from .keypoints import LSP14, MPII16
 from .matlab import read_mat
+from .photos import refuse_shares
 from .pictures import find_pictures, measure_pictures
 from .splits import annotation_files, only_file, picture_splits, says_split, source_of
 from dppt_nb.tables import (
@@ -224,11 +225,7 @@ def _check_pixels(rows, where):
     points = np.array([k for a in rows for k in a["keypoints"]], float).reshape(-1, 3)
     labelled = points[points[:, 2] > 0, :2]
     for field, values in (("bbox", boxes), ("keypoints", labelled)):
-        if len(values) and np.abs(values).max() <= 1:
-            raise DataError(
-                f"{where}: every {field!r} lies between 0 and 1; COCO's numbers are pixels: "
-                "multiply x by the picture's width and y by its height."
-            )
+        refuse_shares(values, field, where)
 
 def _read_one(place, file, split, pictures, options, name, boxes, min_score):
     "One annotation file as a table."

@@ -78,6 +78,8 @@ def person_boxes(
 
 class MediaPipeDetector:
     "The person detector of BlazePose, as a function from a picture to boxes."
+    reaches_out = True  # its squares hold the whole person, also what the picture does not show
+
     def __init__(self,
         path: str | Path | None = None,  # of pose_detection.tflite; None: that of `mediapipe`
         least_score: float = 0.5,        # people below it are left out

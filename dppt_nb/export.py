@@ -45,7 +45,7 @@ from .files import CACHE_MEND, cache_folder, digest_of, make_folder, write_whole
 from .forms import make_form, recipe_of
 from .keypoints import KeypointSet
 from .optim import precision
-from .photos import check_boxes, open_photo
+from .photos import OddBoxes, check_boxes, open_photo
 from .plumbing import check_images
 from .recipes import Recipe
 from .store import CropSet, known_splits, load_people
@@ -232,7 +232,9 @@ class OnnxNetwork(nn.Module):
             raise ValueError(
                 f"a photo is (height, width, 3) uint8, not {tuple(photo.shape)} {photo.dtype}"
             )
-        boxes = check_boxes(boxes, tuple(photo.shape[:2]), "the photo")
+        boxes, odd = check_boxes(boxes, tuple(photo.shape[:2]), "the photo"), OddBoxes()
+        odd.add(boxes, tuple(photo.shape[:2]), "the photo")
+        for line in odd.told(): warnings.warn(line, stacklevel=2)
         answer = self.run(photo=photo, boxes=torch.from_numpy(boxes))
         return answer["keypoints"], answer["scores"]
 

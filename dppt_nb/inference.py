@@ -94,13 +94,20 @@ class People:
         ]
 
     def to_coco(self,
-        image_id: int | None = None,  # the last number in the photo's name if not given, else 0
+        # the number at the end of the photo's name if not given, as in COCO's own names; photos of
+        # several folders with the same number need one each
+        image_id: int | None = None,
         category_id: int = 1,         # COCO's person
     ) -> list[dict]:
-        "Rows of COCO's results format, as pycocotools reads them."
-        if image_id is None:
+        """Rows of COCO's results format, as pycocotools reads them. Raises `DataError` where no
+        number says which photo it is: two photos under one id would be one to whoever judges."""
+        if image_id is None and len(self):
             number = re.search(r"(\d+)$", Path(self.name).stem)
-            image_id = int(number[1]) if number else 0
+            if not number or self.tracks is not None: raise DataError(
+                f"{'a frame of ' * (self.tracks is not None)}{self.name} has no number of its own "
+                "at the end of its name; give one: to_coco(image_id=...)"
+            )
+            image_id = int(number[1])
         ids = [image_id] * len(self)
         return to_coco_results(self.keypoints, ids, self.pose_scores, self.scores, category_id)
 

@@ -248,7 +248,7 @@ def pick_device(
             else "cpu"
         )
     try: torch.zeros(1, device=name).item()  # "meta" makes tensors, but holds no numbers
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise DataError(
             f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); leave "
             "it out or take 'cpu'"

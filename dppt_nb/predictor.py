@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['CAPTURED_PEOPLE', 'CAPTURED', 'DEFAULT_NETWORK', 'PIXELS_AT_ONCE', 'Captured', 'find_in_photo', 'photo_densities',
-           'Locator', 'Look', 'PosePredictor', 'in_pairs', 'many_photos']
+           'check_choice', 'Locator', 'Look', 'PosePredictor', 'in_pairs', 'many_photos']
 
 # %% ../nbs/machinery/predictor.ipynb #f0f76b08
 import os
 import statistics
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +31,15 @@ from .evaluation import device_name, find_joints
 from .inference import People, cut_boxes, pose_boxes
 from .keypoints import KeypointSet
 from .optim import pick_device
-from .photos import Photo, check_boxes, list_photos, open_photo, tensor_array
+from dppt_nb.photos import (
+    OddBoxes,
+    Photo,
+    check_boxes,
+    list_photos,
+    open_photo,
+    split_scores,
+    tensor_array,
+)
 from .recipes import Recipe
 from .terminal import counted
 
@@ -83,6 +92,14 @@ def photo_densities(
 # %% ../nbs/machinery/predictor.ipynb #e5a136d2
 CAPTURED_PEOPLE, CAPTURED = 8, 4    # people in a recording at most; recordings that are kept
 
+def check_choice(
+    name: str,      # of an option
+    value: object,  # that it was given
+) -> None:
+    "Refuse what is neither True nor False nor None: any text is true in Python, also 'no'."
+    if value is not None and not isinstance(value, bool):
+        raise DataError(f"{name} is {value!r}; it is True, False or None")
+
 class Locator:
     "Finds joints in boxes that are known."
     def __init__(self,
@@ -93,10 +110,12 @@ class Locator:
         # replay a recording of all steps, on a CUDA device; None: wherever there is one
         graph: bool | None = False,
     ):
-        if not isinstance(batch_size, int) or batch_size < 1:
+        whole = isinstance(batch_size, Integral) and not isinstance(batch_size, bool)
+        if not whole or batch_size < 1:
             raise DataError(f"batch_size is {batch_size!r}; it is a number of people, from 1 on")
+        check_choice("graph", graph)
         self.network, self.recipe, self.keypoint_set = network.eval(), recipe, keypoint_set
-        self.batch_size, self.device = batch_size, next(network.parameters()).device
+        self.batch_size, self.device = int(batch_size), next(network.parameters()).device
         self.graph = self.device.type == "cuda" if graph is None else graph
         if self.graph and self.device.type != "cuda":
             raise DataError(f"graph=True needs a CUDA device; the network is on {self.device}.")
@@ -179,6 +198,17 @@ class Look:
     boxes: np.ndarray          # (N, 4)
     scores: np.ndarray | None  # (N,) the detector's
     again: bool                # look a second time, in the boxes of the joints
+    # who says where: "caller", "detector", or "nobody": the whole photo, or squares around people
+    # that reach out of it by right
+    source: str = "caller"
+
+    def count_odd(self,
+        odd: OddBoxes, # of the whole call
+    ) -> None:
+        "Count boxes that are probably meant otherwise."
+        if self.source != "nobody":
+            found, photo = self.source == "detector", self.photo
+            odd.add(self.boxes, photo.size, photo.name, self.scores, found)
 
 class PosePredictor(Locator):
     "Finds the joints of people in photographs."
@@ -191,7 +221,7 @@ class PosePredictor(Locator):
         # look a second time, in the box of the joints; None: where the whole photo was the box
         refine: bool | None = None,
         # finds boxes where none are given: (H, W, 3) uint8 RGB -> (N, 4) x, y, w, h, or (N, 5) with
-        # a score
+        # a score; with an attribute `reaches_out` its boxes may reach far out of the photo
         detector: Callable | None = None,
         # "eager": PyTorch; on a CPU also "onnxruntime", and "auto": the faster one, measured now
         runner: str = "eager",
@@ -199,7 +229,8 @@ class PosePredictor(Locator):
     ):
         if detector is not None and not callable(detector):
             raise DataError(f"detector is {detector!r}; it is a function from a photo to boxes")
-        recipe = recipe.change(mirror=mirror, **{"decode": decode} if decode else {})
+        check_choice("refine", refine)
+        recipe = recipe.change(mirror=mirror, **{} if decode is None else {"decode": decode})
         if runner != "eager":
             from dppt_nb.export import take_runner
             network, runner = take_runner(network.eval(), keypoint_set, runner, recipe)
@@ -220,16 +251,16 @@ class PosePredictor(Locator):
 
     def __call__(self,
         photo: object,  # as `open_photo` takes it, or a list of such; a folder: all its pictures
-        # (N, 4) x, y, w, h; of a list of photos a list of such; None: the detector's, else one
-        # box that is the whole photo
+        # (N, 4) x, y, w, h, or (N, 5) with a score; of a list of photos a list of such; None: the
+        # detector's, else one box that is the whole photo
         boxes: ArrayLike | list | None = None,
     ) -> People | list[People]:
         "The people of a photo; of several photos a list. Raises `DataError`."
         photos = many_photos(photo)
-        if photos is None: return next(self.stream([photo], [boxes]))
+        if photos is None: return list(self._looked([(photo, boxes)], 3))[0]
         if boxes is not None and len(boxes) != len(photos):
             raise DataError(f"{len(photos)} photos need as many lists of boxes, not {len(boxes)}.")
-        return list(self.stream(photos, boxes))
+        return list(self._looked(self._pairs(photos, boxes), 3))
 
     def stream(self,
         photos: Iterable,              # as they come
@@ -239,8 +270,21 @@ class PosePredictor(Locator):
         one = isinstance(photos, (str, Path, bytes, Image.Image, Photo))
         if one or not isinstance(photos, Iterable) or getattr(photos, "ndim", 4) < 4:
             raise DataError("stream takes several photos, one after the other; put one into a list")
-        pairs = zip(photos, repeat(None)) if boxes is None else in_pairs(photos, boxes)
-        return self.in_batches(self.look(photo, b) for photo, b in pairs)
+        return self._looked(self._pairs(photos, boxes), 2)
+
+    def _pairs(self, photos, boxes):
+        return zip(photos, repeat(None)) if boxes is None else in_pairs(photos, boxes)
+
+    def _looked(self, pairs, depth):
+        "The people of photos with their boxes; once all are done, a warning of odd boxes."
+        odd = OddBoxes()
+        def looks():
+            for photo, boxes in pairs:
+                look = self.look(photo, boxes)
+                look.count_odd(odd)
+                yield look
+        yield from self.in_batches(looks())
+        for line in odd.told(): warnings.warn(line, stacklevel=depth)
 
     def look(self,
         photo: object,                   # as `open_photo` takes it
@@ -248,23 +292,20 @@ class PosePredictor(Locator):
     ) -> Look:
         "Open a photo and settle where to look. Raises `DataError`."
         seen = open_photo(photo)
-        if boxes is None and self.detector: boxes = self._detect(seen)
+        source = "caller"
+        if boxes is None and self.detector:
+            boxes = self._detect(seen)
+            source = "nobody" if getattr(self.detector, "reaches_out", False) else "detector"
         if whole := boxes is None:
             if not self.told: print(
                 "no boxes and no detector: each photo is taken as one box around one person"
             )
-            self.told, boxes = True, [0, 0, *seen.image.size]
-        if hasattr(boxes, "detach"):
-            boxes = tensor_array(boxes, f"the table of boxes of {seen.name}")
-        shape = getattr(boxes, "shape", ())
-        scored = len(shape) == 2 and shape[1] == 5
-        scores = np.asarray(boxes[:, 4], np.float32) if scored else None
-        if scored and np.isnan(scores).any():
-            raise DataError(f"{seen.name}: the score of a box is no number (NaN); give it one.")
-        boxes = check_boxes(boxes[:, :4] if scored else boxes, seen.size, seen.name)
+            self.told, boxes, source = True, [0, 0, *seen.image.size], "nobody"
+        boxes, scores = split_scores(boxes, seen.name)
+        boxes = check_boxes(boxes, seen.size, seen.name)
         kept = photo if isinstance(photo, (str, Path)) else seen
         again = whole if self.refine is None else self.refine
-        return Look(seen, kept, boxes, scores, again)
+        return Look(seen, kept, boxes, scores, again, source)
 
     def _detect(self, seen):
         "The detector's boxes of a photo. Whoever wrote it is told of an answer that is none."

@@ -20,6 +20,7 @@ from .checks import DataError
 from .coco import say
 from .files import ImageSource
 from .keypoints import KeypointSet
+from .photos import reaching_out
 from .pictures import read_header, say_several
 from .terminal import counted
 
@@ -133,7 +134,7 @@ def far_boxes(
     sizes: np.ndarray   # (N, 2) width, height of the photographs
 ) -> list[str]:         # a warning, or nothing
     "What to say of boxes that reach more than a tenth of the photograph beyond it."
-    far = (boxes[:, :2] + boxes[:, 2:] > 1.1 * sizes).any(1) | (boxes[:, :2] < -.1 * sizes).any(1)
+    far = reaching_out(boxes, sizes)
     if not far.any(): return []
     return [
         f"WARNING: {counted(int(far.sum()), 'box reaches', 'boxes reach')} far out of their "

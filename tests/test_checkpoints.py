@@ -171,6 +171,13 @@ def test_bad_checkpoint_files(tmp_path):
         load_released(model, tmp_path / "list.pth")
 
 
+@pytest.mark.parametrize("name", ["pose.onnx", "pose.pt2"])
+def test_an_exported_network_is_called_one(tmp_path, name):
+    (tmp_path / name).write_bytes(b"some bytes")
+    with pytest.raises(DataError, match="is an exported network: dppt_nb.export.OnnxNetwork"):
+        load_network(tmp_path / name)
+
+
 def test_checkpoints_of_training_code(tmp_path):
     model, other = (create_model("tokenpose_s_v1", image_size=(64, 48)) for _ in range(2))
     released = {"features.conv1.weight": torch.zeros(1)}

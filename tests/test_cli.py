@@ -15,9 +15,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from data_fixture import coco_file
 from PIL import Image
 
+from dppt_nb.checkpoints import shipped_networks
 from dppt_nb.checks import DataError
 from dppt_nb.cli import main
 
@@ -251,6 +253,27 @@ def test_models_lists_costs_and_published_scores(tmp_path):
     assert "6,620,736" in line and "2.38" in line and "72.5" in line
 
 
+def test_models_ends_with_the_networks_that_ship_and_what_they_found(tmp_path):
+    "By the record in each folder: score, interval, people, data set."
+    lines = started("models", cwd=tmp_path).stdout.split("networks that ship")[1].splitlines()
+    for name, folder in shipped_networks().items():
+        judged = json.loads((folder / "config.json").read_text())["judged"]
+        rows = judged if isinstance(judged, list) else [judged]
+        mine = [line for line in lines if line.split()[:1] == [name]]
+        assert len(mine) == len(rows)
+        for row, line in zip(rows, mine):
+            found = row["scores"]["PCK@0.2 torso"]
+            assert f"{found['mean']:.1f} ({found['interval'][0]:.1f} to" in line
+            assert f"{found['people']} people of {row['data']} {row['split']}" in line
+
+
+@pytest.mark.parametrize("command", ["predict", "eval", "export", "compare"])
+def test_help_names_the_networks_that_ship(command):
+    "Also one that is packed tomorrow: the names are read, not typed."
+    said = "".join(CliRunner().invoke(main, [command, "--help"]).output.split())
+    assert said.split("networkthatships:")[1].split(",") == list(shipped_networks())
+
+
 def test_wrong_words_are_answered_with_one_sentence(tmp_path):
     train = ["train", "tokenpose_nano", "--device", "cpu"]
     refused(dppt("train", "tokenpose_nan", cwd=tmp_path), "tokenpose_nano")
@@ -416,6 +439,10 @@ def test_a_refused_command_leaves_no_folder(tmp_path, words):
      "--crop-size: image_size is (10, 10)"),
     (["export", "tests", "--model", "ppt_s"], "there is no checkpoint tests"),
     (["export", ".", "--model", "ppt_s"], "is a folder, no checkpoint"),
+    (["predict", "dppt_nano_lspet", "x.png", "--model", "tokenpose_b"],
+     "belongs to checkpoints of the original releases, not to networks that ship"),
+    (["train", "dppt_nano", "--teacher", "tokenpose_nano", "--teacher-model", "tokenpose_nano"],
+     "belongs to checkpoints of the original releases, not to networks that ship"),
     (["train", "dppt_nano", "--data", "lspet", "--root", "nowhere"], "learns from a teacher"),
     (["train", "tokenpose_nano", "--people", str(10**12)], "more than this machine can hold"),
     (["eval", "tokenpose_nano", "--people", str(10**12)], "more than this machine can hold"),

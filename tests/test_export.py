@@ -430,6 +430,13 @@ def test_a_table_of_boxes_must_be_one(whole):
     with pytest.raises(ValueError, match="a photo is"): whole.predict(photo[:0], [[0, 0, 9, 9]])
 
 
+def test_corners_in_place_of_a_size_are_said(whole):
+    photo = np.zeros((80, 60, 3), np.uint8)
+    with pytest.warns(UserWarning, match="1 box reaches far out of the photo") as said:
+        whole.predict(photo, [[30, 40, 55, 75], [5, 5, 30, 40]])
+    assert len(said) == 1 and said[0].filename == __file__
+
+
 def test_what_is_no_picture_is_refused(tokens, tmp_path):
     network = OnnxNetwork(tokens)
     with pytest.raises(ValueError, match="takes a tensor, not a ndarray"):

@@ -6,7 +6,9 @@ import json
 import os
 import resource
 import sys
+import warnings
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +21,10 @@ from dppt_nb import PosePredictor
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
 from dppt_nb.cli import main
+from dppt_nb.files import ImageSource
 from dppt_nb.inference import cut_boxes, pose_boxes
 from dppt_nb.keypoints import COCO17
-from dppt_nb.photos import boxes_by_photo, check_boxes, list_photos, open_photo
+from dppt_nb.photos import boxes_by_photo, check_boxes, list_photos, open_photo, read_boxes
 from dppt_nb.predictor import Captured, Locator, find_in_photo
 from dppt_nb.synthetic import make_photo
 
@@ -174,6 +177,60 @@ def test_boxes_that_are_none(predictor, made):
         assert word in said, said
 
 
+def test_odd_boxes_are_said_once_a_call(predictor, made):
+    "Two corners in place of x, y, w, h; percent; boxes of a few pixels. Right ones say nothing."
+    pixels, boxes, _ = made
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predictor([pixels, pixels], [boxes, boxes])
+        predictor(np.zeros((3, 3, 3), np.uint8))    # the whole photo: nobody said where
+        predictor(pixels, [[60, 90, 90, 190]])      # of 270 x 180: the legs are below it
+    percent, tiny = [[10, 10, 90, 90, 95]], [[10, 10, 2, 3], [10, 10, 9, 1]]
+    for given, words in (
+        (corners, "boxes reach far out of the photo"), (percent, "2 boxes have a score above 1"),
+        (tiny, "2 boxes are less than 8 pixels on the longer side"),
+    ):
+        with pytest.warns(UserWarning) as said: predictor([pixels, pixels], [given, given])
+        assert len(said) == 1 and words in str(said[0].message)
+        assert said[0].filename == __file__
+        with pytest.warns(UserWarning): list(predictor.stream([pixels], [given]))
+
+
+def test_corners_of_a_detector_are_said(predictor, made):
+    "But for the squares of a detector that reach out of the photo by right."
+    pixels, boxes, _ = made
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
+    class Corners:
+        def __call__(self, photo): return corners
+    with_it = lambda d: PosePredictor(predictor.network, predictor.recipe, COCO17, detector=d)
+    with pytest.warns(UserWarning, match="far out of the photo"): with_it(Corners())(pixels)
+    squares = Corners()
+    squares.reaches_out = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with_it(squares)(pixels)
+
+
+@pytest.mark.parametrize("score", [np.nan, np.inf, -0.5])
+def test_scores_that_order_nothing_are_refused(predictor, made, score):
+    row = [10, 10, 90, 90, score]
+    find = PosePredictor(predictor.network, predictor.recipe, COCO17, detector=lambda _: [row])
+    for call in (lambda: predictor(made[0], np.array([row])), lambda: find(made[0])):
+        assert "scores are shares of 1, from 0 on" in refusal(call)
+
+
+def test_five_numbers_in_a_list_are_those_of_an_array(predictor, made):
+    pixels, boxes, _ = made
+    rows = np.concatenate([boxes, [[.9]] * len(boxes)], 1)
+    wanted = predictor(pixels, rows)
+    forms = (rows.tolist(), [tuple(row) for row in rows.tolist()], torch.from_numpy(rows))
+    for found in (predictor(pixels, form) for form in forms):
+        assert np.array_equal(found.keypoints, wanted.keypoints)
+        assert np.allclose(found.box_scores, .9)
+    assert np.allclose(predictor(pixels, rows[0].tolist()).box_scores, [.9])
+
+
 def test_nobody_one_and_three_hundred(predictor, made):
     pixels, boxes, _ = made
     for none in ([], np.zeros((0, 4)), torch.zeros(0, 4)):
@@ -263,6 +320,20 @@ def test_boxes_of_a_file_by_name_and_number():
 
 # Answers
 
+def test_boxes_of_a_file_by_paths_within_the_folder_that_is_named(tmp_path):
+    "Photos of one name in two folders below it; another folder's with the same paths is refused."
+    for name in ("am/a/1.jpg", "am/b/1.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        Image.new("RGB", (80, 60)).save(tmp_path / name)
+    rows = [dict(file_name="a/1.jpg", bbox=[0, 0, 40, 50]),
+            dict(file_name="b/1.jpg", bbox=[9, 9, 40, 50])]
+    (tmp_path / "boxes.json").write_text(json.dumps(rows))
+    found = boxes_by_photo(read_boxes(tmp_path / "boxes.json"), list_photos([tmp_path / "am"]))
+    assert [[row[:2] for row in mine] for mine in found] == [[[0, 0]], [[9, 9]]]
+    one = {"a/1.jpg": [[0, 0, 40, 50, 1]]}
+    assert "could be those of" in refusal(lambda: boxes_by_photo(one, ["x/a/1.jpg", "y/a/1.jpg"]))
+
+
 def test_the_predictor_agrees_with_evaluation(tmp_path, monkeypatch):
     """Joints in photographs are those of `dppt eval`, which cuts people out once, stores them as
     JPEG and cuts again."""
@@ -311,6 +382,24 @@ def test_options_are_those_of_the_functions(predictor, made):
     if not torch.cuda.is_available(): assert "CUDA" in refusal(lambda: answer(graph=True))
 
 
+@pytest.mark.parametrize("option", [
+    {"refine": "no"}, {"refine": 0}, {"mirror": "no"}, {"graph": "no"}, {"batch_size": True},
+    {"batch_size": 2.5}, {"decode": ""}, {"runner": True}, {"device": 1.5}, {"detector": "none"},
+])
+def test_an_option_of_another_kind_is_refused(option):
+    "Text is true in Python, also 'no'; what is no answer to a question is not taken as one."
+    said = refusal(lambda: PosePredictor.from_pretrained(
+        "tokenpose_nano", **{"device": "cpu", **option}
+    ))
+    [(name, value)] = option.items()
+    assert name in said and repr(value) in said
+
+
+def test_a_whole_number_of_numpy_is_a_batch_size(predictor):
+    own = Locator(predictor.network, predictor.recipe, COCO17, np.int64(4))
+    assert own.batch_size == 4
+
+
 def test_answers_in_other_forms(predictor, made, tmp_path):
     pixels, boxes, _ = made
     path = tmp_path / "street-0042.png"
@@ -328,6 +417,17 @@ def test_answers_in_other_forms(predictor, made, tmp_path):
     assert Image.open(io.BytesIO(people._repr_png_())).size == (270, 180)
     drawn = np.asarray(people.draw())
     assert (drawn != pixels).any() and np.array_equal(np.asarray(people.draw(threshold=9)), pixels)
+
+
+def test_photos_without_a_number_get_no_id_of_coco_by_guess(predictor, made, tmp_path):
+    pixels, boxes, _ = made
+    for name in ("p.png", "l.png"): Image.fromarray(pixels).save(tmp_path / name)
+    for people in predictor([tmp_path / "p.png", tmp_path / "l.png", pixels], [boxes] * 3):
+        assert "to_coco(image_id=...)" in refusal(people.to_coco)
+        assert {row["image_id"] for row in people.to_coco(image_id=3)} == {3}
+    frame = replace(predictor(pixels, boxes), name="walk2.mp4", tracks=np.arange(3))
+    assert "a frame of walk2.mp4" in refusal(frame.to_coco)
+    assert {row["image_id"] for row in frame.to_coco(5)} == {5}
 
 
 def test_answers_as_a_table(predictor, made):
@@ -481,11 +581,25 @@ def test_a_stream_gives_each_photo_its_boxes_or_says_so():
 
 @pytest.mark.parametrize("values, words", [
     (np.full((9, 9, 3), 200, np.uint16), "16 bits and no number above 255"),
+    (np.full((9, 9), 900, np.uint16), "no number above 1023, as of 10 bits; multiply by 64"),
+    (np.full((9, 9), 4095, np.uint16), "no number above 4095, as of 12 bits; multiply by 16"),
     (np.full((9, 9, 3), 1.01), "goes from 0 to 1.01"),
     (torch.zeros(9, 8, 3), "as a tensor is \\(channels, height, width\\)"),
 ])
 def test_numbers_of_an_unclear_range_are_refused(values, words):
     with pytest.raises(DataError, match=words): open_photo(values)
+
+
+def test_a_file_of_twelve_bits_is_refused(tmp_path):
+    "Also where a data set is read; what is black, or uses more of the range, is taken."
+    path = tmp_path / "deep.png"
+    save = lambda number: Image.fromarray(np.full((9, 8), number, np.uint16)).save(path)
+    save(3000)
+    assert "as of 12 bits" in refusal(lambda: open_photo(path))
+    assert "as of 12 bits" in refusal(lambda: ImageSource(tmp_path).read("deep.png"))
+    for number in (0, 4096):
+        save(number)
+        assert open_photo(path).image.getpixel((0, 0)) == (round(number / 257),) * 3
 
 
 def test_an_open_file_is_a_photo(tmp_path):

@@ -171,6 +171,26 @@ def test_boxes_without_a_score(tmp_path):
         read_boxes(file, .5)
 
 
+@pytest.mark.parametrize("row, words", [
+    (dict(bbox=[0, 0, 1, 1]), "every 'bbox' lies between 0 and 1; COCO's numbers are pixels"),
+    (dict(bbox=[.2, .1, .5, .8]), "every 'bbox' lies between 0 and 1"),
+    (dict(score=-1), "row 1: the score of a box is -1; scores are shares of 1"),
+    (dict(score=float("inf")), "row 1: 'score' holds NaN or infinity"),
+])
+def test_boxes_of_other_numbers_are_refused(tmp_path, row, words):
+    file = tmp_path / "boxes.json"
+    file.write_text(json.dumps([dict(image_id=1, bbox=[1, 2, 30, 40]) | row]))
+    with pytest.raises(DataError, match=words): read_boxes(file)
+
+
+def test_a_category_where_the_boxes_have_none_is_refused(tmp_path):
+    file = tmp_path / "boxes.json"
+    file.write_text(json.dumps([dict(image_id=1, bbox=[1, 2, 30, 40])]))
+    with pytest.raises(DataError, match="row 1 has no 'category_id' to compare with --category"):
+        read_boxes(file, category=3)
+    assert read_boxes(file, category=1) == {"1": [[1, 2, 30, 40, 1.0]]}
+
+
 def test_a_crop_store_in_place_of_a_data_set(tmp_path):
     (tmp_path / "images").mkdir()
     for i in (1, 2, 3): picture(i).save(tmp_path / "images" / f"{i}.jpg")

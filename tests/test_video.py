@@ -217,11 +217,25 @@ def test_what_was_drawn_before_is_no_photo(predictor, tmp_path, capsys):
     out = tmp_path / "out"
     assert predict_files(predictor, [tmp_path], out).photos == 2
     assert predict_files(predictor, [tmp_path], out).photos == 2
-    assert f"2 drawings of an earlier call in {out} left out" in capsys.readouterr().out
+    assert "2 drawings of earlier calls are left out" in capsys.readouterr().out
     assert sorted(p.name for p in out.glob("*.jpg")) == ["1-poses.jpg", "some-poses-poses.jpg"]
     assert predict_files(predictor, [out / "1-poses.jpg"], tmp_path / "other").photos == 1
     with pytest.raises(DataError, match="holds no photos beside drawings"):
         predict_files(predictor, [out], out)
+
+
+def test_drawings_of_another_folder_of_results_are_no_photos(predictor, tmp_path, capsys):
+    "Whatever folder of results an earlier call wrote to; also in Python, and beside a named one."
+    for name in "12":
+        Image.new("RGB", (60, 80)).save(tmp_path / f"{name}.jpg")
+    predict_files(predictor, [tmp_path], tmp_path / "poses")
+    assert predict_files(predictor, [tmp_path], tmp_path / "poses2").photos == 2
+    assert "2 drawings of earlier calls are left out" in capsys.readouterr().out
+    assert len(predictor(tmp_path)) == 2
+    assert "4 drawings of earlier calls are left out" in capsys.readouterr().out
+    named = [tmp_path, tmp_path / "poses" / "1-poses.jpg"]
+    assert predict_files(predictor, named, tmp_path / "poses3").photos == 3
+    assert "3 drawings of earlier calls are left out" in capsys.readouterr().out
 
 
 def test_a_photo_that_is_called_like_a_drawing_stays(predictor, tmp_path):
@@ -241,7 +255,23 @@ def test_corners_in_a_boxes_file_are_said(predictor, tmp_path):
     report = predict_files(
         predictor, [tmp_path / "1.jpg"], tmp_path / "out", tmp_path / "boxes.json"
     )
-    assert "boxes of 1 photo reach far out of it" in report.notes[0]
+    assert "1 box reaches far out of the photo and would fit as two corners" in report.notes[0]
+    assert "x, y, width, height" in report.notes[0] and len(report.notes) == 1
+
+
+@pytest.mark.parametrize("more, words", [
+    (dict(bbox=[100, 50, 2, 3]), "1 box is less than 8 pixels on the longer side, first in "),
+    (dict(score=95), "1 box has a score above 1, first in "),
+])
+def test_odd_boxes_in_a_boxes_file_are_said(predictor, tmp_path, more, words):
+    Image.new("RGB", (300, 200)).save(tmp_path / "1.jpg")
+    usual = dict(file_name="1.jpg", bbox=[100, 50, 80, 90], score=1)
+    rows = [usual, usual | more]
+    (tmp_path / "boxes.json").write_text(json.dumps(rows))
+    report = predict_files(
+        predictor, [tmp_path / "1.jpg"], tmp_path / "out", tmp_path / "boxes.json"
+    )
+    assert report.people == 2 and len(report.notes) == 1 and words in report.notes[0]
 
 
 @pytest.mark.parametrize("options, words", [
@@ -362,7 +392,7 @@ def test_every_photo_that_is_left_out_is_named(predictor, tmp_path, capsys):
 
 @pytest.mark.parametrize("answer, words", [
     (None, "gave a NoneType for"), ([[1.0, 2.0]], "an array of shape"), ("boxes", "gave a str"),
-    (np.array([[0, 0, 20, 30, np.nan]]), "the score of a box is no number"),
+    (np.array([[0, 0, 20, 30, np.nan]]), "the score of a box is nan"),
 ])
 def test_a_detector_that_gives_no_boxes_is_told_so(answer, words):
     finds = PosePredictor.from_pretrained(
