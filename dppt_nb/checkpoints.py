@@ -6,8 +6,8 @@
 __all__ = ['CONFIG', 'WEIGHTS', 'FORMAT', 'SCALE', 'built', 'pose_config', 'About', 'check_about', 'shrink_weights',
            'widen_weights', 'headed', 'write_about', 'check_info', 'save_network', 'parts_to_save', 'shipped_networks',
            'holds_network', 'from_hub', 'network_files', 'read_about', 'config_of', 'at_most', 'build', 'check_weights',
-           'read_weights', 'build_network', 'find_network', 'load_network', 'load_teacher', 'check_sources',
-           'results_folder', 'options_of', 'start_from']
+           'read_weights', 'build_network', 'find_network', 'load_network', 'load_teacher', 'results_folder',
+           'options_of', 'start_from']
 
 # %% ../nbs/machinery/checkpoints.ipynb #c58317ba
 import dataclasses
@@ -40,8 +40,8 @@ from dppt_nb.files import (
 from .keypoints import KeypointSet
 from .locks import write_together
 from .models import create_model, model_config
-from .recipes import NO_TEACHER, Recipe, needs_teacher
-from .released import fill, must_be_released, named_tensors, released_network
+from .recipes import Recipe
+from .released import fill, released_network
 from .released import load_backbone as load_backbone
 from .released import load_released as load_released
 from .tokenpose import PoseTransformer
@@ -430,26 +430,6 @@ def load_teacher(
         )
     return teacher
 
-
-def check_sources(
-    *recipes: Recipe, # that are to be trained
-) -> None:
-    """Refuse a teacher that is not named, and a teacher, a start or weights of a backbone that
-    cannot be read, before people are cut out of their photographs."""
-    if idle := [r for r in recipes if r.teacher and not needs_teacher(r)]:
-        raise DataError(
-            f"a teacher is named, but nothing in this recipe ({idle[0].model}) learns from one; "
-            f"give --output, --features or --attention a weight, or leave --teacher out"
-        )
-    if any(needs_teacher(r) and not r.teacher for r in recipes): raise DataError(NO_TEACHER)
-    networks = {r.start for r in recipes} | {r.teacher for r in recipes if not r.teacher_model}
-    released = {r.backbone_weights for r in recipes} | {
-        r.teacher for r in recipes if r.teacher_model
-    }
-    for name in sorted(networks - {""}): load_network(name)
-    for one in (r for r in recipes if r.teacher_model): must_be_released(one.teacher)
-    for file in sorted(released - {""}): named_tensors(file)
-
 # %% ../nbs/machinery/checkpoints.ipynb #e924ae2d
 def results_folder(
     checkpoint: str | Path, # as `load_network` takes it
@@ -504,3 +484,10 @@ def start_from(
         before, now = pairs[name]
         if before != now: print(f"{name} was {before} in the start, and is {now} now")
     return model
+
+# %% ../nbs/machinery/checkpoints.ipynb #c4ec5001
+from .moved import former_names
+
+# %% ../nbs/machinery/checkpoints.ipynb #c4ec5002
+# names that live elsewhere now
+__getattr__ = former_names("dppt_nb.checkpoints")

@@ -25,7 +25,7 @@ from dppt_nb.alike import (
     check_teachers,
     teacher_is,
 )
-from .checkpoints import check_sources, load_network
+from .checkpoints import load_network
 from .checks import DataError
 from .evaluation import RESULTS_FORMAT, conditions, predict_joints
 from .files import make_folder, write_json
@@ -33,7 +33,7 @@ from .metrics import bootstrap_interval, pck
 from .models import macs
 from .optim import pick_device
 from .recipes import Recipe
-from .runner import train_recipe
+from .runner import check_sources, train_recipe
 from .runs import RECORD, read_record
 from .store import CropSet, load_people
 from dppt_nb.studies import (

@@ -22,6 +22,9 @@ MOVED = {
         "cutting": "cut_people prepare_store store_affines store_geometry table_windows work_ahead",
         "draws": "Part draw_rows",
     },
+    "checkpoints": {
+        "runner": "check_sources",
+    },
     "coco": {
         "splits": "ANNOTATION_NAMES annotation_names says_split split_of_file split_word",
     },
