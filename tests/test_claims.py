@@ -275,10 +275,16 @@ def test_the_answer_in_short_is_what_the_results_say():
     two = [cpu, gpu]
     small = corrected(two)
     fresh = of_epochs(stored("study_lspet_nano_fresh"), 12)
-    of_fresh = {
-        words for words, pair in (("A teacher", ("dppt", "ppt")), ("Pruning", ("tokenpose", "ppt")))
-        if found(fresh, *pair)["interval"][0] > 0
+    asked_again = {
+        "A teacher": ("dppt", "ppt"), "Pruning": ("tokenpose", "ppt"),
+        "A TokenPose taught in the same way": ("tokenpose_taught", "dppt"),
     }
+    again = corrected([fresh], asked_again)
+    for words, pair in asked_again.items():
+        result = found(fresh, *pair)
+        assert result["mean"] > 0 and again[frozenset(pair)] < 0.05
+        sign = "" if words == "Pruning" else "+"
+        assert with_open(result, sign) in said[words], words
     told = list(small.values())
     for words, pair, sign in (
         ("A teacher", ("dppt", "ppt"), "+"), ("Pruning", ("tokenpose", "ppt"), ""),
@@ -287,9 +293,8 @@ def test_the_answer_in_short_is_what_the_results_say():
     ):
         assert rows[words][1] == with_open(once(two, *pair), sign)
         assert rows[words][2] == with_open(found(large, *pair), sign)
-        # the first of nano's two studies suggested the questions that both answer
-        nano = "nano (yes)" if words in of_fresh else "nano (suggested)"
-        decided = {nano: small, "S": corrected([large])}
+        # nano is answered by the fresh seeds, which suggested nothing
+        decided = {"nano (yes)": again, "S": corrected([large])}
         stands = [size for size, known in decided.items() if known.get(frozenset(pair), 1) < 0.05]
         assert rows[words][3] == (", ".join(stands) or "no"), words
     signals = said["Which signal"]
@@ -407,20 +412,29 @@ def test_what_is_said_with_the_teachers_epochs_counted():
 
 def test_the_fresh_seeds_are_those_that_were_written_down():
     "Four seeds, each taught by a teacher of another; the page and the README say what they gave."
-    fresh, teachers = stored("study_lspet_nano_fresh"), {3: 1, 4: 2, 5: 0, 6: 0}
+    runs, teachers = stored("study_lspet_nano_fresh"), {3: 1, 4: 2, 5: 0, 6: 0}
+    fresh, longer = of_epochs(runs, 12), of_epochs(runs, 17)
+    rows = ("dppt", "ppt", "tokenpose", "tokenpose_taught")
     assert sorted((run["row"], run["seed"]) for run in fresh) == sorted(
-        (row, seed) for row in ("dppt", "ppt") for seed in teachers
+        (row, seed) for row in rows for seed in teachers
     )
+    assert [run["row"] for run in longer] == ["ppt"] * 4 and len(runs) == 20
     gpu = stored("study_lspet_nano_h200")
     prints = {r["seed"]: r["taught_by"] for r in gpu if r["row"] == "dppt"}
-    for run in of_row(fresh, "dppt").values():
-        assert run["taught_by"] == prints[teachers[run["seed"]]]
-    gain, (_, text) = difference(fresh, "dppt", "ppt"), in_short()
-    low, high = gain["interval"]
-    said = f"{gain['mean']:+.1f} ({low:+.1f} to {high:+.1f})"
-    assert low > 0 and gain["seeds"] == 4 and text.count(said) == 2
-    root = RESULTS.parent.parent
-    assert f"the teacher gives {said}" in (root / "README.md").read_text()
-    by_seed = each_seed(fresh, "dppt", "ppt")
-    words = "{:.1f}, {:.1f}, {:.1f} and {:.1f} in the four seeds".format(*by_seed)
-    assert any(words in text for text in texts_of_the_study())
+    for row in ("dppt", "tokenpose_taught"):
+        for run in of_row(fresh, row).values():
+            assert run["taught_by"] == prints[teachers[run["seed"]]]
+    (_, text), root = in_short(), RESULTS.parent.parent
+    both = fresh + [dict(run, row="ppt_17") for run in longer]
+    page, readme = " ".join(texts_of_the_study()), (root / "README.md").read_text()
+    for pair, sign in (
+        (("dppt", "ppt"), "+"), (("tokenpose", "ppt"), ""), (("tokenpose_taught", "dppt"), "+"),
+        (("dppt", "ppt_17"), "+"),
+    ):
+        gain = difference(both, *pair)
+        low, high = gain["interval"]
+        span = f"({low:{sign}.1f} to {high:{sign}.1f}"
+        assert gain["seeds"] == 4 and span in text and span in page and span in readme, pair
+        by_seed = each_seed(both, *pair)
+        assert "{:.1f}, {:.1f}, {:.1f} and {:.1f}".format(*by_seed) in page
+    assert f"the teacher gives {difference(fresh, 'dppt', 'ppt')['mean']:+.1f}" in readme
