@@ -291,7 +291,11 @@ def test_the_answer_in_short_is_what_the_results_say():
         ("A TokenPose taught in the same way", ("tokenpose_taught", "dppt"), "+"),
         ("A second cycle", ("sdpose", "tokenpose"), "+"),
     ):
-        assert rows[words][1] == with_open(once(two, *pair), sign)
+        # nano: by the fresh seeds where they were asked; what was found before stands beside it
+        before = with_open(once(two, *pair), sign)
+        assert rows[words][1] == (with_open(found(fresh, *pair), sign) if words in asked_again
+                                  else before)
+        assert before in said[words]
         assert rows[words][2] == with_open(found(large, *pair), sign)
         # nano is answered by the fresh seeds, which suggested nothing
         decided = {"nano (yes)": again, "S": corrected([large])}
