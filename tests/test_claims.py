@@ -19,7 +19,14 @@ from dppt_nb.claims import (
     once,
     table_of_claims,
 )
-from dppt_nb.judged import combine, difference, format_study, of_row, row_score
+from dppt_nb.judged import (
+    combine,
+    difference,
+    format_interval,
+    format_study,
+    of_row,
+    row_score,
+)
 from dppt_nb.studies import STUDIES
 from dppt_nb.study import CLAIMS, each_seed, holm, p_value, people_width, seeds_needed
 
@@ -442,3 +449,22 @@ def test_the_fresh_seeds_are_those_that_were_written_down():
         by_seed = each_seed(both, *pair)
         assert "{:.1f}, {:.1f}, {:.1f} and {:.1f}".format(*by_seed) in page
     assert f"the teacher gives {difference(fresh, 'dppt', 'ppt')['mean']:+.1f}" in readme
+
+
+def test_the_table_of_distillation_is_what_the_results_say():
+    page = json.loads((RESULTS.parent / "08_distillation.ipynb").read_text())
+    text = "".join(page["cells"][0]["source"])
+    rows = {line.split("|")[1].strip(): cells(line) for line in text.splitlines() if "|" in line}
+    longer = stored("study_lspet_nano_budget")
+    studies = {
+        "12 epochs, four seeds": of_epochs(stored("study_lspet_nano_fresh"), 12),
+        "30 epochs, as the teacher": of_epochs(longer, 30), "60 epochs": of_epochs(longer, 60),
+        "the papers' size, 14 epochs": stored("study_lspet_s"),
+    }
+    pairs = ("dppt", "ppt"), ("tokenpose_taught", "tokenpose"), ("tokenpose_taught", "dppt")
+    for words, runs in studies.items():
+        for told, pair in zip(rows[words][1:], pairs):
+            result = difference(runs, *pair)
+            if result["seeds"] == 1: assert told == f"{result['mean']:+.1f}, one seed", words
+            else: assert told.removesuffix(", two seeds") == format_interval(result, sign=True)
+            assert ("two seeds" in told) == (result["seeds"] == 2), words
