@@ -40,8 +40,9 @@ def teacher_is(
     except (DataError, OSError): return {}
     if not about.recipe: return {}
     taught = about.recipe.to_dict()
+    # the epochs that were asked for: which one was the best is luck
     fields = {name: taught[name] for name in ("model", "overrides", "epochs", "train_people")}
-    return dict(fields, epochs=about.epoch or fields["epochs"], data=about.data)
+    return dict(fields, data=about.data)
 
 # %% ../nbs/machinery/alike.ipynb #a11ce006
 # of a recipe: what may differ between the runs of a table

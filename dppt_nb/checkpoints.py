@@ -464,10 +464,6 @@ def start_from(
     trained, recipe, known = load_network(checkpoint)
     given, own, token = trained.state_dict(), model.state_dict(), "tokens.keypoint_tokens"
     misfits = [k for k in own if k not in given or k != token and own[k].shape != given[k].shape]
-    misfits += [k for k in given if k not in own]
-    pairs = {k: (v, getattr(model.config, k)) for k, v in vars(trained.config).items()}
-    # the same weights, read in another way
-    misfits += [k for k in ("heads", "attention_scale") if len({*pairs[k]}) > 1]
     if misfits or own[token].shape[2] != given[token].shape[2]:
         raise DataError(
             f"{checkpoint} cannot be the start of this network, it has another shape "
@@ -481,7 +477,7 @@ def start_from(
     new = [name for name in keypoints.names if name not in shared]
     print(f"starting from {checkpoint}; joints that are new to it: {', '.join(new) or 'none'}")
     for name in ("prune_at", "keep_ratio", "reduce", "cycles"):
-        before, now = pairs[name]
+        before, now = (getattr(each.config, name) for each in (trained, model))
         if before != now: print(f"{name} was {before} in the start, and is {now} now")
     return model
 

@@ -40,7 +40,7 @@ def check_place(
     "DataError for a folder, for what cannot be written, and for a file that holds something else."
     if path.is_dir(): raise DataError(f"--out is {path}, a folder; name a file in it")
     make_folder(path.parent)
-    if not path.exists(): return
+    if not path.exists() or path.is_file() and not path.stat().st_size: return
     try: earlier = {"networks", "measure"} <= read_json(path).keys()
     except DataError: earlier = False
     if not earlier:
@@ -124,7 +124,7 @@ def compare_networks(
         left_out=mine["left_out"], scores=[mine["mean"], theirs["mean"]],
         difference=mine["mean"] - theirs["mean"],
         interval=list(bootstrap_interval(
-            mine["hits"], mine["counts"], other=theirs["hits"], photos=judges.image_ids
+            mine["hits"], mine["counts"], other=theirs["hits"], photos=judges.photos
         )),
         joints={
             name: [rates["per_joint"][name] for rates in (mine, theirs)]

@@ -131,10 +131,10 @@ def _scores_by_box(joints, crops):
     "Measures for sets without torso or head: PCK by the window's longer side, mean OKS."
     truth, s = crops.photo_joints, crops.keypoint_set
     found = pck(joints, truth, crops.visible, s, normaliser="box", sizes=crops.box_sides)
-    scores = {f"PCK@{found['threshold']} box": pck_row(found, crops.image_ids)}
+    scores = {f"PCK@{found['threshold']} box": pck_row(found, crops.photos)}
     if crops.areas is not None and set(s.sigmas) != {UNKNOWN_SIGMA}:
         each = 100 * oks(joints, truth, crops.visible, crops.areas, s.sigmas)
-        photos, each = crops.image_ids[np.isfinite(each)], each[np.isfinite(each)]
+        photos, each = crops.photos[np.isfinite(each)], each[np.isfinite(each)]
         if len(each):
             interval = list(bootstrap_interval(each, photos=photos))
             scores["OKS"] = {
@@ -152,7 +152,7 @@ def score_joints(
     known; by the box where neither torso nor head can be measured."""
     truth, kinds = crops.photo_joints, {"PCK@0.2 torso": "torso", "PCK@0.5 head": "head"}
     known = {"torso": crops.keypoint_set.torso, "head": crops.keypoint_set.head_segment}
-    photos, found = crops.image_ids, {
+    photos, found = crops.photos, {
         name: pck(joints, truth, crops.visible, crops.keypoint_set, normaliser=kind)
         for name, kind in kinds.items() if known[kind]
     }
@@ -341,8 +341,7 @@ def learned_from(
     if count := known_people(about, crops):
         return (
             f"was trained on {count:,} of these {counted(len(crops), 'person', 'people')}: the "
-            "score says too much; judge on those whom the training held out (its --val-share and "
-            "--split-seed)"
+            "score says too much; judge on others, such as those whom the training held out"
         )
     if about.get("data") == crops.name and split in ("train", "all"):
         return (

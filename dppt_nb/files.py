@@ -76,16 +76,16 @@ def open_picture(
 def from_16_bits(
     values: np.ndarray,  # numbers up to 65535
 ) -> np.ndarray:         # uint8
-    "Sixteen bits as eight. Raises ValueError where only the lower 8, 10 or 12 are in use."
-    # Cameras of 10 and 12 bits and other programs' 8 bits look like this, and would be read nearly
-    # black without a word. A photo that really is so dark is refused too: a sixteenth of the range
-    # shows a network nobody, and people could not have labelled it.
+    """Sixteen bits as eight. Raises ValueError where only the lower 8 are in use; where 10 or 12
+    are, as of many cameras, it warns, since a dark picture looks so too."""
     most = int(values.max())
     used = next((bits for bits in (8, 10, 12) if 0 < most < 2**bits), None)
-    if used: raise ValueError(
-        f"16 bits and no number above {2**used - 1}, as of {used} bits; multiply by "
-        f"{2**(16 - used)} to use all 16"
+    words = (
+        f"16 bits and no number above {2**(used or 16) - 1}, as of {used} bits; multiply by "
+        f"{2**(16 - (used or 16))} to use all 16"
     )
+    if used == 8: raise ValueError(words)
+    if used: warnings.warn(f"a picture has {words}, unless it is dark", stacklevel=2)
     return (values / 257).round().astype(np.uint8)
 
 def to_rgb(

@@ -58,14 +58,14 @@ def stored_score(
     crops: CropSet, # the people who judged
 ) -> dict: # score, interval over people, hits, counts, shape, photos where some show several people
     "A score and who was hit, as a results file keeps them."
-    interval = bootstrap_interval(result["hits"], result["counts"], photos=crops.image_ids)
+    interval = bootstrap_interval(result["hits"], result["counts"], photos=crops.photos)
     return dict(
         score=result["mean"],
         interval=list(interval),
         hits=pack_bits(result["hits"]),
         counts=pack_bits(result["counts"]),
         shape=list(result["hits"].shape),
-        **pack_photos(crops.image_ids),
+        **pack_photos(crops.photos),
     )
 
 # %% ../nbs/machinery/judged.ipynb #9b5be449
@@ -211,7 +211,7 @@ def row_score(
 ) -> dict: # mean, interval, seeds
     "A row's score over its seeds."
     mine = list(of_row(runs, name).values())
-    counts, photos = unpack_bits(mine[0]["counts"], mine[0]["shape"]), photos_of(mine[0])
+    counts, photos = unpack_bits(mine[0]["counts"], mine[0]["shape"]), photos_of(*mine)
     over_people = bootstrap_interval(mean_hits(mine), counts, photos=photos)
     return combine([run["score"] for run in mine], over_people)
 
@@ -224,7 +224,7 @@ def difference(
     "How much better a row is than another, on the same people and from the same seeds."
     a, b = of_both(runs, name, other)
     if not a: return None
-    counts, photos = unpack_bits(a[0]["counts"], a[0]["shape"]), photos_of(a[0])
+    counts, photos = unpack_bits(a[0]["counts"], a[0]["shape"]), photos_of(*a, *b)
     over_people = lambda x, y: bootstrap_interval(
         mean_hits(x), counts, mean_hits(y), photos=photos
     )

@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 
@@ -102,10 +103,10 @@ def take_reader_options(given:dict)->dict: # all options; the reader's are taken
     said = {name: given.pop(name, None) for name in names}
     said = {k: list(v) if isinstance(v, tuple) else v for k, v in said.items()}
     said = {k: v for k, v in said.items() if v not in (None, [])}
-    if not said.get("val_share"):
+    if "val_share" not in said:
         seed = {"split-seed": "split_seed" in said}
         refuse_idle(seed, "is of the draw of --val-share; give that too, or leave it out")
-    elif files := said.get("annotations"):
+    elif said["val_share"] and (files := said.get("annotations")):
         _refuse_idle_share(files)
     return said
 
@@ -113,7 +114,8 @@ def take_reader_options(given:dict)->dict: # all options; the reader's are taken
 def _refuse_idle_share(files):
     "A `DataError` where a share is to be held out, and every file says of which split it is."
     from dppt_nb.datasets import says_split
-    told = [file for file in files if file.startswith(_SPLITS) or says_split(file)]
+    # of a folder around the root the reader makes nothing
+    told = [f for f in files if f.startswith(_SPLITS) or says_split(Path(f).name)]
     if len(told) < len(files): return
     raise DataError(
         f"--val-share divides people of no split, but {told[0]} says its split; leave out one of "
@@ -137,7 +139,7 @@ def format_shipped() -> str:
     "What every network that ships found, by the record in its folder: a line for each data set."
     from dppt_nb.checkpoints import CONFIG, shipped_networks
     from dppt_nb.files import read_json
-    lines = ["networks that ship, and what they found (95 % interval over people)"]
+    lines = ["networks that ship, and what they found (95 % interval)"]
     for name, folder in shipped_networks().items():
         about = read_json(folder / CONFIG)
         judged = about.get("judged", [])

@@ -115,6 +115,7 @@ def _read(photo):
     if isinstance(photo, (str, Path)): photo = read_file(Path(photo).expanduser())
     with warnings.catch_warnings():  # of tags, and of sizes below the one that Pillow refuses
         warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", "a picture has 16 bits")    # of `from_16_bits`
         picture = photo if isinstance(photo, Image.Image) else open_picture(io.BytesIO(photo))
         picture.load()
         return to_rgb(picture, orientation_of(picture)), holds_several(picture)
@@ -259,12 +260,10 @@ def check_scores(
     scores: np.ndarray,  # (N,) of boxes
     where: str,          # whose, for the message
 ) -> np.ndarray:         # the same
-    """Refuse scores that order nothing. Above 1 they do: results files of detectors that give no
-    probability, such as a support vector machine's margin, hold them, so they are said only."""
-    for score in scores[~((scores >= 0) & np.isfinite(scores))][:1]:
-        raise DataError(
-            f"{where}: the score of a box is {score:g}; scores are shares of 1, from 0 on."
-        )
+    """Refuse scores that order nothing. Others than shares of 1 do: results files of detectors that
+    give no probability, such as a support vector machine's margin, hold them, negative ones too."""
+    for score in scores[~np.isfinite(scores)][:1]:
+        raise DataError(f"{where}: the score of a box is {score:g}, no number; correct it.")
     return scores
 
 def split_scores(
@@ -353,8 +352,12 @@ def boxes_by_photo(
 ) -> list:                     # for each photo its rows [x, y, w, h, score]; none: an empty list
     "The rows that belong to each photo. Raises `DataError` where two photos claim the same rows."
     owner, rows = {}, []
+    named = {as_text(Path(photo).as_posix()) for photo in photos}
     for photo in photos:
         mine = [name for name in dict.fromkeys(_names_of(photo)) if name in found]
+        # rows that name another photo by its whole path are not those of one that ends so
+        own = as_text(Path(photo).as_posix())
+        mine = [name for name in mine if name not in named or name == own]
         # a path says which photo is meant, also where another has the same last name
         exact = str(photo), Path(photo).as_posix()
         if mine and (mine[0] in exact or "/" in mine[0]): mine = mine[:1]

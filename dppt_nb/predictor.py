@@ -97,7 +97,7 @@ def check_choice(
     value: object,  # that it was given
 ) -> None:
     "Refuse what is neither True nor False nor None: any text is true in Python, also 'no'."
-    if value is not None and not isinstance(value, bool):
+    if value is not None and not isinstance(value, (bool, np.bool_)):
         raise DataError(f"{name} is {value!r}; it is True, False or None")
 
 class Locator:

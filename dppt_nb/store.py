@@ -400,7 +400,7 @@ def _split_advice(data, root, split, annotations):
 def _enlarged(store, header, image_size):
     "What to say where the crops hold fewer pixels than the network reads."
     size, read = ("{}x{}".format(*pair) for pair in (header.crop_size, image_size))
-    wanted = [round(header.margin * side) for side in image_size]
+    wanted = [round(STORE_MARGIN * side) for side in image_size]
     if header.crop_size[0] >= wanted[0]: return []
     return [
         f"WARNING: {store} holds crops of {size}, and people for {read} are cut as "

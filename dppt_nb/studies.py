@@ -299,10 +299,11 @@ def pack_photos(
 
 
 def photos_of(
-    run: dict, # of a results file
+    *runs: dict, # of a results file, which the same people judged
 ) -> list[int] | None: # as `bootstrap_interval` takes it
-    "What `pack_photos` packed."
-    return [int(number) for number in run["photos"].split()] if run.get("photos") else None
+    "What `pack_photos` packed; older runs do not know it, so any that does is asked."
+    known = next((run["photos"] for run in runs if run.get("photos")), None)
+    return [int(number) for number in known.split()] if known else None
 
 # %% ../nbs/machinery/studies.ipynb #2958fa35
 class JudgedCycle(BaseModel):

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from .checks import DataError
 from .coco import say
-from .files import ImageSource
+from .files import ImageSource, digest_of
 from .keypoints import KeypointSet
 from .photos import reaching_out
 from .pictures import read_header, say_several
@@ -303,17 +303,24 @@ def wrong_people(
     table: PoseTable  # as a reader made it
 ) -> list[str]:       # warnings
     "What is hardly meant in a data set: it is said whenever people are cut out."
+    if table.box_scores is not None: return []    # a detector's boxes are no labels
     return _lines(_wrong_people(table))
 
 def twin_pictures(
     table: PoseTable  # as a reader made it
 ) -> list[str]:       # a warning, or nothing
-    "Copies of a picture under another name in another split, by size and a checksum."
-    splits, named = {}, dict(zip(table.files, table.split))
+    "Copies of a picture under another name in another split."
+    alike, named = {}, dict(zip(table.files, table.split))
     if len(set(table.split)) < 2: return []
-    for name, split in named.items():
-        if stamp := table.source.stamp(name): splits.setdefault(tuple(stamp), set()).add(split)
-    twins = sum(len(places) > 1 for places in splits.values())
+    for name in named:
+        if stamp := table.source.stamp(name): alike.setdefault(tuple(stamp), []).append(name)
+    twins = 0
+    # a stamp knows the ends of a file alone, so those with the same are compared as a whole
+    for names in (names for names in alike.values() if len({named[n] for n in names}) > 1):
+        splits = {}
+        for name in names:
+            splits.setdefault(digest_of(table.source.read_bytes(name)), set()).add(named[name])
+        twins += sum(len(places) > 1 for places in splits.values())
     have = counted(twins, "picture is", "pictures are")
     return [f"WARNING: {have} in several splits, as copies with other names"] if twins else []
 

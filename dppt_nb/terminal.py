@@ -7,11 +7,13 @@ __all__ = ['CONTROL', 'shown', 'Words', 'plain_words', 'Place', 'Terminated', 't
            'Sentences', 'counted']
 
 # %% ../nbs/machinery/terminal.ipynb #a4377a16
+import errno
 import os
 import re
 import signal
 import sys
 import threading
+import warnings
 from contextlib import contextmanager
 
 import click
@@ -64,9 +66,16 @@ def plain_words():
     "Both streams through `Words`, as long as a command runs."
     before = sys.stdout, sys.stderr  # None where whoever started us closed it
     sys.stdout, sys.stderr = (Words(stream or open(os.devnull, "w")) for stream in before)
+    show = warnings.showwarning
+    def say(message, kind, *where):
+        "What is meant for the user, without the line of code that says it."
+        if kind is UserWarning: click.echo(f"WARNING: {message}", err=True)
+        else: show(message, kind, *where)
+    warnings.showwarning = say
     try: yield
     finally:
         sys.stdout.flush()
+        warnings.showwarning = show
         sys.stdout, sys.stderr = before
 
 
@@ -99,6 +108,12 @@ def termination():
         for number, handler in before.items(): signal.signal(number, handler)
 
 
+_PATHS = {    # errors that another path or other rights would mend
+    errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
+    errno.ELOOP, errno.EROFS,
+}
+
+
 def sentence(
     error: Exception,
 ) -> str: # one line
@@ -106,7 +121,8 @@ def sentence(
     text = str(error)
     if isinstance(error, OSError) and isinstance(error.filename, str):
         name = error.filename if len(error.filename) <= 200 else f"{error.filename[:60]}..."
-        text = f"{name}: {error.strerror}; correct the path, or what you may do there"
+        text = f"{name}: {error.strerror}"
+        if error.errno in _PATHS: text += "; correct the path, or what you may do there"
     if not isinstance(error, (DataError, ValueError, OSError)):
         text = (
             f"{type(error).__name__}: {error}; this is a mistake of dppt-nb, DPPT_DEBUG=1 shows "

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dppt_nb.alike import check_alike, check_seeds, teacher_is
+from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
 from dppt_nb.claims import of_epochs
 from dppt_nb.judged import difference, format_study, of_row, run_study, show_study
@@ -86,6 +87,11 @@ def test_what_a_teacher_is_comes_from_its_folder(tmp_path):
         model="tokenpose_nano", overrides={}, epochs=30, train_people=0, data="lspet"
     )
     assert teacher_is(taught.change(teacher=str(tmp_path / "gone"))) == {}
+    # the epoch that happened to be the best is luck
+    network, _, _ = load_network("tokenpose_nano_lspet")
+    network.about["epoch"] = 21
+    network.save_pretrained(tmp_path / "best")
+    assert teacher_is(taught.change(teacher=str(tmp_path / "best"))) == kind
 
 
 def test_people_who_are_drawn_are_the_same_in_every_row():

@@ -9,9 +9,10 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from dppt_nb.checkpoints import load_network
+from dppt_nb.checkpoints import load_network, read_about
 from dppt_nb.checks import DataError
 from dppt_nb.compare import compare_networks
+from dppt_nb.cropset import known_people, pack_marks
 from dppt_nb.evaluation import (
     answer_in_terms_of,
     coco_annotations,
@@ -106,6 +107,14 @@ def test_who_was_learned_from_is_known_in_another_file_and_split(tmp_path, capsy
     write_store(tmp_path / "first", header, crop_rows(first))
     train_recipe(TINY, "coco", tmp_path / "first", tmp_path / "run", "cpu", bars=False)
     capsys.readouterr()
+    # who begins with it knows them too
+    second = replace(crops.select(range(4, 6)), split=["train"] * 2)
+    write_store(tmp_path / "second", header, crop_rows(second))
+    more = TINY.change(start=str(tmp_path / "run"))
+    train_recipe(more, "coco", tmp_path / "second", tmp_path / "more", "cpu", bars=False)
+    about, _ = read_about(tmp_path / "more" / "config.json")
+    assert known_people(about.model_dump(), crops) == 6
+    capsys.readouterr()
     judge = dict(data="coco", root=tmp_path / "all", split="val", device="cpu", bars=False)
     evaluate_checkpoint(tmp_path / "run", **judge)
     assert "run was trained on 4 of these 8 people: the score says too much" in (
@@ -115,6 +124,20 @@ def test_who_was_learned_from_is_known_in_another_file_and_split(tmp_path, capsy
     assert "trained on 4 of these 8 people" in capsys.readouterr().out
     evaluate_checkpoint("tokenpose_nano", out=tmp_path / "other", **judge)
     assert "trained on" not in capsys.readouterr().out
+
+
+def test_photographs_of_two_splits_may_have_the_same_numbers():
+    crops = replace(synthetic_people("test", SIZE, 6), image_ids=torch.tensor([1, 1, 2, 1, 2, 2]))
+    crops = replace(crops, split=["train"] * 3 + ["val"] * 3)
+    assert crops.photos.tolist() == [0, 0, 1, 2, 3, 3]
+
+
+def test_one_or_two_joints_tell_nobody():
+    crops = synthetic_people("test", SIZE, 4)
+    few = torch.zeros_like(crops.visible)
+    few[:, 0] = 1
+    known = pack_marks(replace(crops, name="mine", visible=few))
+    assert known_people(known, replace(crops, visible=few)) == 0
 
 
 def test_crops_with_fewer_pixels_than_the_network_reads_are_said(tmp_path, capsys):

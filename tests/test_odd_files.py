@@ -22,7 +22,7 @@ from dppt_nb.files import ImageSource, claim_folder
 from dppt_nb.photos import open_photo
 from dppt_nb.pictures import find_pictures, read_header
 from dppt_nb.store import load_people, read_store
-from dppt_nb.tables import check_table, empty_outside
+from dppt_nb.tables import check_table, empty_outside, twin_pictures, wrong_people
 from dppt_nb.video import VideoWriter, predict_files
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -213,6 +213,27 @@ def test_copies_of_a_picture_on_both_sides_are_said(tmp_path, capsys, monkeypatc
         load_people("coco", tmp_path / "set", ("val",), (64, 48), False, **drawn)
         assert apart == ("WARNING: 1 picture is in several splits" in capsys.readouterr().out)
     assert said == {True, False}
+
+
+def test_pictures_with_the_same_ends_are_no_copies(tmp_path):
+    data_set(tmp_path, coco_file(people()), "all")
+    content = coco_file(people())
+    for i, image in enumerate(content["images"], 1):
+        pixels = np.zeros((60, 480, 3), np.uint8)
+        pixels[25:35] = i    # the ends of an uncompressed file are black
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{i}.bmp")
+        image |= dict(file_name=f"{i}.bmp", width=480)
+    data_set(tmp_path, content, "all")
+    for seed in range(3):
+        table = read_coco(tmp_path, val_share=0.4, split_seed=seed)
+        assert len(set(table.split)) == 2 and twin_pictures(table) == []
+
+
+def test_a_detectors_boxes_are_no_labels(tmp_path):
+    data_set(tmp_path, name="val")
+    found = [dict(image_id=1, category_id=1, bbox=[10, 5, 40, 50 + x], score=.9) for x in (0, .2)]
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    assert wrong_people(read_coco(tmp_path, boxes="found.json")) == []
 
 
 # boxes
