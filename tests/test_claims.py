@@ -242,7 +242,7 @@ def test_the_teachers_that_lie_beside_the_results_are_those_that_taught():
 def in_short():
     "The table at the top of the study's page, a row each, by its bold words."
     text = next(text for text in texts_of_the_study() if "## In short" in text)
-    below = text[text.index("| question |"):]    # above are the answers in words
+    below = text[text.index("| claim |"):]    # above are the answers in words
     lines = [line for line in below.splitlines() if line.startswith(("| **", "- **"))]
     return {line.split("**")[1]: line for line in lines}, text
 
@@ -305,9 +305,12 @@ def test_the_answer_in_short_is_what_the_results_say():
         assert before in said[words]
         assert rows[words][2] == with_open(found(large, *pair), sign)
         # nano is answered by the fresh seeds, which suggested nothing
-        decided = {"nano (yes)": again, "S": corrected([large])}
-        stands = [size for size, known in decided.items() if known.get(frozenset(pair), 1) < 0.05]
-        assert rows[words][3] == (", ".join(stands) or "no"), words
+        answers = []
+        for size, known in (("nano", again if words in asked_again else small),
+                            ("S", corrected([large]))):
+            p = known.get(frozenset(pair), math.nan)
+            answers.append(f"{size}: {'one seed' if math.isnan(p) else 'yes' if p < 0.05 else 'open'}")
+        assert rows[words][3] == "; ".join(answers), words
     signals = said["Which signal"]
     alone = {row: found(gpu, row, "ppt") for row in ("attention", "output", "features")}
     for result in (*alone.values(), found(gpu, "output_attention", "ppt")):
@@ -412,7 +415,7 @@ def test_what_is_said_with_the_teachers_epochs_counted():
     assert all(gain["seeds"] == 3 and gain["mean"] > 0 for gain in six)
     assert sum(gain["interval"][0] > 0 for gain in six) == 5
     (_, text), root = in_short(), RESULTS.parent.parent
-    assert "higher in all [six comparisons]" in text
+    assert "higher in all [six comparisons]" in text and "(one of them open)" in text
     words = "higher in all six, and in five the interval leaves zero out"
     assert any(words in text for text in texts_of_the_study())
     first = six[0]["mean"], *six[0]["interval"]
