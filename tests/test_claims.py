@@ -306,10 +306,11 @@ def test_the_answer_in_short_is_what_the_results_say():
         assert rows[words][2] == with_open(found(large, *pair), sign)
         # nano is answered by the fresh seeds, which suggested nothing
         answers = []
-        for size, known in (("nano", again if words in asked_again else small),
-                            ("S", corrected([large]))):
+        nano = again if words in asked_again else small
+        for size, known in (("nano", nano), ("S", corrected([large]))):
             p = known.get(frozenset(pair), math.nan)
-            answers.append(f"{size}: {'one seed' if math.isnan(p) else 'yes' if p < 0.05 else 'open'}")
+            answer = "one seed" if math.isnan(p) else "yes" if p < 0.05 else "open"
+            answers.append(f"{size}: {answer}")
         assert rows[words][3] == "; ".join(answers), words
     signals = said["Which signal"]
     alone = {row: found(gpu, row, "ppt") for row in ("attention", "output", "features")}
