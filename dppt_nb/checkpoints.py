@@ -474,6 +474,8 @@ def start_from(
     for name in shared:
         tokens[:, keypoints.names.index(name)] = given[token][:, known.names.index(name)]
     model.load_state_dict({**{k: given[k] for k in own}, token: tokens})
+    # whom the start has learned from, this network has learned from too
+    if marks := trained.about.get("people_marks"): model.about["people_marks"] = marks
     new = [name for name in keypoints.names if name not in shared]
     print(f"starting from {checkpoint}; joints that are new to it: {', '.join(new) or 'none'}")
     for name in ("prune_at", "keep_ratio", "reduce", "cycles"):

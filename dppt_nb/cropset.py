@@ -18,6 +18,7 @@ from .codec import EncodedCrops
 from .crops import PADDING, PIXEL_STD
 from .files import digest_of
 from .keypoints import KeypointSet
+from .metrics import photo_numbers
 from .shards import KEY_COLUMNS, people_digest, person_keys
 from .synthetic import SyntheticPeople
 from .tables import row_numbers, take_rows
@@ -112,9 +113,7 @@ class CropSet:
     @property
     def photos(self) -> np.ndarray:  # (N,) int64
         "A number of each person's photograph: the ids of two splits may be the same."
-        told = zip(self.split, self.image_ids.tolist())
-        known: dict = {}
-        return np.array([known.setdefault(one, len(known)) for one in told], np.int64)
+        return photo_numbers(zip(self.split, self.image_ids.tolist()))
 
     @property
     def marks(self) -> np.ndarray:  # (N,) uint32

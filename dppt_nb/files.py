@@ -80,12 +80,13 @@ def from_16_bits(
     are, as of many cameras, it warns, since a dark picture looks so too."""
     most = int(values.max())
     used = next((bits for bits in (8, 10, 12) if 0 < most < 2**bits), None)
-    words = (
-        f"16 bits and no number above {2**(used or 16) - 1}, as of {used} bits; multiply by "
-        f"{2**(16 - (used or 16))} to use all 16"
-    )
-    if used == 8: raise ValueError(words)
-    if used: warnings.warn(f"a picture has {words}, unless it is dark", stacklevel=2)
+    if used:
+        words = (
+            f"16 bits and no number above {2**used - 1}, as of {used} bits; multiply by "
+            f"{2**(16 - used)} to use all 16"
+        )
+        if used == 8: raise ValueError(words)
+        warnings.warn(f"a picture has {words}, unless it is dark", stacklevel=2)
     return (values / 257).round().astype(np.uint8)
 
 def to_rgb(

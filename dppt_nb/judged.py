@@ -58,14 +58,14 @@ def stored_score(
     crops: CropSet, # the people who judged
 ) -> dict: # score, interval over people, hits, counts, shape, photos where some show several people
     "A score and who was hit, as a results file keeps them."
-    interval = bootstrap_interval(result["hits"], result["counts"], photos=crops.photos)
+    photos = crops.photos
     return dict(
         score=result["mean"],
-        interval=list(interval),
+        interval=list(bootstrap_interval(result["hits"], result["counts"], photos=photos)),
         hits=pack_bits(result["hits"]),
         counts=pack_bits(result["counts"]),
         shape=list(result["hits"].shape),
-        **pack_photos(crops.photos),
+        **pack_photos(photos),
     )
 
 # %% ../nbs/machinery/judged.ipynb #9b5be449

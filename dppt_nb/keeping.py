@@ -44,7 +44,7 @@ class Kept:
         return dict(
             config=asdict(config), recipe=self.recipe.to_dict(),
             keypoint_set=self.keypoint_set.to_dict(), epoch=self.epoch,
-            **{name: known[name] for name in names}, **pack_marks(self.train_set, self.start_about),
+            **{name: known[name] for name in names}, **pack_marks(self.train_set, self.model.about),
         )
 
     def record(self, under_way: dict | None = None) -> dict: # of `UnderWay`, within an epoch

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .checkpoints import network_files, read_about, start_from
+from .checkpoints import start_from
 from .checks import DataError
 from .cycles import PoseObjective
 from .devices import Team, make_parts, part_shares, seeded, share_step
@@ -84,7 +84,6 @@ class LoopStart:
         self.model, self.teacher = self.build(), teacher and teacher.to(self.device)
         if recipe.backbone_weights: load_backbone(self.model, recipe.backbone_weights)
         if recipe.start: start_from(self.model, recipe.start, self.keypoint_set)
-        self.start_about = read_about(network_files(recipe.start)[0])[1] if recipe.start else None
         with seeded(recipe.seed):
             self.objectives = objectives or make_objectives(self.model, recipe, teacher)
         modules = [o.to(self.device) for o in self.objectives if isinstance(o, nn.Module)]

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PCK_THRESHOLDS', 'HIT', 'MISS', 'HEAD_SIZE', 'PCKH_GROUPS', 'PCKH_SKIPPED', 'COCO_STATS', 'DRAWN_AT_ONCE',
            'person_size', 'keypoint_hits', 'joint_rates', 'mean_rate', 'pooled_rate', 'pck', 'show_pck', 'pckh_hits',
-           'pckh', 'oks', 'evaluate_coco', 'resample_counts', 'bootstrap_interval']
+           'pckh', 'oks', 'evaluate_coco', 'resample_counts', 'photo_numbers', 'bootstrap_interval']
 
 # %% ../nbs/04_metrics.ipynb #ac16a4c8
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -297,14 +297,20 @@ def _resampled(weights, values, counts, statistic):
     if counts is None: return (weights @ values).mean(-1) / weights.sum(1)
     return statistic(weights @ values, weights @ counts)
 
-def _photo_numbers(photos, people):
-    "(N,) numbers from 0 on, in the order in which the photographs come; one each if not given."
+def photo_numbers(
+    photos: Iterable  # (N,) the photograph of each person: ids, names, or pairs
+) -> np.ndarray:      # (N,) int64
+    "Numbers of photographs from 0 on, in the order in which they come."
+    known: dict = {}
+    return np.array([known.setdefault(photo, len(known)) for photo in photos], np.int64)
+
+def _photos_or_own(photos, people):
+    "(N,) numbers of the photographs; one each if they are not given."
     if photos is None: return np.arange(people)
     photos = np.asarray(photos).tolist()
     if len(photos) != people:
         raise ValueError(f"photos has {len(photos)} entries for {people} people; give one each")
-    known = {photo: number for number, photo in enumerate(dict.fromkeys(photos))}
-    return np.array([known[photo] for photo in photos])
+    return photo_numbers(photos)
 
 def bootstrap_interval(
     values: ArrayLike,               # (N,) or (N, J): hits with `counts`, else any value per person
@@ -334,7 +340,7 @@ def bootstrap_interval(
             )
     pairs = [values] if other is None else [values, _columns(other)]
     if counts is not None: counts = _columns(counts)
-    photo_of = _photo_numbers(photos, people)                                       # (N,)
+    photo_of = _photos_or_own(photos, people)                                       # (N,)
     drawn, rows, several = [], max(1, DRAWN_AT_ONCE // people), photo_of.max() + 1
     for start in range(0, n, rows):
         weights = resample_counts(several, min(rows, n - start), generator)

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from .checks import DataError, check_format, each_once, nearest, validated
 from .evaluation import RESULTS_FORMAT
 from .files import read_json
-from .metrics import mean_rate
+from .metrics import mean_rate, photo_numbers
 from .recipes import DPPT, LESSONS, SDPOSE, Recipe, get_recipe, lessons_of, needs_teacher
 from .runs import RECORD, StoredRecipe, read_record
 
@@ -293,9 +293,9 @@ def pack_photos(
     image_ids: ArrayLike, # (N,) the photograph of each person
 ) -> dict: # photos: a number each, from 0 on, as text; nothing where each has an own
     "Who stands together, as a results file keeps it."
-    ids = np.asarray(image_ids).tolist()
-    known = {photo: str(number) for number, photo in enumerate(dict.fromkeys(ids))}
-    return {} if len(known) == len(ids) else dict(photos=" ".join(known[photo] for photo in ids))
+    numbers = photo_numbers(np.asarray(image_ids).tolist()).tolist()
+    if len({*numbers}) == len(numbers): return {}
+    return dict(photos=" ".join(map(str, numbers)))
 
 
 def photos_of(
