@@ -1,12 +1,15 @@
 """The programs of the folder tools: asked for help they do nothing else, and what they cannot do is
 said in one sentence."""
 import importlib.util
+import io
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / "tools"
@@ -72,3 +75,25 @@ def test_blazepose_is_missed_before_anything_is_judged(monkeypatch, capsys, tmp_
     monkeypatch.setitem(sys.modules, "mediapipe", None)
     code, said = run(monkeypatch, capsys, "blazepose", "pictures.npy", "found.npz")
     assert code == 1 and "pip install mediapipe==0.10.21" in said
+
+
+def png(image):
+    "The bytes of a picture."
+    made = io.BytesIO()
+    image.save(made, "PNG")
+    return made.getvalue()
+
+
+def test_stored_pictures_are_smaller_and_look_the_same(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    pages = runpy.run_path(str(TOOLS / "run_notebooks.py"))
+    smooth = np.linspace(0, 255, 200 * 300 * 3).reshape(200, 300, 3)
+    noise = np.random.default_rng(0).normal(0, 4, smooth.shape)
+    picture = Image.fromarray(np.clip(smooth + noise, 0, 255).astype(np.uint8))
+    stored = pages["smaller"](png(picture))
+    assert len(stored) < len(png(picture)) / 2
+    again = np.asarray(Image.open(io.BytesIO(stored)).convert("RGB"), float)
+    assert np.abs(again - np.asarray(picture, float)).mean() < 4
+    assert pages["smaller"](stored) == stored
+    seen_through = png(Image.new("RGBA", (50, 50), (255, 0, 0, 90)))
+    assert pages["smaller"](seen_through) == seen_through
