@@ -135,13 +135,16 @@ def answer_of(
 def table_of_claims(
     studies: dict[str, list[list[dict]]], # what a column is called -> its studies, see `once`
     claims: list[Claim] = CLAIMS + OWN_CLAIMS,
+    # a column -> its questions, which are corrected together; else those of `PRIMARY`
+    questions: dict[str, dict[str, tuple[str, str]]] | None = None,
 ) -> str: # Markdown
     """One row a claim: what was printed, the difference in each study, the answers, and what to
-    know before believing them. Those of `PRIMARY` are bold. Where several studies answer together,
-    the first of them has suggested the questions."""
+    know before believing them. Those that are corrected are bold. Where several studies answer
+    together, the first of them has suggested the questions."""
     # a difference stands in its own line and among those that are corrected; it is made once
     asked = {name: cache(partial(once, together)) for name, together in studies.items()}
-    values = {name: _values(ask) for name, ask in asked.items()}
+    chosen = dict.fromkeys(studies, PRIMARY) | (questions or {})
+    values = {name: _values(ask, chosen[name]) for name, ask in asked.items()}
     head = ["claim", "printed", *studies, "verdict", "caveat"]
     lines = [head, ["---"] * len(head)]
     for claim in claims:

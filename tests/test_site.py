@@ -123,6 +123,15 @@ def test_the_moving_picture_is_the_networks_own():
     assert len(first.findall(".//{http://www.w3.org/2000/svg}circle")) == len(joints[person])
 
 
+def test_the_picture_of_the_readme_is_that_of_the_landing_page():
+    stored = ElementTree.parse(ROOT / "nbs/images/moving.svg").getroot()
+    made = ElementTree.fromstring(moving.for_readme())
+    assert stored.get("aria-label") == made.get("aria-label")
+    squares = lambda tree: [p.get("d") for p in tree.findall(".//*[@class]") if p.get("d")]
+    assert squares(stored) and squares(stored) == squares(made)
+    assert "prefers-color-scheme" in (ROOT / "nbs/images/moving.svg").read_text()
+
+
 # The papers
 
 def tables(notebook):

@@ -1,18 +1,24 @@
 """The moving picture of the landing page: patches leave a pruned network layer by layer, and the
 skeleton is found in the end. An SVG whose movement is CSS; it stands still, at its end, for readers
-who asked their system for less motion."""
+who asked their system for less motion.
+
+    PYTHONPATH=tools python -m website.moving    # the README's, a file of its own
+"""
 import base64
 import io
 from functools import cache
+from pathlib import Path
 
 import torch
 from PIL import Image
 
 from dppt_nb.checkpoints import load_network
 from dppt_nb.crops import normalize
+from dppt_nb.files import write_whole
 from dppt_nb.heatmaps import heatmap_coordinates, rescale_joints
 from dppt_nb.synthetic import make_people
 
+IN_README = Path(__file__).resolve().parents[2] / "nbs" / "images" / "moving.svg"
 NETWORK, CROWD, SEED = "ppt_nano_d12", 64, 900    # nobody of this seed was trained on
 SIZE, SCALE, GAP = (256, 192), 2, 12
 COLOURS = {"left": "#56B4E9", "right": "#E69F00", "middle": "#F0E442"}
@@ -165,3 +171,14 @@ def moving_picture(count=3):
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" role="img" '
         f'aria-label="{alt}">{style(len(said) - 1)}{groups}{lines}</svg>'
     )
+
+
+def for_readme():
+    "The picture by itself: without a page whose colour its words could take."
+    words = "text{fill:#1f2328}@media (prefers-color-scheme:dark){text{fill:#e6edf3}}"
+    return moving_picture().replace("</style>", words + "</style>", 1)
+
+
+if __name__ == "__main__":
+    write_whole(IN_README, for_readme().encode())
+    print(IN_README, f"{IN_README.stat().st_size / 1e3:.0f} kB")
