@@ -455,6 +455,30 @@ def test_the_fresh_seeds_are_those_that_were_written_down():
     assert f"the teacher gives {difference(fresh, 'dppt', 'ppt')['mean']:+.1f}" in readme
 
 
+def test_whose_choice_of_patches_is_what_the_results_say():
+    "Own choices give the scores of the study, and the page says what the other judges gave."
+    known, runs = json.loads((RESULTS / "choice.json").read_text()), []
+    for run in known["runs"]:
+        runs.append(run)
+        who, judge = run["row"].split(", kept by ")
+        if who != judge: continue
+        study = of_row(of_epochs(stored("study_lspet_nano_fresh"), 12), who)
+        assert run["score"] == pytest.approx(study[run["seed"]]["score"], abs=0.05)
+    page = " ".join(texts_of_the_study())
+    page = page.replace(" (", ", ")    # an interval stands in brackets, or within some
+    said = lambda gain: "{:+.1f}, {:+.1f} to {:+.1f}".format(gain["mean"], *gain["interval"])
+    on_better = difference(runs, "ppt, kept by dppt", "ppt, kept by ppt")
+    assert on_better["seeds"] == 4 and said(on_better) in page
+    for judge in ("nobody", "ppt"):
+        gain = difference(runs, f"dppt, kept by {judge}", f"ppt, kept by {judge}")
+        assert said(gain) in page, judge
+    shares = np.array([[each["joints_kept"][name] for name in ("ppt", "dppt", "teacher")]
+                       for each in known["shares"]])
+    assert "{:.0f} %, PPT {:.0f} to {:.0f}".format(
+        shares[:, 1].mean(), shares[:, 0].min(), shares[:, 0].max()
+    ) in page
+
+
 def test_the_table_of_distillation_is_what_the_results_say():
     page = json.loads((RESULTS.parent / "08_distillation.ipynb").read_text())
     text = "".join(page["cells"][0]["source"])

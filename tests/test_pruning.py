@@ -492,3 +492,22 @@ def test_a_learned_network_that_drops_nothing_is_the_plain_one(pruner):
         assert not torch.allclose(network(images), plain(images), atol=1e-3)
         network.keep_ratio = 1
         assert torch.allclose(network(images), plain(images), atol=1e-6)
+
+
+def test_a_network_answers_alike_on_patches_that_were_noted_as_its_own(monkeypatch, root, pruner):
+    "What `tools/whose_choice.py` swaps: own patches change nothing, another's do."
+    monkeypatch.syspath_prepend(str(root / "tools"))
+    tool = importlib.import_module("whose_choice")
+    network, images = pruner
+    reducer = network.encoder.reducer
+    with torch.no_grad():
+        noted = tool.Choices(network)
+        usual = [noted(part) for part in images.split(8)]
+        again = tool.Given(network, noted.calls)
+        for part, answer in zip(images.split(8), usual):
+            assert torch.equal(again(part), answer)
+        turned = [[kept.flip(0) for kept in call] for call in noted.calls]
+        assert not torch.allclose(tool.Given(network, turned)(images[:8]), usual[0], atol=1e-3)
+    assert network.encoder.reducer is reducer
+    kept = tool.kept_at_the_end(noted.calls, mirror=False)
+    assert kept.shape == (24, 17) and torch.equal(kept[:8], noted.calls[0][-1])

@@ -2,12 +2,13 @@
 to be known about it and how well the packed network finds people that it never saw.
 
     python tools/pack_network.py run runs/nano tokenpose_nano "dppt train tokenpose_nano"
-    python tools/pack_network.py card FOLDER NAME CARD.json [DATA=ROOT ...]
+    python tools/pack_network.py card FOLDER NAME CARD.json [DATA=ROOT ...] [--into FOLDER]
 
 `run` takes a finished run on people made by program, which the command that is named repeats, and
 rounds its weights to half precision. `card` takes any trained network: its weights become whole
 numbers of one byte (see `shrink_weights`), CARD.json says how it was trained, and each DATA=ROOT is
-a data set whose test people (or, where there is no such split, all people) it is judged on.
+a data set whose test people (or, where there is no such split, all people) it is judged on. With
+`--into` it does not travel with the package, but lies in that folder.
 """
 import shlex
 import shutil
@@ -89,10 +90,10 @@ def score_lines(judged):
 
 
 @contextmanager
-def packing(name, replace):
+def packing(name, replace, into=WEIGHTS):
     """A folder to pack into, which becomes `name` when it is whole; of a packing that was cut short
     nothing is left but a folder that ends in .tmp."""
-    target, partial = WEIGHTS / name, WEIGHTS / f"{name}.tmp"
+    target, partial = into / name, into / f"{name}.tmp"
     if target.exists() and not replace: sys.exit(f"{target} is there already; add --replace")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -169,8 +170,9 @@ def pack_run(folder, name, command, replace):
 @click.argument("name")
 @click.argument("card", type=Path)
 @click.argument("sets", nargs=-1, metavar="[DATA=ROOT]...")
+@click.option("--into", type=Path, default=WEIGHTS, help="a folder of networks; the package's")
 @replace_option
-def pack_card(folder, name, card, sets, replace):
+def pack_card(folder, name, card, sets, into, replace):
     "Pack the network in FOLDER as NAME, with a README from CARD and its scores on some data sets."
     network, recipe, keypoints = load_network(folder)
     card, recipe = read_card(card), recipe.change(teacher=Path(recipe.teacher).name)
@@ -179,7 +181,7 @@ def pack_card(folder, name, card, sets, replace):
         data=card["data"], trained=card["trained"],
     )
     height, width = recipe.image_size
-    with packing(name, replace) as partial:
+    with packing(name, replace, into) as partial:
         save_network(partial, shrink_weights(network.state_dict()), info)
         judged = [judge(partial, *given.split("=", 1)) for given in sets]
         write_about(partial, info | {"judged": judged})

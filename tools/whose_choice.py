@@ -1,0 +1,152 @@
+"""Does a taught student answer better because it keeps better patches? PPT and DPPT of the fresh
+seeds each answer on the patches that the other would have kept, and on those of three more judges:
+the teacher, one fixed mask, and nobody (all patches stay). Writes nbs/results/choice.json.
+
+    dppt study dppt --rows ppt,dppt --seeds 3 --out fresh3 ...    # as in study_lspet_nano_fresh
+    python tools/whose_choice.py --root lspet_dataset.zip --study fresh3 --study fresh4 ...
+"""
+import time
+from pathlib import Path
+
+import click
+import torch
+from torch import nn
+
+from dppt_nb.checkpoints import load_network
+from dppt_nb.evaluation import RESULTS_FORMAT, conditions, predict_joints
+from dppt_nb.files import write_json
+from dppt_nb.judged import finished_runs, stored_score
+from dppt_nb.metrics import pck
+from dppt_nb.pruning import KeepPlaces, joints_kept, keep_patches, often_kept, prune
+from dppt_nb.store import load_people
+from dppt_nb.studies import run_folder
+from dppt_nb.terminal import Sentence
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "nbs" / "results" / "choice.json"
+TEACHERS = ROOT / "nbs" / "results" / "teachers"
+
+
+class Choices(nn.Module):
+    "A network that answers nothing: it notes which patches it would keep, call after call."
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.calls = network, []
+
+    def forward(self, images):
+        trace = self.network.trace(images, look=())
+        self.calls.append([trace.kept[0][layer] for layer in self.network.config.prune_at])
+        return trace.heatmaps[0]
+
+
+class Given(nn.Module):
+    "A network whose patches are chosen by another, which saw the same pictures in the same order."
+    def __init__(self, network, calls):
+        super().__init__()
+        self.network, self.calls = network, iter(calls)
+
+    def forward(self, images):
+        wanted = iter(next(self.calls))    # for each layer that prunes
+
+        def keep_given(tokens, attention, keys, count):
+            places = next(wanted)                                        # (B, count) of the grid
+            stay = (places[:, :, None] == tokens.kept[:, None]).long().argmax(-1)
+            return keep_patches(tokens, stay)
+
+        self.network.encoder.reducer = keep_given
+        answer = self.network(images)
+        self.network.encoder.reducer = prune
+        return answer
+
+
+def choices_of(network, crops, recipe):
+    "What a network keeps of everybody, picture by picture and mirrored."
+    noted = Choices(network)
+    predict_joints(noted, crops, recipe, bars=False)
+    return noted.calls
+
+
+def kept_at_the_end(calls, mirror):
+    "(N, K) patches of the pictures that are not mirrored."
+    return torch.cat([call[-1] for call in calls[:: 2 if mirror else 1]])
+
+
+def as_pruned(teacher, student):
+    "The teacher's weights in a network that prunes like the student."
+    network, _, _ = load_network(student)
+    network.load_state_dict(load_network(teacher)[0].state_dict())
+    return network.eval()
+
+
+def judge_seed(folders, seed, teacher, crops):
+    "All pairs of a student and a judge, as rows of a results file, for one seed."
+    students = {name: load_network(folder) for name, folder in folders.items()}
+    recipe = students["ppt"][1]
+    judges = {name: network for name, (network, _, _) in students.items()}
+    judges["teacher"] = as_pruned(teacher, folders["ppt"])
+    kept = {name: choices_of(network, crops["test"], recipe) for name, network in judges.items()}
+    of_val = kept_at_the_end(choices_of(judges["dppt"], crops["val"], recipe), recipe.mirror)
+    grid = judges["ppt"].config.grid
+    mask = KeepPlaces(often_kept(of_val, grid[0] * grid[1]))
+    runs = []
+    for name, (network, _, _) in students.items():
+        ways = {judge: Given(network, calls) for judge, calls in kept.items()}
+        for judge, way in (ways | {"mask": network, "nobody": network}).items():
+            network.keep_ratio = 1.0 if judge == "nobody" else recipe_ratio(folders[name])
+            network.encoder.reducer = mask if judge == "mask" else prune
+            runs.append(judge_one(f"{name}, kept by {judge}", seed, way, crops["test"], recipe))
+    places = {
+        name: joints_on(kept_at_the_end(calls, recipe.mirror), crops["test"], recipe, grid)
+        for name, calls in kept.items()
+    }
+    return runs, dict(seed=seed, joints_kept=places)
+
+
+def recipe_ratio(folder):
+    "The keep ratio that a run was trained with."
+    return load_network(folder)[0].keep_ratio
+
+
+def joints_on(kept, crops, recipe, grid):
+    "Percent of the labelled joints whose own patch is kept."
+    size = torch.tensor(recipe.image_size[::-1])
+    window = 200 * crops.scales
+    joints = (crops.photo_joints - crops.centers[:, None]) / window[:, None] * size + size / 2
+    own = joints_kept(kept, joints, recipe.image_size, grid)
+    return 100 * own[crops.visible > 0].float().mean().item()
+
+
+def judge_one(row, seed, network, crops, recipe):
+    "One row of the results file."
+    start = time.time()
+    joints, _ = predict_joints(network, crops, recipe, bars=False)
+    result = pck(joints, crops.photo_joints, crops.visible, crops.keypoint_set)
+    seconds = time.time() - start
+    known = conditions(recipe, "lspet", "test", crops, torch.device("cpu"), seconds)
+    print(f"seed {seed}: {row:<24}{result['mean']:.1f}   {seconds:.0f} s", flush=True)
+    return dict(row=row, seed=seed, **stored_score(result, crops), conditions=known)
+
+
+@click.command(cls=Sentence)
+@click.option("--root", type=click.Path(exists=True), required=True, help="LSPET, or a store of it")
+@click.option(
+    "--study", "studies", type=click.Path(exists=True), multiple=True, required=True,
+    help="folder of a study with ppt and dppt",
+)
+def main(root, studies):
+    "Judge PPT and DPPT on the patches that others would have kept."
+    crops, runs, shares = load_people("lspet", root, ("val", "test"), bars=False), [], []
+    for study in studies:
+        known = {(run["row"], run["seed"]): run for run in finished_runs(study)}
+        for seed in sorted(seed for row, seed in known if row == "dppt"):
+            folders = {row: run_folder(study, row, seed) for row in ("ppt", "dppt")}
+            teacher = TEACHERS / Path(known["dppt", seed]["recipe"]["teacher"]).name
+            more, share = judge_seed(folders, seed, teacher, crops)
+            runs += more
+            shares.append(share)
+    of_studies = "".join(f" --study {Path(study).name}" for study in studies)
+    command = f"python tools/whose_choice.py --root {Path(root).name}{of_studies}"
+    write_json(RESULTS, dict(format=RESULTS_FORMAT, command=command, runs=runs, shares=shares))
+
+
+if __name__ == "__main__": main()
