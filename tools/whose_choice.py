@@ -3,7 +3,7 @@ seeds each answer on the patches that the other would have kept, and on those of
 the teacher, one fixed mask, and nobody (all patches stay). Writes nbs/results/choice.json.
 
     dppt study dppt --rows ppt,dppt --seeds 3 --out fresh3 ...    # as in study_lspet_nano_fresh
-    python tools/whose_choice.py --root lspet_dataset.zip --study fresh3 --study fresh4 ...
+    python tools/whose_choice.py --root lspet_192w61 --s lspet_dataset.zip --study fresh3 ...
 """
 import time
 from pathlib import Path
@@ -90,11 +90,13 @@ def judge_seed(folders, seed, teacher, crops):
     mask = KeepPlaces(often_kept(of_val, grid[0] * grid[1]))
     runs = []
     for name, (network, _, _) in students.items():
-        ways = {judge: Given(network, calls) for judge, calls in kept.items()}
-        for judge, way in (ways | {"mask": network, "nobody": network}).items():
-            network.keep_ratio = 1.0 if judge == "nobody" else recipe_ratio(folders[name])
-            network.encoder.reducer = mask if judge == "mask" else prune
+        own = network.keep_ratio
+        for judge, calls in kept.items():
+            way = Given(network, calls)
             runs.append(judge_one(f"{name}, kept by {judge}", seed, way, crops["test"], recipe))
+        for judge, reducer, ratio in (("mask", mask, own), ("nobody", prune, 1.0)):
+            network.encoder.reducer, network.keep_ratio = reducer, ratio
+            runs.append(judge_one(f"{name}, kept by {judge}", seed, network, crops["test"], recipe))
     places = {
         name: joints_on(kept_at_the_end(calls, recipe.mirror), crops["test"], recipe, grid)
         for name, calls in kept.items()
@@ -102,9 +104,21 @@ def judge_seed(folders, seed, teacher, crops):
     return runs, dict(seed=seed, joints_kept=places)
 
 
-def recipe_ratio(folder):
-    "The keep ratio that a run was trained with."
-    return load_network(folder)[0].keep_ratio
+def judge_shipped(names, root):
+    """PPT and DPPT that ship, each on its own patches, on the other's, and on all. They are of
+    other seeds, so that only rows of one network can be compared."""
+    students = {name: load_network(network) for name, network in names.items()}
+    recipe = students["ppt"][1]
+    crops = load_people("lspet", root, ("test",), recipe.image_size, False)["test"]
+    kept = {name: choices_of(network, crops, recipe) for name, (network, _, _) in students.items()}
+    runs = []
+    for name, (network, mine, _) in students.items():
+        for judge, calls in kept.items():
+            row = f"{name}_s, kept by {judge}"
+            runs.append(judge_one(row, mine.seed, Given(network, calls), crops, recipe))
+        network.keep_ratio = 1.0
+        runs.append(judge_one(f"{name}_s, kept by nobody", mine.seed, network, crops, recipe))
+    return runs
 
 
 def joints_on(kept, crops, recipe, grid):
@@ -127,13 +141,17 @@ def judge_one(row, seed, network, crops, recipe):
     return dict(row=row, seed=seed, **stored_score(result, crops), conditions=known)
 
 
+SHIPPED = {"ppt": "ppt_s_lspet", "dppt": "dppt_s_lspet"}
+
+
 @click.command(cls=Sentence)
 @click.option("--root", type=click.Path(exists=True), required=True, help="LSPET, or a store of it")
+@click.option("--s", "large", type=click.Path(exists=True), help="LSPET for the S networks")
 @click.option(
     "--study", "studies", type=click.Path(exists=True), multiple=True, required=True,
     help="folder of a study with ppt and dppt",
 )
-def main(root, studies):
+def main(root, large, studies):
     "Judge PPT and DPPT on the patches that others would have kept."
     crops, runs, shares = load_people("lspet", root, ("val", "test"), bars=False), [], []
     for study in studies:
@@ -144,8 +162,10 @@ def main(root, studies):
             more, share = judge_seed(folders, seed, teacher, crops)
             runs += more
             shares.append(share)
+    if large: runs += judge_shipped(SHIPPED, large)
     of_studies = "".join(f" --study {Path(study).name}" for study in studies)
-    command = f"python tools/whose_choice.py --root {Path(root).name}{of_studies}"
+    of_s = f" --s {Path(large).name}" if large else ""
+    command = f"python tools/whose_choice.py --root {Path(root).name}{of_s}{of_studies}"
     write_json(RESULTS, dict(format=RESULTS_FORMAT, command=command, runs=runs, shares=shares))
 
 
