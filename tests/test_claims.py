@@ -202,8 +202,8 @@ def test_a_budget_has_a_column_of_its_own():
     # one seed has square brackets: of other people alone
     assert cycled.count("(") == 2 and cycled.count("[") == 1
     assert nothing.split() == ["nothing", "-", "-", "-"]
-    # 30 epochs: two seeds of two rows, three of four; 60: one of two, two of one, three of three
-    assert len(of_epochs(runs, 30)) == 16 and len(of_epochs(runs, 60)) == 13
+    # 30 epochs: two seeds of two rows, three of four; 60: one of two, three of four
+    assert len(of_epochs(runs, 30)) == 16 and len(of_epochs(runs, 60)) == 14
 
 
 def test_what_is_said_of_a_taught_tokenpose_that_trains_longer():
