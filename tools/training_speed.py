@@ -3,6 +3,7 @@ runs it, eager, recorded, compiled."""
 import ast
 import io
 import platform
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -36,6 +37,8 @@ WAYS = {
     "compiled": dict(capture=False, compile=True),
     "compiled, recorded": dict(capture=True, compile=True),
 }
+FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+KILOBYTE = 1 if platform.system() == "Darwin" else 1024    # macOS counts bytes
 
 
 class Operations(TorchDispatchMode):
@@ -113,6 +116,18 @@ def matrix_rate(device, side, kind) -> float: # floating-point operations a seco
     return 2 * side ** 3 / min(clock(lambda _: a @ a, 3)[0] for _ in range(3))
 
 
+def own_rates(rows, device):
+    "Number format of some rows -> what this machine's matrix product does in it."
+    side = 8192 if device.type == "cuda" else 1024
+    return {row["compute"]: matrix_rate(device, side, FORMATS[row["compute"]]) for row in rows}
+
+
+def peak_memory(device) -> float: # GiB
+    "The most that was held at once: on a GPU since it was reset, else by this process so far."
+    if device.type == "cuda": return torch.cuda.max_memory_allocated() / 2 ** 30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KILOBYTE / 2 ** 30
+
+
 def make_teacher(recipe, crops):
     "A network of drawn weights that drops nothing, of the recipe's size: it costs the same."
     if not needs_teacher(recipe): return None
@@ -150,13 +165,15 @@ def time_ways(recipe, crops, device, ways, rounds, steps, decode):
         run = runs_of(loop, recipe.batch_size)
         with loop.captured.running() if loop.captured else nullcontext(): clock(run, 5)
         rows[way] = dict(way=way, warm_up_s=round(time.perf_counter() - start, 1), step=[], host=[])
-    for _ in range(rounds):
+        print(f"{way}: warmed up in {rows[way]['warm_up_s']} s", flush=True)
+    for number in range(rounds):
         for way, loop in loops.items():
             run, times = runs_of(loop, recipe.batch_size), 1 if way == "plain" else steps
             with loop.captured.running() if loop.captured else nullcontext():
                 seconds, asked = clock(run, times)
             rows[way]["step"].append(seconds)
             rows[way]["host"].append(asked)
+        print(f"round {number + 1} of {rounds}", flush=True)
     for way, loop in loops.items():
         rows[way] |= facts(loop, teacher, recipe, clock, rows[way], way)
     return list(rows.values())
@@ -179,7 +196,7 @@ def facts(loop, teacher, recipe, clock, row, way):
     return found
 
 
-def format_rows(rows, rate):
+def format_rows(rows):
     "One line a way."
     lines = [f"{'':<22}{'step ms':>9}{'host ms':>9}{'data ms':>9}{'img/s':>9}{'TFLOP/s':>9}"
              f"{'of own rate':>12}{'operations':>11}"]
@@ -187,7 +204,7 @@ def format_rows(rows, rate):
         lines.append(
             f"{row['way']:<22}{row['step_ms']:>9.2f}{row['host_ms']:>9.2f}{row['data_ms']:>9.2f}"
             f"{row['images_a_second']:>9.0f}{row['tflops']:>9.2f}"
-            f"{row['tflops'] * 1e12 / rate:>12.1%}{row.get('operations', ''):>11}"
+            f"{row['of_own_rate']:>12.1%}{row.get('operations', ''):>11}"
         )
     return "\n".join(lines)
 
@@ -222,8 +239,7 @@ def train(recipes, batch, ways, data, root, people, rounds, steps, device, jpegs
     """Time a training step of RECIPES (default: tokenpose_nano)."""
     device, fields = pick_device(device), dict(map(read_change, changes))
     count = people if data == "synthetic" else None
-    kind = torch.bfloat16 if device.type == "cuda" else torch.float32
-    rate, found = matrix_rate(device, 8192 if device.type == "cuda" else 1024, kind), []
+    found, rates = [], {}
     for name in recipes or ("tokenpose_nano",):
         recipe = get_recipe(name, **fields)
         if batch: recipe = recipe.change(batch_size=batch)
@@ -231,14 +247,16 @@ def train(recipes, batch, ways, data, root, people, rounds, steps, device, jpegs
         possible = list(WAYS) if device.type == "cuda" else ["plain", "eager"]
         if device.type == "cuda": torch.cuda.reset_peak_memory_stats()
         rows = time_ways(recipe, crops, device, ways or possible, rounds, steps, jpegs)
-        memory = torch.cuda.max_memory_allocated() / 2 ** 30 if device.type == "cuda" else None
-        height, width = recipe.image_size
-        print(f"{name}, {recipe.batch_size} a step, {height} x {width}")
-        print(format_rows(rows, rate), flush=True)
+        memory, (height, width) = peak_memory(device), recipe.image_size
+        rates |= own_rates(rows, device)
+        print(f"{name}, {recipe.batch_size} a step, {height} x {width}, peak {memory:.1f} GiB")
+        for row in rows: row["of_own_rate"] = row["tflops"] * 1e12 / rates[row["compute"]]
+        print(format_rows(rows), flush=True)
         found.append(dict(recipe=name, batch=recipe.batch_size, peak_gib=memory, rows=rows))
     conditions = dict(
         device=device_name(device), threads=torch.get_num_threads(), rounds=rounds,
-        own_tflops=rate / 1e12, torch=torch.__version__, python=platform.python_version(),
+        own_tflops=max(rates.values()) / 1e12,    # in the faster format
+        torch=torch.__version__, python=platform.python_version(),
     )
     print(", ".join(f"{k} {v}" for k, v in conditions.items()))
     if out: write_json(Path(out), dict(format=1, conditions=conditions, found=found))
