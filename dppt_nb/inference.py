@@ -72,7 +72,7 @@ class People:
     def __repr__(self) -> str:
         sure = ", ".join(f"{score:.2f}" for score in self.pose_scores[:5])
         more = ", ..." if len(self) > 5 else ""
-        known = f"{self.keypoint_set.name}, scores {sure}{more}"
+        known = self.keypoint_set.name + (f", scores {sure}{more}" if len(self) else "")
         return f"{counted(len(self), 'person', 'people')} in {self.name}: {known}"
 
     def to_rows(self,

@@ -106,7 +106,8 @@ def photo_name(
     "A name for messages and results."
     if isinstance(photo, Photo): return photo.name
     if isinstance(photo, (str, Path)): return str(photo)
-    kinds = {bytes: "the photo in bytes", np.ndarray: "the array"}
+    kinds = dict.fromkeys((bytes, bytearray, memoryview), "the photo in bytes")
+    kinds[np.ndarray] = "the array"
     if isinstance(photo, Image.Image): return getattr(photo, "filename", "") or "the picture"
     return kinds.get(type(photo), f"the {type(photo).__name__.lower()}")
 
@@ -127,6 +128,7 @@ def open_photo(
     if isinstance(photo, Photo): return photo
     where = photo_name(photo)
     if hasattr(photo, "read") and not isinstance(photo, Image.Image): photo = photo.read()
+    if isinstance(photo, (bytearray, memoryview)): photo = bytes(photo)
     if hasattr(photo, "detach"):
         values = tensor_array(photo, where)
         if values.ndim == 3 and values.shape[0] not in (1, 3, 4):

@@ -556,6 +556,10 @@ def test_the_table_of_boxes_says_what_its_record_says(root):
         assert athletes["people"] == 108 and (everyday is None or everyday["people"] == 140)
         told = [boxes, row(athletes), row(everyday) if everyday else nothing]
         assert f"| {' | '.join(told)} |" in lines
+    lost = stored["coco"]["of the labels"]
+    low, high = sorted(abs(end) for end in lost["interval"])
+    said = f"lost {-lost['difference']:.1f} in the labels' boxes on COCO ({low:.1f} to {high:.1f})"
+    assert any(said in line for line in lines)
 
 
 def test_the_other_rules_of_a_second_look_say_what_their_record_says(root):
@@ -625,3 +629,13 @@ def test_min_score_reaches_the_detector(monkeypatch, tmp_path, given, least):
              "--out", str(tmp_path / "out"), "--device", "cpu", *given]
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0 and asked == [least], done.output
+
+
+def test_bytes_of_any_kind_hold_a_photo(predictor):
+    photo_bytes = encoded(Image.new("RGB", (8, 6), (200, 10, 30)), "PNG")
+    assert repr(predictor(photo_bytes, [])) == "0 people in the photo in bytes: coco"
+    plain = np.asarray(open_photo(photo_bytes).image)
+    for kind in (bytearray, memoryview):
+        opened = open_photo(kind(photo_bytes))
+        assert opened.name == "the photo in bytes"
+        np.testing.assert_array_equal(np.asarray(opened.image), plain)

@@ -68,8 +68,8 @@ OF_OTHERS = """They were trained on photographs that belong to
 others, whose terms apply to the photographs: """
 SYNTHETIC = dict(
     data="people made by program (`dppt_nb.synthetic`), {people:,} of them; no photograph",
-    limits="""It has never seen a photograph. On those of athletes (LSPET) `tokenpose_nano` finds 28.2 %
-of 13 joints (PCK@0.2, mirrored, 26.4 to 30.1), where networks of its size that learned from
+    limits="""It has never seen a photograph. On those of athletes (LSPET) `tokenpose_nano` finds
+28.2 % of 13 joints (PCK@0.2, mirrored, 26.4 to 30.1), where networks of its size that learned from
 photographs find half. The people are made of simple parts in front of drawn backgrounds, one large
 in each picture. It needs a box.""",
     terms="It learned from no photograph, so no terms of others apply.",
