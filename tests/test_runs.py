@@ -2,6 +2,7 @@
 import json
 import math
 import re
+import signal
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from dppt_nb.progress import Show, make_plan, start_tracker
 from dppt_nb.recipes import Recipe
 from dppt_nb.runner import Settings, train_recipe
 from dppt_nb.runs import RunFolder
+from dppt_nb.runs import Stops as HearsStops
 from dppt_nb.shards import StoreHeader
 from dppt_nb.store import crop_rows, from_synthetic, read_store
 from dppt_nb.synthetic import make_people
@@ -213,3 +215,15 @@ def test_other_pixels_of_the_same_people_are_another_run(tmp_path):
     run = Trainer(recipe, other, None, out, "cpu", bars=False)
     run.fit(resume=True)
     assert run.epoch == 2
+
+
+@pytest.mark.parametrize("module", ["torch._inductor.exc", "builtins"])
+def test_a_compiler_that_was_stopped_too_is_a_stop(module):
+    "Ctrl-C and `timeout` signal the whole group; other errors after a stop are still said."
+    broken = type("CppCompileError", (RuntimeError,), {"__module__": module})
+    stopped = module.startswith("torch._")
+    with pytest.raises(KeyboardInterrupt if stopped else broken):
+        with HearsStops() as stops:
+            stops.asked = signal.SIGINT
+            raise broken("g++ ended by a signal")
+    with pytest.raises(broken), HearsStops(): raise broken("nobody asked to stop")
