@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STUDIES', 'PRUNED', 'PLACES', 'JUDGED_BY', 'JUDGED', 'Row', 'find_rows', 'changes_of', 'fit_row', 'fit_weights',
            'row_recipe', 'pack_bits', 'unpack_bits', 'pack_photos', 'photos_of', 'JudgedCycle', 'StoredConditions',
-           'JudgedRun', 'read_judged', 'read_runs', 'other_than', 'beside_stored', 'run_folder', 'format_runs',
-           'state_of_run']
+           'JudgedRun', 'read_judged', 'read_runs', 'other_than', 'pixels_differ', 'beside_stored', 'run_folder',
+           'format_runs', 'state_of_run']
 
 # %% ../nbs/machinery/studies.ipynb #5c0ad005
 import base64
@@ -404,6 +404,16 @@ def other_than(
     return ""
 
 
+def pixels_differ(
+    run: dict, # judged
+    other: dict, # another
+) -> bool: # False where one of them does not know
+    "Whether two runs were trained or judged on other pixels of the same people."
+    pairs = [[one.get("trained_pixels") for one in (run, other)]]
+    pairs += [[one["conditions"].get("pixels_digest") for one in (run, other)]]
+    return any(mine and theirs and mine != theirs for mine, theirs in pairs)
+
+
 def beside_stored(
     judged: dict, # of a run
     stored: list[dict], # runs of another machine
@@ -423,6 +433,8 @@ def beside_stored(
             continue
         where = "within" if low <= judged["score"] <= high else "outside of"
         words += f"   stored {run['score']:.2f}, {where} its interval {low:.1f} to {high:.1f}"
+        if pixels_differ(run, judged):
+            words += ", but from other pixels: the crops were stored, or cut, in another way"
     return words
 
 

@@ -431,6 +431,10 @@ def test_a_run_is_compared_with_the_stored_one():
     assert "outside of its interval" in here(52.1)
     assert here(51.9, seed=1) == "51.90   stored: no run of this row and seed"
     assert beside_stored(dict(same, seed=1, score=51.9), []) == "51.90"
+    for mine, theirs, other in (("a", "b", True), ("a", "a", False), ("a", None, False)):
+        judged = dict(same, seed=0, score=50.0, trained_pixels=mine)
+        known = [dict(run, trained_pixels=theirs) for run in stored]
+        assert ("but from other pixels" in beside_stored(judged, known)) == other
 
 
 def test_a_network_starts_from_another_and_learns_from_some_people(tmp_path, capsys):
