@@ -5,6 +5,8 @@ the finished runs of a study where its folder is at hand.
     python tools/coco_70.py --root COCO --out coco_mini      # 70 photographs of COCO 2017
     dppt study keep --out keep ...                           # its README has the whole line
     python tools/transfer.py --root coco_mini --study keep
+
+With `--add` rows that are stored stay, and what is not there, and the studies, come beside them.
 """
 import time
 from pathlib import Path
@@ -14,7 +16,7 @@ import torch
 
 from dppt_nb.checkpoints import holds_network, load_network
 from dppt_nb.evaluation import RESULTS_FORMAT, answer_in_terms_of, conditions, predict_joints
-from dppt_nb.files import write_json
+from dppt_nb.files import read_json, write_json
 from dppt_nb.judged import finished_runs, stored_score
 from dppt_nb.metrics import pck
 from dppt_nb.store import load_people
@@ -25,22 +27,15 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "nbs" / "results" / "transfer.json"
 SHIPPED = {    # row -> name of a network that ships
     "tokenpose_s": "tokenpose_s_lspet", "ppt_s": "ppt_s_lspet", "dppt_s": "dppt_s_lspet",
-    "sdpose_nano": "sdpose_nano_lspet",
+    "sdpose_nano": "sdpose_nano_lspet", "dppt_nano": "dppt_nano_lspet",
 }
 TEACHERS = ROOT / "nbs" / "results" / "teachers"
 
 
-def networks(studies=()):
-    "Row, and where the network is; of a study those that were judged, so finished."
-    found = list(SHIPPED.items())
+def shipped():
+    "Row, and where the network is, of those that lie in the project."
     folders = sorted(TEACHERS.glob("tokenpose_nano_lspet_seed*"))
-    found += [("tokenpose_nano", folder) for folder in folders]
-    for study in studies:
-        for run in finished_runs(study):
-            folder = run_folder(study, run["row"], run["seed"])
-            # a row that only judges another's network has none of its own
-            if holds_network(folder): found.append((run["row"], folder))
-    return found
+    return list(SHIPPED.items()) + [("tokenpose_nano", folder) for folder in folders]
 
 
 def judge(row, place, root):
@@ -60,17 +55,37 @@ def judge(row, place, root):
     )
 
 
+def of_studies(studies):
+    "Row, and where the network is, of the finished runs of some studies."
+    found = []
+    for study in studies:
+        for run in finished_runs(study):
+            folder = run_folder(study, run["row"], run["seed"])
+            # a row that only judges another's network has none of its own
+            if holds_network(folder): found.append((run["row"], folder))
+    return found
+
+
 @click.command(cls=Sentence)
 @click.option("--root", type=click.Path(exists=True), required=True, help="coco_mini")
 @click.option(
     "--study", "studies", type=click.Path(exists=True), multiple=True, help="folder of a study"
 )
-def main(root, studies):
+@click.option("--add", is_flag=True, help="keep what is stored, judge what is not")
+def main(root, studies, add):
     "Judge every network whose weights are here on people of COCO."
-    runs = [judge(*network, root) for network in networks(studies)]
+    before = read_json(RESULTS, dict) if add else dict(runs=[])
+    there = {run["network"] for run in before["runs"]}
+    wanted = [(row, place) for row, place in shipped() if Path(place).name not in there]
+    wanted += of_studies(studies)
+    runs = [judge(*network, root) for network in wanted]
     for run in runs: print(f"{run['network']:<30}{run['score']:.1f} of {run['measured']} people")
-    of_studies = "".join(f" --study {Path(study).name}" for study in studies)
-    command = f"python tools/transfer.py --root coco_mini{of_studies}"
+    named = "".join(f" --study {Path(study).name}" for study in studies)
+    command = f"python tools/transfer.py --root coco_mini{named}{' --add' * add}"
+    if add:
+        new = {(run["row"], run["seed"]) for run in runs}
+        runs = [r for r in before["runs"] if (r["row"], r["seed"]) not in new] + runs
+        command = f"{before['command']}, then {command}"
     write_json(RESULTS, dict(format=RESULTS_FORMAT, command=command, runs=runs))
 
 

@@ -3,7 +3,7 @@ seeds each answer on the patches that the other would have kept, and on those of
 the teacher, one fixed mask, and nobody (all patches stay). Writes nbs/results/choice.json.
 
     dppt study dppt --rows ppt,dppt --seeds 3 --out fresh3 ...    # as in study_lspet_nano_fresh
-    python tools/whose_choice.py --root lspet_192w61 --s lspet_dataset.zip --study fresh3 ...
+    python tools/whose_choice.py --root STORE --s lspet_dataset.zip --study fresh3 ...
 """
 import time
 from pathlib import Path

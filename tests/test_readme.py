@@ -1,0 +1,134 @@
+"""Numbers of the README are those of the results files."""
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from dppt_nb.claims import of_epochs
+from dppt_nb.judged import difference, row_score
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "nbs" / "results"
+README = (ROOT / "README.md").read_text()
+
+
+def stored(name): return json.loads((RESULTS / name / "runs.json").read_text())
+
+
+def span(interval, sign=""): return "{:{s}.1f} to {:{s}.1f}".format(*interval, s=sign)
+
+
+def line_of(beginning):
+    "The cells of the one line of a table that begins so."
+    found = [line for line in README.splitlines() if line.startswith(f"| {beginning}")]
+    assert len(found) == 1, (beginning, found)
+    return [cell.strip() for cell in found[0].strip("|").split("|")]
+
+
+def shipped():
+    runs = json.loads((RESULTS / "shipped.json").read_text())["runs"]
+    return {(run["network"], run["data"], run["way"]): run for run in runs}
+
+
+@pytest.mark.parametrize("name", sorted({network for network, _, _ in shipped()}))
+def test_the_table_of_networks(name):
+    cells, runs = line_of(f"`{name}`, "), shipped()
+    for place, data in ((1, "lspet"), (3, "coco")):
+        one, mirrored = (runs[name, data, way] for way in ("one pass", "mirrored"))
+        assert cells[place] == f"{one['score']:.1f} ({span(one['interval'])})"
+        assert cells[place + 1] == f"{mirrored['score']:.1f}"
+
+
+@pytest.mark.parametrize("pair, data, told", [
+    (("dppt_s_lspet", "tokenpose_s_lspet"), "coco", "found {:.1f} points more"),
+    (("tokenpose_s_lspet", "dppt_s_lspet"), "lspet", "on athletes {:.1f} less"),
+    (("dppt_nano_lspet", "tokenpose_nano_lspet"), "lspet", "found {:.1f} points more"),
+])
+def test_differences_of_two_networks(pair, data, told):
+    "In one pass; the interval is over people alone."
+    runs = [
+        dict(run, row=name, seed=0) for (name, where, way), run in shipped().items()
+        if where == data and way == "one pass"
+    ]
+    assert told.format(difference(runs, *pair)["mean"]) in README
+
+
+def test_the_table_of_blazepose():
+    peers = json.loads((RESULTS / "peers.json").read_text())
+    rows = {
+        (row["network"], row["way"], place): row
+        for place in ("lspet test", "coco all") for row in peers[f"accuracy {place}"]
+    }
+    looks = "PyTorch, MediaPipe's detector, two looks"
+    for words, network, way in (
+        ("BlazePose, finds", "BlazePose full", "MediaPipe 0.10.21, with its detector"),
+        ("`dppt_s_lspet`, MediaPipe's", "dppt_s_lspet", looks),
+        ("`dppt_s_lspet`, the person's", "dppt_s_lspet", "PyTorch"),
+    ):
+        cells = line_of(words)
+        both = [rows[network, way, place] for place in ("lspet test", "coco all")]
+        assert cells[1:3] == [f"{row['score']:.1f}" for row in both]
+        if "processor_ms" in both[0] and way == looks:
+            assert cells[3].startswith("{:.0f} to {:.0f} ms".format(
+                *(row["processor_ms"] for row in both)
+            ))
+    few = [rows["dppt_s_lspet", f"{looks}, boxes from a score of 0.5", place]["score"]
+           for place in ("lspet test", "coco all")]
+    assert "finds only {:.1f} and {:.1f}".format(*few) in README
+
+
+@pytest.mark.parametrize("words, row", [
+    ("`tokenpose_nano`, 12 epochs", "tokenpose"), ("`ppt_nano`, a third", "ppt"),
+    ("`sdpose_nano`, two cycles", "sdpose"), ("`dppt_nano`, pruned like", "dppt"),
+    ("`sd_dppt_nano`, both", "sd_dppt"),
+])
+def test_the_table_of_what_was_measured(words, row):
+    cells = line_of(words)
+    score = row_score(stored("study_lspet_nano"), row)
+    assert cells[2:4] == [f"{score['mean']:.1f}", span(score["interval"])]
+    others = [stored("study_lspet_nano_h200"), of_epochs(stored("study_lspet_nano_fresh"), 12)]
+    means = [row_score(runs, row)["mean"] for runs in others if any(r["row"] == row for r in runs)]
+    assert cells[4] == ", ".join(f"{mean:.1f}" for mean in means)
+
+
+def test_what_the_study_found():
+    longer = stored("study_lspet_nano_budget")
+    gpu, start = stored("study_lspet_nano_h200"), stored("study_lspet_nano_start")
+    begun = start + [dict(run, row="photos_all") for run in gpu if run["row"] == "tokenpose"]
+    found = {
+        "its gain is {m} ({i})": (of_epochs(longer, 30), "dppt", "ppt"),
+        "pruning costs {m} ({i})": (of_epochs(longer, 30), "tokenpose", "ppt"),
+        "after 60 the gain is {m} ({i}, open)": (of_epochs(longer, 60), "dppt", "ppt"),
+        "pruning costs {m} points ({i})": (stored("study_lspet_s"), "tokenpose", "ppt"),
+        "is open: +{m} ({i})": (stored("study_lspet_s"), "dppt", "ppt"),
+        "{m} points over photographs alone ({i};": (begun, "synthetic_all", "photos_all"),
+        "(+{m}, {i}), and the synthetic": (start, "synthetic_100", "photos_100"),
+    }
+    for words, (runs, row, other) in found.items():
+        gain = difference(runs, row, other)
+        told = words.format(m=f"{gain['mean']:.1f}", i=span(gain["interval"], "+"))
+        assert told in README, told
+    alone = json.loads((RESULTS / "study_lspet_nano_start" / "synthetic_only.json").read_text())
+    alone = alone["scores"]["PCK@0.2 torso"]
+    assert f"finds {alone['mean']:.0f} % ({span(alone['interval'])})" in README
+    few = [row_score(start, f"{name}_100")["mean"] for name in ("synthetic", "photos")]
+    assert "photographs {:.0f} % instead of {:.0f} %".format(*few) in README
+
+
+def test_what_the_demo_found():
+    rows = json.loads((RESULTS / "demo.json").read_text())["rows"]
+    score = {row["model"]: f"{row['PCK@0.2']:.1f}" for row in rows}
+    for told in (
+        f"found {score['tokenpose_nano']} % (`tokenpose_nano`)",
+        f"{score['ppt_nano']} (`ppt_nano`)",
+        f"{score['dppt_nano']} (`dppt_nano`)", f"sees nothing, {score['mean pose']},",
+        f"learned for longer, {score['teacher, ships with it']} (",
+    ):
+        assert told in README, told
+
+
+def test_a_taught_step_has_one_price():
+    "As it was measured alone, see results/study_lspet_nano_fresh."
+    told = set(re.findall(r"(?:taught step takes|seeds,) ([\d.]+) times", README))
+    assert told == {"1.3", "1.5"}    # 1.5: two cycles
