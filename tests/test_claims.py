@@ -345,8 +345,8 @@ def test_the_answer_in_short_is_what_the_results_say():
     for pair in asked_again.values():
         gain, sign = found(everyday, *pair), "" if pair[0] == "tokenpose" else "+"
         assert gain["seeds"] == 4
-        told = f"{gain['mean']:{sign}.1f}", "{:+.1f} to {:+.1f}".format(*gain["interval"])
-        assert any(all(part in text for part in told) for text in texts_of_the_study()), pair
+        parts = f"{gain['mean']:{sign}.1f}", "{:+.1f} to {:+.1f}".format(*gain["interval"])
+        assert any(all(part in text for part in parts) for text in texts_of_the_study()), pair
     holds("A second cycle", with_open(once(two, "sd_dppt", "dppt"), "+"))
     gains = [
         of_row(why, "sdpose_mlp")[seed]["score"] - of_row(why, "tokenpose_mlp")[seed]["score"]

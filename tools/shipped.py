@@ -1,6 +1,6 @@
 """Scores of the networks that ship and learned from photographs, in one pass and with the mirrored
-test, on test people of LSPET and on people of COCO: writes nbs/results/shipped.json, by which the
-README's table is checked.
+test, on test people of LSPET and on people of COCO, in float32, which machines compute alike: writes
+nbs/results/shipped.json, by which the README's table is checked.
 
     python tools/coco_70.py --root COCO --out coco_mini      # 70 photographs of COCO 2017
     python tools/shipped.py --lspet lspet_dataset.zip --coco coco_mini
@@ -26,7 +26,7 @@ SPLITS = {"lspet": "test", "coco": "all"}
 def judge(name, data, root, mirror):
     "One network on the people of a data set that it never saw."
     network, recipe, found = load_network(name)
-    recipe, start = recipe.change(mirror=mirror), time.time()
+    recipe, start = recipe.change(mirror=mirror, precision="fp32"), time.time()
     crops = load_people(data, root, (SPLITS[data],), recipe.image_size, False)[SPLITS[data]]
     joints, _ = predict_joints(network, crops, recipe, bars=False, keypoint_set=found)
     joints, people = answer_in_terms_of(crops, joints, found)
