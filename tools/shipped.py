@@ -1,6 +1,6 @@
 """Scores of the networks that ship and learned from photographs, in one pass and with the mirrored
-test, on test people of LSPET and on people of COCO, in float32, which machines compute alike: writes
-nbs/results/shipped.json, by which the README's table is checked.
+test, on test people of LSPET and on people of COCO, in float32, which machines compute alike; it
+writes nbs/results/shipped.json, by which the README's table is checked.
 
     python tools/coco_70.py --root COCO --out coco_mini      # 70 photographs of COCO 2017
     python tools/shipped.py --lspet lspet_dataset.zip --coco coco_mini
