@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from sampling import sample
 
 from dppt_nb import costs
 from dppt_nb.checks import DataError
+from dppt_nb.cli import main
 from dppt_nb.costs import (
     COUNTERS,
     PUBLISHED_COSTS,
@@ -26,6 +28,7 @@ from dppt_nb.costs import (
     time_interleaved,
 )
 from dppt_nb.models import create_model, list_models, macs, parameters_count
+from dppt_nb.recipes import RECIPES, get_recipe, needs_teacher
 
 
 @pytest.mark.parametrize(
@@ -263,3 +266,18 @@ def test_command_refuses_in_a_sentence(command, words, sentence):
 ])
 def test_nothing_is_timed_in_no_rounds(time):
     with pytest.raises(DataError, match="the rounds of timing are 0; take a whole"): time()
+
+
+def test_every_command_of_the_page_leads_to_its_recipe(root):
+    "As it is stored: the recipe is known, its options are, and a student's teacher is trained too."
+    page = json.loads((root / "nbs/machinery/training_costs.ipynb").read_text())
+    told = "".join("".join(o.get("text", "")) for c in page["cells"] for o in c.get("outputs", []))
+    commands = [line.split() for line in told.splitlines() if line.startswith("dppt train ")]
+    full = {name for name in RECIPES if name.endswith(("_coco", "_mpii"))}
+    assert {words[2] for words in commands} == full and len(commands) == len(full)
+    for words in commands:
+        given = main.commands["train"].make_context("train", words[2:]).params
+        recipe = get_recipe(given["recipe"])
+        assert given["data"] == words[2].rsplit("_", 1)[-1]
+        assert bool(given["teacher"]) == needs_teacher(recipe)
+        if given["teacher"]: assert Path(given["teacher"]).name in full
