@@ -170,6 +170,32 @@ def test_an_answer_follows_p_and_without_it_the_interval():
     assert answer_of(None) == "not run" and answer_of(dict(known, seeds=1)) == "one seed"
 
 
+def test_seeds_that_are_there_are_not_asked_for():
+    "A question that the correction leaves undecided is not told to want as many seeds as it has."
+    _, gpu = both_sizes()["nano"]
+    line = format_primary(gpu).splitlines()[1]
+    assert "not decided" in line and line.endswith("these, but for the correction")
+    known = difference(gpu, "dppt", "ppt")
+    assert known["seeds"] == 3 >= seeds_needed(known)
+    assert answer_of(known, 0.074) == "not decided (p = 0.074; these, but for the correction)"
+    other = dict(known, mean=-known["mean"])
+    assert answer_of(other, 0.01, asked_before=False) == "the contrary is suggested (p = 0.010)"
+
+
+def test_the_machinerys_page_has_the_numbers_of_the_study():
+    "Its teacher is judged on the crops of its rows, and the seeds that it tells are both studies'."
+    cells = json.loads((RESULTS.parent / "machinery/claims.ipynb").read_text())["cells"]
+    source = "\n".join("".join(cell["source"]) for cell in cells)
+    assert "thin and hollow" not in source and "hollow mark and no bar" in source
+    assert "teacher=teacher)" in source and "tokenpose_nano_lspet_seed0/results.json" in source
+    cpu, gpu = both_sizes()["nano"]
+    for words, pair in (("A second cycle", ("sdpose", "tokenpose")),
+                        ("cycles on top of a teacher", ("sd_dppt", "dppt"))):
+        alone, both = (seeds_needed(once(some, *pair)) for some in ([gpu], [cpu, gpu]))
+        told = re.search(rf"{words} (?:would|more)[^;.]*[;.]", source)[0]
+        assert str(alone or "more than 200") in told and f" {both} " in told
+
+
 def test_the_page_shows_the_table_that_the_results_give():
     page = json.loads((RESULTS.parent / "13_study.ipynb").read_text())
     outputs = [out for cell in page["cells"] for out in cell.get("outputs", [])]
