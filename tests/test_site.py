@@ -242,6 +242,23 @@ def faults(tab, axe, passed):
     )
 
 
+def test_a_printed_table_is_seen_whole_in_a_wide_window(tmp_path, chromium_program):
+    "Its last column too; in a narrow one it is scrolled, with letters that can be read."
+    site, _ = built(tmp_path, ("13_study.md",))
+    from playwright.sync_api import sync_playwright
+    cut = """[...document.querySelectorAll('.output pre > code')].map(
+        box => [box.scrollWidth - box.clientWidth, parseFloat(getComputedStyle(box).fontSize)])"""
+    with sync_playwright() as play:
+        chrome = play.chromium.launch(executable_path=chromium_program, args=["--no-sandbox"])
+        wide, narrow = (chrome.new_page(viewport=dict(width=w, height=900)) for w in (1440, 390))
+        for tab in (wide, narrow): tab.goto((site / "13_study.html").as_uri())
+        boxes, scrolled = wide.evaluate(cut), narrow.evaluate(cut)
+        assert len(boxes) > 20 and not [box for box in boxes if box[0] > 0 or box[1] < 8.5]
+        assert any(more > 0 for more, _ in scrolled) and min(size for _, size in scrolled) > 13
+        assert not faults(wide, None, ()) and not faults(narrow, None, ())
+        chrome.close()
+
+
 def test_pages_in_a_browser(tmp_path, chromium_program):
     site, axe = built(tmp_path, PART)
     found = [page.replace(".md", ".html") for page in PART]
