@@ -295,7 +295,13 @@ def refuse_beside_list():
                 "leave it out")
 
 
-def list_studies(name, out, data, seeds, rows):
+def list_studies(
+    name: str | None, # of a study; None: all
+    out: str | None, # its folder; None: runs/NAME-DATA
+    data: str, # name of the data set
+    seeds: list[int], # that count where they were typed
+    rows: list[str], # names; none: all
+) -> None:
     "Show the runs of one study, or of all; those seeds that are there unless some were typed."
     from dppt_nb.studies import STUDIES, format_runs, listed_seeds
     if rows and not name: raise DataError("--rows is of one study; name the study too")
