@@ -63,6 +63,15 @@ def undecided(
     return "open" if verdict(result).startswith("cannot") else "not decided"
 
 
+def _seeds_told(result):
+    "How many seeds would tell, without the correction, in two ways to say it."
+    told = seeds_needed(result)
+    if told is None: return "more than 200, or more people", "200 seeds would not tell"
+    # it is the correction that asks for more
+    if told <= result["seeds"]: return ("these, but for the correction",) * 2
+    return str(told), f"{told} seeds would tell"
+
+
 def format_primary(
     runs: list[dict],
     questions: dict[str, tuple[str, str]] = PRIMARY, # words -> row, the row it is compared with
@@ -79,11 +88,11 @@ def format_primary(
         answer = "one seed" if math.isnan(p) else undecided(result) if p > 0.05 else (
             "yes" if result["mean"] > 0 else "no, the contrary"
         )
-        told = seeds_needed(result) if seeds and p > 0.05 else ""
+        told = _seeds_told(result)[0] if seeds and p > 0.05 else ""
         shown = "" if math.isnan(p) else f"{p:.3f}"
         lines.append(
             f"{words:<52}{format_interval(result, sign=True):<24}{shown:>8}  {answer:<18}"
-            f"{'more than 200, or more people' if told is None else told}"
+            f"{told}"
         )
     return "\n".join(line.rstrip() for line in lines)
 
@@ -125,11 +134,10 @@ def answer_of(
     words = verdict(result)
     if p is None: return f"{words}, not corrected" if "hold" in words else "open"
     shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-    if p <= 0.05 and not asked_before: return f"suggested ({shown})"
+    if p <= 0.05 and not asked_before:
+        return f"{'' if result['mean'] > 0 else 'the contrary is '}suggested ({shown})"
     if p <= 0.05: return f"{'holds' if result['mean'] > 0 else 'does not hold'} ({shown})"
-    told = seeds_needed(result)
-    told = f"{told} seeds would tell" if told else "200 seeds would not tell"
-    return f"{undecided(result)} ({shown}; {told})"
+    return f"{undecided(result)} ({shown}; {_seeds_told(result)[1]})"
 
 
 def table_of_claims(

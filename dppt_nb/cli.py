@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['data_option', 'root_option', 'split_option', 'people_option', 'train_people_option', 'device_option',
            'protocol_option', 'read_value', 'recipe_options', 'RecipeCommand', 'read_changes', 'main', 'PeopleCount',
-           'train', 'evaluate_command', 'compare_command', 'refuse_beside_list', 'study', 'models', 'data', 'prepare',
-           'check', 'demo']
+           'train', 'evaluate_command', 'compare_command', 'refuse_beside_list', 'list_studies', 'study', 'models',
+           'data', 'prepare', 'check', 'demo']
 
 # %% ../nbs/machinery/cli.ipynb #b0dfd766
 import json
@@ -295,8 +295,26 @@ def refuse_beside_list():
                 "leave it out")
 
 
+def list_studies(
+    name: str | None, # of a study; None: all
+    out: str | None, # its folder; None: runs/NAME-DATA
+    data: str, # name of the data set
+    seeds: list[int], # that count where they were typed
+    rows: list[str], # names; none: all
+) -> None:
+    "Show the runs of one study, or of all; those seeds that are there unless some were typed."
+    from dppt_nb.studies import STUDIES, format_runs, listed_seeds
+    if rows and not name: raise DataError("--rows is of one study; name the study too")
+    source = click.get_current_context().get_parameter_source("seeds")
+    typed = source is click.core.ParameterSource.COMMANDLINE
+    for study in [name] if name else STUDIES:
+        folder = out or f"runs/{study}-{data}"
+        if not name: click.echo(f"{study}, in {folder}")
+        click.echo(format_runs(folder, study, seeds if typed else listed_seeds(folder), rows))
+
+
 @main.command()
-@click.argument("name")
+@click.argument("name", required=False)
 @data_option
 @root_option
 @click.option("--out", type=Place(), help="folder of the study; runs/NAME-DATA unless given")
@@ -310,8 +328,10 @@ def refuse_beside_list():
 @click.option(
     "--epochs", type=click.IntRange(min=1), help="the same for every row; the recipe's unless given"
 )
-@click.option("--seeds", default="0,1,2", show_default=True)
-@click.option("--rows", default="", help="names of rows, with commas; all unless given")
+@click.option("--seeds", "--seed", "seeds", default="0,1,2", show_default=True)
+@click.option(
+    "--rows", "--only", "rows", default="", help="names of rows, with commas; all unless given"
+)
 @click.option(
     "--split",
     type=click.Choice(["test", "val"]),
@@ -325,7 +345,10 @@ def refuse_beside_list():
     "--stored", type=Place(),
     help="runs.json of the same study, to compare each run with",
 )
-@click.option("--list", "list_only", is_flag=True, help="show every run with its state, and stop")
+@click.option(
+    "--list", "list_only", is_flag=True,
+    help="show every run with its state, and stop; of all studies without NAME",
+)
 @people_option
 @device_option
 @protocol_option
@@ -338,7 +361,8 @@ def study(
     seeds each; go on where it stopped."""
     from dppt_nb.datasets import judged_split
     from dppt_nb.judged import run_study
-    from dppt_nb.studies import format_runs
+    if not (name or list_only):
+        raise click.UsageError("name a study, or see all of them with --list")
     if wrong := [seed for seed in seeds.split(",") if not seed.strip().isdecimal()]:
         raise DataError(
             f"--seeds is {seeds!r}; {wrong[0]!r} is not a whole number, write for example 0,1,2"
@@ -346,12 +370,11 @@ def study(
     seeds = each_once([int(seed) for seed in seeds.split(",")], "--seeds")
     asked, rows = rows, [row.strip() for row in rows.split(",") if row.strip()]
     if asked and not rows: raise DataError(f"--rows is {asked!r}; name a row, or leave it out")
-    out = out or f"runs/{name}-{data}"
     if list_only:
         refuse_beside_list()
-        return click.echo(format_runs(out, name, seeds, rows))
+        return list_studies(name, out, data, seeds, rows)
     run_study(
-        name, data, root, out, base, seeds, epochs, teacher, rows, device,
+        name, data, root, out or f"runs/{name}-{data}", base, seeds, epochs, teacher, rows, device,
         split or judged_split(data), people, protocol, together, stored or "",
         **take_reader_options(given),
     )
@@ -455,6 +478,12 @@ def check(name, root, **given):
 def demo(out, fresh_teacher, with_all, device):
     """Show networks that ship; then train nano networks on synthetic people, with and without a
     teacher, and show what they learned, in minutes."""
+    # torch alone can take a minute where other programs run
+    click.echo(
+        "First PyTorch is loaded, then networks that ship draw a picture: half a minute, two on a "
+        "busy machine. Then small networks are trained, some 7 minutes in all, longer with --all "
+        "or --fresh-teacher."
+    )
     from dppt_nb.demo import DEMO, DEMO_REST, run_demo
     names = DEMO + DEMO_REST if with_all else DEMO
     run_demo(out, device, names=names, fresh_teacher=fresh_teacher)

@@ -6,7 +6,7 @@
 __all__ = ['STUDIES', 'PRUNED', 'PLACES', 'JUDGED_BY', 'JUDGED', 'Row', 'find_rows', 'changes_of', 'fit_row', 'fit_weights',
            'row_recipe', 'pack_bits', 'unpack_bits', 'pack_photos', 'photos_of', 'JudgedCycle', 'StoredConditions',
            'JudgedRun', 'read_judged', 'read_runs', 'other_than', 'pixels_differ', 'beside_stored', 'run_folder',
-           'format_runs', 'state_of_run']
+           'format_runs', 'stored_runs', 'listed_seeds', 'state_of_run']
 
 # %% ../nbs/machinery/studies.ipynb #5c0ad005
 import base64
@@ -455,22 +455,46 @@ def format_runs(
     seeds: tuple[int, ...] = (0, 1, 2),
     names: tuple[str, ...] = (), # of rows; none: all
 ) -> str:
-    "Every run of a study with its state: its score, how far it is, or not run."
-    lines = []
+    """Every run of a study with its state: its score, how far it is, stored without its network,
+    or not run."""
+    lines, stored = [], stored_runs(out)
     for row in find_rows(study, names):
         for seed in seeds:
-            state = state_of_run(run_folder(out, row.name, seed))
+            mine = [run for run in stored if (run["row"], run["seed"]) == (row.name, seed)]
+            state = state_of_run(run_folder(out, row.name, seed), mine)
             lines.append(f"{row.name:<20} seed {seed}   {state}")
     return "\n".join(lines)
 
 
+def stored_runs(
+    out: str | Path, # folder of a study
+) -> list[dict]: # none where it has no runs.json
+    "The runs of the results file in a study's folder."
+    path = Path(out) / "runs.json"
+    return read_runs(path) if path.is_file() else []
+
+
+def listed_seeds(
+    out: str | Path, # folder of a study
+) -> tuple[int, ...]:
+    "Which seeds to list: those that are stored, and 0, 1 and 2 where runs lie there or nothing is."
+    stored = {run["seed"] for run in stored_runs(out)}
+    running = any(Path(out).glob("*-seed*/"))
+    return tuple(sorted(stored | {0, 1, 2} if running or not stored else stored))
+
+
 def state_of_run(
     folder: Path, # of a run
+    stored: list[dict] = (), # its entries in a results file, which may have several lengths
 ) -> str:
     "How far a run is, in words."
     if (folder / JUDGED).exists():
         return f"{read_judged(folder / JUDGED)['score']:.2f}"
-    if not (folder / RECORD).exists(): return "not run"
+    if not (folder / RECORD).exists():
+        return "; ".join(
+            f"{run['score']:.2f}, judged and stored (epochs: {run['recipe']['epochs']})"
+            for run in stored
+        ) or "not run"
     record = read_record(folder / RECORD)
     done, epochs = len(record["history"]), Recipe.from_dict(record["recipe"]).epochs
     return "trained, not judged" if done >= epochs else f"epoch {done} of {epochs}"

@@ -23,7 +23,8 @@ from dppt_nb.files import write_json
 from dppt_nb.heatmaps import decode_argmax, decode_dark
 from dppt_nb.synthetic import make_people
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
 
 import browser_page  # noqa: E402
 from website import npm  # noqa: E402
@@ -384,23 +385,75 @@ def test_nothing_serious_in_accessibility_and_nothing_too_wide(browser, served, 
 # The builder
 
 def test_the_page_says_what_a_network_was_trained_on():
-    network, recipe, _ = load_network("ppt_nano_d12")
-    said = browser_page.sentence(network, recipe)
+    said = said_of("ppt_nano_d12")
     assert "12 layers; 70 % of the patches stay in each of 3 layers" in said
     assert "people drawn by program, never on a photograph" in said
-    mean = network.about["judged"]["scores"]["PCK@0.2 torso"]["mean"]
-    assert f"{mean:.0f} % on 970 people (synthetic; " in said
-    taught, alone = (
-        browser_page.sentence(*load_network(name)[:2]) for name in ("dppt_s_lspet", "ppt_s_lspet")
-    )
+    taught, alone = said_of("dppt_s_lspet"), said_of("ppt_s_lspet")
     assert "taught by a network" in taught and "taught by a network" not in alone
     assert "photographs of athletes" in taught
 
 
-def test_the_page_has_the_cards_words_on_limits_once():
+def said_of(name):
+    "What the page says of a network."
+    network, recipe, _ = load_network(name)
+    return browser_page.sentence(name, network, recipe)
+
+
+def stored_passes():
+    "The stored scores of one pass, by network and data set."
+    runs = json.loads(browser_page.ONE_PASS.read_text())["runs"]
+    return {(run["network"], run["data"]): run for run in runs}
+
+
+def test_the_page_tells_scores_of_one_pass_which_is_what_it_makes():
+    "From the results file, of the weights that ship; not those of the mirrored test."
+    passes = stored_passes()
+    assert {name for name, _ in passes} == set(shipped_networks())
+    for (name, data), run in passes.items():
+        known, (low, high) = run["conditions"], run["interval"]
+        assert (known["mirror"], known["compute"]) == (False, "fp32")
+        about = json.loads((find_network(name) / "config.json").read_text())
+        assert run["weights"] == about["weights"]
+        told = f"{run['score']:.0f} % on {run['people']} {browser_page.CALLED[data]} (95 % "
+        assert f"{told}interval {low:.0f} to {high:.0f} %)" in said_of(name)
+    said, judged = said_of("dppt_s_lspet"), load_network("dppt_s_lspet")[0].about["judged"]
+    assert "with one pass, as here" in said and "mirrored" not in said
+    means = [row["scores"]["PCK@0.2 torso"]["mean"] for row in judged]
+    assert means and not [mean for mean in means if f"{mean:.0f} % on" in said]
+
+
+def test_a_network_that_does_not_ship_tells_how_it_was_judged(tmp_path):
+    "A folder of a shipped network's name is another network, whose own scores are mirrored."
+    folder = tmp_path / "tokenpose_nano_lspet"
+    shutil.copytree(find_network(folder.name), folder)
+    said = said_of(str(folder))
+    assert "averaged with the mirrored picture, which the page does not do, 57 % on 631" in said
+    about = dict(judged=dict(data="mine", mirror=False, scores={"PCK@0.2 torso": dict(
+        mean=50.2, interval=[40, 60], people=70,
+    )}))
+    assert "with one pass, as here, 50 % on 70 people of mine" in browser_page.judged("x", about)
+
+
+def test_what_a_network_that_saw_drawn_people_only_finds_on_photographs_is_measured():
+    "Each network's own number, from its results file, or that there is none."
+    path = ROOT / "nbs/results/study_lspet_nano_start/synthetic_only.json"
+    score = json.loads(path.read_text())["scores"]["PCK@0.2 torso"]
+    low, high = score["interval"]
+    said = said_of("tokenpose_nano")
+    assert f"finds {score['mean']:.1f} % of 13 joints ({low:.1f} to {high:.1f} %" in said
+    assert said_of("ppt_nano_d12").endswith("It was not measured on photographs.")
+    assert "42 %" not in said + said_of("ppt_nano_d12")
+
+
+def test_the_page_has_the_cards_words_on_limits_once(tmp_path):
     said = browser_page.limits("dppt_s_lspet")
     assert said == browser_page.limits("ppt_s_lspet") and "over-represented" in said
-    assert "##" not in said and browser_page.limits("ppt_nano_d12") is None
+    assert "##" not in said
+    drawn = browser_page.limits("ppt_nano_d12")    # what has seen no photograph has its own words
+    assert drawn == browser_page.limits("tokenpose_nano") != said
+    (folder := tmp_path / "network").mkdir()
+    shutil.copy(find_network("ppt_nano_d12") / "config.json", folder)
+    assert browser_page.limits(str(folder)) is None    # without a card
 
 
 def test_every_network_that_ships_is_on_the_page_the_best_first():

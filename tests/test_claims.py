@@ -1,5 +1,6 @@
 """Claims: probabilities agree with intervals, several questions are corrected, and what stands on
 the page is made from the results files."""
+import ast
 import json
 import math
 import re
@@ -168,6 +169,32 @@ def test_an_answer_follows_p_and_without_it_the_interval():
     assert answer_of(known, 0.01) == "holds (p = 0.010)"
     assert answer_of(other, 0.0004) == "does not hold (p < 0.001)"
     assert answer_of(None) == "not run" and answer_of(dict(known, seeds=1)) == "one seed"
+
+
+def test_seeds_that_are_there_are_not_asked_for():
+    "A question that the correction leaves undecided is not told to want as many seeds as it has."
+    _, gpu = both_sizes()["nano"]
+    line = format_primary(gpu).splitlines()[1]
+    assert "not decided" in line and line.endswith("these, but for the correction")
+    known = difference(gpu, "dppt", "ppt")
+    assert known["seeds"] == 3 >= seeds_needed(known)
+    assert answer_of(known, 0.074) == "not decided (p = 0.074; these, but for the correction)"
+    other = dict(known, mean=-known["mean"])
+    assert answer_of(other, 0.01, asked_before=False) == "the contrary is suggested (p = 0.010)"
+
+
+def test_the_machinerys_page_has_the_numbers_of_the_study():
+    "Its teacher is judged on the crops of its rows, and the seeds that it tells are both studies'."
+    cells = json.loads((RESULTS.parent / "machinery/claims.ipynb").read_text())["cells"]
+    source = "\n".join("".join(cell["source"]) for cell in cells)
+    assert "thin and hollow" not in source and "hollow mark and no bar" in source
+    assert "teacher=teacher)" in source and "tokenpose_nano_lspet_seed0/results.json" in source
+    cpu, gpu = both_sizes()["nano"]
+    for words, pair in (("A second cycle", ("sdpose", "tokenpose")),
+                        ("cycles on top of a teacher", ("sd_dppt", "dppt"))):
+        alone, both = (seeds_needed(once(some, *pair)) for some in ([gpu], [cpu, gpu]))
+        told = re.search(rf"{words} (?:would|more)[^;.]*[;.]", source)[0]
+        assert str(alone or "more than 200") in told and f" {both} " in told
 
 
 def test_the_page_shows_the_table_that_the_results_give():
@@ -458,6 +485,57 @@ def test_the_fresh_seeds_are_those_that_were_written_down():
         by_seed = each_seed(both, *pair)
         assert "{:.1f}, {:.1f}, {:.1f} and {:.1f}".format(*by_seed) in page
     assert f"the teacher gives {difference(fresh, 'dppt', 'ppt')['mean']:+.1f}" in readme
+
+
+def cell_of(page, code):
+    "The code cell of a page that has such a line."
+    cells = json.loads((RESULTS.parent / page).read_text())["cells"]
+    found = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    return next(source for source in found if code in source)
+
+
+def asked_of_the_fresh_seeds(page):
+    "What a page has as the questions of the fresh seeds."
+    lines = re.search(r"^ASKED = (\{.*?^\})", cell_of(page, "ASKED = {"), re.M | re.S)[1]
+    return ast.literal_eval(lines)
+
+
+def test_the_papers_page_answers_as_the_study_does(monkeypatch):
+    "One table on both pages, and the words beside it are what the results give."
+    asked = asked_of_the_fresh_seeds("13_study.ipynb")
+    assert asked == asked_of_the_fresh_seeds("papers.ipynb") and len(asked) == 4
+    runs = stored("study_lspet_nano_fresh")
+    fresh = of_epochs(runs, 12) + [dict(run, row="ppt_17") for run in of_epochs(runs, 17)]
+    sizes = both_sizes()
+    columns = {"nano": sizes["nano"], "fresh": [fresh], "S": sizes["S"]}
+    table = table_of_claims(columns, questions={"fresh": asked})
+    monkeypatch.chdir(RESULTS.parent)
+    names = dict(
+        json=json, Path=Path, of_epochs=of_epochs, table_of_claims=table_of_claims, CLAIMS=CLAIMS,
+        Markdown=str,
+    )
+    exec(cell_of("papers.ipynb", "columns = {"), names)
+    assert names["table"] == table
+    assert 'table_of_claims(columns, questions={"fresh": ASKED})' in cell_of(
+        "13_study.ipynb", 'columns = {"nano": [runs, gpu], "fresh": [of_12 + of_17], "S": [large]}'
+    )
+    lines = {line.split(" | ")[0].strip("| *"): line for line in table.splitlines()}
+    prose = json.loads((RESULTS.parent / "papers.ipynb").read_text())["cells"]
+    prose = "\n".join("".join(c["source"]) for c in prose if c["cell_type"] == "markdown")
+    words = {"holds": "yes", "suggested": "suggested", "open": "open"}
+    for claim, pair in (
+        ("pruning costs accuracy", ("tokenpose", "ppt")),
+        ("a teacher improves the pruned network", ("dppt", "ppt")),
+        ("a second cycle improves the first", ("sdpose", "tokenpose")),
+    ):
+        said = re.search(rf"^- \*\*{claim}\.\*\* (.+)", prose, re.M | re.I)[1]
+        for name, studies in columns.items():
+            gain = once(studies, *pair)
+            if gain is None: continue
+            answer = re.search(rf"{name}: (?:not )?(\w+)", lines[claim])[1]
+            assert words[answer] in said.lower(), (claim, name)
+            assert format_interval(gain, sign=True) in said, (claim, name)
+        assert "resh seeds" in said
 
 
 def test_whose_choice_of_patches_is_what_the_results_say():

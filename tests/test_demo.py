@@ -1,6 +1,8 @@
 """The demo, small: a picture at once, then every network of it is trained, judged, drawn and kept,
 and the page grows."""
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -95,3 +97,21 @@ def test_the_first_demo_s_results_can_still_be_read(root):
     rows = json.loads((root / "nbs/results/demo.json").read_text())["rows"]
     assert {"mean pose", *demo.DEMO} <= {row["model"] for row in rows}
     assert demo.format_table(rows).count("\n") == len(rows)
+
+
+def test_the_demo_speaks_before_it_loads_torch():
+    "On a busy machine loading takes a minute, and a terminal without a word looks dead."
+    code = (
+        "import sys\n"
+        "from dppt_nb.cli import main\n"
+        "class Halt:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name.split('.')[0] == 'torch': raise SystemExit(7)\n"
+        "sys.meta_path.insert(0, Halt())\n"
+        "main(['demo'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120,
+    )
+    assert done.returncode == 7, done.stderr    # torch was to be loaded, and nothing else failed
+    assert len(done.stdout.splitlines()) == 1 and "minute" in done.stdout

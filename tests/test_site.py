@@ -242,6 +242,23 @@ def faults(tab, axe, passed):
     )
 
 
+def test_a_printed_table_is_seen_whole_in_a_wide_window(tmp_path, chromium_program):
+    "Its last column too; in a narrow one it is scrolled, with letters that can be read."
+    site, _ = built(tmp_path, ("13_study.md",))
+    from playwright.sync_api import sync_playwright
+    cut = """[...document.querySelectorAll('.output pre > code')].map(
+        box => [box.scrollWidth - box.clientWidth, parseFloat(getComputedStyle(box).fontSize)])"""
+    with sync_playwright() as play:
+        chrome = play.chromium.launch(executable_path=chromium_program, args=["--no-sandbox"])
+        wide, narrow = (chrome.new_page(viewport=dict(width=w, height=900)) for w in (1440, 390))
+        for tab in (wide, narrow): tab.goto((site / "13_study.html").as_uri())
+        boxes, scrolled = wide.evaluate(cut), narrow.evaluate(cut)
+        assert len(boxes) > 20 and not [box for box in boxes if box[0] > 0 or box[1] < 8.5]
+        assert any(more > 0 for more, _ in scrolled) and min(size for _, size in scrolled) > 13
+        assert not faults(wide, None, ()) and not faults(narrow, None, ())
+        chrome.close()
+
+
 def test_pages_in_a_browser(tmp_path, chromium_program):
     site, axe = built(tmp_path, PART)
     found = [page.replace(".md", ".html") for page in PART]
@@ -268,9 +285,41 @@ def test_the_whole_site_in_a_browser(tmp_path, chromium_program):
 
 def test_runs_of_several_lengths_get_a_table_each():
     path = ROOT / "nbs" / "results" / "study_lspet_nano_budget" / "runs.json"
-    made = home.tables_of(json.loads(path.read_text()))
+    made = home.tables_of(json.loads(path.read_text()), path.parent.name)
     # of both lengths there are three seeds of the three networks that are compared first
     assert len(made) == 2 and "30 epochs" in made[0] and "60 epochs" in made[1]
+
+
+def captions():
+    "The captions of the landing page's tables, by their study and epochs."
+    found = {}
+    for path in (ROOT / "nbs" / "results").glob("*/runs.json"):
+        for table in home.tables_of(json.loads(path.read_text()), path.parent.name):
+            caption = table.partition("\n\n")[0]
+            found[path.parent.name, re.search(r"(\d+) epochs", caption)[1]] = caption
+    return found
+
+
+def test_every_table_of_the_landing_page_says_which_study_it_is():
+    "No two captions are alike, and each leads to its section of the study's page."
+    made, landing = captions(), home.landing_page(with_browser=False)
+    assert len(made) > 5 and len(set(made.values())) == len(made)
+    assert {study for study, _ in made} == set(home.COMPARING)
+    page = (ROOT / "nbs" / "13_study.ipynb").read_text()
+    headings = {re.sub(r"[^a-z0-9 -]", "", head.lower()).replace(" ", "-")
+                for head in re.findall(r'"#+ (.+?)(?:\\n)?"', page)}
+    for caption in made.values():
+        assert re.search(r"\]\(13_study\.md#([^)]+)\)", caption)[1] in headings, caption
+    assert all(caption in landing for caption in made.values())
+
+
+def test_the_captions_tell_teachers_and_crops_of_their_study():
+    made = captions()
+    fresh, large = made["study_lspet_nano_fresh", "12"], made["study_lspet_s", "14"]
+    assert "seeds 3, 4, 5 and 6" in fresh and "3 teachers (seeds 5 and 6 share one)" in fresh
+    assert "one teacher per seed" in made["study_lspet_nano_h200", "12"]
+    assert "one teacher for all seeds" in made["study_lspet_nano", "12"]
+    assert "differ from seed to seed" in large and "fewer pixels than the network reads" in large
 
 
 def test_the_landing_pages_links_inside_the_readme_lead_to_its_page():
@@ -278,3 +327,5 @@ def test_the_landing_pages_links_inside_the_readme_lead_to_its_page():
     assert "](#" in story    # there are some
     page = home.landing_page(with_browser=False)
     assert "](#" not in page and "](project/index.md#use)" in page
+    # the words of the README, not its picture, which stands here as the page's own
+    assert "is cut into patches" in page and "moving.svg" not in page

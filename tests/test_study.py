@@ -1,6 +1,7 @@
 """The study: stopping and going on, packed hits, intervals that know of seeds and of people."""
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -411,6 +412,49 @@ def test_a_list_of_runs_says_how_far_each_is(tmp_path):
 def test_a_list_of_runs_refuses_what_it_does_not_heed(tmp_path, words):
     done = CliRunner().invoke(main, ["study", "dppt", "--list", "--out", str(tmp_path), *words])
     assert done.exit_code == 1 and f"{words[0]} is of runs that are trained" in done.output
+
+
+def listed(*words):
+    "What `dppt study --list` says, line by line."
+    done = CliRunner().invoke(main, ["study", *map(str, words), "--list"])
+    assert done.exit_code == 0, done.output
+    return done.output.splitlines()
+
+
+def test_one_run_is_named_by_only_and_seed(tmp_path):
+    line, = listed("dppt", "--only", "ppt", "--seed", "1", "--out", tmp_path)
+    assert line.split() == ["ppt", "seed", "1", "not", "run"]
+
+
+def test_without_a_name_the_runs_of_all_studies_are_listed(tmp_path):
+    lines = listed("--out", tmp_path)
+    heads = [line for line in lines if line.endswith(f", in {tmp_path}")]
+    assert [head.partition(",")[0] for head in heads] == list(STUDIES)
+    assert len(lines) == len(STUDIES) + 3 * sum(map(len, STUDIES.values()))
+    refused = CliRunner().invoke(main, ["study", "--list", "--rows", "ppt"])
+    assert refused.exit_code == 1 and "name the study too" in refused.output
+    assert "name a study, or see all of them with --list" in CliRunner().invoke(
+        main, ["study"]
+    ).output
+
+
+def test_stored_runs_are_listed_as_judged(tmp_path):
+    "Also where a row and seed has several lengths, and where the seeds are others than 0, 1 and 2."
+    results = Path(__file__).resolve().parent.parent / "nbs" / "results"
+    for study in ("study_lspet_nano", "study_lspet_nano_fresh", "study_lspet_nano_budget"):
+        runs = json.loads((results / study / "runs.json").read_text())
+        lines = listed("dppt", "--out", results / study, "--only", "ppt")
+        seeds = sorted({run["seed"] for run in runs})
+        assert [int(line.split()[2]) for line in lines] == seeds
+        for seed, line in zip(seeds, lines):
+            for run in runs:
+                if (run["row"], run["seed"]) != ("ppt", seed): continue
+                epochs = run["recipe"]["epochs"]
+                assert f"{run['score']:.2f}, judged and stored (epochs: {epochs})" in line
+    # a study that is under way has more to run than what is stored
+    (tmp_path / "runs.json").write_text(json.dumps(runs))
+    (tmp_path / "ppt-seed7").mkdir()
+    assert len(listed("dppt", "--out", tmp_path, "--only", "ppt")) == 3
 
 
 def test_a_teacher_that_no_row_learns_from_is_said_to_be_idle(tmp_path, capsys):

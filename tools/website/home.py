@@ -29,6 +29,30 @@ COMPARED = {    # rows of the landing page's table, and what they are called the
     "sd_dppt": "both papers together", "tokenpose_taught": "TokenPose, taught as DPPT is",
 }
 
+# Folder of a study -> what its tables are called, their section of the study's page, and what its
+# README says of the crops. In the order of the landing page.
+COMPARING = {
+    "study_lspet_nano": (
+        "The first nano study", "dppt-on-photographs", "Crops stored as JPEG 92.",
+    ),
+    "study_lspet_nano_h200": (
+        "The second nano study, with three teachers",
+        "again-with-three-teachers-and-the-fair-opponent", "Crops stored as WebP 61.",
+    ),
+    "study_lspet_nano_fresh": (
+        "Nano, fresh seeds", "fresh-seeds", "Crops stored as WebP 61.",
+    ),
+    "study_lspet_nano_budget": (
+        "The second nano study, trained longer", "is-it-only-speed", "Crops stored as WebP 61.",
+    ),
+    "study_lspet_s": (
+        "The papers' size", "at-the-papers-own-size",
+        "The crops differ from seed to seed and have fewer pixels than the network reads: a "
+        "person's window has 192 x 144 in seeds 0 and 2 (with more loss in seed 2), and 128 x 96 "
+        "in seed 1. All rows of a seed share them, so trust the differences more than the scores.",
+    ),
+}
+
 
 @cache
 def index_cells():
@@ -94,23 +118,26 @@ def machinery_table():
 
 def study_tables():
     "A table for each study that compares the papers with three seeds, from its stored runs."
-    tables = []
-    for path in sorted((NBS / "results").glob("*/runs.json")):
-        tables += tables_of(json.loads(path.read_text()))
+    tables, folders = [], [path.parent for path in (NBS / "results").glob("*/runs.json")]
+    known = list(COMPARING)
+    order = {name: known.index(name) if name in known else len(known) for name in
+             (folder.name for folder in folders)}
+    for folder in sorted(folders, key=lambda folder: (order[folder.name], folder.name)):
+        tables += tables_of(json.loads((folder / "runs.json").read_text()), folder.name)
     return "\n\n".join(tables)
 
 
-def tables_of(stored):
-    "A table for each length of training that the runs of a study have."
+def tables_of(stored, study):
+    "A table for each length of training that the runs of a study, a folder's name, have."
     tables = []
     for epochs in sorted({run["recipe"]["epochs"] for run in stored}):
         runs = of_epochs(stored, epochs)
         if all(len(of_row(runs, name)) > 2 for name in ("tokenpose", "ppt", "dppt")):
-            tables.append(study_table(runs))
+            tables.append(study_table(runs, study))
     return tables
 
 
-def study_table(runs):
+def study_table(runs, study):
     "Scores of the compared rows with intervals, and what each gains over PPT."
     lines = ["| trained as | GMACs | seeds | PCK@0.2, % (95 % interval) | over PPT |",
              "|---|--:|--:|---|---|"]
@@ -120,30 +147,57 @@ def study_table(runs):
         gain = "" if name == "ppt" else format_interval(difference(runs, name, "ppt"), sign=True)
         lines.append(f"| {words} | {first['macs'] / 1e9:.3f} | {len(mine)} "
                      f"| {format_interval(row_score(runs, name))} | {gain} |")
-    return f"{about(runs)}\n\n" + "\n".join(lines)
+    return f"{about(runs, study)}\n\n" + "\n".join(lines)
 
 
-def about(runs):
-    "Of which networks and people a study is, in a sentence."
+def about(runs, study):
+    "Which study it is, and of which networks, seeds, teachers, crops and people, in sentences."
+    title, place, crops = COMPARING.get(study, (study, "", ""))
+    compared = [run for run in runs if run["row"] in COMPARED]
     first = next(iter(of_row(runs, "tokenpose").values()))
     told, size = first["conditions"], " x ".join(map(str, first["conditions"]["image_size"]))
     judged = unpack_bits(first["counts"], first["shape"]).any(1).sum()
-    teachers = len({str(run["taught_by"]) for run in of_row(runs, "dppt").values()})
-    taught = "one teacher for all seeds" if teachers == 1 else "one teacher per seed"
+    machines = " and ".join(sorted({run["conditions"]["device"] for run in compared}))
     return (
+        f"**[{title}](13_study.md{'#' * bool(place)}{place})**, "
+        f"{numbered({run['seed'] for run in compared})}, on {machines}. "
         f"`{told['model']}` and its relatives on {told['data'].upper()}: {told['epochs']} epochs, "
-        f"input {size}, {taught}; "
+        f"input {size}, {teachers_of(runs)}; "
         f"judged by {judged} of {told['people']} people of the {told['split']} split, those who "
-        "show a torso to measure by."
+        f"show a torso to measure by. {crops}".rstrip()
     )
+
+
+def numbered(seeds):
+    "Seeds in words."
+    *some, last = map(str, sorted(seeds))
+    return f"seeds {', '.join(some)} and {last}" if some else f"seed {last}"
+
+
+def teachers_of(runs):
+    "How many teachers the seeds of DPPT had, and which seeds share one."
+    taught = {}    # by the print of a teacher's weights
+    for seed, run in sorted(of_row(runs, "dppt").items()):
+        taught.setdefault(str(run["taught_by"]), []).append(seed)
+    shared = [numbered(seeds) for seeds in taught.values() if len(seeds) > 1]
+    if len(taught) == 1: return "one teacher for all seeds"
+    if not shared: return "one teacher per seed"
+    return f"{len(taught)} teachers ({' and '.join(f'{seeds} share one' for seeds in shared)})"
+
+
+def story():
+    "Of the index page's first cell the first words, its picture left out, and the table of ways."
+    parts = [part for part in index_cells()[0].split("\n\n") if part[0] not in "#>!"]
+    found = parts[0], next(part for part in parts if part.startswith("| you want"))
+    # its sections stand on the README's page
+    return [adapt(part, "nbs/index.ipynb", "index.md").replace("](#", "](project/index.md#")
+            for part in found]
 
 
 def landing_page(with_browser):
     "The first page."
     title, subtitle = re.search(r"^# (.+?)\n+> (.+?)\n", index_cells()[0], re.S).groups()
-    story = re.split(r"\n\n", index_cells()[0])[2]
-    words = adapt(story, "nbs/index.ipynb", "index.md")
-    words = words.replace("](#", "](project/index.md#")    # its sections stand on the README's page
+    words, wanted = story()
     svg = moving_picture().replace("<svg ", '<svg class="moving" ', 1)
     try_it = '\n\n<a class="md-button" href="try/index.html">Try it in this browser</a>' \
         if with_browser else ""
@@ -172,6 +226,8 @@ synthetic people, new to it, of whose joints it is surest. Orange patches leave:
 attend to them least.</figcaption>
 </figure>
 </div>
+
+{wanted}
 
 ## What each lesson is worth
 

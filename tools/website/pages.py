@@ -56,6 +56,8 @@ def link_in(name, link, line):
     parts = re.split(r"(\[[^\]]*\]\([^)]*\))", line)
     return "".join(part if i % 2 else name.sub(link, part) for i, part in enumerate(parts))
 
+LONGEST = 160    # letters of a line, for which the style sheet has a size
+
 
 def separate_lists(text):
     "A blank line before each list, and four blanks of indent for what belongs to an item."
@@ -124,18 +126,26 @@ def html_output(html):
     return f'<div class="output" markdown="0">\n{html}\n</div>' if html else ""
 
 
+def printed(text):
+    """What was printed, with the length of its longest line where that is long, in tens: CSS makes
+    letters small enough for it."""
+    letters = -(-max(map(len, text.splitlines()), default=0) // 10) * 10
+    long = f" .letters-{min(letters, LONGEST)}" if letters >= 80 else ""
+    return fenced(text, f"{{.text .output{long}}}")
+
+
 def output(out, name, folder, alt):
     "One stored output as Markdown."
     if out["output_type"] == "stream":
         text = re.sub(r"\x1b\[[0-9;]*m", "", "".join(out["text"]))
-        return fenced(text, "{.text .output}") if text.strip() else ""
+        return printed(text) if text.strip() else ""
     data = out.get("data", {})
     for kind in IMAGES:
         if kind in data: return picture(data, kind, name, folder, alt)
     if any("widget" in kind for kind in data): return ""
     if "text/html" in data: return html_output("".join(data["text/html"]))
     if "text/markdown" in data: return "".join(data["text/markdown"])
-    return fenced("".join(data.get("text/plain", "")), "{.text .output}")
+    return printed("".join(data.get("text/plain", "")))
 
 
 def code(cell, module):
