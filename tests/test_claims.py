@@ -201,7 +201,12 @@ def test_the_page_shows_the_table_that_the_results_give():
     page = json.loads((RESULTS.parent / "13_study.ipynb").read_text())
     outputs = [out for cell in page["cells"] for out in cell.get("outputs", [])]
     tables = ["".join(out.get("data", {}).get("text/markdown", "")) for out in outputs]
-    assert table_of_claims(both_sizes()) in tables
+    runs = stored("study_lspet_nano_fresh")
+    fresh = of_epochs(runs, 12) + [dict(run, row="ppt_17") for run in of_epochs(runs, 17)]
+    sizes = both_sizes()
+    columns = {"nano": sizes["nano"], "fresh": [fresh], "S": sizes["S"]}
+    asked = asked_of_the_fresh_seeds("13_study.ipynb")
+    assert table_of_claims(columns, questions={"fresh": asked}) in tables
 
 
 def test_stored_runs_say_who_taught_and_on_what():
