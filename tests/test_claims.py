@@ -584,3 +584,27 @@ def test_the_table_of_distillation_is_what_the_results_say():
             if result["seeds"] == 1: assert told == f"{result['mean']:+.1f}, one seed", words
             else: assert told.removesuffix(", two seeds") == format_interval(result, sign=True)
             assert ("two seeds" in told) == (result["seeds"] == 2), words
+
+
+def test_the_second_cycle_with_the_papers_head_is_what_the_results_say():
+    "Six fresh seeds with the papers' head, four with ours; page, README and results say the same."
+    head = stored("study_lspet_nano_head")
+    both = head + of_epochs(stored("study_lspet_nano_fresh"), 12)
+    rows = {name: sorted(of_row(head, name)) for name in ("sdpose_mlp", "tokenpose_mlp", "sdpose")}
+    assert rows == {
+        "sdpose_mlp": [3, 4, 5, 6, 7, 8], "tokenpose_mlp": [3, 4, 5, 6, 7, 8],
+        "sdpose": [3, 4, 5, 6],
+    }
+    root = RESULTS.parent.parent
+    page, cycles = " ".join(texts_of_the_study()), (root / "nbs/09_cycles.ipynb").read_text()
+    told = (RESULTS / "study_lspet_nano_head" / "README.md").read_text()
+    for pair in (("sdpose_mlp", "tokenpose_mlp"), ("sdpose", "tokenpose")):
+        gain = difference(both, *pair)
+        span = "{:+.1f} to {:+.1f}".format(*gain["interval"])
+        by_seed = [f"{one:.1f}" for one in each_seed(both, *pair)]
+        seeds = f"{', '.join(by_seed[:-1])} and {by_seed[-1]}"
+        assert seeds in page and span in page and span in told and span in cycles, (seeds, span)
+    papers = difference(both, "sdpose_mlp", "tokenpose_mlp")
+    assert "{:+.1f}, {:+.1f} to {:+.1f}".format(papers["mean"], *papers["interval"]) in (
+        root / "README.md"
+    ).read_text()
