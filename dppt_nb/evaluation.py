@@ -32,6 +32,7 @@ from .heatmaps import average_flip, decode_argmax, decode_dark, decode_quarter
 from .keypoints import UNKNOWN_SIGMA, KeypointSet, map_keypoints
 from .matching import match_coco
 from .metrics import COCO_STATS, bootstrap_interval, oks, pck
+from .models import beside_published
 from .optim import compute_name, pick_device, precision
 from .recipes import Recipe
 from .scoring import bootstrap_ap, boxes_of_people, oks_nms, pck_row, pckh_row, rescore
@@ -479,6 +480,8 @@ def evaluate_checkpoint(
             conditions(recipe, data, split, crops, device, time.time() - start),
             boxes=Path(boxes).name if boxes else "annotated",
         ) | ({"boxes_digest": digest_of(place_of(boxes, root))} if boxes else {})
+        row = beside_published(known, recipe.overrides)
+        if row and truth and not {*options} - {"pixels"}: print(row)    # COCO's own files
         size = recipe.image_size if boxes else None
         scores = score_answers(joints, confidence, crops, found, truth, folder, size)
         results = dict(format=RESULTS_FORMAT, conditions=known, scores=scores)

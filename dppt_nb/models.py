@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PATCHES', 'NANO', 'VARIANTS', 'PUBLISHED', 'COUNTS', 'list_models', 'model_config', 'usual_patch', 'create_model',
            'parameters_count', 'Macs', 'without_numbers', 'macs', 'settings', 'count', 'listed_config', 'stored_counts',
-           'known_count', 'write_counts', 'format_models']
+           'known_count', 'write_counts', 'format_models', 'beside_published']
 
 # %% ../nbs/machinery/models.ipynb #d70c8fcc
 import copy
@@ -24,6 +24,7 @@ from .backbones import BACKBONES
 from .checks import nearest
 from .config import PoseConfig
 from .files import read_json, write_json
+from .terminal import counted
 from .tokenpose import PoseTransformer
 
 # %% ../nbs/machinery/models.ipynb #4f0ae0da
@@ -248,3 +249,19 @@ def format_models() -> str:
             f"{total / 1e9:>16.2f}   {PUBLISHED.get(name, '-')}"
         )
     return "\n".join(lines)
+
+def beside_published(
+    known: dict, # conditions of a result, as `evaluation.conditions` gives them, and its boxes
+    overrides: dict, # what the network has in another way than its row
+) -> str: # empty where it was not judged on COCO's validation people or nothing was published
+    "The published AP of a network's row, and in what a result was taken beside it."
+    if (known["data"], known["split"]) != ("coco", "val") or known["model"] not in PUBLISHED:
+        return ""
+    score, height, width = PUBLISHED[known["model"]], *known["image_size"]
+    boxes = "annotated boxes" if known["boxes"] == "annotated" else f"boxes of {known['boxes']}"
+    changed = f", with another {', '.join(overrides)}" if overrides else ""
+    return (
+        f"published AP of {known['model']}: {score}, on all of COCO val2017 at 256 x 192 in a "
+        f"detector's boxes; here: {counted(known['people'], 'person', 'people')} at {height} x "
+        f"{width} in {boxes}{changed}"
+    )

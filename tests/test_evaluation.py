@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from data_fixture import coco_file, picture
 from PIL import Image
 
 from dppt_nb.checkpoints import load_network, read_about
@@ -98,6 +99,42 @@ def test_intervals_draw_photographs_with_all_people_in_them():
     stored = stored_score(pck(joints, together.photo_joints, together.visible, COCO17), together)
     assert stored["interval"] == grouped["PCK@0.2 torso"]["interval"]
     assert photos_of(stored) == together.image_ids.tolist()
+
+
+def coco_folder(root, people=3):
+    "A folder as COCO's own: a file of validation people, and their photographs."
+    (root / "annotations").mkdir(parents=True)
+    (root / "val2017").mkdir()
+    found = [
+        dict(id=i, image_id=i, bbox=[10, 5, 50, 50], area=2000, num_keypoints=17,
+             keypoints=[n for k in range(17) for n in (15 + 2 * k, 10 + 2 * k, 2)])
+        for i in range(1, people + 1)
+    ]
+    for i in range(1, people + 1): picture(i).save(root / "val2017" / f"{i}.jpg")
+    text = json.dumps(coco_file(found, people))
+    (root / "annotations" / "person_keypoints_val2017.json").write_text(text)
+    return root
+
+
+def test_on_coco_the_published_score_is_said_with_its_conditions(tmp_path, capsys):
+    root, run = coco_folder(tmp_path / "coco"), tmp_path / "run"
+    people = from_synthetic(make_people(16, COCO17, SIZE, seed=1, margin=STORE_MARGIN))
+    Trainer(TINY.change(model="tokenpose_s_v1"), people, None, run, "cpu", bars=False).fit()
+    judge = dict(data="coco", root=root, split="val", device="cpu", bars=False)
+    assert "AP" in evaluate_checkpoint(run, **judge)["scores"]
+    assert (
+        "published AP of tokenpose_s_v1: 72.5 (TokenPose, Table 7), on all of COCO val2017 at "
+        "256 x 192 in a detector's boxes; here: 3 people at 64 x 48 in annotated boxes, with "
+        "another width, depth, heads\n"
+    ) in capsys.readouterr().out
+    # other people than COCO's, whatever they are called
+    file = {"annotations": "annotations/person_keypoints_val2017.json"}
+    evaluate_checkpoint(run, **judge, reader_options=file)
+    assert "published AP" not in capsys.readouterr().out
+    # of this network nothing was published
+    Trainer(TINY, people, None, tmp_path / "nano", "cpu", bars=False).fit()
+    evaluate_checkpoint(tmp_path / "nano", **judge)
+    assert "published AP" not in capsys.readouterr().out
 
 
 def test_who_was_learned_from_is_known_in_another_file_and_split(tmp_path, capsys):
