@@ -382,8 +382,7 @@ def test_all_shipped_networks_are_known_small_and_packed(weights, root):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_files_hold_numbers_and_words_only(weights, name):
     assert sorted(f.name for f in (weights / name).iterdir()) == [
-        "config.json",
-        "model.safetensors",
+        "README.md", "config.json", "model.safetensors",
     ]
     content = (weights / name / "model.safetensors").read_bytes()
     length = int.from_bytes(content[:8], "little")
