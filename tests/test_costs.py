@@ -28,7 +28,10 @@ from dppt_nb.costs import (
     time_interleaved,
 )
 from dppt_nb.models import create_model, list_models, macs, parameters_count
+from dppt_nb.progress import make_plan
 from dppt_nb.recipes import RECIPES, get_recipe, needs_teacher
+from dppt_nb.store import synthetic_people
+from dppt_nb.training import Loop
 
 
 @pytest.mark.parametrize(
@@ -268,16 +271,36 @@ def test_nothing_is_timed_in_no_rounds(time):
     with pytest.raises(DataError, match="the rounds of timing are 0; take a whole"): time()
 
 
+def page_cell(root, words):
+    "The first code cell of the page that holds some words."
+    cells = json.loads((root / "nbs/machinery/training_costs.ipynb").read_text())["cells"]
+    found = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+    return next(text for text in found if words in text)
+
+
 def test_every_command_of_the_page_leads_to_its_recipe(root):
-    "As it is stored: the recipe is known, its options are, and a student's teacher is trained too."
-    page = json.loads((root / "nbs/machinery/training_costs.ipynb").read_text())
-    told = "".join("".join(o.get("text", "")) for c in page["cells"] for o in c.get("outputs", []))
-    commands = [line.split() for line in told.splitlines() if line.startswith("dppt train ")]
-    full = {name for name in RECIPES if name.endswith(("_coco", "_mpii"))}
-    assert {words[2] for words in commands} == full and len(commands) == len(full)
+    "The recipe is known, its options are, and a student's teacher is trained too."
+    said, full = [], [name for name in RECIPES if name.endswith(("_coco", "_mpii"))]
+    known = dict(RECIPES=RECIPES, needs_teacher=needs_teacher, full=full, few=1, print=said.append)
+    exec(page_cell(root, "def command(name)"), known)
+    commands = [line.split() for line in said]
+    assert [words[:2] for words in commands] == [["dppt", "train"]] * len(full)
+    assert [words[2] for words in commands] == full and len(full) > 25
     for words in commands:
         given = main.commands["train"].make_context("train", words[2:]).params
         recipe = get_recipe(given["recipe"])
         assert given["data"] == words[2].rsplit("_", 1)[-1]
         assert bool(given["teacher"]) == needs_teacher(recipe)
         if given["teacher"]: assert Path(given["teacher"]).name in full
+
+
+def test_a_run_takes_the_bytes_that_the_page_reckons(root):
+    "Twelve bytes a number and state in the papers' recipes: weights and Adam's two moments."
+    assert "(12 * (KEEP + 2) + 4 * 2)" in page_cell(root, "PRICE = ")
+    full = [RECIPES[name] for name in RECIPES if name.endswith(("_coco", "_mpii"))]
+    assert {(recipe.optimizer, recipe.ema) for recipe in full} == {("adam", 0.0)}
+    recipe = RECIPES["tokenpose_s_v1_coco"].change(image_size=(64, 48), precision="fp32")
+    loop = Loop(recipe, synthetic_people("train", (64, 48), 2), "cpu")
+    plan = make_plan(loop, None, measure=1)
+    numbers = parameters_count(loop.model)
+    assert plan.disk == pytest.approx(numbers * (12 * 3 + 4 * 2), rel=0.01)
