@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 from PIL import Image
@@ -97,3 +98,17 @@ def test_stored_pictures_are_smaller_and_look_the_same(monkeypatch):
     assert pages["smaller"](stored) == stored
     seen_through = png(Image.new("RGBA", (50, 50), (255, 0, 0, 90)))
     assert pages["smaller"](seen_through) == seen_through
+
+
+def test_what_a_cell_prints_is_stored_in_one_piece(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    pages = runpy.run_path(str(TOOLS / "run_notebooks.py"))
+    stream = lambda name, text: nbformat.v4.new_output("stream", name=name, text=text)
+    shown = nbformat.v4.new_output("display_data", data={"text/plain": "a picture"})
+    cell = nbformat.v4.new_code_cell("", outputs=[
+        stream("stdout", "a"), stream("stdout", "b"), shown, stream("stdout", "c"),
+        stream("stderr", "d"),
+    ])
+    words = nbformat.v4.new_markdown_cell("words")
+    pages["join_streams"](nbformat.v4.new_notebook(cells=[cell, words]))
+    assert [out.get("text", "shown") for out in cell.outputs] == ["ab", "shown", "c", "d"]

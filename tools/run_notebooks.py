@@ -35,6 +35,18 @@ def drop_widgets(notebook):
     notebook.metadata.pop("widgets", None)
 
 
+def join_streams(notebook):
+    "What a cell prints is one piece, however often the kernel sent some of it."
+    for cell in notebook.cells:
+        joined = []
+        for output in cell.get("outputs", []):
+            stream = output.output_type == "stream"
+            if stream and joined and joined[-1].get("name") == output.name:
+                joined[-1].text += output.text
+            else: joined.append(output)
+        if "outputs" in cell: cell.outputs = joined
+
+
 def smaller(
     picture: bytes, # a PNG file
 ) -> bytes:
@@ -68,6 +80,7 @@ def run(path):
         resources={"metadata": {"path": str(path.parent)}},
     ).execute()
     drop_widgets(notebook)
+    join_streams(notebook)
     shrink_pictures(notebook)
     clean_nb(notebook)
     write_whole(path, (nbformat.writes(notebook).rstrip("\n") + "\n").encode())
