@@ -75,6 +75,7 @@ MOVED = {
         "merging": "match_tokens merge merge_pairs pooled",
     },
     "study": {
+        "claims": "holm p_value people_width seeds_needed",
         "judged": (
             "Cycled combine difference finished_runs format_interval format_study half_width judge "
             "judge_cycles mean_hits of_row of_seed row_score run_row run_study show_study"

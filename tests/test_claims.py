@@ -1,6 +1,5 @@
 """Claims: probabilities agree with intervals, several questions are corrected, and what stands on
 the page is made from the results files."""
-import ast
 import json
 import math
 import re
@@ -10,14 +9,21 @@ import numpy as np
 import pytest
 
 from dppt_nb.claims import (
+    FRESH,
     OWN_CLAIMS,
     PRIMARY,
     answer_of,
+    columns_of_claims,
     corrected,
     format_budget,
     format_primary,
+    fresh_runs,
+    holm,
     of_epochs,
     once,
+    p_value,
+    people_width,
+    seeds_needed,
     table_of_claims,
 )
 from dppt_nb.judged import (
@@ -29,7 +35,7 @@ from dppt_nb.judged import (
     row_score,
 )
 from dppt_nb.studies import STUDIES
-from dppt_nb.study import CLAIMS, each_seed, holm, p_value, people_width, seeds_needed
+from dppt_nb.study import CLAIMS, each_seed
 
 RESULTS = Path(__file__).resolve().parent.parent / "nbs" / "results"
 
@@ -201,12 +207,10 @@ def test_the_page_shows_the_table_that_the_results_give():
     page = json.loads((RESULTS.parent / "13_study.ipynb").read_text())
     outputs = [out for cell in page["cells"] for out in cell.get("outputs", [])]
     tables = ["".join(out.get("data", {}).get("text/markdown", "")) for out in outputs]
-    runs = stored("study_lspet_nano_fresh")
-    fresh = of_epochs(runs, 12) + [dict(run, row="ppt_17") for run in of_epochs(runs, 17)]
+    columns = columns_of_claims(RESULTS)
     sizes = both_sizes()
-    columns = {"nano": sizes["nano"], "fresh": [fresh], "S": sizes["S"]}
-    asked = asked_of_the_fresh_seeds("13_study.ipynb")
-    assert table_of_claims(columns, questions={"fresh": asked}) in tables
+    assert (columns["nano"], columns["S"]) == (sizes["nano"], sizes["S"])
+    assert table_of_claims(columns, questions={"fresh": FRESH}) in tables
 
 
 def test_stored_runs_say_who_taught_and_on_what():
@@ -272,17 +276,18 @@ def test_the_teachers_that_lie_beside_the_results_are_those_that_taught():
 
 
 def in_short():
-    "The table at the top of the study's page, a row each, by its bold words."
-    text = next(text for text in texts_of_the_study() if "## In short" in text)
-    below = text[text.index("| claim |"):]    # above are the answers in words
+    "The answers of all rows with what to know, a row each, by its bold words."
+    text = next(text for text in texts_of_the_study() if "what to know |" in text)
+    below = text[text.index("| claim |"):]    # above are the words for an answer
     lines = [line for line in below.splitlines() if line.startswith(("| **", "- **"))]
     return {line.split("**")[1]: line for line in lines}, text
 
 
 def texts_of_the_study():
-    "The cells of the study's page."
-    page = json.loads((RESULTS.parent / "13_study.ipynb").read_text())
-    return ["".join(cell["source"]) for cell in page["cells"]]
+    "The cells of the study's page, and of that with all its rows."
+    pages = (RESULTS.parent / name for name in ("13_study.ipynb", "machinery/study_rows.ipynb"))
+    cells = [cell for page in pages for cell in json.loads(page.read_text())["cells"]]
+    return ["".join(cell["source"]) for cell in cells]
 
 
 def cells(line):
@@ -415,11 +420,39 @@ def test_the_answer_in_short_is_what_the_results_say():
     ) in text
 
 
+def test_the_first_table_of_the_page_is_what_the_results_say():
+    "Nano is answered by its fresh seeds, S by its three."
+    large, = both_sizes()["S"]
+    nano = fresh_runs(RESULTS) + stored("study_lspet_nano_head")
+    heads = {"papers": ("sdpose_mlp", "tokenpose_mlp"), "ours": ("sdpose", "tokenpose")}
+    values = {
+        "nano": corrected([nano], FRESH) | corrected([nano], heads), "S": corrected([large]),
+    }
+    text = next(text for text in texts_of_the_study() if text.startswith("| one way over another"))
+    rows = {line.split("**")[1]: cells(line) for line in text.splitlines() if "| **" in line}
+    asked = {
+        "A teacher": ("dppt", "ppt"), "Pruning": ("tokenpose", "ppt"),
+        "The fair opponent": ("tokenpose_taught", "dppt"),
+        "A second cycle": ("sdpose", "tokenpose"),
+        "The papers' head": ("sdpose_mlp", "tokenpose_mlp"),
+    }
+    assert list(rows) == list(asked)
+    for words, pair in asked.items():
+        answers = []
+        for told, name, runs in zip(rows[words][1:], ("nano", "S"), (nano, large)):
+            result = difference(runs, *pair)
+            assert told == ("not run" if result is None else with_open(result, "+")), words
+            if result is None: continue
+            p = values[name].get(frozenset(pair), math.nan)
+            answers.append(f"{name}: " + (
+                "one seed" if result["seeds"] == 1 else "yes" if p < 0.05 else "open"
+            ))
+        assert rows[words][3] == "; ".join(answers), words
+
+
 def test_fewer_patches_still_are_what_the_results_say():
     "The runs share people and teacher with those beside them; prose has the scores."
-    page = json.loads((RESULTS.parent / "13_study.ipynb").read_text())
-    texts = ["".join(cell["source"]) for cell in page["cells"]]
-    text = next(text for text in texts if "loses with fewer patches is open" in text)
+    text = next(t for t in texts_of_the_study() if "loses with fewer patches is open" in t)
     runs = stored("study_lspet_nano_h200") + stored("study_lspet_nano_keep")
     for name in ("ppt", "dppt"):
         rows = [of_row(runs, name + end) for end in ("", "_0.5", "_0.3")]
@@ -453,7 +486,7 @@ def test_what_is_said_with_the_teachers_epochs_counted():
     ]
     assert all(gain["seeds"] == 3 and gain["mean"] > 0 for gain in six)
     assert sum(gain["interval"][0] > 0 for gain in six) == 5
-    (_, text), root = in_short(), RESULTS.parent.parent
+    text, root = " ".join(texts_of_the_study()), RESULTS.parent.parent
     assert "higher in all [six comparisons]" in text and "(one of them open)" in text
     words = "higher in all six, and in five the interval leaves zero out"
     assert any(words in text for text in texts_of_the_study())
@@ -477,8 +510,7 @@ def test_the_fresh_seeds_are_those_that_were_written_down():
     for row in ("dppt", "tokenpose_taught"):
         for run in of_row(fresh, row).values():
             assert run["taught_by"] == prints[teachers[run["seed"]]]
-    (_, text), root = in_short(), RESULTS.parent.parent
-    both = fresh + [dict(run, row="ppt_17") for run in longer]
+    root, both = RESULTS.parent.parent, fresh_runs(RESULTS)
     page, readme = " ".join(texts_of_the_study()), (root / "README.md").read_text()
     for pair, sign in (
         (("dppt", "ppt"), "+"), (("tokenpose", "ppt"), ""), (("tokenpose_taught", "dppt"), "+"),
@@ -487,7 +519,7 @@ def test_the_fresh_seeds_are_those_that_were_written_down():
         gain = difference(both, *pair)
         low, high = gain["interval"]
         span = f"({low:{sign}.1f} to {high:{sign}.1f}"
-        assert gain["seeds"] == 4 and span in text and span in page and span in readme, pair
+        assert gain["seeds"] == 4 and span in page and span in readme, pair
         by_seed = each_seed(both, *pair)
         assert "{:.1f}, {:.1f}, {:.1f} and {:.1f}".format(*by_seed) in page
     assert f"the teacher gives {difference(fresh, 'dppt', 'ppt')['mean']:+.1f}" in readme
@@ -500,31 +532,19 @@ def cell_of(page, code):
     return next(source for source in found if code in source)
 
 
-def asked_of_the_fresh_seeds(page):
-    "What a page has as the questions of the fresh seeds."
-    lines = re.search(r"^ASKED = (\{.*?^\})", cell_of(page, "ASKED = {"), re.M | re.S)[1]
-    return ast.literal_eval(lines)
-
-
 def test_the_papers_page_answers_as_the_study_does(monkeypatch):
     "One table on both pages, and the words beside it are what the results give."
-    asked = asked_of_the_fresh_seeds("13_study.ipynb")
-    assert asked == asked_of_the_fresh_seeds("papers.ipynb") and len(asked) == 4
-    runs = stored("study_lspet_nano_fresh")
-    fresh = of_epochs(runs, 12) + [dict(run, row="ppt_17") for run in of_epochs(runs, 17)]
-    sizes = both_sizes()
-    columns = {"nano": sizes["nano"], "fresh": [fresh], "S": sizes["S"]}
-    table = table_of_claims(columns, questions={"fresh": asked})
+    columns = columns_of_claims(RESULTS)
+    table = table_of_claims(columns, questions={"fresh": FRESH})
     monkeypatch.chdir(RESULTS.parent)
     names = dict(
-        json=json, Path=Path, of_epochs=of_epochs, table_of_claims=table_of_claims, CLAIMS=CLAIMS,
-        Markdown=str,
+        Path=Path, columns_of_claims=columns_of_claims, table_of_claims=table_of_claims,
+        FRESH=FRESH, CLAIMS=CLAIMS, Markdown=str,
     )
-    exec(cell_of("papers.ipynb", "columns = {"), names)
+    exec(cell_of("papers.ipynb", "columns_of_claims("), names)
     assert names["table"] == table
-    assert 'table_of_claims(columns, questions={"fresh": ASKED})' in cell_of(
-        "13_study.ipynb", 'columns = {"nano": [runs, gpu], "fresh": [of_12 + of_17], "S": [large]}'
-    )
+    told = cell_of("13_study.ipynb", "table_of_claims(columns, questions")
+    assert "columns = columns_of_claims(RESULTS)" in told and '{"fresh": FRESH}' in told
     lines = {line.split(" | ")[0].strip("| *"): line for line in table.splitlines()}
     prose = json.loads((RESULTS.parent / "papers.ipynb").read_text())["cells"]
     prose = "\n".join("".join(c["source"]) for c in prose if c["cell_type"] == "markdown")
