@@ -92,7 +92,9 @@ class PoseObjective(nn.Module):
         "A loss for the cycle that is deployed, and one for the sum of the others."
         costs = [self.cost(logits, batch) for logits in trace.logits[:self.cycles]]
         if self.supervise == "last": costs = costs[-1:]
-        return {"pose": costs[0]} | ({"pose_later": sum(costs[1:])} if costs[1:] else {})
+        losses = {"pose": costs[0]}
+        if costs[1:]: losses["pose_later"] = sum(costs[1:])
+        return losses
 
     def cost(
         self,

@@ -6,6 +6,8 @@
 __all__ = ['REDUCERS', 'match_tokens', 'pooled', 'merge_pairs', 'merge']
 
 # %% ../nbs/machinery/merging.ipynb #44ed1674
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -63,7 +65,7 @@ def merge(
     """Token merging (ToMe): the most similar patch tokens, by their keys' mean over heads, become
     one; keypoint tokens never do. To lose more than half of them takes several rounds."""
     keys = keys.detach().float().mean(1)[:, tokens.num_keypoints:]              # (B, K, channels)
-    if tokens.sizes is None: tokens = tokens._replace(sizes=keys.new_ones(keys.shape[:2]))
+    if tokens.sizes is None: tokens = replace(tokens, sizes=keys.new_ones(keys.shape[:2]))
     while (patches := keys.shape[1]) > count:
         left = max(count, patches - patches // 2)
         goal = match_tokens(keys, patches - left)

@@ -10,7 +10,7 @@ __all__ = ['Reducer', 'REDUCERS', 'patch_scores', 'keep_top', 'take_patches', 'T
 # %% ../nbs/07_pruning.ipynb #3a62bd93
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -46,7 +46,8 @@ def take_patches(
     return x.expand(people, -1, -1).gather(1, index[..., None].expand(-1, -1, x.shape[2]))
 
 # %% ../nbs/07_pruning.ipynb #445c4638
-class Tokens(NamedTuple):
+@dataclass(frozen=True)
+class Tokens:
     "What an encoder hands from layer to layer: tokens, and the patches that they stand for."
     x: Tensor     # (B, J + K, width) keypoint tokens, then patch tokens
     code: Tensor  # (1 or B, J + K, width) their position codes, zero for keypoint tokens

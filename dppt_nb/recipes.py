@@ -363,7 +363,7 @@ _NANO = Recipe(
 
 # on from a network that has seen photographs, with few people: a tenth of the rates
 _FURTHER = _NANO.change(
-    start="tokenpose_nano_lspet", epochs=100, lr=0.0002, matrix_lr=0.002, warmup_steps=20,
+    start="dppt_nano_lspet", epochs=100, lr=0.0002, matrix_lr=0.002, warmup_steps=20,
 )
 
 # PPT's released schedule: nothing is dropped for 10 of 300 epochs, the keep ratio is reached at

@@ -6,9 +6,9 @@
 __all__ = ['Attention', 'Block', 'Encoder', 'PoseTransformer', 'Trace', 'record']
 
 # %% ../nbs/06_tokenpose.ipynb #3c3901c6
-import dataclasses
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -131,15 +131,15 @@ class Encoder(nn.Module):
     ) -> tuple[list[Tensor], Tokens]:
         ends = []
         for layer, block in enumerate(self.blocks):
-            if layer % self.stage_depth: tokens = tokens._replace(x=tokens.x + tokens.code)
+            if layer % self.stage_depth: tokens = replace(tokens, x=tokens.x + tokens.code)
             J, columns = tokens.num_keypoints, tokens.kept
             count = self.count(columns.shape[1]) if reduce and layer in self.prune_at else None
             noted = 0 if notes is None else self.noted(tokens, layer, look)
             rows = max(noted, J if count else 0)
             x, weights, keys = block.attend(tokens.x, rows, tokens.bias)
-            tokens = tokens._replace(x=x)
+            tokens = replace(tokens, x=x)
             if count: tokens = self.reducer(tokens, weights[:, :, :J], keys, count)
-            tokens = tokens._replace(x=block.think(tokens.x))
+            tokens = replace(tokens, x=block.think(tokens.x))
             if notes is not None:
                 notes.append((tokens, weights[:, :, :noted] if noted else None, columns))
             if (layer + 1) % self.stage_depth == 0: ends.append(tokens.x)
@@ -236,9 +236,9 @@ class PoseTransformer(
         return keypoints, ends[-1][:, self.num_keypoints:]
 
 # %% ../nbs/06_tokenpose.ipynb #c210e550
-def _list(): return dataclasses.field(default_factory=list)
+def _list(): return field(default_factory=list)
 
-@dataclasses.dataclass
+@dataclass
 class Trace:
     "What a pass leaves behind; the first index is the cycle, the second the layer, counted from 0."
     draw: Callable[[Tensor], Tensor] # the head's way from its raw output to heatmaps

@@ -98,7 +98,7 @@ class LoopLosses(LoopDevices):
         "What every objective makes of one forward pass."
         batch = Batch(*fields)
         student_trace, losses = self.see(batch), {}
-        for objective in self.objectives: losses |= objective(student_trace, batch, now)
+        for objective in self.objectives: losses.update(objective(student_trace, batch, now))
         return losses
 
     def backward(self, batch: Batch, shares: tuple = ()) -> dict[str, Tensor]: # named losses

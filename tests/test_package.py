@@ -319,3 +319,9 @@ def test_text_names_no_place_on_a_machine():
         p.name for p in mine if re.search(r"/(work|root|home)/\w+|/tmp/\w+/\w+\.py", p.read_text())
     ]
     assert not told
+
+
+def test_the_oldest_pytorch_that_is_allowed_is_tried():
+    floor = re.search(r'"torch>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())[1]
+    tried = (ROOT / ".github/workflows/test.yml").read_text()
+    assert f"pip install torch=={floor}.0 " in tried
