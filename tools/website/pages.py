@@ -11,7 +11,7 @@ from PIL import Image
 from website.names import ROOT, between, github, lessons, reference, target
 
 IMAGES = {"image/png": "png", "image/jpeg": "jpg", "image/svg+xml": "svg"}
-DIRECTIVE = re.compile(r"^\s*#\s*\|\s*(\w+)[^\n]*\n?", re.M)
+DIRECTIVE = re.compile(r"^\s*#\s*\|\s*([\w-]+)[^\n]*\n?", re.M)
 ALONE = ("nbs/papers.ipynb", "nbs/glossary.ipynb")    # their own tab: no list of pages beside them
 COLAB = "https://colab.research.google.com/assets/colab-badge.svg"
 PICTURES = Path(__file__).with_name("pictures.json")
@@ -154,9 +154,15 @@ def code(cell, module):
     marks = set(DIRECTIVE.findall(text))
     text = DIRECTIVE.sub("", text)
     if not text.strip(): return ""
+    if "code-fold" in marks: return folded(fenced(text, "python"))
     if not {"export", "exports", "exporti"} & marks: return fenced(text, "python")
     place = f'<div class="cell" id="cell-{cell["id"]}"></div>\n\n'
     return place + fenced(text, "python", f"dppt_nb/{module}.py")
+
+
+def folded(block):
+    "Code that only draws or prints, behind a line that opens it."
+    return f"<details class=\"code\" markdown><summary>Code</summary>\n\n{block}\n\n</details>"
 
 
 def module_of(cells):
