@@ -30,7 +30,7 @@ from .crops import batched_affine, box_to_center_scale, normalize, warp_batch
 from .evaluation import device_name, find_joints
 from .inference import People, cut_boxes, pose_boxes
 from .keypoints import KeypointSet
-from .optim import pick_device
+from .optim import compute_name, pick_device
 from dppt_nb.photos import (
     OddBoxes,
     Photo,
@@ -376,7 +376,8 @@ class PosePredictor(Locator):
         # two rounds do not count; in the first a recording is made
         results = {name: 1000 * statistics.median(each[1:]) for name, each in took.items()}
         print(f"{self.recipe.model} at {size[0]} x {size[1]}, {device_name(self.device)}, "
-              f"{counted(torch.get_num_threads(), 'thread', 'threads')}, {self.runner}")
+              f"{counted(torch.get_num_threads(), 'thread', 'threads')}, {self.runner}, "
+              f"{compute_name(self.recipe, self.device) if self.runner == 'eager' else 'fp32'}")
         for name, value in results.items(): print(f"{name:36}{value:9.2f} ms")
         return results
 

@@ -639,3 +639,13 @@ def test_bytes_of_any_kind_hold_a_photo(predictor):
         opened = open_photo(kind(photo_bytes))
         assert opened.name == "the photo in bytes"
         np.testing.assert_array_equal(np.asarray(opened.image), plain)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_benchmark_says_in_which_numbers_it_computed(precision, capsys):
+    network, recipe, keypoints = load_network("tokenpose_nano")
+    predictor = PosePredictor(
+        network, recipe.change(precision=precision), keypoints, device="cpu"
+    )
+    predictor.benchmark(people=1, rounds=1)
+    assert capsys.readouterr().out.splitlines()[0].endswith(f"eager, {precision}")
