@@ -644,8 +644,6 @@ def test_bytes_of_any_kind_hold_a_photo(predictor):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_benchmark_says_in_which_numbers_it_computed(precision, capsys):
     network, recipe, keypoints = load_network("tokenpose_nano")
-    predictor = PosePredictor(
-        network, recipe.change(precision=precision), keypoints, device="cpu"
-    )
+    predictor = PosePredictor(network, recipe.change(precision=precision), keypoints)
     predictor.benchmark(people=1, rounds=1)
     assert capsys.readouterr().out.splitlines()[0].endswith(f"eager, {precision}")
