@@ -5,18 +5,17 @@ the teacher, one fixed mask, and nobody (all patches stay). Writes nbs/results/c
     dppt study dppt --rows ppt,dppt --seeds 3 --out fresh3 ...    # as in study_lspet_nano_fresh
     python tools/whose_choice.py --root STORE --s lspet_dataset.zip --study fresh3 ...
 """
-import time
 from pathlib import Path
 
 import click
 import torch
+from judging import judge_network
 from torch import nn
 
 from dppt_nb.checkpoints import load_network
-from dppt_nb.evaluation import RESULTS_FORMAT, conditions, predict_joints
+from dppt_nb.evaluation import RESULTS_FORMAT, predict_joints
 from dppt_nb.files import write_json
 from dppt_nb.judged import finished_runs, stored_score
-from dppt_nb.metrics import pck
 from dppt_nb.pruning import KeepPlaces, joints_kept, keep_patches, often_kept, prune
 from dppt_nb.store import load_people
 from dppt_nb.studies import run_folder
@@ -132,13 +131,10 @@ def joints_on(kept, crops, recipe, grid):
 
 def judge_one(row, seed, network, crops, recipe):
     "One row of the results file."
-    start = time.time()
-    joints, _ = predict_joints(network, crops, recipe, bars=False)
-    result = pck(joints, crops.photo_joints, crops.visible, crops.keypoint_set)
-    seconds = time.time() - start
-    known = conditions(recipe, "lspet", "test", crops, torch.device("cpu"), seconds)
-    print(f"seed {seed}: {row:<24}{result['mean']:.1f}   {seconds:.0f} s", flush=True)
-    return dict(row=row, seed=seed, **stored_score(result, crops), conditions=known)
+    found = crops.keypoint_set
+    result, people, known = judge_network(network, recipe, found, crops, "lspet", "test")
+    print(f"seed {seed}: {row:<24}{result['mean']:.1f}   {known['seconds']:.0f} s", flush=True)
+    return dict(row=row, seed=seed, **stored_score(result, people), conditions=known)
 
 
 SHIPPED = {"ppt": "ppt_s_lspet", "dppt": "dppt_s_lspet"}
