@@ -55,10 +55,10 @@ class Settings:
 # %% ../nbs/machinery/runner.ipynb #c4ec5003
 def check_start(
     recipe: Recipe, # of a run that begins
+    trained: PoseTransformer, # its start
+    of_start: Recipe, # how that one was trained
 ) -> None:
     "Refuse a start of whose weights some would be lost, or be read in another way."
-    if not recipe.start: return
-    trained, of_start, _ = load_network(recipe.start)
     mine = model_config(recipe.model, image_size=recipe.image_size, **recipe.overrides)
     for name in ("depth", "heads", "attention_scale"):
         before, now = getattr(trained.config, name), getattr(mine, name)
@@ -71,6 +71,7 @@ def check_start(
 
 def check_sources(
     *recipes: Recipe, # that are to be trained
+    begin: bool = False, # now, from their starts: those have to fit
 ) -> None:
     """Refuse a teacher that is not named, and a teacher, a start or weights of a backbone that
     cannot be read, before people are cut out of their photographs."""
@@ -84,7 +85,10 @@ def check_sources(
     released = {r.backbone_weights for r in recipes} | {
         r.teacher for r in recipes if r.teacher_model
     }
-    for name in sorted(networks - {""}): load_network(name)
+    for name in sorted(networks - {""}):
+        network, of_it, _ = load_network(name)
+        for one in (r for r in recipes if begin and r.start == name):
+            check_start(one, network, of_it)
     for one in (r for r in recipes if r.teacher_model): must_be_released(one.teacher)
     for file in sorted(released - {""}): named_tensors(file)
 
@@ -195,8 +199,7 @@ def train_recipe(
         with folder.claim():
             # what cannot be is said before people are cut out of their photographs
             folder.holds_run(resume)
-            check_sources(recipe)
-            if not resume: check_start(recipe)
+            check_sources(recipe, begin=not resume)
             options = dict(reader_options)
             with team.first():
                 train = load_people(data, root, ("train",), size, bars, people, **options)["train"]
