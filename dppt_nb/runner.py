@@ -21,7 +21,7 @@ from .models import model_config
 from .optim import schedule_notes
 from .progress import Show, make_plan, start_tracker
 from .recipes import NO_TEACHER, Recipe, needs_teacher
-from .released import must_be_released, named_tensors
+from .released import named_tensors, released_tensors
 from .report import write_report
 from .runs import RECORD, RunFolder, read_record
 from .store import CropSet, known_splits, load_people
@@ -82,15 +82,14 @@ def check_sources(
         )
     if any(needs_teacher(r) and not r.teacher for r in recipes): raise DataError(NO_TEACHER)
     networks = {r.start for r in recipes} | {r.teacher for r in recipes if not r.teacher_model}
-    released = {r.backbone_weights for r in recipes} | {
-        r.teacher for r in recipes if r.teacher_model
-    }
+    released = {r.teacher for r in recipes if r.teacher_model}
+    weights = {r.backbone_weights for r in recipes}
     for name in sorted(networks - {""}):
         network, of_it, _ = load_network(name)
         for one in (r for r in recipes if begin and r.start == name):
             check_start(one, network, of_it)
-    for one in (r for r in recipes if r.teacher_model): must_be_released(one.teacher)
-    for file in sorted(released - {""}): named_tensors(file)
+    for file in sorted(released - {""}): released_tensors(file)
+    for file in sorted(weights - {""}): named_tensors(file)
 
 # %% ../nbs/machinery/runner.ipynb #507dd340
 def load_judges(
