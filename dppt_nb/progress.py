@@ -27,6 +27,7 @@ from .crops import apply_affine
 from .devices import Team, load_accelerate
 from .evaluation import predict_joints
 from .files import make_folder, write_whole
+from .optim import moment_bytes
 from .recipes import Recipe
 from .skeletons import draw_pose
 from .store import CropSet
@@ -221,8 +222,10 @@ def make_plan(
         few, start = torch.arange(min(128, len(val))), time.perf_counter()
         predict_joints(loop.network(), val, recipe.change(mirror=False), bars=False, rows=few)
         look = (time.perf_counter() - start) * len(val) / len(few) / loop.team.count
-    state = sum(t.numel() * t.element_size() for t in loop.tensors().values())
-    network = sum(t.numel() * t.element_size() for t in loop.model.state_dict().values())
+    state = moment_bytes(loop.optimizers) + sum(    # there are no moments before a first step
+        t.nbytes for name, t in loop.tensors().items() if not name.startswith("optimizer.")
+    )
+    network = sum(t.nbytes for t in loop.model.state_dict().values())
     return Plan(
         people=len(loop.train_set), batch=round(len(loop.train_set) / loop.steps_per_epoch),
         epochs=len(left), steps=len(left) * loop.steps_per_epoch, step_seconds=step,

@@ -158,6 +158,24 @@ def test_the_plan_says_what_is_left_and_changes_nothing(people):
     assert "plan: 1 epoch of" in last and "1 validation of" in last and "1 measured step)" in last
 
 
+@pytest.mark.parametrize("changes", [
+    dict(optimizer="adam"), dict(optimizer="adamw", ema=0.9), dict(optimizer="muon", ema=0.0),
+    dict(features=1.0),
+])
+def test_the_disk_is_counted_alike_before_a_first_step_and_after_it(people, changes):
+    "As large as what is saved: an optimiser has no moments before its first step."
+    recipe = TINY.change(**changes)
+    wider = TINY.change(overrides=TINY.overrides | dict(width=64))    # its lesson learns too
+    teacher = Loop(wider, people, "cpu").network() if "features" in changes else None
+    before, after = (Loop(recipe, people, "cpu", teacher=teacher) for _ in range(2))
+    assert bool(len(before.beside)) == ("features" in changes)
+    plans = make_plan(before, None, measure=0), make_plan(after, None, measure=1)
+    assert not any(name.startswith("optimizer.") for name in before.tensors())
+    state = sum(t.nbytes for t in after.tensors().values())
+    network = sum(t.nbytes for t in after.model.state_dict().values())
+    assert [plan.disk for plan in plans] == [3 * state + 2 * network] * 2
+
+
 def test_a_run_that_shows_everything(tmp_path, capsys):
     settings = Settings(plan=True, samples=True, report=True)
     results = train_recipe(TINY, out=tmp_path, device="cpu", people=16, settings=settings)
