@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NO_LOSSES', 'in_words', 'bytes_in_words', 'LogLines', 'epoch_bar', 'epoch_line', 'step_line', 'draw_curves', 'tell',
-           'Plan', 'peak_memory', 'time_steps', 'make_plan', 'draw_people', 'sample_rows', 'draw_samples',
+           'Plan', 'peak_memory', 'time_steps', 'Pace', 'make_plan', 'draw_people', 'sample_rows', 'draw_samples',
            'start_tracker', 'Show']
 
 # %% ../nbs/machinery/progress.ipynb #e3035681
@@ -13,6 +13,7 @@ import math
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,6 +205,36 @@ def time_steps(
             wait()
             took.append(time.perf_counter() - start)
     return took
+
+
+class Pace:
+    "Times the first steps of a run that nobody measured before, and says once what is left of it."
+    STEPS, LEAST = 10, 20.0    # steps that count; seconds: of a shorter rest nothing is said
+
+    def __init__(
+        self,
+        device: torch.device, # that trains
+        looks: bool = False, # whether validation people are judged on the way
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        self.wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+        self.looks, self.clock, self.ends = looks, clock, []
+
+    def note(
+        self,
+        left: int, # steps after the one that has just been done
+    ) -> str: # a line; empty where it is too early, said already, or not worth a line
+        "A step is done; the first one warms up and does not count."
+        if len(self.ends) == self.STEPS: return ""
+        self.wait()
+        self.ends.append(self.clock())
+        if len(self.ends) < self.STEPS: return ""
+        step = statistics.median(b - a for a, b in zip(self.ends, self.ends[1:]))
+        if left * step < self.LEAST: return ""
+        return (
+            f"about {in_words(left * step)} to train: {1000 * step:.0f} ms a step (by the first "
+            f"{self.STEPS} steps){'; validations come on top' if self.looks else ''}"
+        )
 
 
 def make_plan(

@@ -19,7 +19,7 @@ from .evaluation import RESULTS_FORMAT, conditions, score_joints
 from .files import read_json, write_json
 from .models import model_config
 from .optim import schedule_notes
-from .progress import Show, make_plan, start_tracker
+from .progress import Pace, Show, make_plan, start_tracker
 from .recipes import NO_TEACHER, Recipe, needs_teacher
 from .released import named_tensors, released_tensors
 from .report import write_report
@@ -40,7 +40,7 @@ class Settings:
     accumulate: int = 1        # parts, one after the other, in which a device computes a step
     sync_norm: bool = False    # batch norms look at all devices' people
     from_epoch: int | None = None # with resume: go back to the end of this epoch
-    plan: bool = False         # say what the run will take before it starts
+    plan: bool = False         # say what the run will take, as it starts
     plan_only: bool = False    # and do not start it
     samples: bool = False      # draw some validation people about ten times in a run
     track: str = ""            # a tracker of Accelerate's: tensorboard, wandb, ...
@@ -112,7 +112,8 @@ def plan_of(
     trainer: Trainer, # before its first step
     settings: Settings,
 ) -> str:
-    "What the run will take; measured where that is not a hundredth of the run itself."
+    """What the run will take; measured where that is a hundredth of the run itself at most. Else
+    its own first steps will say how long it takes."""
     folder, recipe = trainer.folder, trainer.recipe
     path, begun = folder.path / RECORD, 0
     if path.exists():
@@ -125,6 +126,7 @@ def plan_of(
         recipe, trainer.train_set, trainer.device, teacher=trainer.teacher, team=trainer.team
     )
     measure = 10 if settings.plan_only or left >= 1000 else 0
+    if not measure: trainer.pace = Pace(trainer.device, trainer.val_set is not None)
     return str(make_plan(copy, trainer.val_set, begun, folder.keep or 1, measure))
 
 
