@@ -18,7 +18,7 @@ from .devices import Team, predict_together, stop_was_asked
 from .evaluation import headline, score_joints
 from .feed import near
 from .keeping import Kept
-from .progress import Show, epoch_bar, step_line, tell
+from .progress import Show, epoch_bar, step_line, tell, write_amid
 from .recipes import Recipe
 from .runs import RunFolder, Stops, weights_print
 from .store import CropSet
@@ -60,9 +60,9 @@ class Trainer(Kept, Loop):
         if self.folder and (asked or due): self.save_under_way()
         if asked: self.stops.end()
         if self.bar is None: return
-        if self.folder and due: self.bar.write(self.how_far())
+        if self.folder and due: write_amid(self.bar, self.how_far())
         left = self.progress.total_steps - self.step
-        if self.pace and (line := self.pace.note(left)): self.bar.write(line)
+        if self.pace and (line := self.pace.note(left)): write_amid(self.bar, line)
 
     def how_far(self) -> str: # a line
         "Where the epoch under way is."

@@ -3,6 +3,7 @@ import json
 import math
 import re
 import signal
+import sys
 
 import pytest
 import torch
@@ -143,6 +144,16 @@ def test_a_long_epoch_says_how_far_it_is_whenever_it_is_saved(people, tmp_path, 
     said = re.findall(r"epoch (\d)/3   saved at step (\d) of 3   .* s a step   .* left",
                       capsys.readouterr().out)
     assert said == [(str(epoch), str(step)) for epoch in (1, 2, 3) for step in (1, 2, 3)]
+
+
+def test_in_a_terminal_no_line_is_glued_to_the_bar(people, tmp_path, capsys, monkeypatch):
+    "What comes after the last return covers what was written before it."
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    Trainer(TINY.change(epochs=1), people, None, tmp_path, "cpu", save_minutes=0.0).fit()
+    for step, line in enumerate(capsys.readouterr().out.split("\n")[:3], 1):
+        *covered, shown = line.split("\r")
+        assert shown.startswith(f"epoch 1/1   saved at step {step} of 3   ")
+        assert any("|" in text for text in covered) and len(shown) >= max(map(len, covered))
 
 
 def test_the_plan_says_what_is_left_and_changes_nothing(people):
