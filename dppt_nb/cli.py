@@ -303,14 +303,14 @@ def list_studies(
     rows: list[str], # names; none: all
 ) -> None:
     "Show the runs of one study, or of all; those seeds that are there unless some were typed."
-    from dppt_nb.studies import STUDIES, format_runs, listed_seeds
+    from dppt_nb.studies import STUDIES, format_runs
     if rows and not name: raise DataError("--rows is of one study; name the study too")
     source = click.get_current_context().get_parameter_source("seeds")
     typed = source is click.core.ParameterSource.COMMANDLINE
     for study in [name] if name else STUDIES:
         folder = out or f"runs/{study}-{data}"
         if not name: click.echo(f"{study}, in {folder}")
-        click.echo(format_runs(folder, study, seeds if typed else listed_seeds(folder), rows))
+        click.echo(format_runs(folder, study, seeds if typed else None, rows))
 
 
 @main.command()

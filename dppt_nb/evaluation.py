@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RESULTS_FORMAT', 'decode', 'take_people', 'plain_images', 'find_joints', 'predict_joints', 'score_joints', 'evaluate',
-           'headline', 'mean_pose', 'answer_mean_pose', 'device_name', 'conditions', 'format_scores',
+           'headline', 'joints_in_box', 'mean_pose', 'answer_mean_pose', 'device_name', 'conditions', 'format_scores',
            'coco_annotations', 'score_coco', 'compare_people', 'learned_from', 'shared_joints', 'answer_in_terms_of',
            'people_in_boxes', 'score_answers', 'evaluate_checkpoint']
 
@@ -182,14 +182,19 @@ def headline(
     return float(next(iter(scores.values()))["mean"]) if scores else float("nan")
 
 # %% ../nbs/machinery/evaluation.ipynb #3a8a3fa8
+def joints_in_box(
+    crops: CropSet,
+) -> Tensor: # (N, J, 2) x, y in units of the person's box, its centre at 0
+    "Where each joint lies in its person's box, which is padded as the network sees it."
+    return (crops.photo_joints - crops.centers[:, None]) / (200 * crops.scales[:, None])
+
+
 def mean_pose(
     crops: CropSet,
-) -> Tensor: # (J, 2) x, y in units of the person's box, its centre at 0
+) -> Tensor: # (J, 2) in units of `joints_in_box`
     "Where each joint is on average, over the people on whom it is labelled."
-    # (N, J, 2)
-    place = (crops.photo_joints - crops.centers[:, None]) / (200 * crops.scales[:, None])
     labelled = crops.visible[..., None].float()
-    return (place * labelled).sum(0) / labelled.sum(0).clamp(min=1)
+    return (joints_in_box(crops) * labelled).sum(0) / labelled.sum(0).clamp(min=1)
 
 
 def answer_mean_pose(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMATS', 'rate_share', 'schedule_notes', 'has_bf16', 'even_kind', 'even_out', 'even_out_stack', 'Muon', 'is_matrix',
            'keep_rates_there', 'set_rates', 'make_optimizers', 'Average', 'pick_device', 'compute_name', 'format_name',
-           'precision', 'flatten_optimizers', 'restore_optimizers']
+           'precision', 'flatten_optimizers', 'moment_bytes', 'restore_optimizers']
 
 # %% ../nbs/machinery/optim.ipynb #538fad87
 import math
@@ -293,6 +293,16 @@ def flatten_optimizers(
     "Moments and counters, by number of the optimiser and of its parameter."
     return {f"optimizer.{n}.{i}.{k}": torch.as_tensor(v) for n, optimizer in enumerate(optimizers)
             for i, state in optimizer.state_dict()["state"].items() for k, v in state.items()}
+
+
+def moment_bytes(
+    optimizers: list[torch.optim.Optimizer], # also before their first step
+) -> int: # of what `flatten_optimizers` gives after it
+    "Muon keeps one number for each of a parameter; Adam keeps two, and a counter of four bytes."
+    sizes = lambda o: (p.nbytes for group in o.param_groups for p in group["params"])
+    return sum(
+        size if isinstance(o, Muon) else 2 * size + 4 for o in optimizers for size in sizes(o)
+    )
 
 
 def restore_optimizers(

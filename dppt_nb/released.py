@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RELEASED', 'RELEASED_LAYER', 'number', 'PLAIN_NUMBERS', 'WRAPPERS', 'our_name', 'check_members', 'read_checkpoint',
            'unreadable', 'named_tensors', 'is_numbers', 'misfit', 'misfits', 'fill', 'renamed', 'load_released',
-           'must_be_released', 'check_position_code', 'own_keys', 'load_backbone', 'check_sizes', 'released_size',
+           'released_tensors', 'check_position_code', 'own_keys', 'load_backbone', 'check_sizes', 'released_size',
            'released_recipe', 'released_network']
 
 # %% ../nbs/machinery/released.ipynb #77efebbf
@@ -199,19 +199,19 @@ def load_released(
 ) -> PoseTransformer:       # the same model, weights loaded
     """Load the released layout of TokenPose, PPT or SDPose, strictly: raises DataError naming all
     that does not fit."""
-    must_be_released(source)
-    return _fill_released(model, *named_tensors(source))
+    return _fill_released(model, *released_tensors(source))
 
-def must_be_released(
+def released_tensors(
     source: object, # as `load_released` takes it
-) -> None:
-    "Say what goes with a model's name, where there is no such file."
-    if not isinstance(source, (str, Path)) or Path(source).exists(): return
-    raise FileNotFoundError(
-        f"there is no checkpoint {source}; a model's name (--model, or --teacher-model for a "
-        "teacher) belongs to checkpoints of the original releases, not to networks that ship or "
-        "that were trained here: leave it out for those"
-    )
+) -> tuple[str, dict]: # as of `named_tensors`
+    "The parameters of a released checkpoint; where there is none, says what a model's name is for."
+    if isinstance(source, (str, Path)) and not Path(source).exists():
+        raise FileNotFoundError(
+            f"there is no checkpoint {source}; a model's name (--model, or --teacher-model for a "
+            "teacher) belongs to checkpoints of the original releases, not to networks that ship "
+            "or that were trained here: leave it out for those"
+        )
+    return named_tensors(source)
 
 def _fill_released(model, where, state):
     given = renamed(state, lambda name: our_name(name, model.encoder.stage_depth), where)
@@ -321,8 +321,7 @@ def released_network(
     keypoint_set: KeypointSet | None = None, # told by their number unless given
 ) -> tuple[PoseTransformer, Recipe, KeypointSet]:
     "A network of the original releases, with all that judging it needs."
-    must_be_released(path)
-    where, state = named_tensors(path)
+    where, state = released_tensors(path)
     ours = {our_name(key, 1): value for key, value in state.items()}
     tokens = ours.get("tokens.keypoint_tokens", torch.empty(0))
     count = tokens.shape[1] if tokens.ndim == 3 else 0

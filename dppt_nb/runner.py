@@ -19,9 +19,9 @@ from .evaluation import RESULTS_FORMAT, conditions, score_joints
 from .files import read_json, write_json
 from .models import model_config
 from .optim import schedule_notes
-from .progress import Show, make_plan, start_tracker
+from .progress import Pace, Show, make_plan, start_tracker
 from .recipes import NO_TEACHER, Recipe, needs_teacher
-from .released import must_be_released, named_tensors
+from .released import named_tensors, released_tensors
 from .report import write_report
 from .runs import RECORD, RunFolder, read_record
 from .store import CropSet, known_splits, load_people
@@ -40,7 +40,7 @@ class Settings:
     accumulate: int = 1        # parts, one after the other, in which a device computes a step
     sync_norm: bool = False    # batch norms look at all devices' people
     from_epoch: int | None = None # with resume: go back to the end of this epoch
-    plan: bool = False         # say what the run will take before it starts
+    plan: bool = False         # say what the run will take, as it starts
     plan_only: bool = False    # and do not start it
     samples: bool = False      # draw some validation people about ten times in a run
     track: str = ""            # a tracker of Accelerate's: tensorboard, wandb, ...
@@ -55,10 +55,10 @@ class Settings:
 # %% ../nbs/machinery/runner.ipynb #c4ec5003
 def check_start(
     recipe: Recipe, # of a run that begins
+    trained: PoseTransformer, # its start
+    of_start: Recipe, # how that one was trained
 ) -> None:
     "Refuse a start of whose weights some would be lost, or be read in another way."
-    if not recipe.start: return
-    trained, of_start, _ = load_network(recipe.start)
     mine = model_config(recipe.model, image_size=recipe.image_size, **recipe.overrides)
     for name in ("depth", "heads", "attention_scale"):
         before, now = getattr(trained.config, name), getattr(mine, name)
@@ -71,6 +71,7 @@ def check_start(
 
 def check_sources(
     *recipes: Recipe, # that are to be trained
+    begin: bool = False, # now, from their starts: those have to fit
 ) -> None:
     """Refuse a teacher that is not named, and a teacher, a start or weights of a backbone that
     cannot be read, before people are cut out of their photographs."""
@@ -81,12 +82,14 @@ def check_sources(
         )
     if any(needs_teacher(r) and not r.teacher for r in recipes): raise DataError(NO_TEACHER)
     networks = {r.start for r in recipes} | {r.teacher for r in recipes if not r.teacher_model}
-    released = {r.backbone_weights for r in recipes} | {
-        r.teacher for r in recipes if r.teacher_model
-    }
-    for name in sorted(networks - {""}): load_network(name)
-    for one in (r for r in recipes if r.teacher_model): must_be_released(one.teacher)
-    for file in sorted(released - {""}): named_tensors(file)
+    released = {r.teacher for r in recipes if r.teacher_model}
+    weights = {r.backbone_weights for r in recipes}
+    for name in sorted(networks - {""}):
+        network, of_it, _ = load_network(name)
+        for one in (r for r in recipes if begin and r.start == name):
+            check_start(one, network, of_it)
+    for file in sorted(released - {""}): released_tensors(file)
+    for file in sorted(weights - {""}): named_tensors(file)
 
 # %% ../nbs/machinery/runner.ipynb #507dd340
 def load_judges(
@@ -109,7 +112,8 @@ def plan_of(
     trainer: Trainer, # before its first step
     settings: Settings,
 ) -> str:
-    "What the run will take; measured where that is not a hundredth of the run itself."
+    """What the run will take; measured where that is a hundredth of the run itself at most. Else
+    its own first steps will say how long it takes."""
     folder, recipe = trainer.folder, trainer.recipe
     path, begun = folder.path / RECORD, 0
     if path.exists():
@@ -122,6 +126,7 @@ def plan_of(
         recipe, trainer.train_set, trainer.device, teacher=trainer.teacher, team=trainer.team
     )
     measure = 10 if settings.plan_only or left >= 1000 else 0
+    if not measure: trainer.pace = Pace(trainer.device, trainer.val_set is not None)
     return str(make_plan(copy, trainer.val_set, begun, folder.keep or 1, measure))
 
 
@@ -195,8 +200,7 @@ def train_recipe(
         with folder.claim():
             # what cannot be is said before people are cut out of their photographs
             folder.holds_run(resume)
-            check_sources(recipe)
-            if not resume: check_start(recipe)
+            check_sources(recipe, begin=not resume)
             options = dict(reader_options)
             with team.first():
                 train = load_people(data, root, ("train",), size, bars, people, **options)["train"]

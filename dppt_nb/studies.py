@@ -6,7 +6,7 @@
 __all__ = ['STUDIES', 'PRUNED', 'PLACES', 'JUDGED_BY', 'JUDGED', 'Row', 'find_rows', 'changes_of', 'fit_row', 'fit_weights',
            'row_recipe', 'pack_bits', 'unpack_bits', 'pack_photos', 'photos_of', 'JudgedCycle', 'StoredConditions',
            'JudgedRun', 'read_judged', 'read_runs', 'other_than', 'pixels_differ', 'beside_stored', 'run_folder',
-           'format_runs', 'stored_runs', 'listed_seeds', 'state_of_run']
+           'format_runs', 'listed_seeds', 'state_of_run']
 
 # %% ../nbs/machinery/studies.ipynb #5c0ad005
 import base64
@@ -452,12 +452,14 @@ def run_folder(
 def format_runs(
     out: str | Path, # folder of a study
     study: str, # a name from `STUDIES`
-    seeds: tuple[int, ...] = (0, 1, 2),
+    seeds: tuple[int, ...] | None = (0, 1, 2), # None: as `listed_seeds` has them
     names: tuple[str, ...] = (), # of rows; none: all
 ) -> str:
     """Every run of a study with its state: its score, how far it is, stored without its network,
     or not run."""
-    lines, stored = [], stored_runs(out)
+    path = Path(out) / "runs.json"
+    lines, stored = [], read_runs(path) if path.is_file() else []
+    if seeds is None: seeds = listed_seeds(out, stored)
     for row in find_rows(study, names):
         for seed in seeds:
             mine = [run for run in stored if (run["row"], run["seed"]) == (row.name, seed)]
@@ -466,21 +468,13 @@ def format_runs(
     return "\n".join(lines)
 
 
-def stored_runs(
-    out: str | Path, # folder of a study
-) -> list[dict]: # none where it has no runs.json
-    "The runs of the results file in a study's folder."
-    path = Path(out) / "runs.json"
-    return read_runs(path) if path.is_file() else []
-
-
 def listed_seeds(
     out: str | Path, # folder of a study
+    stored: list[dict], # runs of its results file
 ) -> tuple[int, ...]:
     "Which seeds to list: those that are stored, and 0, 1 and 2 where runs lie there or nothing is."
-    stored = {run["seed"] for run in stored_runs(out)}
-    running = any(Path(out).glob("*-seed*/"))
-    return tuple(sorted(stored | {0, 1, 2} if running or not stored else stored))
+    seeds, running = {run["seed"] for run in stored}, any(Path(out).glob("*-seed*/"))
+    return tuple(sorted(seeds | {0, 1, 2} if running or not seeds else seeds))
 
 
 def state_of_run(

@@ -18,7 +18,7 @@ from .devices import Team, predict_together, stop_was_asked
 from .evaluation import headline, score_joints
 from .feed import near
 from .keeping import Kept
-from .progress import Show, epoch_bar, step_line, tell
+from .progress import Show, epoch_bar, step_line, tell, write_amid
 from .recipes import Recipe
 from .runs import RunFolder, Stops, weights_print
 from .store import CropSet
@@ -50,6 +50,7 @@ class Trainer(Kept, Loop):
         self.save_minutes, self.stops = save_minutes, Stops()
         self.saved_at = self.epoch_began = time.time()
         self.skipped_before, self.bar = 0, None    # `bar`: where lines are written
+        self.pace = None    # a `Pace`, where nobody has said yet how long it takes
 
     def after_step(self) -> None:
         "Save the epoch that is under way when it is time; end here if somebody asked for it."
@@ -58,7 +59,10 @@ class Trainer(Kept, Loop):
         due = time.time() - self.saved_at >= 60 * self.save_minutes
         if self.folder and (asked or due): self.save_under_way()
         if asked: self.stops.end()
-        if self.folder and due and self.bar is not None: self.bar.write(self.how_far())
+        if self.bar is None: return
+        if self.folder and due: write_amid(self.bar, self.how_far())
+        left = self.progress.total_steps - self.step
+        if self.pace and (line := self.pace.note(left)): write_amid(self.bar, line)
 
     def how_far(self) -> str: # a line
         "Where the epoch under way is."
@@ -90,7 +94,7 @@ class Trainer(Kept, Loop):
         self.saved_at = time.time()
         for _ in left if self.bar is None else self.bar:
             self.history.append(self.epoch_row(self.bar))
-            self.under_way = None
+            self.under_way = self.pace = None    # from here on each epoch's line says what is left
             if self.folder: self.save()
             if self.bar is not None: tell(self.bar, self.history, self.recipe, len(self.train_set))
             if self.team.main: self.show.track(self.history[-1])

@@ -180,20 +180,24 @@ class StoreWriter:
         "How many people are in finished shards."
         return sum(shard.rows for shard in self.shards)
 
+    @property
+    def apart(self) -> bool:
+        "Whether the folder holds a complete store, whose place this one takes at the end."
+        return self.place != self.folder
+
     def abandon(self) -> None:
         "Remove what was written, and the folder if it was made for this store."
         for name in (UNFINISHED, *(shard.file for shard in self.shards)):
             (self.place / name).unlink(missing_ok=True)
-        if self.place != self.folder: shutil.rmtree(self.place, ignore_errors=True)
+        if self.apart: shutil.rmtree(self.place, ignore_errors=True)
         self.shards = []
         self._claim.close()
 
     def _stop(self, kind):
         "After a stop by hand finished shards may stay; after an error nothing does."
-        apart = self.place != self.folder
-        stays = self.made_of and issubclass(kind, KeyboardInterrupt) and not apart
+        stays = self.made_of and issubclass(kind, KeyboardInterrupt) and not self.apart
         # a new store that is complete takes its place at the next call
-        if stays or apart and (self.place / MANIFEST).exists(): self._claim.close()
+        if stays or self.apart and (self.place / MANIFEST).exists(): self._claim.close()
         else: self.abandon()
 
     def add(self,
@@ -253,7 +257,7 @@ class StoreWriter:
         )
         self._write_manifest(MANIFEST, self.made_from)
         (self.place / UNFINISHED).unlink(missing_ok=True)
-        if self.place != self.folder: _take_place(self.folder)
+        if self.apart: _take_place(self.folder)
 
     def _begin(self, overwrite):
         "Take over what a writer of the same left, and clear the rest away."

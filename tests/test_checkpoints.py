@@ -40,7 +40,7 @@ from dppt_nb.keypoints import COCO17, MPII16
 from dppt_nb.models import VARIANTS, create_model
 from dppt_nb.recipes import Recipe, get_recipe
 from dppt_nb.released import load_backbone, load_released, read_checkpoint
-from dppt_nb.runner import check_start, train_recipe
+from dppt_nb.runner import check_sources, train_recipe
 from dppt_nb.tokenpose import PoseTransformer
 from dppt_nb.tokens import Bottleneck
 
@@ -804,7 +804,18 @@ def test_a_start_whose_weights_would_be_lost_or_mean_something_else_is_refused(c
     with pytest.raises(DataError, match=f"has {next(iter(changes))} = .*lost, or read in another"):
         train_recipe(recipe, out=tmp_path / "run", device="cpu", bars=False, people=8)
     assert not (tmp_path / "run").exists()
-    check_start(get_recipe("finetune_nano"))
+    check_sources(get_recipe("finetune_nano"), begin=True)
+
+
+def test_a_start_is_read_once_before_the_run_and_not_checked_where_none_begins(monkeypatch):
+    read = []
+    noted = lambda name: read.append(name) or load_network(name)
+    monkeypatch.setattr("dppt_nb.runner.load_network", noted)
+    check_sources(get_recipe("finetune_nano"), begin=True)
+    assert len(read) == len({*read}) and get_recipe("finetune_nano").start in read
+    misfit = get_recipe("finetune_nano", overrides={"depth": 1})
+    check_sources(misfit)    # one that goes on has its own weights
+    with pytest.raises(DataError, match="has depth = "): check_sources(misfit, begin=True)
 
 
 def test_a_start_that_drops_other_patches_is_taken_and_said(capsys):

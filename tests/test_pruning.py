@@ -508,5 +508,8 @@ def test_a_network_answers_alike_on_patches_that_were_noted_as_its_own(monkeypat
         turned = [[kept.flip(0) for kept in call] for call in noted.calls]
         assert not torch.allclose(tool.Given(network, turned)(images[:8]), usual[0], atol=1e-3)
     assert network.encoder.reducer is reducer
+    monkeypatch.setattr(network.encoder, "reducer", REDUCERS["first"])    # it stays too
+    with torch.no_grad(): tool.Given(network, noted.calls)(images[:8])
+    assert network.encoder.reducer is REDUCERS["first"]
     kept = tool.kept_at_the_end(noted.calls, mirror=False)
     assert kept.shape == (24, 17) and torch.equal(kept[:8], noted.calls[0][-1])

@@ -3,16 +3,18 @@ import json
 import math
 import re
 import signal
+import sys
 
 import pytest
 import torch
 
+from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
 from dppt_nb.devices import Team
 from dppt_nb.keypoints import COCO17
-from dppt_nb.progress import Show, make_plan, start_tracker
+from dppt_nb.progress import Pace, Show, make_plan, start_tracker
 from dppt_nb.recipes import Recipe
-from dppt_nb.runner import Settings, train_recipe
+from dppt_nb.runner import Settings, plan_of, train_recipe
 from dppt_nb.runs import RunFolder
 from dppt_nb.runs import Stops as HearsStops
 from dppt_nb.shards import StoreHeader
@@ -144,6 +146,16 @@ def test_a_long_epoch_says_how_far_it_is_whenever_it_is_saved(people, tmp_path, 
     assert said == [(str(epoch), str(step)) for epoch in (1, 2, 3) for step in (1, 2, 3)]
 
 
+def test_in_a_terminal_no_line_is_glued_to_the_bar(people, tmp_path, capsys, monkeypatch):
+    "What comes after the last return covers what was written before it."
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    Trainer(TINY.change(epochs=1), people, None, tmp_path, "cpu", save_minutes=0.0).fit()
+    for step, line in enumerate(capsys.readouterr().out.split("\n")[:3], 1):
+        *covered, shown = line.split("\r")
+        assert shown.startswith(f"epoch 1/1   saved at step {step} of 3   ")
+        assert any("|" in text for text in covered) and len(shown) >= max(map(len, covered))
+
+
 def test_the_plan_says_what_is_left_and_changes_nothing(people):
     run, copy = Loop(TINY, people, "cpu"), Loop(TINY, people, "cpu")
     before = torch.get_rng_state()
@@ -156,6 +168,56 @@ def test_the_plan_says_what_is_left_and_changes_nothing(people):
     assert "people/s" not in str(make_plan(run, None, measure=0))
     last = str(make_plan(copy, people, begun=2, measure=1))
     assert "plan: 1 epoch of" in last and "1 validation of" in last and "1 measured step)" in last
+
+
+def test_a_pace_is_told_once_and_only_where_there_is_something_to_wait_for():
+    "By the steps after the first, which is slow; one that is saved in between is as well."
+    def told(left):
+        ends = iter([60.0, *range(61, 66), *range(100, 104)])    # when ten steps are done
+        pace = Pace(torch.device("cpu"), clock=lambda: next(ends))
+        return [pace.note(left - step) for step in range(12)]
+    line = "about 3 min to train: 1000 ms a step (by the first 10 steps)"
+    assert told(200) == [""] * 9 + [line] + [""] * 2
+    assert not any(told(28)) and any(told(29))
+
+
+def test_a_short_run_says_after_ten_steps_how_long_it_takes(tmp_path, capsys, monkeypatch):
+    "And learns the same; a longer one was measured before, on a copy."
+    monkeypatch.setattr(Pace, "LEAST", 0.0)
+    recipe, said = TINY.change(batch_size=2, epochs=2), {}
+    for plan in (False, True):
+        train_recipe(recipe, "synthetic", None, tmp_path / str(plan), "cpu", people=24,
+                     settings=Settings(plan=plan))
+        said[plan] = capsys.readouterr().out.split(" a step (by the first 10 steps)")
+    assert [len(said[plan]) for plan in (False, True)] == [1, 2]
+    assert said[True][1].startswith("; validations come on top\n") and "epoch 1" in said[True][1]
+    network, same = (load_network(tmp_path / str(plan))[0].state_dict() for plan in (False, True))
+    assert all(torch.equal(weight, same[name]) for name, weight in network.items())
+
+
+def test_a_run_that_was_measured_before_times_no_steps_of_its_own(people, tmp_path):
+    for epochs, timed in ((333, True), (334, False)):
+        run = trainer(people, tmp_path, recipe=TINY.change(epochs=epochs))
+        assert ("by 10 measured" in plan_of(run, Settings(plan=True))) != timed
+        assert bool(run.pace) == timed
+
+
+@pytest.mark.parametrize("changes", [
+    dict(optimizer="adam"), dict(optimizer="adamw", ema=0.9), dict(optimizer="muon", ema=0.0),
+    dict(features=1.0),
+])
+def test_the_disk_is_counted_alike_before_a_first_step_and_after_it(people, changes):
+    "As large as what is saved: an optimiser has no moments before its first step."
+    recipe = TINY.change(**changes)
+    wider = TINY.change(overrides=TINY.overrides | dict(width=64))    # its lesson learns too
+    teacher = Loop(wider, people, "cpu").network() if "features" in changes else None
+    before, after = (Loop(recipe, people, "cpu", teacher=teacher) for _ in range(2))
+    assert bool(len(before.beside)) == ("features" in changes)
+    plans = make_plan(before, None, measure=0), make_plan(after, None, measure=1)
+    assert not any(name.startswith("optimizer.") for name in before.tensors())
+    state = sum(t.nbytes for t in after.tensors().values())
+    network = sum(t.nbytes for t in after.model.state_dict().values())
+    assert [plan.disk for plan in plans] == [3 * state + 2 * network] * 2
 
 
 def test_a_run_that_shows_everything(tmp_path, capsys):

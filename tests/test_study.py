@@ -37,6 +37,7 @@ from dppt_nb.studies import (
     find_rows,
     format_runs,
     pack_bits,
+    read_runs,
     row_recipe,
     unpack_bits,
 )
@@ -438,8 +439,12 @@ def test_without_a_name_the_runs_of_all_studies_are_listed(tmp_path):
     ).output
 
 
-def test_stored_runs_are_listed_as_judged(tmp_path):
-    "Also where a row and seed has several lengths, and where the seeds are others than 0, 1 and 2."
+def test_stored_runs_are_listed_as_judged(monkeypatch, tmp_path):
+    """Also where a row and seed has several lengths, and where the seeds are others than 0, 1 and
+    2. The results file is read once."""
+    read = []
+    noted = lambda path: read.append(path) or read_runs(path)
+    monkeypatch.setattr("dppt_nb.studies.read_runs", noted)
     results = Path(__file__).resolve().parent.parent / "nbs" / "results"
     for study in ("study_lspet_nano", "study_lspet_nano_fresh", "study_lspet_nano_budget"):
         runs = json.loads((results / study / "runs.json").read_text())
@@ -455,6 +460,7 @@ def test_stored_runs_are_listed_as_judged(tmp_path):
     (tmp_path / "runs.json").write_text(json.dumps(runs))
     (tmp_path / "ppt-seed7").mkdir()
     assert len(listed("dppt", "--out", tmp_path, "--only", "ppt")) == 3
+    assert len(read) == len({*read}) == 4
 
 
 def test_a_teacher_that_no_row_learns_from_is_said_to_be_idle(tmp_path, capsys):

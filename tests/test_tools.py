@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dppt_nb.checkpoints import load_network
+from dppt_nb.store import synthetic_people
+
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / "tools"
 WRITTEN = ROOT / "README.md", TOOLS / "pypi.md", *ROOT.glob("nbs/*.ipynb")
@@ -28,7 +31,12 @@ def run(monkeypatch, capsys, name, *words):
     return (1, code) if isinstance(code, str) else (code, words)
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in TOOLS.glob("*.py")))
+PROGRAMS = sorted(
+    path.stem for path in TOOLS.glob("*.py") if "__main__" in path.read_text()
+)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_help_is_all_that_is_done(monkeypatch, capsys, name):
     if name == "docs": pytest.importorskip("mkdocs", reason="the site is built with mkdocs")
     stamps = [path.stat().st_mtime_ns for path in WRITTEN]
@@ -76,6 +84,21 @@ def test_blazepose_is_missed_before_anything_is_judged(monkeypatch, capsys, tmp_
     monkeypatch.setitem(sys.modules, "mediapipe", None)
     code, said = run(monkeypatch, capsys, "blazepose", "pictures.npy", "found.npz")
     assert code == 1 and "pip install mediapipe==0.10.21" in said
+
+
+def test_networks_are_judged_on_the_joints_that_both_know(monkeypatch, capsys):
+    "A network of LSP's joints on people of COCO's: twelve count, and the conditions say who."
+    monkeypatch.syspath_prepend(str(TOOLS))
+    judging = importlib.import_module("judging")
+    network, recipe, found = load_network("dppt_nano_lspet")
+    crops = synthetic_people("test", recipe.image_size, 6)
+    result, people, known = judging.judge_network(
+        network, recipe, found, crops, "synthetic", "test"
+    )
+    assert "judged on the 12 of 17" in capsys.readouterr().out
+    assert result["counts"].sum() == (people.visible > 0).sum() < (crops.visible > 0).sum()
+    assert (known["data"], known["split"], known["people"]) == ("synthetic", "test", 6)
+    assert known["people_digest"] == people.digest != crops.digest
 
 
 def png(image):

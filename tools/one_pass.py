@@ -5,16 +5,15 @@ its scores from.
     python tools/coco_70.py --root COCO --out coco_mini      # 70 photographs of COCO 2017
     python tools/one_pass.py --lspet lspet_dataset.zip --coco coco_mini
 """
-import time
 from pathlib import Path
 
 import click
-import torch
+from judging import judge_network
 
 from dppt_nb.checkpoints import CONFIG, find_network, load_network, shipped_networks
-from dppt_nb.evaluation import RESULTS_FORMAT, answer_in_terms_of, conditions, predict_joints
+from dppt_nb.evaluation import RESULTS_FORMAT
 from dppt_nb.files import read_json, write_json
-from dppt_nb.metrics import bootstrap_interval, pck
+from dppt_nb.metrics import bootstrap_interval
 from dppt_nb.store import SYNTHETIC_PEOPLE, load_people
 from dppt_nb.terminal import Sentence
 
@@ -28,12 +27,8 @@ def judge(name, data, root, split):
     recipe = recipe.change(mirror=False, precision="fp32")
     people = DRAWN if data == "synthetic" else None
     crops = load_people(data, root, (split,), recipe.image_size, False, people)[split]
-    start = time.time()
-    joints, _ = predict_joints(network, crops, recipe, bars=False, keypoint_set=found)
-    joints, judges = answer_in_terms_of(crops, joints, found)
-    result = pck(joints, judges.photo_joints, judges.visible, judges.keypoint_set)
+    result, judges, known = judge_network(network, recipe, found, crops, data, split)
     ends = bootstrap_interval(result["hits"], result["counts"], photos=judges.photos)
-    known = conditions(recipe, data, split, judges, torch.device("cpu"), time.time() - start)
     return dict(
         network=name, weights=print_of(name), data=data, split=split,
         people=int(result["n"]),

@@ -8,17 +8,15 @@ the finished runs of a study where its folder is at hand.
 
 With `--add` rows that are stored stay, and what is not there, and the studies, come beside them.
 """
-import time
 from pathlib import Path
 
 import click
-import torch
+from judging import judge_network
 
 from dppt_nb.checkpoints import holds_network, load_network
-from dppt_nb.evaluation import RESULTS_FORMAT, answer_in_terms_of, conditions, predict_joints
+from dppt_nb.evaluation import RESULTS_FORMAT
 from dppt_nb.files import read_json, write_json
 from dppt_nb.judged import finished_runs, stored_score
-from dppt_nb.metrics import pck
 from dppt_nb.store import load_people
 from dppt_nb.studies import run_folder
 from dppt_nb.terminal import Sentence
@@ -42,13 +40,7 @@ def judge(row, place, root):
     "One network on everybody, as a row of a results file, with the mirrored test."
     network, recipe, found = load_network(place)
     crops = load_people("coco", root, ("all",), recipe.image_size, False)["all"]
-    start = time.time()
-    joints, _ = predict_joints(network, crops, recipe, bars=False, keypoint_set=found)
-    joints, people = answer_in_terms_of(crops, joints, found)
-    result = pck(joints, people.photo_joints, people.visible, people.keypoint_set)
-    known = conditions(
-        recipe, "coco", "all", people, torch.device("cpu"), time.time() - start
-    )
+    result, people, known = judge_network(network, recipe, found, crops, "coco", "all")
     return dict(
         row=row, seed=recipe.seed, network=Path(place).name, **stored_score(result, people),
         measured=int(result["n"]), conditions=known,

@@ -5,19 +5,18 @@ the teacher, one fixed mask, and nobody (all patches stay). Writes nbs/results/c
     dppt study dppt --rows ppt,dppt --seeds 3 --out fresh3 ...    # as in study_lspet_nano_fresh
     python tools/whose_choice.py --root STORE --s lspet_dataset.zip --study fresh3 ...
 """
-import time
 from pathlib import Path
 
 import click
 import torch
+from judging import judge_network
 from torch import nn
 
 from dppt_nb.checkpoints import load_network
-from dppt_nb.evaluation import RESULTS_FORMAT, conditions, predict_joints
+from dppt_nb.evaluation import RESULTS_FORMAT, joints_in_box, predict_joints
 from dppt_nb.files import write_json
 from dppt_nb.judged import finished_runs, stored_score
-from dppt_nb.metrics import pck
-from dppt_nb.pruning import KeepPlaces, joints_kept, keep_patches, often_kept, prune
+from dppt_nb.pruning import KeepPlaces, joints_kept, keep_patches, often_kept
 from dppt_nb.store import load_people
 from dppt_nb.studies import run_folder
 from dppt_nb.terminal import Sentence
@@ -53,10 +52,10 @@ class Given(nn.Module):
             stay = (places[:, :, None] == tokens.kept[:, None]).long().argmax(-1)
             return keep_patches(tokens, stay)
 
-        self.network.encoder.reducer = keep_given
-        answer = self.network(images)
-        self.network.encoder.reducer = prune
-        return answer
+        encoder = self.network.encoder
+        before, encoder.reducer = encoder.reducer, keep_given
+        try: return self.network(images)
+        finally: encoder.reducer = before
 
 
 def choices_of(network, crops, recipe):
@@ -90,13 +89,7 @@ def judge_seed(folders, seed, teacher, crops):
     mask = KeepPlaces(often_kept(of_val, grid[0] * grid[1]))
     runs = []
     for name, (network, _, _) in students.items():
-        own = network.keep_ratio
-        for judge, calls in kept.items():
-            way = Given(network, calls)
-            runs.append(judge_one(f"{name}, kept by {judge}", seed, way, crops["test"], recipe))
-        for judge, reducer, ratio in (("mask", mask, own), ("nobody", prune, 1.0)):
-            network.encoder.reducer, network.keep_ratio = reducer, ratio
-            runs.append(judge_one(f"{name}, kept by {judge}", seed, network, crops["test"], recipe))
+        runs += judge_choices(name, seed, network, recipe, crops["test"], kept, mask)
     places = {
         name: joints_on(kept_at_the_end(calls, recipe.mirror), crops["test"], recipe, grid)
         for name, calls in kept.items()
@@ -113,32 +106,37 @@ def judge_shipped(names, root):
     kept = {name: choices_of(network, crops, recipe) for name, (network, _, _) in students.items()}
     runs = []
     for name, (network, mine, _) in students.items():
-        for judge, calls in kept.items():
-            row = f"{name}_s, kept by {judge}"
-            runs.append(judge_one(row, mine.seed, Given(network, calls), crops, recipe))
-        network.keep_ratio = 1.0
-        runs.append(judge_one(f"{name}_s, kept by nobody", mine.seed, network, crops, recipe))
+        runs += judge_choices(f"{name}_s", mine.seed, network, recipe, crops, kept)
     return runs
+
+
+def judge_choices(name, seed, network, recipe, crops, kept, mask=None):
+    """A student on the patches that each judge keeps, on those of a mask where there is one, and on
+    all of them, as rows of a results file."""
+    row = lambda judge, way: judge_one(f"{name}, kept by {judge}", seed, way, crops, recipe)
+    runs = [row(judge, Given(network, calls)) for judge, calls in kept.items()]
+    own = network.encoder.reducer
+    if mask is not None:
+        network.encoder.reducer = mask
+        runs.append(row("mask", network))
+    network.encoder.reducer, network.keep_ratio = own, 1.0
+    return [*runs, row("nobody", network)]
 
 
 def joints_on(kept, crops, recipe, grid):
     "Percent of the labelled joints whose own patch is kept."
     size = torch.tensor(recipe.image_size[::-1])
-    window = 200 * crops.scales
-    joints = (crops.photo_joints - crops.centers[:, None]) / window[:, None] * size + size / 2
+    joints = joints_in_box(crops) * size + size / 2
     own = joints_kept(kept, joints, recipe.image_size, grid)
     return 100 * own[crops.visible > 0].float().mean().item()
 
 
 def judge_one(row, seed, network, crops, recipe):
     "One row of the results file."
-    start = time.time()
-    joints, _ = predict_joints(network, crops, recipe, bars=False)
-    result = pck(joints, crops.photo_joints, crops.visible, crops.keypoint_set)
-    seconds = time.time() - start
-    known = conditions(recipe, "lspet", "test", crops, torch.device("cpu"), seconds)
-    print(f"seed {seed}: {row:<24}{result['mean']:.1f}   {seconds:.0f} s", flush=True)
-    return dict(row=row, seed=seed, **stored_score(result, crops), conditions=known)
+    found = crops.keypoint_set
+    result, people, known = judge_network(network, recipe, found, crops, "lspet", "test")
+    print(f"seed {seed}: {row:<24}{result['mean']:.1f}   {known['seconds']:.0f} s", flush=True)
+    return dict(row=row, seed=seed, **stored_score(result, people), conditions=known)
 
 
 SHIPPED = {"ppt": "ppt_s_lspet", "dppt": "dppt_s_lspet"}

@@ -1,0 +1,18 @@
+"""What the programs that judge networks share; it is none itself."""
+import time
+
+import torch
+
+from dppt_nb.evaluation import answer_in_terms_of, conditions, predict_joints
+from dppt_nb.metrics import pck
+
+
+def judge_network(network, recipe, found, crops, data, split):
+    """What `pck` says of a network that finds the keypoint set `found`, the people with those
+    labels that count, and the conditions."""
+    start = time.time()
+    joints, _ = predict_joints(network, crops, recipe, bars=False, keypoint_set=found)
+    joints, people = answer_in_terms_of(crops, joints, found)
+    result = pck(joints, people.photo_joints, people.visible, people.keypoint_set)
+    took, device = time.time() - start, torch.device("cpu")
+    return result, people, conditions(recipe, data, split, people, device, took)
