@@ -18,6 +18,7 @@ from PIL import Image
 
 from dppt_nb.checkpoints import find_network, load_network, shipped_networks
 from dppt_nb.checks import DataError
+from dppt_nb.export import exports_here
 from dppt_nb.crops import box_to_center_scale, crop_affine, crop_image, normalize
 from dppt_nb.files import write_json
 from dppt_nb.heatmaps import decode_argmax, decode_dark
@@ -51,6 +52,7 @@ def networks(tmp_path_factory):
 def site(tmp_path_factory, networks):
     "The built page."
     pytest.importorskip("onnx", reason="the page's networks are ONNX files: pip install onnx")
+    if not exports_here(): pytest.skip("the page's networks are exported by PyTorch 2.8 or later")
     try: npm.files(*browser_page.RUNTIME)
     except DataError as error: pytest.skip(f"the page's run-time is not to be had: {error}")
     return browser_page.build_page(tmp_path_factory.mktemp("site") / "try", networks)
@@ -195,6 +197,7 @@ def test_what_cannot_be_smaller_without_loss_stays():
 
 def test_a_packed_network_answers_to_the_bit(networks):
     onnxruntime = pytest.importorskip("onnxruntime")
+    if not exports_here(): pytest.skip("exporting needs PyTorch 2.8 or later")
     content = browser_page.exported(next(iter(networks)))
     lean = browser_page.lean(content)
     assert len(lean) < 0.85 * len(content)

@@ -27,6 +27,10 @@ for package in ("onnxscript", "onnxruntime"):
     pytest.importorskip(package, reason='needs pip install "dppt-nb[export]"')
 
 from dppt_nb import export  # noqa: E402
+
+if not export.exports_here():
+    pytest.skip(f"exporting needs PyTorch {export.OLDEST} or later", allow_module_level=True)
+
 from dppt_nb.export import OnnxNetwork, export_onnx  # noqa: E402
 
 
@@ -455,3 +459,12 @@ def test_a_photo_that_was_turned_by_numpy(small, tmp_path):
     assert torch.equal(turned, network.predict(photo[:, ::-1].copy(), box)[0])
     with pytest.raises(ValueError, match="a photo is a picture, an array or a path, not None"):
         network.predict(None, box)
+
+
+def test_an_old_pytorch_is_told_so_and_runs_as_it_is(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "exports_here", lambda: False)
+    with pytest.raises(DataError, match="needs PyTorch 2.8 or later, and this is"):
+        export_onnx(small, LSP14, tmp_path / "pose.onnx")
+    assert not list(tmp_path.iterdir())
+    chosen, took = export.choose_runner(small, LSP14, rounds=1)
+    assert chosen is small and list(took) == ["eager"]
