@@ -18,8 +18,8 @@ from PIL import Image
 
 from dppt_nb.checkpoints import find_network, load_network, shipped_networks
 from dppt_nb.checks import DataError
-from dppt_nb.export import exports_here
 from dppt_nb.crops import box_to_center_scale, crop_affine, crop_image, normalize
+from dppt_nb.export import exports_here
 from dppt_nb.files import write_json
 from dppt_nb.heatmaps import decode_argmax, decode_dark
 from dppt_nb.synthetic import make_people
