@@ -155,8 +155,9 @@ def runs_of(loop, batch):
     return lambda i: loop.train_people(chunks[i % len(chunks)])
 
 
-def time_ways(recipe, crops, device, ways, rounds, steps, decode):
-    "One row a way, all of them timed in turn, round after round."
+def time_ways(recipe, crops, device, ways, rounds, steps, decode, epoch=False):
+    "One row a way, all of them timed in turn, round after round; steps, or whole epochs of them."
+    whole = len(crops) // recipe.batch_size
     teacher, clock, loops, rows = make_teacher(recipe, crops), Clock(device), {}, {}
     for way in ways:
         if way == "plain": loops[way] = PlainLoop(recipe, crops, device, teacher, decode)
@@ -168,7 +169,8 @@ def time_ways(recipe, crops, device, ways, rounds, steps, decode):
         print(f"{way}: warmed up in {rows[way]['warm_up_s']} s", flush=True)
     for number in range(rounds):
         for way, loop in loops.items():
-            run, times = runs_of(loop, recipe.batch_size), 1 if way == "plain" else steps
+            run = runs_of(loop, recipe.batch_size)
+            times = whole if epoch else 1 if way == "plain" else steps
             with loop.captured.running() if loop.captured else nullcontext():
                 seconds, asked = clock(run, times)
             rows[way]["step"].append(seconds)
@@ -176,6 +178,7 @@ def time_ways(recipe, crops, device, ways, rounds, steps, decode):
         print(f"round {number + 1} of {rounds}", flush=True)
     for way, loop in loops.items():
         rows[way] |= facts(loop, teacher, recipe, clock, rows[way], way)
+        if epoch: rows[way]["epoch_s"] = whole * rows[way]["step_ms"] / 1e3
     return list(rows.values())
 
 
@@ -199,14 +202,15 @@ def facts(loop, teacher, recipe, clock, row, way):
 def format_rows(rows):
     "One line a way."
     lines = [f"{'':<22}{'step ms':>9}{'host ms':>9}{'data ms':>9}{'img/s':>9}{'TFLOP/s':>9}"
-             f"{'of own rate':>12}{'operations':>11}"]
+             f"{'of own rate':>12}{'operations':>11}{'epoch s' if 'epoch_s' in rows[0] else '':>9}"]
     for row in rows:
         lines.append(
             f"{row['way']:<22}{row['step_ms']:>9.2f}{row['host_ms']:>9.2f}{row['data_ms']:>9.2f}"
             f"{row['images_a_second']:>9.0f}{row['tflops']:>9.2f}"
             f"{row['of_own_rate']:>12.1%}{row.get('operations', ''):>11}"
+            + (f"{row['epoch_s']:>9.1f}" if "epoch_s" in row else "")
         )
-    return "\n".join(lines)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def read_change(text):
@@ -233,9 +237,12 @@ def read_change(text):
 @click.option("--steps", type=click.IntRange(1), default=5, show_default=True, help="in a round")
 @click.option("--device", help="the fastest unless given")
 @click.option("--jpegs", is_flag=True, help="the plain loop decodes every person in every step")
+@click.option("--epoch", is_flag=True, help="whole epochs, in place of --steps steps a round")
 @click.option("--set", "changes", multiple=True, help="field=value, as in Python")
 @click.option("--out", type=click.Path(), help="also write rows and conditions here, as JSON")
-def train(recipes, batch, ways, data, root, people, rounds, steps, device, jpegs, changes, out):
+def train(
+    recipes, batch, ways, data, root, people, rounds, steps, device, jpegs, epoch, changes, out
+):
     """Time a training step of RECIPES (default: tokenpose_nano)."""
     device, fields = pick_device(device), dict(map(read_change, changes))
     count = people if data == "synthetic" else None
@@ -243,16 +250,27 @@ def train(recipes, batch, ways, data, root, people, rounds, steps, device, jpegs
     for name in recipes or ("tokenpose_nano",):
         recipe = get_recipe(name, **fields)
         if batch: recipe = recipe.change(batch_size=batch)
+        start = time.perf_counter()
         crops = load_people(data, root, ("train",), recipe.image_size, False, count)["train"]
+        load_s = time.perf_counter() - start
+        if len(crops) < recipe.batch_size: raise DataError(
+            f"{len(crops)} people are no batch of {recipe.batch_size}; say --people or --batch"
+        )
         possible = list(WAYS) if device.type == "cuda" else ["plain", "eager"]
         if device.type == "cuda": torch.cuda.reset_peak_memory_stats()
-        rows = time_ways(recipe, crops, device, ways or possible, rounds, steps, jpegs)
+        rows = time_ways(
+            recipe, crops, device, ways or possible, rounds, steps, jpegs, epoch
+        )
         memory, (height, width) = peak_memory(device), recipe.image_size
         rates |= own_rates(rows, device)
         print(f"{name}, {recipe.batch_size} a step, {height} x {width}, peak {memory:.1f} GiB")
         for row in rows: row["of_own_rate"] = row["tflops"] * 1e12 / rates[row["compute"]]
         print(format_rows(rows), flush=True)
-        found.append(dict(recipe=name, batch=recipe.batch_size, peak_gib=memory, rows=rows))
+        if epoch: print(f"reading and decoding {len(crops):,} people, once: {load_s:.1f} s")
+        found.append(dict(
+            recipe=name, batch=recipe.batch_size, peak_gib=memory, rows=rows, people=len(crops),
+            load_s=load_s,
+        ))
     conditions = dict(
         device=device_name(device), threads=torch.get_num_threads(), rounds=rounds,
         own_tflops=max(rates.values()) / 1e12,    # in the faster format
