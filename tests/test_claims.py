@@ -587,7 +587,8 @@ def test_whose_choice_of_patches_is_what_the_results_say():
 
 def test_the_table_of_distillation_is_what_the_results_say():
     page = json.loads((RESULTS.parent / "08_distillation.ipynb").read_text())
-    text = "".join(page["cells"][0]["source"])
+    texts = ["".join(cell["source"]) for cell in page["cells"]]
+    text, = [text for text in texts if "## What it gains on photographs" in text]
     rows = {line.split("|")[1].strip(): cells(line) for line in text.splitlines() if "|" in line}
     longer = stored("study_lspet_nano_budget")
     studies = {
@@ -602,6 +603,9 @@ def test_the_table_of_distillation_is_what_the_results_say():
             if result["seeds"] == 1: assert told == f"{result['mean']:+.1f}, one seed", words
             else: assert told.removesuffix(", two seeds") == format_interval(result, sign=True)
             assert ("two seeds" in told) == (result["seeds"] == 2), words
+    gain = difference(studies["12 epochs, four seeds"], "dppt", "ppt")    # the top of the page
+    assert f"gains {gain['mean']:.1f} points of PCK@0.2" in texts[0]
+    assert "({:+.1f} to {:+.1f})".format(*gain["interval"]) in texts[0]
 
 
 def test_the_second_cycle_with_the_papers_head_is_what_the_results_say():
