@@ -301,15 +301,17 @@ def captions():
 
 
 def test_every_table_of_the_landing_page_says_which_study_it_is():
-    "No two captions are alike, and each leads to its section of the study's page."
+    "No two captions are alike, and each leads to its section of the study's pages."
     made, landing = captions(), home.landing_page(with_browser=False)
     assert len(made) > 5 and len(set(made.values())) == len(made)
     assert {study for study, _ in made} == set(home.COMPARING)
-    page = (ROOT / "nbs" / "13_study.ipynb").read_text()
-    headings = {re.sub(r"[^a-z0-9 -]", "", head.lower()).replace(" ", "-")
-                for head in re.findall(r'"#+ (.+?)(?:\\n)?"', page)}
+    def headings(page):
+        text = (ROOT / "nbs" / page.replace(".md", ".ipynb")).read_text()
+        return {re.sub(r"[^a-z0-9 -]", "", head.lower()).replace(" ", "-")
+                for head in re.findall(r'"#+ (.+?)(?:\\n)?"', text)}
     for caption in made.values():
-        assert re.search(r"\]\(13_study\.md#([^)]+)\)", caption)[1] in headings, caption
+        page, place = re.search(r"\]\(([a-z0-9_/]+\.md)#([^)]+)\)", caption).groups()
+        assert place in headings(page), caption
     assert all(caption in landing for caption in made.values())
 
 

@@ -29,24 +29,26 @@ COMPARED = {    # rows of the landing page's table, and what they are called the
     "sd_dppt": "both papers together", "tokenpose_taught": "TokenPose, taught as DPPT is",
 }
 
-# Folder of a study -> what its tables are called, their section of the study's page, and what its
+# Folder of a study -> what its tables are called, their section of the study's pages, and what its
 # README says of the crops. In the order of the landing page.
 COMPARING = {
     "study_lspet_nano": (
-        "The first nano study", "dppt-on-photographs", "Crops stored as JPEG 92.",
+        "The first nano study", "machinery/study_rows.md#the-first-study",
+        "Crops stored as JPEG 92.",
     ),
     "study_lspet_nano_h200": (
         "The second nano study, with three teachers",
-        "again-with-three-teachers-and-the-fair-opponent", "Crops stored as WebP 61.",
+        "13_study.md#which-of-the-teachers-signals", "Crops stored as WebP 61.",
     ),
     "study_lspet_nano_fresh": (
-        "Nano, fresh seeds", "fresh-seeds", "Crops stored as WebP 61.",
+        "Nano, fresh seeds", "13_study.md#fresh-seeds", "Crops stored as WebP 61.",
     ),
     "study_lspet_nano_budget": (
-        "The second nano study, trained longer", "is-it-only-speed", "Crops stored as WebP 61.",
+        "The second nano study, trained longer", "13_study.md#is-it-only-speed",
+        "Crops stored as WebP 61.",
     ),
     "study_lspet_s": (
-        "The papers' size", "at-the-papers-own-size",
+        "The papers' size", "13_study.md#at-the-papers-own-size",
         "The crops differ from seed to seed and have fewer pixels than the network reads: a "
         "person's window has 192 x 144 in seeds 0 and 2 (with more loss in seed 2), and 128 x 96 "
         "in seed 1. All rows of a seed share them, so trust the differences more than the scores.",
@@ -152,14 +154,14 @@ def study_table(runs, study):
 
 def about(runs, study):
     "Which study it is, and of which networks, seeds, teachers, crops and people, in sentences."
-    title, place, crops = COMPARING.get(study, (study, "", ""))
+    title, place, crops = COMPARING.get(study, (study, "13_study.md", ""))
     compared = [run for run in runs if run["row"] in COMPARED]
     first = next(iter(of_row(runs, "tokenpose").values()))
     told, size = first["conditions"], " x ".join(map(str, first["conditions"]["image_size"]))
     judged = unpack_bits(first["counts"], first["shape"]).any(1).sum()
     machines = " and ".join(sorted({run["conditions"]["device"] for run in compared}))
     return (
-        f"**[{title}](13_study.md{'#' * bool(place)}{place})**, "
+        f"**[{title}]({place})**, "
         f"{numbered({run['seed'] for run in compared})}, on {machines}. "
         f"`{told['model']}` and its relatives on {told['data'].upper()}: {told['epochs']} epochs, "
         f"input {size}, {teachers_of(runs)}; "
@@ -188,7 +190,8 @@ def teachers_of(runs):
 def story():
     "Of the index page's first cell the first words, its picture left out, and the table of ways."
     parts = [part for part in index_cells()[0].split("\n\n") if part[0] not in "#>!"]
-    found = parts[0], next(part for part in parts if part.startswith("| you want"))
+    found = (next(part for part in parts if part[0] not in "|*`"),
+             next(part for part in parts if part.startswith("| you want")))
     # its sections stand on the README's page
     return [adapt(part, "nbs/index.ipynb", "index.md").replace("](#", "](project/index.md#")
             for part in found]
