@@ -630,3 +630,31 @@ def test_the_second_cycle_with_the_papers_head_is_what_the_results_say():
     assert "{:+.1f}, {:+.1f} to {:+.1f}".format(papers["mean"], *papers["interval"]) in (
         root / "README.md"
     ).read_text()
+
+
+def test_a_fourth_teacher_is_what_its_runs_say():
+    "Seed 7 has a teacher of its own; the page and the README beside the runs have the numbers."
+    runs = [
+        dict(run, row="ppt_17") if run["recipe"]["epochs"] == 17 else run
+        for run in stored("study_lspet_nano_fourth")
+    ]
+    earlier = fresh_runs(RESULTS)
+    assert {run["seed"] for run in runs} == {7} and len(runs) == 5
+    taught = {run["taught_by"] for run in runs if run["row"] in ("dppt", "tokenpose_taught")}
+    assert len(taught) == 1 and not taught & {run["taught_by"] for run in earlier}
+    gains = [each_seed(runs, *pair)[0] for pair in FRESH.values()]
+    assert all(gain > 0 for gain in gains)
+    told = "{:+.1f}, {:+.1f}, {:+.1f} and {:+.1f}".format(*gains)
+    pages = texts_of_the_study()
+    assert any(told in text for text in pages)
+    readme = (RESULTS / "study_lspet_nano_fourth" / "README.md").read_text()
+    values = []
+    for pair in FRESH.values():
+        by_seed = [*each_seed(earlier, *pair), *each_seed(runs, *pair)]
+        if pair != ("tokenpose", "ppt"):
+            by_seed = [*by_seed[:2], (by_seed[2] + by_seed[3]) / 2, by_seed[4]]
+        people = difference(earlier + runs, *pair)["people"]
+        values.append(p_value(combine(by_seed, people)))
+    for gain, p in zip(gains, holm(values)):
+        assert p < 0.02 and f"| {gain:+.1f} |" in readme and f"| {p:.3f} |" in readme
+    assert any("{:.3f} and {:.3f}".format(*holm(values)[:2]) in text for text in pages)

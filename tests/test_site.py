@@ -102,8 +102,9 @@ def test_every_page_is_in_the_list_of_pages():
 
 def test_the_landing_page_has_commands_study_and_lessons():
     page = home.landing_page(with_browser=False)
-    runs = json.loads((ROOT / "nbs/results/study_lspet_nano/runs.json").read_text())
+    runs = json.loads((ROOT / "nbs/results/study_lspet_s/runs.json").read_text())
     assert "make demo" in page and "make test" in page and "try/" not in page
+    assert "pip install -e ." in page and "dppt predict" in page
     assert format_interval(row_score(runs, "dppt")) in page
     assert all(f"]({path.stem}.md)" in page for path in LESSONS)
 
