@@ -386,4 +386,5 @@ def columns_of_claims(
         for name in ("nano", "nano_h200", "s")
     )
     head = read_runs(Path(results) / "study_lspet_nano_head" / "runs.json")
-    return {"nano": [cpu, gpu], "fresh": [fresh_runs(results) + head], "S": [large]}
+    fresh = fresh_runs(results) + head
+    return {"nano, two studies": [cpu, gpu], "nano, fresh": [fresh], "S": [large]}

@@ -209,8 +209,8 @@ def test_the_page_shows_the_table_that_the_results_give():
     tables = ["".join(out.get("data", {}).get("text/markdown", "")) for out in outputs]
     columns = columns_of_claims(RESULTS)
     sizes = both_sizes()
-    assert (columns["nano"], columns["S"]) == (sizes["nano"], sizes["S"])
-    assert table_of_claims(columns, questions={"fresh": FRESH}) in tables
+    assert (columns["nano, two studies"], columns["S"]) == (sizes["nano"], sizes["S"])
+    assert table_of_claims(columns, questions={"nano, fresh": FRESH}) in tables
 
 
 def test_stored_runs_say_who_taught_and_on_what():
@@ -532,7 +532,7 @@ def cell_of(page, code):
 def test_the_papers_page_answers_as_the_study_does(monkeypatch):
     "One table on both pages, and the words beside it are what the results give."
     columns = columns_of_claims(RESULTS)
-    table = table_of_claims(columns, questions={"fresh": FRESH})
+    table = table_of_claims(columns, questions={"nano, fresh": FRESH})
     monkeypatch.chdir(RESULTS.parent)
     names = dict(
         Path=Path, columns_of_claims=columns_of_claims, table_of_claims=table_of_claims,
@@ -541,7 +541,7 @@ def test_the_papers_page_answers_as_the_study_does(monkeypatch):
     exec(cell_of("papers.ipynb", "columns_of_claims("), names)
     assert names["table"] == table
     told = cell_of("13_study.ipynb", "table_of_claims(columns, questions")
-    assert "columns = columns_of_claims(RESULTS)" in told and '{"fresh": FRESH}' in told
+    assert "columns = columns_of_claims(RESULTS)" in told and '{"nano, fresh": FRESH}' in told
     lines = {line.split(" | ")[0].strip("| *"): line for line in table.splitlines()}
     prose = json.loads((RESULTS.parent / "papers.ipynb").read_text())["cells"]
     prose = "\n".join("".join(c["source"]) for c in prose if c["cell_type"] == "markdown")
@@ -592,8 +592,8 @@ def test_the_table_of_distillation_is_what_the_results_say():
     rows = {line.split("|")[1].strip(): cells(line) for line in text.splitlines() if "|" in line}
     longer = stored("study_lspet_nano_budget")
     studies = {
-        "12 epochs, four seeds": of_epochs(stored("study_lspet_nano_fresh"), 12),
-        "30 epochs, as the teacher": of_epochs(longer, 30), "60 epochs": of_epochs(longer, 60),
+        "12 epochs, four fresh seeds": of_epochs(stored("study_lspet_nano_fresh"), 12),
+        "30 epochs, as the teacher; three other seeds": of_epochs(longer, 30), "60 epochs, the same three": of_epochs(longer, 60),
         "the papers' size, 14 epochs": stored("study_lspet_s"),
     }
     pairs = ("dppt", "ppt"), ("tokenpose_taught", "tokenpose"), ("tokenpose_taught", "dppt")
@@ -603,7 +603,7 @@ def test_the_table_of_distillation_is_what_the_results_say():
             if result["seeds"] == 1: assert told == f"{result['mean']:+.1f}, one seed", words
             else: assert told.removesuffix(", two seeds") == format_interval(result, sign=True)
             assert ("two seeds" in told) == (result["seeds"] == 2), words
-    gain = difference(studies["12 epochs, four seeds"], "dppt", "ppt")    # the top of the page
+    gain = difference(studies["12 epochs, four fresh seeds"], "dppt", "ppt")    # the top of the page
     assert f"gains {gain['mean']:.1f} points of PCK@0.2" in texts[0]
     assert "({:+.1f} to {:+.1f})".format(*gain["interval"]) in texts[0]
 
