@@ -593,7 +593,8 @@ def test_the_table_of_distillation_is_what_the_results_say():
     longer = stored("study_lspet_nano_budget")
     studies = {
         "12 epochs, four fresh seeds": of_epochs(stored("study_lspet_nano_fresh"), 12),
-        "30 epochs, as the teacher; three other seeds": of_epochs(longer, 30), "60 epochs, the same three": of_epochs(longer, 60),
+        "30 epochs, as the teacher; three other seeds": of_epochs(longer, 30),
+        "60 epochs, the same three": of_epochs(longer, 60),
         "the papers' size, 14 epochs": stored("study_lspet_s"),
     }
     pairs = ("dppt", "ppt"), ("tokenpose_taught", "tokenpose"), ("tokenpose_taught", "dppt")
@@ -603,7 +604,8 @@ def test_the_table_of_distillation_is_what_the_results_say():
             if result["seeds"] == 1: assert told == f"{result['mean']:+.1f}, one seed", words
             else: assert told.removesuffix(", two seeds") == format_interval(result, sign=True)
             assert ("two seeds" in told) == (result["seeds"] == 2), words
-    gain = difference(studies["12 epochs, four fresh seeds"], "dppt", "ppt")    # the top of the page
+    # the top of the page
+    gain = difference(studies["12 epochs, four fresh seeds"], "dppt", "ppt")
     assert f"gains {gain['mean']:.1f} points of PCK@0.2" in texts[0]
     assert "({:+.1f} to {:+.1f})".format(*gain["interval"]) in texts[0]
 
