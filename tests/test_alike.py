@@ -208,7 +208,10 @@ def test_a_row_that_judges_has_the_recipe_of_the_one_that_trains():
 def test_the_stored_studies_are_alike():
     for path in sorted(RESULTS.glob("study_*/runs.json")):
         runs = read_runs(path)
-        lengths = {"study_lspet_nano_budget": (30, 60), "study_lspet_nano_fresh": (12, 17)}
+        lengths = {
+            "study_lspet_nano_budget": (30, 60), "study_lspet_nano_fresh": (12, 17),
+            "study_lspet_nano_fourth": (12, 17),
+        }
         for epochs in lengths.get(path.parent.name, (None,)):
             check_alike(of_epochs(runs, epochs) if epochs else runs)
     assert json.loads(path.read_text()) == runs

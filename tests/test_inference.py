@@ -564,7 +564,7 @@ def test_the_table_of_boxes_says_what_its_record_says(root):
 
 def test_the_other_rules_of_a_second_look_say_what_their_record_says(root):
     stored = json.loads((root / "nbs/results/second_look.json").read_text())["results"]
-    cells = json.loads((root / "nbs/11_inference.ipynb").read_text())["cells"]
+    cells = json.loads((root / "nbs/machinery/detectors.ipynb").read_text())["cells"]
     texts = ["".join(cell["source"]) for cell in cells]
     text = next(text for text in texts if "keep the look with" in text)
     gained = stored["coco"]["of the labels"]["over_two"]["surer"]
