@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRIMARY', 'FRESH', 'OWN_CLAIMS', 'p_value', 'holm', 'people_width', 'seeds_needed', 'once', 'undecided',
            'format_primary', 'corrected', 'answer_of', 'table_of_claims', 'show_forest', 'of_epochs', 'show_budget',
-           'format_budget', 'format_cycles', 'stored_runs', 'fresh_runs', 'columns_of_claims']
+           'format_budget', 'format_cycles', 'stored_runs', 'longer_apart', 'fresh_runs', 'columns_of_claims']
 
 # %% ../nbs/machinery/claims.ipynb #39fcabca
 import math
@@ -369,12 +369,23 @@ def stored_runs(
     return runs
 
 
+def longer_apart(
+    runs: list[dict], # of 12 and of 17 epochs
+) -> list[dict]:
+    "A row of 17 epochs gets a name of its own, such as `ppt_17`."
+    longer = [dict(run, row=f"{run['row']}_17") for run in of_epochs(runs, 17)]
+    return of_epochs(runs, 12) + longer
+
+
 def fresh_runs(
     results: str | Path, # the folder that holds the results of all studies
 ) -> list[dict]:
-    "The runs of the fresh seeds; PPT of 17 epochs is a row of its own, `ppt_17`."
-    runs = read_runs(Path(results) / "study_lspet_nano_fresh" / "runs.json")
-    return of_epochs(runs, 12) + [dict(run, row="ppt_17") for run in of_epochs(runs, 17)]
+    "The runs of the fresh seeds, of both studies that have them."
+    questions, head = (
+        read_runs(Path(results) / f"study_lspet_nano_{name}" / "runs.json")
+        for name in ("fresh", "head")
+    )
+    return longer_apart(questions) + head
 
 
 def columns_of_claims(
@@ -385,6 +396,6 @@ def columns_of_claims(
         read_runs(Path(results) / f"study_lspet_{name}" / "runs.json")
         for name in ("nano", "nano_h200", "s")
     )
-    head = read_runs(Path(results) / "study_lspet_nano_head" / "runs.json")
-    fresh = fresh_runs(results) + head
-    return {"nano, two studies": [cpu, gpu], "nano, fresh": [fresh], "S": [large]}
+    return {
+        "nano, two studies": [cpu, gpu], "nano, fresh": [fresh_runs(results)], "S": [large],
+    }

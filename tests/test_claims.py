@@ -19,6 +19,7 @@ from dppt_nb.claims import (
     format_primary,
     fresh_runs,
     holm,
+    longer_apart,
     of_epochs,
     once,
     p_value,
@@ -420,7 +421,7 @@ def test_the_answer_in_short_is_what_the_results_say():
 def test_the_first_table_of_the_page_is_what_the_results_say():
     "Nano is answered by its fresh seeds, S by its three."
     large, = both_sizes()["S"]
-    nano = fresh_runs(RESULTS) + stored("study_lspet_nano_head")
+    nano = fresh_runs(RESULTS)
     heads = {"papers": ("sdpose_mlp", "tokenpose_mlp"), "ours": ("sdpose", "tokenpose")}
     values = {
         "nano": corrected([nano], FRESH) | corrected([nano], heads), "S": corrected([large]),
@@ -636,10 +637,7 @@ def test_the_second_cycle_with_the_papers_head_is_what_the_results_say():
 
 def test_a_fourth_teacher_is_what_its_runs_say():
     "Seed 7 has a teacher of its own; the page and the README beside the runs have the numbers."
-    runs = [
-        dict(run, row="ppt_17") if run["recipe"]["epochs"] == 17 else run
-        for run in stored("study_lspet_nano_fourth")
-    ]
+    runs = longer_apart(stored("study_lspet_nano_fourth"))
     earlier = fresh_runs(RESULTS)
     assert {run["seed"] for run in runs} == {7} and len(runs) == 5
     taught = {run["taught_by"] for run in runs if run["row"] in ("dppt", "tokenpose_taught")}
