@@ -366,6 +366,9 @@ _FURTHER = _NANO.change(
     start="dppt_nano_lspet", epochs=100, lr=0.0002, matrix_lr=0.002, warmup_steps=20,
 )
 
+# the papers' encoder and picture with our head: the networks of the study at S size
+_S = dict(image_size=(256, 192), overrides={"head": "dot"}, sigma=2.0, kernel=11)
+
 # PPT's released schedule: nothing is dropped for 10 of 300 epochs, the keep ratio is reached at
 # epoch 100
 _SLOWLY = dict(anneal=(10 / 300, 100 / 300))
@@ -381,12 +384,12 @@ RECIPES = {
     "sd_dppt_nano": teach(
         _NANO.change(model="dppt_nano", overrides={"cycles": 2}), *DPPT, *SDPOSE
     ),
+    "tokenpose_s": _NANO.change(
+        model="tokenpose_s_v1", epochs=14, warmup_steps=100, eval_every=6, **_S
+    ),
     "finetune_nano": _FURTHER,
     # DPPT is a PPT that had a teacher
-    "finetune_s": _FURTHER.change(
-        model="ppt_s", start="dppt_s_lspet", image_size=(256, 192), overrides={"head": "dot"},
-        sigma=2.0, kernel=11,
-    ),
+    "finetune_s": _FURTHER.change(model="ppt_s", start="dppt_s_lspet", **_S),
     **{
         f"sdpose_{size}_coco": teach(_SDPOSE.change(model=f"sdpose_{size}"), *SDPOSE)
         for size in ("t", "s_v1", "s_v2", "b", "reg")

@@ -1,6 +1,7 @@
 """The study: stopping and going on, packed hits, intervals that know of seeds and of people."""
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,7 @@ from dppt_nb.studies import (
 from dppt_nb.study import CLAIMS, format_claims, verdict
 from dppt_nb.together import is_whole, train_runs
 
+ROOT = Path(__file__).resolve().parent.parent
 TOY = get_recipe(
     "tokenpose_nano", image_size=(64, 48), overrides=dict(width=32, heads=2), epochs=2,
     batch_size=16, warmup_steps=2,
@@ -214,6 +216,17 @@ def test_every_row_is_there_at_the_papers_sizes(base):
             assert recipe.one_way == row.changes.get("one_way", False)
     with torch.device("meta"): whole = create_model(own.model, 14, own.image_size)
     assert model.config.attention_scale == whole.config.attention_scale
+
+
+def test_the_stored_runs_at_s_size_are_what_the_command_runs():
+    "Field by field: `dppt study dppt --base tokenpose_s` repeats them."
+    runs = json.loads((ROOT / "nbs/results/study_lspet_s/runs.json").read_text())
+    for run in runs:
+        study, stored = "sdpose" if run["row"] == "sdpose" else "dppt", run["recipe"]
+        (row,) = find_rows(study, [run["row"]])
+        recipe = row_recipe(row, "tokenpose_s", run["seed"], teacher=stored.get("teacher") or "x")
+        ours = json.loads(json.dumps(asdict(recipe)))
+        assert stored == {name: ours[name] for name in stored}
 
 
 def test_a_study_runs_with_the_papers_head(tmp_path):
