@@ -54,7 +54,10 @@ def of_studies(studies):
         for run in finished_runs(study):
             folder = run_folder(study, run["row"], run["seed"])
             # a row that only judges another's network has none of its own
-            if holds_network(folder): found.append((run["row"], folder))
+            if not holds_network(folder): continue
+            # the fresh seeds' PPT of 17 epochs, by the name that it has there
+            longer = "_17" if run["recipe"]["epochs"] == 17 else ""
+            found.append((run["row"] + longer, folder))
     return found
 
 
