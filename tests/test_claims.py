@@ -602,6 +602,16 @@ def test_the_table_of_distillation_is_what_the_results_say():
             if result["seeds"] == 1: assert told == f"{result['mean']:+.1f}, one seed", words
             else: assert told.removesuffix(", two seeds") == format_interval(result, sign=True)
             assert ("two seeds" in told) == (result["seeds"] == 2), words
+    # which of the signals
+    names = (
+        "features", "output", "attention", "features_attention", "output_features",
+        "output_attention", "dppt",
+    )
+    signals = stored("study_lspet_nano_h200")
+    told = [format_interval(difference(signals, name, "ppt"), sign=True) for name in names]
+    head, _, row = text[text.index("| features |"):].splitlines()[:3]
+    assert cells(row) == told
+    assert cells(head) == [name.replace("_", ", ").replace("dppt", "all three") for name in names]
     # the top of the page
     gain = difference(studies["12 epochs, four fresh seeds"], "dppt", "ppt")
     assert f"gains {gain['mean']:.1f} points of PCK@0.2" in texts[0]
