@@ -80,7 +80,10 @@ def test_a_recipe_without_an_aim_is_refused(card, tmp_path):
 
 PYTHON = """#!/bin/sh
 echo "$@" >> {log}
-case "$@" in *card.py*) touch {out}/card.json;; *--seed\\ 1*tokenpose) exit {code};; esac
+case "$@" in
+  *card.py*) touch {out}/card.json ;;
+  *--seed\\ 1\\ --rows\\ tokenpose\\ *) exit {code} ;;
+esac
 """
 
 
@@ -100,16 +103,19 @@ def test_the_prepared_script_goes_through_its_parts(tmp_path):
     done, calls = prepared(tmp_path, 9)
     assert done.returncode == 0, done.stderr
     assert calls[0].startswith("tools/card.py") and calls[0].rstrip().endswith("--minutes 6")
-    rows = [call.split("--seed ")[1].split(" --teacher")[0] for call in calls[1:]]
-    students = "ppt,dppt,sdpose,sd_dppt"
-    assert rows == [f"{n} --rows {row}" for n in range(3) for row in ("tokenpose", students)]
+    rows = [call.split("study ")[1].split(" --teacher")[0].split(" --data")[0]
+            for call in calls[1:]]
+    assert rows == [f"{study} --seed {n} --rows {row}" for n in range(3) for study, row in (
+        ("sdpose", "tokenpose"), ("sdpose", "ppt,dppt,sdpose,sd_dppt"),
+        ("dppt", "tokenpose_taught"),
+    )]
     assert all("--base tokenpose_s " in call for call in calls[1:])
     _, calls = prepared(tmp_path, 9)    # what is checked once is not checked again
     assert sum("card.py" in call for call in calls) == 1
     done, calls = prepared(tmp_path, 0)
-    assert done.stdout.count("not begun, the time is over") == 6
+    assert done.stdout.count("not begun, the time is over") == 9
 
 
 def test_the_prepared_script_ends_with_a_row_that_fails(tmp_path):
     done, calls = prepared(tmp_path, 9, code=3)
-    assert done.returncode == 1 and calls[-1].endswith("--seed 1 --rows tokenpose")
+    assert done.returncode == 1 and "--seed 1 --rows tokenpose " in calls[-1]

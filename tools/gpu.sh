@@ -19,12 +19,14 @@ python=${PYTHON:-python3}
 
 # at the end of the time the step that runs is finished and saved
 rows() {
-  local left=$((end - SECONDS))
+  local left=$((end - SECONDS)) study=$1
   if [ "$left" -lt 20 ]; then echo "not begun, the time is over: $*"; return; fi
-  timeout --signal TERM "$left" "$python" -m dppt_nb study sdpose --data lspet --root "$store" \
-    --base "${BASE:-tokenpose_s}" --out "$out/study" "$@" || [ $? -eq 124 ]
+  timeout --signal TERM "$left" "$python" -m dppt_nb study "$@" --data lspet --root "$store" \
+    --base "${BASE:-tokenpose_s}" --out "$out/$study" || [ $? -eq 124 ]
 }
+taught=(--teacher "$out/sdpose/tokenpose-seed{seed}")
 for seed in 0 1 2; do
-  rows --seed "$seed" --rows tokenpose
-  rows --seed "$seed" --rows ppt,dppt,sdpose,sd_dppt --teacher "$out/study/tokenpose-seed{seed}"
+  rows sdpose --seed "$seed" --rows tokenpose
+  rows sdpose --seed "$seed" --rows ppt,dppt,sdpose,sd_dppt "${taught[@]}"
+  rows dppt --seed "$seed" --rows tokenpose_taught "${taught[@]}"
 done

@@ -29,7 +29,8 @@ def main(root, out):
     write_json(Path(out), dict(
         format=RESULTS_FORMAT, command=f"python tools/mean_pose.py --root {Path(root).name}",
         data="lspet", split="test", people=row["people"], left_out=row["left_out"],
-        learned_from=len(learn), people_digest=judges.digest, score=row["mean"], interval=row["interval"],
+        learned_from=len(learn), people_digest=judges.digest,
+        score=row["mean"], interval=row["interval"],
     ))
 
 
