@@ -245,8 +245,9 @@ def others():
 @main.command()
 @click.argument("networks", nargs=-1)
 @click.option("--repeats", type=click.IntRange(1), default=20, show_default=True, help="rounds")
+@click.option("--label", help="of another machine, whose rows are to stand apart")
 @calibrate_option
-def timing(networks, repeats, calibrate):
+def timing(networks, repeats, label, calibrate):
     "Milliseconds of one thread's processor time for one person, all in turn."
     torch.set_num_threads(1)
     ways = {}
@@ -266,7 +267,7 @@ def timing(networks, repeats, calibrate):
     ]
     for row in rows: print(row)
     conditions = known() | dict(rounds=repeats, clock="processor")
-    keep(f"timing {conditions['instructions']}", conditions, rows)
+    keep(f"timing {conditions['instructions']}" + (f", {label}" if label else ""), conditions, rows)
 
 
 def released_ppt(folder):
