@@ -1,4 +1,5 @@
 """Several processes, and batches in parts: what is learned is what one process learns at once."""
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from dppt_nb.checks import DataError
 from dppt_nb.devices import Team, free_port, launch
 from dppt_nb.recipes import Recipe
 from dppt_nb.trainer import Trainer
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +136,27 @@ def test_more_processes_than_a_cpu_has_room_for_are_not_started(monkeypatch):
     monkeypatch.setattr("dppt_nb.devices.start_process", lambda *given: pytest.fail("started"))
     with pytest.raises(DataError, match="--devices is 100000, and on a CPU each takes a process"):
         launch(["train", "tokenpose_nano"], 100_000, "cpu")
+
+
+def test_a_notebook_starts_two_processes(tmp_path):
+    "The lines that the last lesson shows, on a CPU and on a few small people."
+    pytest.importorskip("accelerate", reason="needs dppt-nb[devices]")
+    page = json.loads((ROOT / "nbs/14_train.ipynb").read_text())
+    cell, = (c for c in page["cells"] if c.get("id") == "14de0a03")
+    lines = "".join(cell["source"]).split("```python\n")[1].split("```")[0]
+    few = 'image_size=(64, 48), epochs=1, batch_size=8, warmup_steps=1, precision="fp32"'
+    for told, tried in (
+        ('get_recipe("tokenpose_nano")', f'get_recipe("tokenpose_nano", {few})'),
+        ('"lspet", "stores/lspet", "runs/lspet"',
+         f'"synthetic", None, {str(tmp_path / "run")!r}, "cpu", people=16, report=False'),
+    ):
+        assert lines.count(told) == 1
+        lines = lines.replace(told, tried)
+    script = tmp_path / "cells.py"
+    script.write_text(lines)
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "training.json").read_text())["devices"] == 2
