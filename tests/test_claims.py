@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dppt_nb.checkpoints import load_network
 from dppt_nb.claims import (
     FRESH,
     OWN_CLAIMS,
@@ -38,6 +39,8 @@ from dppt_nb.judged import (
     row_score,
 )
 from dppt_nb.metrics import bootstrap_interval
+from dppt_nb.recipes import Recipe
+from dppt_nb.runs import weights_print
 from dppt_nb.studies import STUDIES, photos_of, unpack_bits
 from dppt_nb.study import CLAIMS, each_seed
 
@@ -688,6 +691,27 @@ def test_what_is_said_of_each_cycles_answer_is_what_the_results_say():
     for name in ("deep", "sdpose"): assert format_interval(known[3, name], sign=True) in text
     size = difference(cycles_apart(large, "sdpose"), "last", "first")
     assert f"{size['mean']:.1f} points better ({shown(size).partition(', ')[2]})" in text
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("study_*/runs.json")),
+                         ids=lambda path: path.parent.name)
+def test_runs_that_do_not_know_their_people_say_so(path):
+    runs = json.loads(path.read_text())
+    blind = [run for run in runs if not run["conditions"].get("people_digest")]
+    assert [run for run in runs if not run.get("trained_on")] == blind
+    told = path.with_name("README.md").read_text()
+    assert ("no `people_digest`" in told) == bool(blind)
+    if blind: assert re.search(rf"\b{len(blind)} runs (of seed 0 )?have no `people_digest`", told)
+
+
+def test_the_teacher_at_s_that_ships_is_rounded():
+    "Its print is not the one that the students noted; the README beside them has both."
+    runs = of_row(stored("study_lspet_s"), "dppt")
+    told = (RESULTS / "study_lspet_s/README.md").read_text()
+    network, recipe, _ = load_network("tokenpose_s_lspet")
+    assert weights_print(network) in told and runs[0]["taught_by"] in told
+    teacher = of_row(stored("study_lspet_s"), "tokenpose")[0]
+    assert recipe == Recipe.from_dict(teacher["recipe"])
 
 
 def test_a_fourth_teacher_is_what_its_runs_say():
