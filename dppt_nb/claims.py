@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['PRIMARY', 'FRESH', 'OWN_CLAIMS', 'p_value', 'holm', 'people_width', 'seeds_needed', 'once', 'undecided',
            'format_primary', 'corrected', 'answer_of', 'table_of_claims', 'show_forest', 'of_epochs', 'show_budget',
-           'format_budget', 'format_cycles', 'stored_runs', 'longer_apart', 'fresh_runs', 'columns_of_claims']
+           'format_budget', 'cycles_apart', 'format_cycles', 'stored_runs', 'longer_apart', 'fresh_runs',
+           'columns_of_claims']
 
 # %% ../nbs/machinery/claims.ipynb #39fcabca
 import math
@@ -341,16 +342,37 @@ def _budget_cell(result):
     return f"{result['mean']:+z.1f} [{low:+z.1f} to {high:+z.1f}]"  # z: no -0.0
 
 
+def cycles_apart(
+    runs: list[dict],
+    name: str, # of a row
+) -> list[dict]: # of rows `first` and `last`, in turn
+    "First and last cycle of a row's networks as two rows; runs without cycles are left out."
+    return [
+        dict(run, row=place, score=cycle["score"], hits=cycle["hits"])
+        for _, run in sorted(of_row(runs, name).items()) if run.get("cycles")
+        for place, cycle in zip(("first", "last"), (run["cycles"][0], run["cycles"][-1]))
+    ]
+
+
 def format_cycles(
     runs: list[dict],
 ) -> str:
-    "Each cycle's own answer, for the rows of which it was scored."
+    """One line a row whose cycles were scored: what the first and the last answer, the difference,
+    and that of each seed. Of one seed the interval is for other people alone, in brackets."""
     rows = dict.fromkeys(run["row"] for run in runs if run.get("cycles"))    # in their order
-    lines = [f"{'row':<20}{'seed':>5}   each cycle's own answer, PCK@0.2, %"]
+    head = f"{'row':<28}{'seeds':>5}{'first':>8}{'last':>7}   "
+    lines = [f"{head}{'last over first':<24}seed by seed"]
     for name in rows:
-        for seed, run in sorted(of_row(runs, name).items()):
-            scores = "   ".join(f"{cycle['score']:.1f}" for cycle in run.get("cycles", []))
-            lines.append(f"{name:<20}{seed:>5}   {scores}")
+        both = cycles_apart(runs, name)
+        first, last = (
+            [run["score"] for run in of_row(both, place).values()] for place in ("first", "last")
+        )
+        gains = " ".join(f"{b - a:+z.1f}" for a, b in zip(first, last))
+        means = (sum(scores) / len(scores) for scores in (first, last))
+        lines.append(
+            f"{name:<28}{len(first):>5}{next(means):>8.1f}{next(means):>7.1f}   "
+            f"{_budget_cell(difference(both, 'last', 'first')):<24}{gains}"
+        )
     return "\n".join(lines)
 
 # %% ../nbs/machinery/claims.ipynb #5e0d7a11

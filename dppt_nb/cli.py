@@ -303,14 +303,18 @@ def list_studies(
     rows: list[str], # names; none: all
 ) -> None:
     "Show the runs of one study, or of all; those seeds that are there unless some were typed."
-    from dppt_nb.studies import STUDIES, format_runs
+    from dppt_nb.judged import never_run, stored_with_pages
+    from dppt_nb.studies import STUDIES, find_rows, format_runs
     if rows and not name: raise DataError("--rows is of one study; name the study too")
     source = click.get_current_context().get_parameter_source("seeds")
     typed = source is click.core.ParameterSource.COMMANDLINE
-    for study in [name] if name else STUDIES:
-        folder = out or f"runs/{study}-{data}"
+    folders = {s: out or f"runs/{s}-{data}" for s in ([name] if name else STUDIES)}
+    for study, folder in folders.items():
         if not name: click.echo(f"{study}, in {folder}")
         click.echo(format_runs(folder, study, seeds if typed else None, rows))
+    if not all(map(never_run, folders.values())): return
+    names = {row.name for study in folders for row in find_rows(study, rows)}
+    if hint := stored_with_pages(names): click.echo(hint)
 
 
 @main.command()

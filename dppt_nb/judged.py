@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['stored_score', 'Cycled', 'judge_cycles', 'judge', 'of_row', 'of_both', 'mean_hits', 'half_width', 'combine',
            'row_score', 'difference', 'format_interval', 'format_study', 'show_study', 'run_row', 'finished_runs',
-           'unfinished', 'of_seed', 'plan_study', 'run_study']
+           'never_run', 'stored_with_pages', 'unfinished', 'of_seed', 'plan_study', 'run_study']
 
 # %% ../nbs/machinery/judged.ipynb #a5847f4a
 import math
+import os
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -366,6 +368,31 @@ def finished_runs(
 ) -> list[dict]: # of `run_row`
     "All runs that are finished."
     return [read_judged(path) for path in sorted(Path(out).glob(f"*/{JUDGED}"))]
+
+
+def never_run(
+    out: str | Path, # folder of a study
+) -> bool:
+    "Whether neither a run nor results lie there."
+    out = Path(out)
+    return not (out / "runs.json").is_file() and not any(out.glob("*-seed*/"))
+
+
+def stored_with_pages(
+    names: set[str], # of rows
+    results: Path | None = None, # folder of all stored results; None: the one of this clone
+) -> str: # empty where there is none, as in an installed package
+    "Where stored runs of these rows are, the folder with most of them first, in one line."
+    results = results or Path(str(files("dppt_nb"))).parent / "nbs" / "results"
+    found = {
+        path.parent: sum(run["row"] in names for run in read_runs(path))
+        for path in sorted(results.glob("study_*/runs.json"))
+    }
+    folders = [folder for folder, count in found.items() if count]
+    if not folders: return ""
+    fullest = os.path.relpath(max(folders, key=found.get))
+    others = f", and {len(folders) - 1} more beside it" if folders[1:] else ""
+    return f"nothing was run here; stored runs are shown with --out {fullest}{others}"
 
 
 def unfinished(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dppt_nb.checkpoints import load_network
 from dppt_nb.claims import (
     FRESH,
     OWN_CLAIMS,
@@ -15,7 +16,9 @@ from dppt_nb.claims import (
     answer_of,
     columns_of_claims,
     corrected,
+    cycles_apart,
     format_budget,
+    format_cycles,
     format_primary,
     fresh_runs,
     holm,
@@ -35,7 +38,10 @@ from dppt_nb.judged import (
     of_row,
     row_score,
 )
-from dppt_nb.studies import STUDIES
+from dppt_nb.metrics import bootstrap_interval
+from dppt_nb.recipes import Recipe
+from dppt_nb.runs import weights_print
+from dppt_nb.studies import STUDIES, photos_of, unpack_bits
 from dppt_nb.study import CLAIMS, each_seed
 
 RESULTS = Path(__file__).resolve().parent.parent / "nbs" / "results"
@@ -640,6 +646,82 @@ def test_the_second_cycle_with_the_papers_head_is_what_the_results_say():
     assert "{:+.1f}, {:+.1f} to {:+.1f}".format(papers["mean"], *papers["interval"]) in (
         root / "README.md"
     ).read_text()
+
+
+def test_cycles_are_compared_over_seeds_and_people():
+    "The last cycle over the first, as `difference` has two rows; of one seed over people alone."
+    gpu = stored("study_lspet_nano_h200")
+    mine = of_row(gpu, "sdpose")
+    gains = [mine[seed]["cycles"][1]["score"] - mine[seed]["cycles"][0]["score"] for seed in mine]
+    counts = unpack_bits(mine[0]["counts"], mine[0]["shape"])
+    first, last = (
+        np.mean([unpack_bits(r["cycles"][i]["hits"], r["shape"]) for r in mine.values()], axis=0)
+        for i in (0, 1)
+    )
+    assert photos_of(*mine.values()) is None
+    expected = combine(gains, bootstrap_interval(last, counts, first))
+    both = cycles_apart(gpu, "sdpose")
+    result = difference(both, "last", "first")
+    assert result["interval"] == pytest.approx(expected["interval"])
+    few = [dict(run, cycles=None) if run["seed"] else run for run in gpu]
+    head, line, *others = format_cycles(gpu).splitlines()
+    words = line.split()
+    assert words[:2] == ["sdpose", "3"] and format_interval(result, sign=True) in line
+    assert words[-3:] == [f"{gain:+.1f}" for gain in gains] and len(others) == 3
+    alone = next(ln for ln in format_cycles(few).splitlines() if ln.startswith("sdpose "))
+    low, high = difference(cycles_apart(few, "sdpose"), "last", "first")["people"]
+    assert alone.split()[1] == "1" and f"[{low:+.1f} to {high:+.1f}]" in alone
+    assert format_cycles(stored("study_lspet_nano")) == head    # no cycle was scored
+
+
+def test_what_is_said_of_each_cycles_answer_is_what_the_results_say():
+    longer, fresh = stored("study_lspet_nano_budget"), fresh_runs(RESULTS)
+    large = stored("study_lspet_s")
+    nano = (
+        stored("study_lspet_nano_h200"), of_epochs(longer, 30), of_epochs(longer, 60), fresh,
+        stored("study_lspet_nano_why"),
+    )
+    told, each = {}, []
+    for number, runs in enumerate(nano):
+        for name in {run["row"] for run in runs if run.get("cycles")}:
+            both = cycles_apart(runs, name)
+            told[number, name] = difference(both, "last", "first")
+            each += each_seed(both, "last", "first")
+    text = next(text for text in texts_of_the_study() if "the two cycles are at most" in text)
+    most = max(map(abs, each))
+    assert f"at most {most:.1f} points apart" in text
+    span = "{:+.1f} to {:+.1f} points better".format(min(each), max(each)).replace("+", "")
+    assert any(f"At nano the later cycle answers {span}" in page for page in texts_of_the_study())
+    known = {key: result for key, result in told.items() if result["seeds"] > 1}
+    clear = [key for key, result in known.items() if np.prod(result["interval"]) > 0]
+    assert len(known) == 10 and "Of its ten intervals for other seeds one leaves" in text
+    assert clear == [(0, "sdpose_ppt")]
+    shown = lambda result: format_interval(result, sign=True).replace(" (", ", ").rstrip(")")
+    assert f"with pruning ({shown(known[0, 'sdpose_ppt'])})" in text
+    for name in ("deep", "sdpose"): assert format_interval(known[3, name], sign=True) in text
+    size = difference(cycles_apart(large, "sdpose"), "last", "first")
+    assert f"{size['mean']:.1f} points better ({shown(size).partition(', ')[2]})" in text
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("study_*/runs.json")),
+                         ids=lambda path: path.parent.name)
+def test_runs_that_do_not_know_their_people_say_so(path):
+    runs = json.loads(path.read_text())
+    blind = [run for run in runs if not run["conditions"].get("people_digest")]
+    assert [run for run in runs if not run.get("trained_on")] == blind
+    told = path.with_name("README.md").read_text()
+    assert ("no `people_digest`" in told) == bool(blind)
+    if blind: assert re.search(rf"\b{len(blind)} runs (of seed 0 )?have no `people_digest`", told)
+
+
+def test_the_teacher_at_s_that_ships_is_rounded():
+    "Its print is not the one that the students noted; the README beside them has both."
+    runs = of_row(stored("study_lspet_s"), "dppt")
+    told = (RESULTS / "study_lspet_s/README.md").read_text()
+    network, recipe, _ = load_network("tokenpose_s_lspet")
+    assert weights_print(network) in told and runs[0]["taught_by"] in told
+    teacher = of_row(stored("study_lspet_s"), "tokenpose")[0]
+    assert recipe == Recipe.from_dict(teacher["recipe"])
 
 
 def test_a_fourth_teacher_is_what_its_runs_say():

@@ -6,6 +6,9 @@ from unittest import mock
 
 import pytest
 import torch
+from matplotlib import rc_context
+
+from dppt_nb.judged import difference, of_row
 
 NBS = Path(__file__).resolve().parent.parent / "nbs"
 PAGES = ("*.ipynb", "machinery/*.ipynb", "solutions/*.ipynb")
@@ -17,6 +20,9 @@ LONG = {f"solutions/{name}.ipynb" for name in (
     "synthetic",
 )}
 
+# pages whose words are the answers: what they store is what they say when they are run
+ANSWERS = {"13_study.ipynb", "machinery/study_rows.ipynb"}
+
 
 def named(path): return str(path.relative_to(NBS))
 
@@ -27,6 +33,32 @@ def run_in_turn(path):
     return pytest.param(path, marks=marks, id=named(path))
 
 
+def text_of(outputs):
+    """What a cell says: its prints joined, however often the kernel sent some of them, and tables.
+    Pictures and their stand-ins are left out."""
+    said = ["".join(o["text"]) for o in outputs if o.get("name") == "stdout"]
+    shown = [o["data"] for o in outputs if "image/png" not in o.get("data", {"image/png": ""})]
+    return ["".join(said), *(
+        {kind: "".join(text) for kind, text in data.items() if kind.startswith("text/")}
+        for data in shown
+    )]
+
+
+def compare_outputs(monkeypatch):
+    """From now on cells that are run note what they say and had stored: pairs by cell, in the
+    dictionary that is returned."""
+    from execnb.shell import CaptureShell
+    found, run_cell = {}, CaptureShell.cell
+
+    def noting(self, cell, **options):
+        stored, cell.outputs = cell.get("outputs", []), []    # of a silent cell they would stay
+        run_cell(self, cell, **options)
+        if cell.cell_type == "code": found[cell.id] = text_of(cell.outputs), text_of(stored)
+
+    monkeypatch.setattr(CaptureShell, "cell", noting)
+    return found
+
+
 @pytest.mark.parametrize("path", map(run_in_turn, NOTEBOOKS))
 def test_notebook_runs(path, monkeypatch):
     from nbdev.config import get_config
@@ -35,11 +67,49 @@ def test_notebook_runs(path, monkeypatch):
     from dppt_nb.pruning import REDUCERS
     monkeypatch.setenv("IN_TEST", "1")
     monkeypatch.setenv("MPLBACKEND", "agg")
+    found = compare_outputs(monkeypatch) if named(path) in ANSWERS else {}
     # a page that switches gradients off, or puts its own reducer into the table, does so for
     # itself only
     with torch.enable_grad(), mock.patch.dict(REDUCERS):
         passed, seconds = test_nb(path, skip_flags=get_config().tst_flags.split())
     assert passed, f"{path.name} failed after {seconds:.0f} s; its error is printed above"
+    for cell, (fresh, stored) in found.items():
+        assert fresh == stored, f"cell {cell}: python tools/run_notebooks.py {path} stores it anew"
+    assert bool(found) == (named(path) in ANSWERS)
+
+
+def test_the_first_picture_of_the_study_shows_its_answers(monkeypatch):
+    "Each mark of the forest stands at its difference, each bar ends where the interval does."
+    page = NBS / "13_study.ipynb"
+    cells = [
+        "".join(c["source"]) for c in json.loads(page.read_text(encoding="utf-8"))["cells"]
+        if c["cell_type"] == "code"
+    ]
+    names, drawn = {}, next(i for i, cell in enumerate(cells) if "show_forest(fresh," in cell)
+    monkeypatch.chdir(NBS)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    with rc_context():
+        for cell in cells[:drawn + 1]:
+            if "google.colab" not in cell: exec(cell, names)
+    pairs, ax = names["ANSWERS"], names["ax"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(pairs)
+    expected = []
+    for number, (runs, offset) in enumerate(((names["fresh"], -0.13), (names["large"], 0.13))):
+        for row, pair in enumerate(pairs.values()):
+            gain = difference(runs, *pair)
+            if gain is None: continue
+            scores = (of_row(runs, name) for name in pair)
+            mine, theirs = ({seed: run["score"] for seed, run in s.items()} for s in scores)
+            shared = mine.keys() & theirs.keys()
+            mean = sum(mine[seed] - theirs[seed] for seed in shared) / len(shared)
+            ends = gain["interval"] if len(shared) > 1 else []
+            expected.append((row + offset, mean, *ends))
+    shown = []
+    for mark, _, bars in ax.containers:
+        ends = bars[0].get_segments()[0][:, 0] if bars else []
+        shown.append((mark.get_ydata()[0], mark.get_xdata()[0], *ends))
+    assert len(shown) > len(pairs) and len(shown) == len(expected)
+    for ours, theirs in zip(shown, expected): assert ours == pytest.approx(theirs, abs=1e-6)
 
 
 def prose(path):

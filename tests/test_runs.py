@@ -241,7 +241,7 @@ def test_a_tracker_gets_every_epoch(tmp_path):
     pytest.importorskip("accelerate", reason="needs dppt-nb[devices]")
     with pytest.raises(DataError, match="there is no tracker 'papers'"):
         start_tracker("papers", Team("cpu"), tmp_path, TINY)
-    pytest.importorskip("tensorboard", reason="needs tensorboard")
+    pytest.importorskip("tensorboard", reason="needs dppt-nb[dev]")
     show = Show(tracker=start_tracker("tensorboard", Team("cpu"), tmp_path, TINY))
     for epoch in (1, 2): show.track(dict(epoch=epoch, pose=2.0 / epoch))
     show.end()

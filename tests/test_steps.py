@@ -5,11 +5,13 @@ import math
 import re
 import sys
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from sampling import sample
+from torch._dynamo.utils import counters
 from torch.optim.swa_utils import AveragedModel
 
 from dppt_nb.checks import DataError
@@ -169,6 +171,45 @@ def test_a_step_compiles_in_one_piece(people, name):
     explained = torch._dynamo.explain(loop.losses)(loop.progress, *parts)
     torch._dynamo.reset()
     assert (explained.graph_count, explained.graph_break_count) == (1, 0)
+
+
+def steps_of(people, name, **changes):
+    "Two epochs: of every step the share of patches that stays, graphs compiled so far, losses."
+    torch.manual_seed(0)    # of the teacher
+    loop, seen = loop_of(people, name, epochs=2, equal_batches=True, **changes), []
+    for epoch in range(2):
+        for _ in loop.steps():
+            losses = loop.under_way.means(loop.under_way.done)    # of the epoch so far
+            graphs = counters["stats"]["unique_graphs"]
+            seen.append((loop.model.keep_ratio, graphs, losses))
+        loop.history.append(losses)
+        loop.network()    # in eval mode, as where an epoch is judged
+    return seen
+
+
+@pytest.mark.parametrize("name,backend", sample(
+    [(name, "aot_eager") for name in ("ppt_nano", "sd_dppt_nano", "dppt_nano")]
+    # what `compile` uses; its compiler takes a minute a network
+    + [("tokenpose_nano", "inductor"), ("ppt_nano", "inductor")], 0,
+))
+def test_compiled_training_is_the_eager_one_and_compiles_once_a_ratio(name, backend, monkeypatch):
+    "A dozen steps on a CPU: the losses agree, and only a new share of patches is compiled."
+    crops = from_synthetic(make_people(52, COCO17, (64, 48), seed=1, margin=1.5))
+    falling = dict(anneal=(0.2, 0.8), anneal_steps=2) if "ppt" in name else {}
+    eager = steps_of(crops, name, **falling)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    torch._dynamo.reset()
+    counters.clear()
+    steps = steps_of(crops, name, compile=True, **falling)
+    breaks = dict(counters["graph_break"])
+    torch._dynamo.reset()
+    assert len(steps) == 12 and not breaks
+    for (_, _, ours), (_, _, theirs) in zip(steps, eager, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-2)
+    ratios = [ratio for ratio, *_ in steps]
+    assert len(set(ratios)) == (3 if falling else 1)
+    # as many graphs as shares were met so far: none for a later step of the same share
+    assert [graphs for _, graphs, _ in steps] == [len({*ratios[:n]}) for n in range(1, 13)]
 
 
 def test_who_can_be_recorded():

@@ -23,6 +23,7 @@ from dppt_nb.judged import (
     row_score,
     run_study,
     show_study,
+    stored_with_pages,
 )
 from dppt_nb.keypoints import COCO17
 from dppt_nb.loop import batch_count
@@ -436,15 +437,31 @@ def listed(*words):
 
 
 def test_one_run_is_named_by_only_and_seed(tmp_path):
-    line, = listed("dppt", "--only", "ppt", "--seed", "1", "--out", tmp_path)
+    line, _ = listed("dppt", "--only", "ppt", "--seed", "1", "--out", tmp_path)
     assert line.split() == ["ppt", "seed", "1", "not", "run"]
+
+
+def test_where_nothing_was_run_the_list_says_where_stored_runs_are(tmp_path, monkeypatch, root):
+    monkeypatch.chdir(root)
+    for words, name in (((), "nano"), (("dppt",), "nano_h200"), (("why",), "nano_head")):
+        *lines, hint = listed(*words, "--out", tmp_path)
+        assert not any("--out" in line for line in lines)
+        assert f" --out nbs/results/study_lspet_{name}," in hint and "more beside it" in hint
+    folder = hint.partition("--out ")[2].partition(",")[0]
+    shown = listed("why", "--out", folder)    # as the line says
+    assert any("judged and stored" in line for line in shown) and "--out" not in shown[-1]
+    assert listed("start", "--out", tmp_path)[-1].endswith("/study_lspet_nano_start")
+    (tmp_path / "ppt-seed0").mkdir()    # a run of another row was begun
+    assert "--out" not in listed("dppt", "--only", "dppt", "--out", tmp_path)[-1]
+    # an installed package has no results
+    assert stored_with_pages({"ppt"}, tmp_path) == ""
 
 
 def test_without_a_name_the_runs_of_all_studies_are_listed(tmp_path):
     lines = listed("--out", tmp_path)
     heads = [line for line in lines if line.endswith(f", in {tmp_path}")]
     assert [head.partition(",")[0] for head in heads] == list(STUDIES)
-    assert len(lines) == len(STUDIES) + 3 * sum(map(len, STUDIES.values()))
+    assert len(lines) == len(STUDIES) + 3 * sum(map(len, STUDIES.values())) + 1    # a hint
     refused = CliRunner().invoke(main, ["study", "--list", "--rows", "ppt"])
     assert refused.exit_code == 1 and "name the study too" in refused.output
     assert "name a study, or see all of them with --list" in CliRunner().invoke(
