@@ -160,6 +160,33 @@ def test_what_the_demo_found():
         assert told in README, told
 
 
+def page(name):
+    "The words of a page."
+    cells = json.loads((ROOT / f"nbs/{name}.ipynb").read_text())["cells"]
+    return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+
+
+@pytest.mark.parametrize("name", [
+    "06_tokenpose", "08_distillation", "11_inference", "machinery/tracking", "machinery/video",
+])
+def test_pages_say_what_the_network_of_drawn_people_finds_on_photographs(name):
+    found = mirrored("tokenpose_nano")
+    told = "On photographs it finds {lspet:.0f} % of the joints of athletes and {coco:.0f} % of"
+    assert told.format(**found) in page(name)
+
+
+def test_what_the_two_networks_of_drawn_people_find_on_photographs():
+    pruned, tokenpose = mirrored("ppt_nano_d12"), mirrored("tokenpose_nano")
+    assert (
+        f"of athletes (LSPET) {pruned['lspet']:.0f} % and {tokenpose['lspet']:.0f} %, of everyday "
+        f"people (COCO) {pruned['coco']:.0f} % and {tokenpose['coco']:.0f} %"
+    ) in page("07_pruning")
+    readme = (RESULTS / "study_lspet_nano_start" / "README.md").read_text()
+    assert f"the same network finds {tokenpose['lspet']:.1f} %" in readme
+    rows = page("machinery/study_rows")
+    assert f"In the photographs as they came it finds {tokenpose['lspet']:.0f} %" in rows
+
+
 def test_a_taught_step_has_one_price():
     "As it was measured alone, see results/study_lspet_nano_fresh."
     told = set(re.findall(r"(?:taught step takes|seeds,) ([\d.]+) times", README))
