@@ -53,6 +53,11 @@ from .terminal import Place
     "--runner", type=click.Choice(["eager", "onnxruntime", "auto"]), default="eager",
     show_default=True, help="on a CPU: PyTorch, onnxruntime, or the faster one, measured first",
 )
+@click.option(
+    "--graph", is_flag=True,
+    help="on an NVIDIA GPU: replay all steps as one recording, where photos go one by one: those "
+    "of videos and cameras, others with --batch-size 1",
+)
 @click.option("--device", help="cpu, cuda, cuda:1, mps; the fastest there is unless given")
 @click.option(
     "--model", default="",
