@@ -204,6 +204,22 @@ def test_what_eight_bits_and_the_released_code_cost():
     assert f"the released code takes {slower:.2f} times as long" in page("machinery/peers")
 
 
+def test_what_the_ways_to_run_a_network_take():
+    rows = json.loads((RESULTS / "runners.json").read_text())["rows"]
+    took = {(row["network"], row["way"]): row for row in rows}
+    share = {key: f"{row['to_eager']:.2f}" for key, row in took.items()}
+    clear = [name for name, way in took if way == "folded" and took[name, way]["rounds"][1] < 1]
+    assert clear == ["dppt_s_lspet", "dppt_nano_lspet"]
+    told = page("machinery/export")
+    assert "for DPPT-S ({}) and for its nano network ({})".format(
+        *(share[name, "folded"] for name in clear)
+    ) in told
+    compiled = sorted(part for (name, way), part in share.items()
+                      if way == "compiled" and name != "dppt_s_lspet")
+    assert (f"it took {share['dppt_s_lspet', 'compiled']} of the time of DPPT-S and "
+            f"{compiled[0]} to {compiled[-1]} elsewhere") in told
+
+
 def test_a_taught_step_has_one_price():
     "As it was measured alone, see results/study_lspet_nano_fresh."
     told = set(re.findall(r"(?:taught step takes|seeds,) ([\d.]+) times", README))
