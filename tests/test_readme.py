@@ -144,6 +144,8 @@ def test_what_the_study_found():
     alone = json.loads((RESULTS / "study_lspet_nano_start" / "synthetic_only.json").read_text())
     alone = alone["scores"]["PCK@0.2 torso"]
     assert f"finds {alone['mean']:.0f} % ({span(alone['interval'])})" in README
+    itself = mirrored("tokenpose_nano")["lspet"]
+    assert f"in the stored crops of that study, {itself:.0f} % in the photographs" in README
     few = [row_score(start, f"{name}_100")["mean"] for name in ("synthetic", "photos")]
     assert "photographs {:.0f} % instead of {:.0f} %".format(*few) in README
 

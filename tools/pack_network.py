@@ -68,9 +68,9 @@ OF_OTHERS = """They were trained on photographs that belong to
 others, whose terms apply to the photographs: """
 SYNTHETIC = dict(
     data="people made by program (`dppt_nb.synthetic`), {people:,} of them; no photograph",
-    limits="""It has never seen a photograph{found}. The people that it learned from
-are made of simple parts in front of drawn backgrounds, one large in each picture. It needs a
-box.""",
+    limits="""It has never seen a photograph, and {found}.
+The people that it learned from are made of simple parts in front of drawn backgrounds, one large in
+each picture. It needs a box.""",
     terms="It learned from no photograph, so no terms of others apply.",
 )
 
@@ -89,20 +89,16 @@ def judge(folder, data="synthetic", root=None, people=None):
     return {name: found["conditions"][name] for name in names} | {"scores": scores}
 
 
-def found_on_photos(judged):
-    "What a network that learned from drawn people finds on photographs, to follow a sentence."
+def seen_on_photos(judged):
+    "How a network that learned from drawn people does on real ones, to end a sentence with."
     told = []
     for row in judged:
         if row["data"] == "synthetic" or MEASURE not in row["scores"]: continue
-        score = row["scores"][MEASURE]
-        joints = sum(share is not None for share in score["joints"].values())
-        low, high = score["interval"]
-        told.append(
-            f"{score['mean']:.1f} % ({low:.1f} to {high:.1f}) of {joints} joints of "
-            f"{CALLED.get(row['data'], row['data'])}"
-        )
-    if not told: return ", and it was not measured on photographs"
-    return ". On photographs it finds (PCK@0.2, mirrored)\n" + "\nand ".join(told)
+        shares = row["scores"][MEASURE]["joints"].values()
+        joints = sum(share is not None for share in shares)
+        told.append(f"{joints} joints of {CALLED.get(row['data'], row['data'])}")
+    if not told: return "it was not measured on real people"
+    return f"finds far less on real people than on drawn\nones (judged on {' and '.join(told)})"
 
 
 def score_lines(judged):
@@ -210,7 +206,7 @@ def pack_run(folder, name, command, sets, words, replace):
             data=SYNTHETIC["data"].format(people=state["people"]), weights="half precision",
             how=f"`{command}`, {trained['seconds'] / 60:.0f} minutes on one thread of an "
             f"{trained['device']}, torch {trained['torch']}",
-            limits=SYNTHETIC["limits"].format(found=found_on_photos(judged)),
+            limits=SYNTHETIC["limits"].format(found=seen_on_photos(judged)),
             terms=SYNTHETIC["terms"],
         )
     print(score_lines(judged))
