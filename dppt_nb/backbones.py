@@ -28,7 +28,8 @@ def conv_norm(
     x: Tensor,            # (B, channels, H, W)
 ) -> Tensor:              # (B, channels out, H/stride, W/stride)
     "A convolution and its norm, in inference as one; hooks on the two are not called then."
-    if not in_inference(norm, x): return norm(conv(x))
+    # a norm that is folded into its convolution already has become an `nn.Identity`
+    if not in_inference(norm, x) or isinstance(norm, nn.Identity): return norm(conv(x))
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()  # (channels out,)
     shift = norm.bias - norm.running_mean * scale
     return F.conv2d(x, conv.weight * scale[:, None, None, None], shift, conv.stride, conv.padding)

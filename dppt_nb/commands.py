@@ -50,8 +50,14 @@ from .terminal import Place
 @click.option("--no-drawings", is_flag=True, help="write only the lines of JSON")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, help="people at once")
 @click.option(
-    "--runner", type=click.Choice(["eager", "onnxruntime", "auto"]), default="eager",
-    show_default=True, help="on a CPU: PyTorch, onnxruntime, or the faster one, measured first",
+    "--runner", type=click.Choice(["eager", "folded", "onnxruntime", "auto"]), default="eager",
+    show_default=True, help="PyTorch, PyTorch with norms folded into convolutions, or on a CPU "
+    "onnxruntime, or the fastest one, measured first",
+)
+@click.option(
+    "--graph", is_flag=True,
+    help="on an NVIDIA GPU: replay all steps as one recording, where photos go one by one: those "
+    "of videos and cameras, others with --batch-size 1",
 )
 @click.option("--device", help="cpu, cuda, cuda:1, mps; the fastest there is unless given")
 @click.option(

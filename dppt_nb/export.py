@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['METADATA', 'ONNX_FORMAT', 'OPSETS', 'OLDEST', 'RUNNERS', 'needed', 'describe_network', 'quietly', 'exports_here',
            'record', 'export_onnx', 'export_program', 'OnnxAbout', 'read_session', 'OnnxNetwork', 'calibration_inputs',
-           'products_of_tokens', 'quantise_onnx', 'note_calibration', 'cached_onnx', 'open_cached', 'choose_runner',
-           'take_runner', 'check_export', 'calibration_people', 'export_checkpoint']
+           'products_of_tokens', 'quantise_onnx', 'note_calibration', 'cached_onnx', 'open_cached', 'norm_pairs',
+           'fold_norms', 'choose_runner', 'take_runner', 'check_export', 'calibration_people', 'export_checkpoint']
 
 # %% ../nbs/machinery/export.ipynb #64832ce3
+import copy
 import io
 import json
 import logging
@@ -32,6 +33,7 @@ import torch
 from PIL import Image
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import dppt_nb
 from .augmentation import nominal_window
@@ -348,6 +350,32 @@ def open_cached(
     path.unlink()
     return OnnxNetwork(cached_onnx(network, keypoint_set))
 
+def norm_pairs(
+    module: nn.Module,
+) -> list[tuple[str, str]]: # names of its parts
+    "Convolutions and the batch norms that follow them: neighbours in a row, or `conv1` and `bn1`."
+    parts = dict(module.named_children())
+    names = list(parts)
+    pairs = zip(names, names[1:])
+    if not isinstance(module, nn.Sequential):
+        pairs = ((name, name.replace("conv", "bn")) for name in names)
+    return [
+        (conv, norm) for conv, norm in pairs
+        if isinstance(parts[conv], nn.Conv2d) and isinstance(parts.get(norm), nn.BatchNorm2d)
+    ]
+
+def fold_norms(
+    network: PoseTransformer, # in eval mode; left as it was
+) -> PoseTransformer | None: # for inference alone; None where it has no norm to fold
+    "A copy whose batch norms are part of the convolutions before them."
+    if not any(norm_pairs(module) for module in network.modules()): return None
+    folded = copy.deepcopy(network)
+    for module in list(folded.modules()):
+        for conv, norm in norm_pairs(module):
+            setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
+            setattr(module, norm, nn.Identity())
+    return folded
+
 def choose_runner(
     network: PoseTransformer,  # on the CPU, in eval mode
     keypoint_set: KeypointSet, # what it finds
@@ -358,8 +386,10 @@ def choose_runner(
     clock: Callable[[], float] = time.perf_counter, # as in `costs.time_interleaved`
     recipe: Recipe | None = None, # whose number format PyTorch computes in; float32 unless given
 ) -> tuple[nn.Module, dict[str, float]]: # what to call in its place, milliseconds a person by way
-    "The fastest way to run a network on this CPU: PyTorch, or onnxruntime where it is installed."
+    """The fastest way to run a network on this CPU: PyTorch, PyTorch with folded norms, or
+    onnxruntime where it is installed."""
     runners = {"eager": network}
+    if (folded := fold_norms(network)) is not None: runners["folded"] = folded
     installed = find_spec("onnxruntime") and find_spec("onnxscript")
     if exported is None and installed and exports_here():
         exported = open_cached(network, keypoint_set)
@@ -374,12 +404,12 @@ def choose_runner(
     return runners[best], each
 
 # %% ../nbs/machinery/export.ipynb #c8d2e3f5
-RUNNERS = "eager", "onnxruntime", "auto"
+RUNNERS = "eager", "folded", "onnxruntime", "auto"
 
 def take_runner(
     network: PoseTransformer,  # in eval mode
     keypoint_set: KeypointSet, # what it finds
-    runner: str = "auto",      # one of `RUNNERS`; "auto": the faster one for one person
+    runner: str = "auto",      # one of `RUNNERS`; "auto": the fastest one for one person
     recipe: Recipe | None = None, # as in `choose_runner`
 ) -> tuple[nn.Module, str]: # what to call in the network's place, and the runner's name
     "A network as one of `RUNNERS` runs it. Raises `DataError` where it cannot."
@@ -392,9 +422,13 @@ def take_runner(
         )
         needed("onnxruntime")
         return open_cached(network, keypoint_set), runner
+    if runner == "folded":
+        if (folded := fold_norms(network)) is not None: return folded, runner
+        raise DataError("runner='folded' is of networks with batch norms; this one has none")
     if runner == "eager" or device.type != "cpu": return network, "eager"
     chosen, _ = choose_runner(network, keypoint_set, recipe=recipe)
-    return chosen, "eager" if chosen is network else "onnxruntime"
+    if isinstance(chosen, OnnxNetwork): return chosen, "onnxruntime"
+    return chosen, "eager" if chosen is network else "folded"
 
 # %% ../nbs/machinery/export.ipynb #f495ef34
 def check_export(

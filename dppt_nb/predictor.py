@@ -223,7 +223,8 @@ class PosePredictor(Locator):
         # finds boxes where none are given: (H, W, 3) uint8 RGB -> (N, 4) x, y, w, h, or (N, 5) with
         # a score; with an attribute `reaches_out` its boxes may reach far out of the photo
         detector: Callable | None = None,
-        # "eager": PyTorch; on a CPU also "onnxruntime", and "auto": the faster one, measured now
+        # "eager": PyTorch; "folded": PyTorch with norms folded into convolutions; on a CPU also
+        # "onnxruntime", and "auto": the fastest one, measured now
         runner: str = "eager",
         **options,                   # as `Locator` has them: batch_size, graph
     ):
@@ -375,9 +376,10 @@ class PosePredictor(Locator):
         self.graph = graph
         # two rounds do not count; in the first a recording is made
         results = {name: 1000 * statistics.median(each[1:]) for name, each in took.items()}
+        compute = compute_name(self.recipe, self.device)
         print(f"{self.recipe.model} at {size[0]} x {size[1]}, {device_name(self.device)}, "
               f"{counted(torch.get_num_threads(), 'thread', 'threads')}, {self.runner}, "
-              f"{compute_name(self.recipe, self.device) if self.runner == 'eager' else 'fp32'}")
+              f"{'fp32' if self.runner == 'onnxruntime' else compute}")
         for name, value in results.items(): print(f"{name:36}{value:9.2f} ms")
         return results
 

@@ -10,6 +10,7 @@ __all__ = ['VIDEO_SUFFIXES', 'Frame', 'is_video', 'Video', 'kept_after', 'VideoW
 import io
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,14 +57,24 @@ def is_video(
     "Whether frames come from it: by its ending, or because it is a camera's number."
     return Path(source).suffix.lower() in VIDEO_SUFFIXES or str(source).isdigit()
 
+def _camera(number):
+    "What PyAV opens a camera by: its place and how it is read, which is the system's own."
+    if sys.platform.startswith("linux"): return dict(file=f"/dev/video{number}", format="v4l2")
+    if sys.platform == "darwin":    # many cameras refuse FFmpeg's 29.97 frames a second
+        return dict(file=number, format="avfoundation", options={"framerate": "30"})
+    raise DataError(
+        f"camera {number} cannot be opened by a number on this system ({sys.platform}), only on "
+        "Linux and macOS; record a film with another program and give its file."
+    )
+
 def _open(source):
     "A container of PyAV with a video in it."
     av, place = needed_av(), str(source)
     camera = place.isdigit() and not os.path.exists(place)
     if not camera and not os.path.isfile(place):
         raise DataError(f"{place} does not exist or is no file; correct the path.")
-    try:
-        video = av.open(f"/dev/video{place}", format="v4l2") if camera else av.open(place)
+    given = _camera(place) if camera else dict(file=place)
+    try: video = av.open(**given)
     except (av.FFmpegError, OSError, ValueError) as error:
         what = f"camera {place}" if camera else place
         mend = "name another, 0 is the first" if camera else "copy it again or name another file"

@@ -417,8 +417,9 @@ def test_the_page_tells_scores_of_one_pass_which_is_what_it_makes():
         assert (known["mirror"], known["compute"]) == (False, "fp32")
         about = json.loads((find_network(name) / "config.json").read_text())
         assert run["weights"] == about["weights"]
-        told = f"{run['score']:.0f} % on {run['people']} {browser_page.CALLED[data]} (95 % "
-        assert f"{told}interval {low:.0f} to {high:.0f} %)" in said_of(name)
+        told = f"{run['score']:.0f} % on {run['people']} {browser_page.CALLED[data]} "
+        told += f"({run['joints']} joints, 95 % interval {low:.0f} to {high:.0f} %)"
+        assert told in said_of(name)
     said, judged = said_of("dppt_s_lspet"), load_network("dppt_s_lspet")[0].about["judged"]
     assert "with one pass, as here" in said and "mirrored" not in said
     means = [row["scores"]["PCK@0.2 torso"]["mean"] for row in judged]
@@ -432,20 +433,22 @@ def test_a_network_that_does_not_ship_tells_how_it_was_judged(tmp_path):
     said = said_of(str(folder))
     assert "averaged with the mirrored picture, which the page does not do, 57 % on 631" in said
     about = dict(judged=dict(data="mine", mirror=False, scores={"PCK@0.2 torso": dict(
-        mean=50.2, interval=[40, 60], people=70,
+        mean=50.2, interval=[40, 60], people=70, joints=dict(nose=50.2, knee=50.2, neck=None),
     )}))
-    assert "with one pass, as here, 50 % on 70 people of mine" in browser_page.judged("x", about)
+    said = browser_page.judged("x", about)
+    assert "with one pass, as here, 50 % on 70 people of mine (2 joints, 95 % interval" in said
 
 
 def test_what_a_network_that_saw_drawn_people_only_finds_on_photographs_is_measured():
-    "Each network's own number, from its results file, or that there is none."
-    path = ROOT / "nbs/results/study_lspet_nano_start/synthetic_only.json"
-    score = json.loads(path.read_text())["scores"]["PCK@0.2 torso"]
-    low, high = score["interval"]
-    said = said_of("tokenpose_nano")
-    assert f"finds {score['mean']:.1f} % of 13 joints ({low:.1f} to {high:.1f} %" in said
-    assert said_of("ppt_nano_d12").endswith("It was not measured on photographs.")
-    assert "42 %" not in said + said_of("ppt_nano_d12")
+    "Of each that ships, athletes and everyday people; of another, that there is none."
+    for name in ("tokenpose_nano", "ppt_nano_d12"):
+        photographs = {data for network, data in stored_passes() if network == name}
+        assert photographs == {"synthetic", "lspet", "coco"}
+        said = said_of(name)
+        assert "athletes of LSPET (13 joints" in said and "people of COCO (17 joints" in said
+        assert "not measured" not in said
+    mine = dict(data="synthetic", judged=[])
+    assert browser_page.judged("mine", mine) == " It was not measured on photographs."
 
 
 def test_the_page_has_the_cards_words_on_limits_once(tmp_path):

@@ -441,6 +441,8 @@ def test_a_refused_command_leaves_no_folder(tmp_path, words):
     (["export", ".", "--model", "ppt_s"], "is a folder, no checkpoint"),
     (["predict", "dppt_nano_lspet", "x.png", "--model", "tokenpose_b"],
      "belongs to checkpoints of the original releases, not to networks that ship"),
+    (["predict", "dppt_nano_lspet", "x.png", "--graph", "--device", "cpu"],
+     "graph=True needs a CUDA device; the network is on cpu."),
     (["train", "dppt_nano", "--teacher", "tokenpose_nano", "--teacher-model", "tokenpose_nano"],
      "belongs to checkpoints of the original releases, not to networks that ship"),
     (["train", "dppt_nano", "--data", "lspet", "--root", "nowhere"], "learns from a teacher"),
@@ -451,6 +453,19 @@ def test_a_refused_command_leaves_no_folder(tmp_path, words):
 def test_what_leads_nowhere_is_refused_before_the_work(tmp_path, words, said):
     refused(dppt(*words, cwd=tmp_path), said)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_recording_is_asked_for_by_a_word(monkeypatch, tmp_path):
+    "As `graph=True` asks for it; without the word there is none."
+    asked = []
+    class Asked(Exception): pass
+    def from_pretrained(name, **options):
+        asked.append(options["graph"])
+        raise Asked
+    monkeypatch.setattr("dppt_nb.predictor.PosePredictor.from_pretrained", from_pretrained)
+    for words in ([], ["--graph"]):
+        CliRunner().invoke(main, ["predict", "tokenpose_nano", "x.png", *words])
+    assert asked == [False, True]
 
 
 # a field that is not read, what would read it, and what is said without that

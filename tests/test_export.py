@@ -340,6 +340,36 @@ def test_the_fastest_way_is_chosen(other, wins):
     assert each == pytest.approx({"eager": 1000.0, "onnxruntime": 1000 * other})
 
 
+def norms_of(network): return [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+@pytest.mark.parametrize("name", [
+    "tokenpose_nano", "ppt_nano", "tokenpose_s_v1", "tokenpose_b", "sdpose_nano",
+])
+def test_folded_norms_answer_the_same(name):
+    "Of every backbone, with statistics that are not those of a fresh norm; the network stays."
+    torch.manual_seed(0)
+    network = create_model(name, image_size=(64, 48)).eval()
+    for norm in norms_of(network):
+        norm.running_mean.uniform_(-0.5, 0.5)
+        norm.running_var.uniform_(0.5, 2)
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.uniform_(norm.bias, -0.5, 0.5)
+    before, images = len(norms_of(network)), torch.randn(2, 3, 64, 48)
+    folded = export.fold_norms(network)
+    assert before == len(norms_of(network)) > 0 and not norms_of(folded)
+    with torch.inference_mode():
+        assert torch.allclose(folded(images), network(images), atol=1e-4)
+    with torch.no_grad(): assert torch.allclose(folded(images), network(images), atol=1e-4)
+
+
+def test_a_network_without_norms_has_nothing_to_fold():
+    plain = create_model("tokenpose_t", image_size=(64, 48)).eval()
+    assert export.fold_norms(plain) is None
+    with pytest.raises(DataError, match="of networks with batch norms; this one has none"):
+        export.take_runner(plain, COCO17, "folded")
+
+
 # The predictor's way to run
 
 @pytest.fixture(scope="module")
@@ -385,12 +415,15 @@ def test_a_damaged_file_in_the_cache_is_made_anew(trained, cache, capsys):
         assert torch.allclose(opened(images), network(images), atol=1e-4)
 
 
-@pytest.mark.parametrize("share, taken", [(0.5, "onnxruntime"), (0.97, "eager"), (2.0, "eager")])
-def test_the_predictor_takes_the_faster_way(trained, cache, monkeypatch, share, taken):
-    took = {"eager": [1.0], "onnxruntime": [share]}
+@pytest.mark.parametrize("shares, taken", [
+    ((1.0, 0.5), "onnxruntime"), ((0.98, 0.97), "eager"), ((1.0, 2.0), "eager"),
+    ((0.8, 0.9), "folded"),
+])
+def test_the_predictor_takes_the_fastest_way(trained, cache, monkeypatch, shares, taken):
+    took = {"eager": [1.0], "folded": [shares[0]], "onnxruntime": [shares[1]]}
     monkeypatch.setattr(export, "time_interleaved", lambda runs, *_, **__: took)
     predictor = PosePredictor(*trained, runner="auto")
-    assert predictor.runner == taken
+    assert predictor.runner == taken and predictor.benchmark(1, 1)
     assert (predictor.network is trained[0]) == (taken == "eager")
 
 
@@ -415,7 +448,7 @@ def test_a_runner_that_cannot_be_had(trained, monkeypatch):
     with pytest.raises(DataError, match=r'pip install "dppt-nb\[export\]"'):
         PosePredictor(*trained, runner="onnxruntime")
     monkeypatch.setattr(export, "find_spec", lambda name: None)
-    assert PosePredictor(*trained, runner="auto").network is trained[0]
+    assert PosePredictor(*trained, runner="auto").runner in ("eager", "folded")
 
 
 def test_by_default_nothing_of_the_export_is_loaded(trained, monkeypatch):
@@ -467,4 +500,4 @@ def test_an_old_pytorch_is_told_so_and_runs_as_it_is(small, tmp_path, monkeypatc
         export_onnx(small, LSP14, tmp_path / "pose.onnx")
     assert not list(tmp_path.iterdir())
     chosen, took = export.choose_runner(small, LSP14, rounds=1)
-    assert chosen is small and list(took) == ["eager"]
+    assert list(took) == ["eager", "folded"] and not isinstance(chosen, OnnxNetwork)

@@ -10,6 +10,7 @@ import warnings
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from dppt_nb import PosePredictor
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
 from dppt_nb.cli import main
+from dppt_nb.detectors import MediaPipeDetector
 from dppt_nb.files import ImageSource
 from dppt_nb.inference import cut_boxes, pose_boxes
 from dppt_nb.keypoints import COCO17
@@ -446,7 +448,10 @@ def test_answers_as_a_table(predictor, made):
 def test_answers_for_supervision(predictor, made):
     pytest.importorskip("supervision")
     people = predictor(*made[:2])
-    assert np.allclose(people.to_supervision().xy, people.keypoints)
+    points = people.to_supervision()
+    named = "keypoint_confidence" if hasattr(points, "keypoint_confidence") else "confidence"
+    assert np.allclose(points.xy, people.keypoints)
+    assert np.allclose(getattr(points, named), people.scores)
 
 
 @pytest.mark.parametrize("package, action", {
@@ -615,6 +620,72 @@ def test_a_picture_of_twelve_bits_is_warned_of(tmp_path):
 def test_an_open_file_is_a_photo(tmp_path):
     Image.new("RGB", (6, 8), "red").save(tmp_path / "a.png")
     with open(tmp_path / "a.png", "rb") as file: assert open_photo(file).size == (8, 6)
+
+
+class Interpreter:
+    """What runs MediaPipe's file, stood in for: it notes the picture that it is given, and answers
+    with numbers for anchors that a test chose."""
+    answers = {}    # number of an anchor -> its twelve numbers, its score
+    widths = {3: 12, 7: 1}    # number of an output -> its last side
+    def __init__(self, path, num_threads=None):
+        if path == "letter.tflite": raise ValueError("Model provided has an invalid header")
+        self.seen, self.threads = {}, num_threads
+    def allocate_tensors(self): pass
+    def get_input_details(self): return [dict(index=0, shape=[1, 224, 224, 3])]
+    def get_output_details(self):
+        return [dict(index=i, shape=np.array([1, 2254, w])) for i, w in self.widths.items()]
+    def set_tensor(self, index, values): self.seen[index] = values
+    def invoke(self): self.done = True
+    def get_tensor(self, index):
+        told = np.zeros((1, 2254, 12)) if index == 3 else np.full((1, 2254, 1), -20.0)
+        for anchor, (numbers, score) in self.answers.items():
+            told[0, anchor] = numbers if index == 3 else np.log(score / (1 - score))
+        return told.astype(np.float32)
+
+
+@pytest.fixture
+def interpreter(monkeypatch):
+    "The stand-in, where MediaPipe's detector looks for the real one."
+    module = ModuleType("ai_edge_litert.interpreter")
+    module.Interpreter = type("Stub", (Interpreter,), {})
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", ModuleType("ai_edge_litert"))
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", module)
+    return module.Interpreter
+
+
+def anchor_numbers(hips, reach, face=(0, -30)):
+    "Twelve numbers: a face of 20 pixels, the middle of the hips, a point above it, two more."
+    return [*face, 20, 20, *hips, hips[0], hips[1] - reach, 0, 0, 0, 0]
+
+
+def test_mediapipes_detector_reads_anchors_scores_and_a_letterbox(interpreter):
+    "A picture of 448 x 224: halved, with 56 dark rows above and below. Boxes are in its pixels."
+    cell = 2 * (14 * 28 + 18)    # two anchors at (148, 116) in the network's picture
+    coarse = 2 * 28 ** 2 + 2 * 14 ** 2 + 6 * (3 * 7)    # of the coarsest grid, at (16, 112)
+    interpreter.answers = {
+        cell: (anchor_numbers((2, 0), 50), 0.8),        # hips at (150, 116): (300, 120) of ours
+        cell + 1: (anchor_numbers((4, 0), 50), 0.6),    # the same face, so the same person
+        coarse: (anchor_numbers((4, -16), 25), 0.4),    # hips at (20, 96): (40, 80)
+        0: (anchor_numbers((0, 0), 10), 0.9),           # at (4, 4), among the dark rows
+    }
+    pixels = np.full((224, 448, 3), 255, np.uint8)
+    detector = MediaPipeDetector("pose_detection.tflite", least_score=0.5, threads=1)
+    boxes = detector(pixels)
+    middle = (0.8 * 300 + 0.6 * 304) / 1.4    # weighted by the scores
+    # the circle of 100 pixels, shrunk by the window's padding, 1.25
+    assert np.allclose(boxes, [[middle - 80, 120 - 80, 160, 160, 0.8]], atol=1e-3)
+    seen = detector.runner.seen[0]
+    assert (seen.shape, seen.dtype) == ((1, 224, 224, 3), np.float32)
+    assert (seen[0, 56:168] == 1).all() and (seen[0, :56] == -1).all()
+    assert (seen[0, 168:] == -1).all() and detector.runner.threads == 1
+    detector.least_score = 0.3
+    assert np.allclose(detector(pixels)[1], [40 - 40, 80 - 40, 80, 80, 0.4], atol=1e-3)
+
+
+def test_a_file_that_is_no_detector_is_named(interpreter):
+    assert "letter.tflite is no detector" in refusal(lambda: MediaPipeDetector("letter.tflite"))
+    interpreter.widths = {3: 12, 7: 4}
+    assert "x.tflite is not pose_detection.tflite" in refusal(lambda: MediaPipeDetector("x.tflite"))
 
 
 @pytest.mark.parametrize("given, least", [([], 0.5), (["--min-score", "0.1"], 0.1)])

@@ -399,12 +399,11 @@ def test_shipped_networks_say_how_they_came_about(weights, packer, name):
         told["trained"]["people"] == 8000
         and told["trained"]["epochs"] == told["epoch"] == told["recipe"]["epochs"]
     )
-    assert (
-        told["judged"]["people"] == 1000
-        and told["judged"]["split"] == "test"
-        and told["data"] == told["judged"]["data"] == "synthetic"
-    )
-    for row in (told["judged"]["scores"], told["check"]["scores"]):
+    drawn, *photographs = told["judged"]
+    assert (drawn["people"], drawn["split"]) == (1000, "test")
+    assert told["data"] == drawn["data"] == "synthetic"
+    assert [row["data"] for row in photographs] == ["lspet", "coco"]
+    for row in (drawn["scores"], told["check"]["scores"]):
         low, high = row["PCK@0.2 torso"]["interval"]
         assert 50 < low < row["PCK@0.2 torso"]["mean"] < high < 100
 
@@ -436,7 +435,21 @@ def test_shipped_networks_load_alike_by_folder_and_by_name(weights, name):
             a.dtype == b.dtype and torch.equal(a, b)
             for a, b in zip(network.state_dict().values(), networks[0].state_dict().values())
         )
-    assert networks[2].about["judged"]["scores"]
+    assert networks[2].about["judged"][0]["scores"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_cards_of_networks_of_drawn_people_say_what_these_find_on_photographs(
+    weights, packer, name
+):
+    "In the table and in words, the same for both; a network that was judged on none says so."
+    judged = json.loads((weights / name / "config.json").read_text())["judged"]
+    card = (weights / name / "README.md").read_text()
+    assert packer.score_lines(judged) in card
+    assert packer.SYNTHETIC["limits"].format(found=packer.seen_on_photos(judged)) in card
+    told = "13 joints of athletes (LSPET) and 17 joints of everyday people (COCO)"
+    assert told in packer.seen_on_photos(judged)
+    assert packer.seen_on_photos(judged[:1]) == "it was not measured on real people"
 
 
 def test_packing_refuses_what_it_cannot_stand_for(packer):

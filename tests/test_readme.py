@@ -144,6 +144,8 @@ def test_what_the_study_found():
     alone = json.loads((RESULTS / "study_lspet_nano_start" / "synthetic_only.json").read_text())
     alone = alone["scores"]["PCK@0.2 torso"]
     assert f"finds {alone['mean']:.0f} % ({span(alone['interval'])})" in README
+    itself = mirrored("tokenpose_nano")["lspet"]
+    assert f"in the stored crops of that study, {itself:.0f} % in the photographs" in README
     few = [row_score(start, f"{name}_100")["mean"] for name in ("synthetic", "photos")]
     assert "photographs {:.0f} % instead of {:.0f} %".format(*few) in README
 
@@ -158,6 +160,66 @@ def test_what_the_demo_found():
         f"learned for longer, {score['teacher, ships with it']} (",
     ):
         assert told in README, told
+
+
+def page(name):
+    "The words of a page."
+    cells = json.loads((ROOT / f"nbs/{name}.ipynb").read_text())["cells"]
+    return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+
+
+@pytest.mark.parametrize("name", [
+    "06_tokenpose", "08_distillation", "11_inference", "machinery/tracking", "machinery/video",
+])
+def test_pages_say_what_the_network_of_drawn_people_finds_on_photographs(name):
+    found = mirrored("tokenpose_nano")
+    told = "On photographs it finds {lspet:.0f} % of the joints of athletes and {coco:.0f} % of"
+    assert told.format(**found) in page(name)
+
+
+def test_what_the_two_networks_of_drawn_people_find_on_photographs():
+    pruned, tokenpose = mirrored("ppt_nano_d12"), mirrored("tokenpose_nano")
+    assert (
+        f"of athletes (LSPET) {pruned['lspet']:.0f} % and {tokenpose['lspet']:.0f} %, of everyday "
+        f"people (COCO) {pruned['coco']:.0f} % and {tokenpose['coco']:.0f} %"
+    ) in page("07_pruning")
+    readme = (RESULTS / "study_lspet_nano_start" / "README.md").read_text()
+    assert f"the same network finds {tokenpose['lspet']:.1f} %" in readme
+    rows = page("machinery/study_rows")
+    assert f"In the photographs as they came it finds {tokenpose['lspet']:.0f} %" in rows
+
+
+def test_what_eight_bits_and_the_released_code_cost():
+    "Medians of the rounds; the aim for eight bits was half of PyTorch's time."
+    peers = json.loads((RESULTS / "peers.json").read_text())
+    plain = json.loads((RESULTS / "benchmark_predict.json").read_text())["rows"]
+    first, = (row["to_pytorch"] for row in plain if (row["way"], row["batch"]) == ("ONNX int8", 1))
+    with_vnni, without = (
+        row["to_first"] for part in ("timing AVX512", "timing AVX2") for row in peers[part]
+        if (row["network"], row["way"]) == ("dppt_s_lspet", "ONNX int8")
+    )
+    told = f"met ({first:.2f} and {with_vnni:.2f} in two runs); with AVX2 alone it is missed "
+    assert first < with_vnni < 0.5 < without
+    assert f"{told}({without:.2f})" in page("machinery/peers")
+    slower, = (row["to_ours"] for row in peers["released"]
+               if row["way"] == "the released code, batch 16")
+    assert f"the released code takes {slower:.2f} times as long" in page("machinery/peers")
+
+
+def test_what_the_ways_to_run_a_network_take():
+    rows = json.loads((RESULTS / "runners.json").read_text())["rows"]
+    took = {(row["network"], row["way"]): row for row in rows}
+    share = {key: f"{row['to_eager']:.2f}" for key, row in took.items()}
+    clear = [name for name, way in took if way == "folded" and took[name, way]["rounds"][1] < 1]
+    assert clear == ["dppt_s_lspet", "dppt_nano_lspet"]
+    told = page("machinery/export")
+    assert "for DPPT-S ({}) and for its nano network ({})".format(
+        *(share[name, "folded"] for name in clear)
+    ) in told
+    compiled = sorted(part for (name, way), part in share.items()
+                      if way == "compiled" and name != "dppt_s_lspet")
+    assert (f"it took {share['dppt_s_lspet', 'compiled']} of the time of DPPT-S and "
+            f"{compiled[0]} to {compiled[-1]} elsewhere") in told
 
 
 def test_a_taught_step_has_one_price():

@@ -444,3 +444,29 @@ def test_predict_from_a_terminal(tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "000005-poses.jpg", "000006-poses.jpg", "poses.jsonl",
     ]
+
+
+@pytest.mark.parametrize("system, wanted", [
+    ("linux", dict(file="/dev/video1", format="v4l2")),
+    ("darwin", dict(file="1", format="avfoundation", options={"framerate": "30"})),
+])
+def test_a_camera_is_opened_as_its_system_names_it(monkeypatch, tmp_path, system, wanted):
+    "And one that is not there is a sentence."
+    asked = []
+    def opened(**given):
+        asked.append(given)
+        raise OSError(5, "Input/output error")
+    monkeypatch.chdir(tmp_path)    # a file may be called 1
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(av, "open", opened)
+    with pytest.raises(DataError, match="camera 1 cannot be opened .*0 is the first"): Video(1)
+    assert asked == [wanted]
+
+
+def test_a_camera_has_no_number_on_other_systems(monkeypatch, tmp_path):
+    "Windows knows cameras by name: what to give is said, and nothing is opened."
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(av, "open", lambda *args, **options: pytest.fail("opened"))
+    with pytest.raises(DataError, match=r"by a number on this system \(win32\).* give its file"):
+        Video("0")

@@ -16,7 +16,7 @@ import torch
 from dppt_nb.checkpoints import load_network
 from dppt_nb.costs import benchmark_forward, format_benchmark, time_interleaved
 from dppt_nb.evaluation import device_name
-from dppt_nb.export import OnnxNetwork, export_onnx, quantise_onnx
+from dppt_nb.export import OnnxNetwork, export_onnx, fold_norms, open_cached, quantise_onnx
 from dppt_nb.files import write_json
 from dppt_nb.keypoints import COCO17
 from dppt_nb.models import create_model, list_models
@@ -158,6 +158,50 @@ def predict(networks, batch, repeats, threads, processor_time, out):
             f"{row['network']:<20}{row['way']:<14}{row['batch']:>6}{row['milliseconds']:>13.1f}"
             f"{row['to_pytorch']:>11.2f}"
         )
+    if out: write_json(Path(out), dict(conditions=known, rows=rows))
+
+
+def runners_of(name):
+    "The ways that `choose_runner` of nbs/machinery/export.ipynb knows, and torch.compile."
+    network, keypoint_set = named_network(name)
+    ways = {
+        "eager": network, "folded": fold_norms(network),
+        "compiled": torch.compile(network, dynamic=False),
+        "onnxruntime": open_cached(network, keypoint_set),
+    }
+    return {way: runner for way, runner in ways.items() if runner is not None}
+
+
+@main.command()
+@click.argument("networks", nargs=-1, required=True)
+@click.option("--repeats", type=click.IntRange(1), default=20, show_default=True, help="rounds")
+@click.option("--out", type=click.Path(), help="also write rows and conditions here, as JSON")
+def runners(networks, repeats, out):
+    """Time the ways to run NETWORKS on one thread of the CPU, one person, in float32: processor
+    time, and each way's share of the eager time with the range of the rounds."""
+    torch.set_num_threads(1)
+    rows = []
+    for name in networks:
+        ways = runners_of(name)
+        images = torch.randn(1, 3, *ways["eager"].image_size)
+        with torch.inference_mode():
+            plain = ways["eager"](images)
+            apart = {way: (run(images) - plain).abs().max().item() for way, run in ways.items()}
+            runs = {way: partial(run, images) for way, run in ways.items()}
+            took = time_interleaved(runs, repeats, clock=time.process_time)
+        for way, seconds in took.items():
+            shares = [a / b for a, b in zip(seconds, took["eager"])]
+            rows.append(dict(
+                network=Path(name).name, way=way, milliseconds=1000 * median(seconds),
+                to_eager=median(shares), rounds=[min(shares), max(shares)], apart=apart[way],
+            ))
+            print(f"{Path(name).name:<22}{way:<14}{1000 * median(seconds):>8.1f} ms"
+                  f"{median(shares):>7.2f} of eager ({min(shares):.2f} to {max(shares):.2f})")
+    known = dict(
+        command=f"python tools/benchmark.py runners {' '.join(networks)} --repeats {repeats}",
+        device=device_name("cpu"), threads=1, clock="processor", torch=torch.__version__,
+        onnxruntime=version("onnxruntime"), python=platform.python_version(),
+    )
     if out: write_json(Path(out), dict(conditions=known, rows=rows))
 
 

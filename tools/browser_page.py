@@ -46,9 +46,6 @@ TRAINED_ON = {
 # What is measured lies in results files, which are read; the page makes one pass, as the first.
 RESULTS = ROOT / "nbs" / "results"
 ONE_PASS = RESULTS / "one_pass.json"
-ON_PHOTOS = {    # of networks that know drawn people only, what they find on photographs of LSPET
-    "tokenpose_nano": RESULTS / "study_lspet_nano_start" / "synthetic_only.json",
-}
 MEASURE = "PCK@0.2 torso"
 CALLED = {"lspet": "athletes of LSPET", "coco": "everyday people of COCO",
           "synthetic": "drawn people"}
@@ -143,16 +140,24 @@ def sentence(name, network, recipe):
         f"{size:.1f} million parameters, {config.depth} layers; "
         f"{share if config.prune_at else 'keeps all patches'}{teacher}{begun}. Finds "
         f"{config.num_keypoints} joints. Trained on {TRAINED_ON.get(data, data)}."
-        f"{judged(name, about)}{on_photos(name, data)}"
+        f"{judged(name, about)}"
     )
 
 
 def one_pass(name):
-    "Of a network that ships: whom it was judged on with one pass, and what it found."
+    """Of a network that ships: whom it was judged on with one pass, what it found, and of how many
+    joints."""
     if name not in shipped_networks(): return []    # a folder of the same name is another network
     runs = json.loads(ONE_PASS.read_text())["runs"]
-    return [(run["data"], run["people"], run["score"], run["interval"])
+    return [(run["data"], run["people"], run["joints"], run["score"], run["interval"])
             for run in runs if run["network"] == name]
+
+
+def as_stored(row):
+    "The same of a row of its config.json."
+    score = row["scores"][MEASURE]
+    joints = sum(share is not None for share in score["joints"].values())
+    return row["data"], score["people"], joints, score["mean"], score["interval"]
 
 
 def judged(name, about):
@@ -163,33 +168,21 @@ def judged(name, about):
         told = about.get("judged") or []
         told = [row for row in (told if isinstance(told, list) else [told])
                 if MEASURE in row["scores"]]
-        rows = [(row["data"], score["people"], score["mean"], score["interval"])
-                for row in told for score in [row["scores"][MEASURE]]]
+        rows = [as_stored(row) for row in told]
         mirrored = {bool(row.get("mirror")) for row in told}
         how = "averaged with the mirrored picture, which the page does not do"
         if mirrored == {False}: how = "with one pass, as here"
-    if not rows: return ""
+    drawn_only = about.get("data") == "synthetic" and all(row[0] == "synthetic" for row in rows)
+    unknown = " It was not measured on photographs." if drawn_only else ""
+    if not rows: return unknown
     parts = [
         f"{score:.0f} % on {people} {CALLED.get(data, f'people of {data}')} "
-        f"(95 % interval {low:.0f} to {high:.0f} %)" for data, people, score, (low, high) in rows
+        f"({joints} joints, 95 % interval {low:.0f} to {high:.0f} %)"
+        for data, people, joints, score, (low, high) in rows
     ]
     return (
         " Of the joints of people that it had not seen it finds, within a fifth of the torso's "
-        f"length, {how}, {'; '.join(parts)}."
-    )
-
-
-def on_photos(name, data):
-    "What a network that saw no photograph finds on photographs, where that was measured."
-    if data != "synthetic": return ""
-    if name not in ON_PHOTOS or name not in shipped_networks():
-        return " It was not measured on photographs."
-    score = json.loads(ON_PHOTOS[name].read_text())["scores"][MEASURE]
-    joints = sum(share is not None for share in score["joints"].values())
-    low, high = score["interval"]
-    return (
-        f" On photographs of {score['people']} athletes (LSPET) it finds {score['mean']:.1f} % of "
-        f"{joints} joints ({low:.1f} to {high:.1f} %, averaged with the mirrored picture)."
+        f"length, {how}, {'; '.join(parts)}.{unknown}"
     )
 
 

@@ -43,13 +43,12 @@ def print_of(name):
 
 
 def plan(roots):
-    "Who is judged on what: photographs, or people made by program where it learned from those."
+    "Who is judged on what: photographs, and people made by program where it learned from those."
     photos = [("lspet", roots["lspet"], "test"), ("coco", roots["coco"], "all")]
     for name in shipped_networks():
         learned = load_network(name)[0].about.get("data")
-        yield from ((name, *where) for where in (
-            [("synthetic", None, "test")] if learned == "synthetic" else photos
-        ))
+        drawn = [("synthetic", None, "test")] if learned == "synthetic" else []
+        yield from ((name, *where) for where in drawn + photos)
 
 
 @click.command(cls=Sentence)

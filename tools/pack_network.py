@@ -1,12 +1,12 @@
 """Pack a trained network into dppt_nb/weights, so that it travels with the package, with what has
 to be known about it and how well the packed network finds people that it never saw.
 
-    python tools/pack_network.py run runs/nano tokenpose_nano "dppt train tokenpose_nano"
+    python tools/pack_network.py run RUN NAME "dppt train tokenpose_nano ..." [DATA=ROOT ...]
     python tools/pack_network.py card FOLDER NAME CARD.json [DATA=ROOT ...] [--into FOLDER]
 
 `run` takes a finished run on people made by program, which the command that is named repeats, and
 rounds its weights to half precision. `card` takes any trained network: its weights become whole
-numbers of one byte (see `shrink_weights`), CARD.json says how it was trained, and each DATA=ROOT is
+numbers of one byte (see `shrink_weights`), and CARD.json says how it was trained. Each DATA=ROOT is
 a data set whose test people (or, where there is no such split, all people) it is judged on. With
 `--into` it does not travel with the package, but lies in that folder.
 """
@@ -68,14 +68,14 @@ OF_OTHERS = """They were trained on photographs that belong to
 others, whose terms apply to the photographs: """
 SYNTHETIC = dict(
     data="people made by program (`dppt_nb.synthetic`), {people:,} of them; no photograph",
-    limits="""It has never seen a photograph. On those of athletes (LSPET) `tokenpose_nano` finds
-28.2 % of 13 joints (PCK@0.2, mirrored, 26.4 to 30.1), where networks of its size that learned from
-photographs find half. The people are made of simple parts in front of drawn backgrounds, one large
-in each picture. It needs a box.""",
+    limits="""It has never seen a photograph, and {found}.
+The people that it learned from are made of simple parts in front of drawn backgrounds, one large in
+each picture. It needs a box.""",
     terms="It learned from no photograph, so no terms of others apply.",
 )
 
-
+CALLED = {"lspet": "athletes (LSPET)", "coco": "everyday people (COCO)"}
+MEASURE = "PCK@0.2 torso"
 CARD_PARTS = ("words", "data", "data_words", "trained", "limits", "terms")
 
 def judge(folder, data="synthetic", root=None, people=None):
@@ -84,7 +84,21 @@ def judge(folder, data="synthetic", root=None, people=None):
     with tempfile.TemporaryDirectory() as out:
         found = evaluate_checkpoint(folder, data, root, split, out, "cpu", False, people)
     names = ("data", "split", "people", "people_digest", "mirror", "decode")
-    return {name: found["conditions"][name] for name in names} | {"scores": found["scores"]}
+    # shares of joints first; AP is there where all of COCO's joints are known
+    scores = dict(sorted(found["scores"].items(), key=lambda score: score[0] == "AP"))
+    return {name: found["conditions"][name] for name in names} | {"scores": scores}
+
+
+def seen_on_photos(judged):
+    "How a network that learned from drawn people does on real ones, to end a sentence with."
+    told = []
+    for row in judged:
+        if row["data"] == "synthetic" or MEASURE not in row["scores"]: continue
+        shares = row["scores"][MEASURE]["joints"].values()
+        joints = sum(share is not None for share in shares)
+        told.append(f"{joints} joints of {CALLED.get(row['data'], row['data'])}")
+    if not told: return "it was not measured on real people"
+    return f"finds far less on real people than on drawn\nones (judged on {' and '.join(told)})"
 
 
 def score_lines(judged):
@@ -163,9 +177,10 @@ replace_option = click.option("--replace", is_flag=True, help="an older packing 
 @click.argument("folder", type=Path)
 @click.argument("name")
 @click.argument("command")
+@click.argument("sets", nargs=-1, metavar="[DATA=ROOT]...")
 @click.option("--words", default="A pose transformer for lessons.", help="what it is, for its card")
 @replace_option
-def pack_run(folder, name, command, words, replace):
+def pack_run(folder, name, command, sets, words, replace):
     "Pack a finished run in FOLDER as NAME; COMMAND is the one that repeats it."
     network, recipe, keypoints = load_network(folder)
     if recipe != recipe_of(command):
@@ -184,16 +199,17 @@ def pack_run(folder, name, command, words, replace):
     with packing(name, replace) as partial:
         save_network(partial, halve(network.state_dict()), info)
         # the second is soon repeated
-        judged = {"judged": judge(partial), "check": judge(partial, people=200)}
-        write_about(partial, info | judged)
+        judged = [judge(partial), *(judge(partial, *given.split("=", 1)) for given in sets)]
+        write_about(partial, info | {"judged": judged, "check": judge(partial, people=200)})
         write_card(
-            partial, name, network, recipe, keypoints, [judged["judged"]], words=words,
+            partial, name, network, recipe, keypoints, judged, words=words,
             data=SYNTHETIC["data"].format(people=state["people"]), weights="half precision",
             how=f"`{command}`, {trained['seconds'] / 60:.0f} minutes on one thread of an "
             f"{trained['device']}, torch {trained['torch']}",
-            limits=SYNTHETIC["limits"], terms=SYNTHETIC["terms"],
+            limits=SYNTHETIC["limits"].format(found=seen_on_photos(judged)),
+            terms=SYNTHETIC["terms"],
         )
-    print(score_lines(judged.values()))
+    print(score_lines(judged))
 
 
 @main.command("card")
