@@ -149,7 +149,7 @@ def attention_pictures(
     owner = view.trace.column_owner(layer - 1)[0]
     who = "the mean of all heads" if one is None else f"head {head}"
     return {
-        "patches left": view.drawn(0, draw_kept(view.photo, owner, view.grid, 0.4)),
+        "answer": view.drawn(0, draw_kept(view.photo, owner, view.grid, 0.4)),
         f"layer {layer}: {spoken(joint)}": attention_picture(view, shares),
         "its heatmap at the end": view.heat(number, 0),
     }, (

@@ -60,14 +60,8 @@ def make_batch(
     targets, weights = encode_heatmaps(on_map, visible, heatmap_size, recipe.sigma)
     return Batch(images, joints, visible, targets, weights)
 
-# %% ../nbs/10_training.ipynb #a03962d5
-from .moved import former_names
-
-# %% ../nbs/10_training.ipynb #941ea4ad
-# names that live elsewhere now
-__getattr__ = former_names("dppt_nb.training")
-
 # %% ../nbs/10_training.ipynb #09706abc
+#| code-fold: true
 class LoopLosses(LoopDevices):
     "What a batch costs: from people to a batch, to losses, to gradients."
     def make_batch(
@@ -111,6 +105,7 @@ class LoopLosses(LoopDevices):
         return {name: loss.detach() for name, loss in losses.items()}
 
 # %% ../nbs/10_training.ipynb #fc93e98c
+#| code-fold: true
 class LoopStep(LoopLosses):
     "One step of training."
     def begin_step(self) -> None:
@@ -157,6 +152,7 @@ class LoopStep(LoopLosses):
         return losses
 
 # %% ../nbs/10_training.ipynb #2f7aaac5
+#| code-fold: true
 class Loop(LoopStep):
     "One recipe, its objectives and its people, in memory: trains an epoch at a time."
     def batches(self) -> list[Tensor]: # of (B,) indices, where the people are
@@ -194,3 +190,10 @@ class Loop(LoopStep):
 
     def after_step(self) -> None:
         "What is to be done between two steps; nothing here."
+
+# %% ../nbs/10_training.ipynb #a03962d5
+from .moved import former_names
+
+# %% ../nbs/10_training.ipynb #941ea4ad
+# names that live elsewhere now
+__getattr__ = former_names("dppt_nb.training")
