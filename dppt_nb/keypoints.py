@@ -17,15 +17,20 @@ from numpy.typing import ArrayLike
 from .checks import DataError
 from .faces import face_pairs
 from dppt_nb.spelling import (
-    as_tuples, canonical_name, check_keypoint_set, find_name, find_pair, letter_pairs, set_fields,
+    as_tuples,
+    canonical_name,
+    check_keypoint_set,
+    find_name,
+    find_pair,
+    letter_pairs,
+    set_fields,
 )
 
 # %% ../nbs/01_keypoints.ipynb #360f99b7
 def flip_pairs_of(
     names: tuple[str, ...]            # names of all keypoints, in their order
 ) -> tuple[tuple[int, int], ...]:     # (left, right) indices
-    """Pairs of keypoints whose names differ only in the side. A left point without its right
-    partner gives no pair."""
+    "Pairs of keypoints whose names differ only in the side; a side without a partner gives none."
     where = {canonical_name(n): i for i, n in enumerate(names)}
     pairs = [(i, where.get("right" + n[4:])) for n, i in where.items() if n.startswith("left")]
     pairs = [(left, right) for left, right in pairs if right is not None]
@@ -78,16 +83,14 @@ class KeypointSet:
 
     @cached_property
     def flip_index(self) -> list[int]:
-        """For each keypoint the one that lies in its place after mirroring; itself if it has no
-        side."""
+        "For each keypoint the one in its place after mirroring; itself if it has no side."
         index = list(range(len(self)))
         for left, right in self.flip_pairs: index[left], index[right] = right, left
         return index
 
     @property
     def mirrored(self) -> bool:
-        """Whether a mirrored picture can be used. False for several points without pairs: mirroring
-        would mix up their sides."""
+        "Whether a mirrored picture can be used: not for several points without pairs."
         return bool(self.flip_pairs) or len(self) == 1
 
     @cached_property
@@ -183,10 +186,10 @@ ALIASES = {
 MIDPOINTS = {"pelvis": "hip", "thorax": "shoulder", "neck": "shoulder"}
 
 def _parents(name, source):
-    """Indices of the two points of `source` whose middle is `name`. A point that `source` has is
-    the middle of itself and itself."""
+    "Indices of the two points of `source` whose middle is `name`; twice its own if it is there."
     name = canonical_name(name)
-    if (same := find_name(source.names, name, *ALIASES.get(name, ()))) is not None: return same, same
+    same = find_name(source.names, name, *ALIASES.get(name, ()))
+    if same is not None: return same, same
     part = MIDPOINTS.get(name)
     if part is None: return None
     return find_pair(source.names, [f"left_{part}"], [f"right_{part}"])
@@ -198,8 +201,7 @@ def map_keypoints(
     target: KeypointSet,  # what is wanted
 # joints (..., K, 2) and visible (..., K) of the target set; zeros where nothing is known
 ) -> tuple:
-    """Keypoints of one set as those of another. Pelvis, thorax and neck are middles if both hips or
-    shoulders are there."""
+    "Keypoints of one set as those of another; pelvis, thorax and neck are middles of two others."
     if joints.shape[-2:] != (len(source), 2) or visible.shape != joints.shape[:-1]:
         raise ValueError(
             f"joints {tuple(joints.shape)} and visible {tuple(visible.shape)} are not those of "
