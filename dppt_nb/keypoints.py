@@ -14,16 +14,23 @@ from functools import cached_property
 
 from numpy.typing import ArrayLike
 
-from .checks import DataError, nearest
+from .checks import DataError
 from .faces import face_pairs
-from .spelling import canonical_name, check_keypoint_set, letter_pairs
+from dppt_nb.spelling import (
+    as_tuples,
+    canonical_name,
+    check_keypoint_set,
+    find_name,
+    find_pair,
+    letter_pairs,
+    set_fields,
+)
 
 # %% ../nbs/01_keypoints.ipynb #360f99b7
 def flip_pairs_of(
     names: tuple[str, ...]            # names of all keypoints, in their order
 ) -> tuple[tuple[int, int], ...]:     # (left, right) indices
-    """Pairs of keypoints whose names differ only in the side. A left point without its right
-    partner gives no pair."""
+    "Pairs of keypoints whose names differ only in the side; a side without a partner gives none."
     where = {canonical_name(n): i for i, n in enumerate(names)}
     pairs = [(i, where.get("right" + n[4:])) for n, i in where.items() if n.startswith("left")]
     pairs = [(left, right) for left, right in pairs if right is not None]
@@ -67,24 +74,23 @@ class KeypointSet:
     head_segment: tuple[int, int] | None = None
 
     def __post_init__(self):
-        # arrays and their numbers become tuples of plain ones, which JSON and a digest can hold
-        for name, value in list(vars(self).items()): object.__setattr__(self, name, _tuples(value))
+        # arrays become tuples of plain numbers, which can be stored in a file and compared
+        for name, value in list(vars(self).items()):
+            object.__setattr__(self, name, as_tuples(value))
         check_keypoint_set(self)
 
     def __len__(self) -> int: return len(self.names)
 
     @cached_property
     def flip_index(self) -> list[int]:
-        """For each keypoint the one that lies in its place after mirroring; itself if it has no
-        side."""
+        "For each keypoint the one in its place after mirroring; itself if it has no side."
         index = list(range(len(self)))
         for left, right in self.flip_pairs: index[left], index[right] = right, left
         return index
 
     @property
     def mirrored(self) -> bool:
-        """Whether a mirrored picture can be used. False for several points without pairs: mirroring
-        would mix up their sides."""
+        "Whether a mirrored picture can be used: not for several points without pairs."
         return bool(self.flip_pairs) or len(self) == 1
 
     @cached_property
@@ -108,37 +114,12 @@ class KeypointSet:
     @classmethod
     def from_dict(cls, fields: dict) -> "KeypointSet":
         "The set that `to_dict` gave. `DataError` names a field that is not known, or not there."
-        given = {key: value for key, value in fields.items() if key != "format"}
-        known = cls.__dataclass_fields__
-        if strange := [key for key in given if key not in known]:
-            raise DataError(
-                f"a keypoint set has no field {strange[0]!r}; nearest names: "
-                f"{nearest(strange[0], known)}."
-            )
-        if lacking := [key for key in list(known)[:5] if key not in given]:
-            raise DataError(f"a keypoint set needs {lacking[0]!r}; add it.")
-        return cls(**given)
-
-def _tuples(value):
-    "Tuples all the way down, from lists, arrays and tensors; their numbers as Python has them."
-    if hasattr(value, "tolist"): value = value.tolist()
-    return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value
+        return cls(**set_fields(fields, list(cls.__dataclass_fields__)))
 
 # %% ../nbs/01_keypoints.ipynb #3a6d8bff
 LOWER_BODY = (
     "hip", "knee", "ankle", "foot", "heel", "toe", "pelvis", "leg", "thigh", "shin", "hoof", "tail",
 )
-
-def _find(names, *wanted):
-    "The index of the first of the `wanted` names that is among `names`; None if none is."
-    # from the end, so that of two equal names the first keeps its index
-    where = {canonical_name(n): i for i, n in reversed(list(enumerate(names)))}
-    return next((where[w] for w in wanted if w in where), None)
-
-def _segment(names, start, end):
-    "The indices of two points, each a list of possible names; None if one is missing."
-    pair = _find(names, *start), _find(names, *end)
-    return None if None in pair else pair
 
 def build_keypoint_set(
     name: str,                            # short name of the set
@@ -152,8 +133,8 @@ def build_keypoint_set(
         name, tuple(names), flip_pairs_of(names), limbs,
         tuple(map(sigma_of, names)) if sigmas is None else sigmas,
         upper_body=tuple(i for i, low in enumerate(lower) if not low),
-        torso=_segment(names, ["left_shoulder"], ["right_hip"]),
-        head_segment=_segment(names, ["upper_neck", "neck"], ["head_top", "top_head"]))
+        torso=find_pair(names, ["left_shoulder"], ["right_hip"]),
+        head_segment=find_pair(names, ["upper_neck", "neck"], ["head_top", "top_head"]))
 
 # %% ../nbs/01_keypoints.ipynb #0399e23c
 COCO17 = build_keypoint_set(
@@ -205,13 +186,13 @@ ALIASES = {
 MIDPOINTS = {"pelvis": "hip", "thorax": "shoulder", "neck": "shoulder"}
 
 def _parents(name, source):
-    """Indices of the two points of `source` whose middle is `name`. A point that `source` has is
-    the middle of itself and itself."""
+    "Indices of the two points of `source` whose middle is `name`; twice its own if it is there."
     name = canonical_name(name)
-    if (same := _find(source.names, name, *ALIASES.get(name, ()))) is not None: return same, same
+    same = find_name(source.names, name, *ALIASES.get(name, ()))
+    if same is not None: return same, same
     part = MIDPOINTS.get(name)
     if part is None: return None
-    return _segment(source.names, [f"left_{part}"], [f"right_{part}"])
+    return find_pair(source.names, [f"left_{part}"], [f"right_{part}"])
 
 def map_keypoints(
     joints: ArrayLike,               # (..., J, 2) array or tensor of source keypoints, any unit
@@ -220,8 +201,7 @@ def map_keypoints(
     target: KeypointSet,  # what is wanted
 # joints (..., K, 2) and visible (..., K) of the target set; zeros where nothing is known
 ) -> tuple:
-    """Keypoints of one set as those of another. Pelvis, thorax and neck are middles if both hips or
-    shoulders are there."""
+    "Keypoints of one set as those of another; pelvis, thorax and neck are middles of two others."
     if joints.shape[-2:] != (len(source), 2) or visible.shape != joints.shape[:-1]:
         raise ValueError(
             f"joints {tuple(joints.shape)} and visible {tuple(visible.shape)} are not those of "

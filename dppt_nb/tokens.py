@@ -38,6 +38,7 @@ def join_patches(
     return cells.permute(0, 5, 1, 3, 2, 4).reshape(people, -1, rows * h, columns * w)
 
 # %% ../nbs/05_tokens.ipynb #39f053aa
+#| code-fold: true
 class Bottleneck(nn.Module):
     """Residual block: 1x1, 3x3 and 1x1 convolutions that work in a quarter of the output channels
     (ResNet, Sec. 4.1)."""
@@ -87,9 +88,6 @@ class Stem(nn.Module):
         x = F.relu(conv_norm(self.conv1, self.bn1, images), inplace=True)    # (B, inner, H/2, W/2)
         x = F.relu(conv_norm(self.conv2, self.bn2, x), inplace=True)         # (B, inner, H/4, W/4)
         return [self.layer1(x)]  # (B, 4*bottleneck, H/4, W/4)
-
-# %% ../nbs/05_tokens.ipynb #a242d7d1
-BACKBONES["stem"] = Backbone(lambda config: Stem(), (256,), (4,))
 
 # %% ../nbs/05_tokens.ipynb #4bb61cef
 def pixels_seen(
@@ -156,6 +154,9 @@ class PoseTokens(nn.Module):
         patches = self.embed(split_patches(features, self.patch_size))         # (B, patches, width)
         keypoints = self.keypoint_tokens.expand(features.shape[0], -1, -1)     # (B, J, width)
         return torch.cat((keypoints, patches), 1) + self.code  # (B, J + patches, width)
+
+# %% ../nbs/05_tokens.ipynb #a242d7d1
+BACKBONES["stem"] = Backbone(lambda config: Stem(), (256,), (4,))
 
 # %% ../nbs/05_tokens.ipynb #a531e39e
 from .moved import former_names

@@ -154,14 +154,15 @@ def code(cell, module):
     marks = set(DIRECTIVE.findall(text))
     text = DIRECTIVE.sub("", text)
     if not text.strip(): return ""
-    if "code-fold" in marks: return folded(fenced(text, "python"))
-    if not {"export", "exports", "exporti"} & marks: return fenced(text, "python")
-    place = f'<div class="cell" id="cell-{cell["id"]}"></div>\n\n'
-    return place + fenced(text, "python", f"dppt_nb/{module}.py")
+    exported = {"export", "exports", "exporti"} & marks
+    block = fenced(text, "python", f"dppt_nb/{module}.py" if exported else "")
+    if "code-fold" in marks: block = folded(block)
+    if not exported: return block
+    return f'<div class="cell" id="cell-{cell["id"]}"></div>\n\n{block}'
 
 
 def folded(block):
-    "Code that only draws or prints, behind a line that opens it."
+    "Code that readers need not see, behind a line that opens it."
     return f"<details class=\"code\" markdown><summary>Code</summary>\n\n{block}\n\n</details>"
 
 
