@@ -1,10 +1,10 @@
 """JupyterLab in a headless Chromium, in a process of its own, so that a test can end it whatever
-hangs: `python tests/lab_fixture.py CHROMIUM FOLDER NOTEBOOK [keys]`. Says what it does, step by
-step; ends with 0 where all of it was seen."""
+hangs: `python tests/lab_fixture.py open|run|keys NOTEBOOK FOLDER CHROMIUM ADDRESS TOKEN`. The
+server is started once, by `jupyterlab`. Says what it does, step by step; ends with 0 where all of
+it was seen."""
 import contextlib
 import json
 import os
-import re
 import secrets
 import subprocess
 import sys
@@ -15,6 +15,8 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 IMAGE = ".widget-html img"
+START_WITHIN = 120    # seconds; a busy machine is no fault
+COMPLAINTS = ".jp-Dialog, .Toastify__toast--error, .Toastify__toast--warning"
 STARTED = time.time()
 
 
@@ -25,12 +27,16 @@ def say(words):
 
 @contextlib.contextmanager
 def jupyterlab(folder):
-    "JupyterLab on a free port: its address, and a token."
+    "JupyterLab over a folder, on a free port: its address, and a token."
     token, log = secrets.token_hex(8), folder / "lab.log"
+    quiet = folder / "jupyterlab_settings_dir/@jupyterlab/apputils-extension"
+    quiet.mkdir(parents=True)
+    # it would ask whether to fetch news, in front of the notebook
+    (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1",
         "--port=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}",
-        "--LabApp.news_url=", "--LabApp.check_for_updates_class="
+        "--LabApp.check_for_updates_class="
         "jupyterlab.handlers.announcements.NeverCheckForUpdate",
     ]
     place = {
@@ -50,7 +56,8 @@ def jupyterlab(folder):
 
 def address(log, lab):
     "Where the server listens, once it answers."
-    while lab.poll() is None:
+    begin = time.time()
+    while lab.poll() is None and time.time() - begin < START_WITHIN:
         words = [w for w in log.read_text().split() if w.startswith("http://127.0.0.1:")]
         if words:
             base = words[0].split("/lab")[0].split("/?")[0]
@@ -58,7 +65,7 @@ def address(log, lab):
                 urllib.request.urlopen(base + "/api", timeout=5).read()
                 return base
         time.sleep(0.3)
-    sys.exit(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
+    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
 
 
 def clear(path):
@@ -69,20 +76,46 @@ def clear(path):
     path.write_text(json.dumps(content))
 
 
-def open_and_run(page, lab, path):
-    "Open a notebook and run all of its cells."
+def ask(lab, method, what):
+    "The server's answer to a request, from JSON; None where it is empty."
+    base, token = lab
+    request = urllib.request.Request(
+        f"{base}/api/{what}", method=method, headers={"Authorization": f"token {token}"}
+    )
+    answer = urllib.request.urlopen(request, timeout=30).read()
+    return json.loads(answer) if answer else None
+
+
+def open_page(page, lab, path):
+    """Open a notebook, wait for its kernel, and see whether JupyterLab complains. The page shows an
+    idle kernel before there is one, so the server is asked too."""
     base, token = lab
     page.goto(f"{base}/doc/tree/{path.name}?token={token}&reset")
-    page.locator(".jp-Notebook").wait_for()
+    page.locator(f".jp-Notebook .jp-Cell, {COMPLAINTS}").first.wait_for()
+    begin, ready = time.time(), False
+    while not ready and not page.locator(COMPLAINTS).count() and time.time() - begin < START_WITHIN:
+        page.wait_for_timeout(300)
+        kernels = [session["kernel"] for session in ask(lab, "GET", "sessions")
+                   if session["path"] == path.name]
+        ready = any(k["connections"] and k["execution_state"] == "idle" for k in kernels)
+    no_complaint(page)
+    assert ready, f"the kernel of {path.name} was not idle within {START_WITHIN} s"
     page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for()
-    say("the notebook is open, its kernel is idle")
-    asked, stars = page.locator(".jp-Dialog .jp-mod-accept"), re.compile(r"\[(\*|\d+)\]")
-    while not page.locator(".jp-InputPrompt").filter(has_text=stars).count():
-        # while the kernel connects, JupyterLab asks which one, and runs nothing
-        if asked.count(): asked.first.click()
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        page.wait_for_timeout(2000)
+    page.wait_for_timeout(1000)    # what it would complain about when all is there
+    no_complaint(page)
+    say("the notebook is open, its kernel is idle, no complaint is shown")
+
+
+def no_complaint(page):
+    "JupyterLab asks nothing and reports no error."
+    told = page.locator(COMPLAINTS).all_inner_texts()
+    assert not told, f"JupyterLab says: {json.dumps(told)[:2000]}"
+
+
+def run_all(page, path):
+    "Run all cells of a notebook that is open."
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     say("all cells were asked for")
     wait_until_run(page, path)
 
@@ -137,20 +170,29 @@ def use_explorers(page, folder):
     say("a photograph was uploaded, and the figure changed")
 
 
-def main(chromium, folder, name, *more):
-    "All of it."
-    folder = Path(folder)
-    clear(folder / name)
-    with jupyterlab(folder) as lab, sync_playwright() as driver:
-        say("JupyterLab answers")
+def end_kernels(lab, name):
+    "A kernel goes on when its page is closed."
+    for session in ask(lab, "GET", "sessions"):
+        if session["path"] == name: ask(lab, "DELETE", f"sessions/{session['id']}")
+
+
+def main(task, name, folder, chromium, *lab):
+    "Open a notebook; where that is the task, run it, or use its explorers too."
+    folder, faults = Path(folder), []
+    if task != "open": clear(folder / name)
+    with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1100, "height": 900})
-        page.set_default_timeout(120_000)
+        page.set_default_timeout(1000 * START_WITHIN)
+        page.on("pageerror", lambda error: faults.append(str(error)))
         try:
-            open_and_run(page, lab, folder / name)
-            if more: use_explorers(page, folder)
+            open_page(page, lab, folder / name)
+            if task != "open": run_all(page, folder / name)
+            if task == "keys": use_explorers(page, folder)
         finally: page.screenshot(path=folder / "last.png")
         browser.close()
+    end_kernels(lab, name)
+    assert not faults, f"the page says: {json.dumps(faults)[:2000]}"
     say("done")
 
 

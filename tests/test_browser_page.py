@@ -19,9 +19,12 @@ from PIL import Image
 from dppt_nb.checkpoints import find_network, load_network, shipped_networks
 from dppt_nb.checks import DataError
 from dppt_nb.crops import box_to_center_scale, crop_affine, crop_image, normalize
+from dppt_nb.evaluation import decode
 from dppt_nb.export import exports_here
 from dppt_nb.files import write_json
-from dppt_nb.heatmaps import decode_argmax, decode_dark
+from dppt_nb.inference import VOTES, pose_boxes
+from dppt_nb.pictures import free_photo
+from dppt_nb.predictor import PosePredictor
 from dppt_nb.synthetic import make_people
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,14 +51,19 @@ def networks(tmp_path_factory):
     return {str(folder / "pruned"): "Pruned", str(folder / "twin"): "Twin"}
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory, networks):
+def built(out, networks, **options):
     "The built page."
     pytest.importorskip("onnx", reason="the page's networks are ONNX files: pip install onnx")
     if not exports_here(): pytest.skip("the page's networks are exported by PyTorch 2.8 or later")
     try: npm.files(*browser_page.RUNTIME)
     except DataError as error: pytest.skip(f"the page's run-time is not to be had: {error}")
-    return browser_page.build_page(tmp_path_factory.mktemp("site") / "try", networks)
+    return browser_page.build_page(out, networks, **options)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, networks):
+    "The page of the small networks."
+    return built(tmp_path_factory.mktemp("site") / "try", networks)
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +101,10 @@ class Visit:
         self.page.wait_for_function(FOUND)
         return self.page.inner_text("#status")
 
+    def open_numbers(self):
+        "Unfold the fields of the box, which may be unfolded already."
+        self.page.evaluate("$('box-w').closest('details').open = true")
+
     def picture(self, canvas):
         "The pixels of a canvas, (H, W, 3)."
         url = self.page.evaluate(f"document.getElementById('{canvas}').toDataURL()")
@@ -105,6 +117,16 @@ class Visit:
 def visit(browser, site):
     "The page from a folder, without a server."
     visit = Visit(browser, site.as_uri())
+    yield visit
+    visit.close()
+
+
+@pytest.fixture(scope="module")
+def first_visit(browser, tmp_path_factory):
+    "A page as part of the site, with the network that readers meet first."
+    name = next(iter(browser_page.known_networks()))
+    out = tmp_path_factory.mktemp("shipped") / "try"
+    visit = Visit(browser, built(out, {name: name}, home="../index.html").as_uri())
     yield visit
     visit.close()
 
@@ -127,7 +149,7 @@ def png(image):
     return buffer.getvalue()
 
 
-def answer_of(network, image, box):
+def answer_of(network, recipe, image, box):
     "What Python says: the crop, joints read in two ways, survivors and attention of each patch."
     size = network.image_size
     center, scale = box_to_center_scale(np.array([box]), size)
@@ -138,8 +160,8 @@ def answer_of(network, image, box):
     shares = torch.zeros(J, len(trace.owner[0][last][0]))
     shares[:, trace.columns[0][last][0]] = trace.attention[0][last][0].mean(0)[:J, J:]
     decoded = {
-        method: decode(trace.heatmaps[0], center, scale)[0][0].numpy()
-        for method, decode in {"dark": decode_dark, "argmax": decode_argmax}.items()
+        method: decode(recipe.change(decode=method), trace.heatmaps[0], center, scale)[0][0].numpy()
+        for method in ("dark", "argmax")
     }
     kept = [layer[0].tolist() for layer in trace.kept[0]]
     return {"crop": crop, "kept": kept, "attention": shares.numpy(), **decoded}
@@ -155,18 +177,37 @@ ASK = """async ({ photo, box }) => {
   )));
   const joints = ({ keypoints }) => keypoints.map(({ photo }) => photo);
   return {
+    looks: [dark.looks, argmax.looks], boxes: [dark.box, argmax.box],
     dark: joints(dark), argmax: joints(argmax), kept: dark.kept, attention: [...dark.attention],
     crop: btoa(Array.from(dark.crop, (value) => String.fromCharCode(value)).join("")),
   };
 }"""
 
 
+def asked(visit, image, box=None):
+    "What the page's first network says of a photograph, with a box or without."
+    photo = base64.b64encode(png(image)).decode()
+    return visit.page.evaluate(ASK, dict(photo=photo, box=box))
+
+
 def test_the_browser_answers_as_python_does(visit, networks):
-    network, same = load_network(next(iter(networks)))[0], 0
+    answers_alike(visit, next(iter(networks)))
+
+
+@pytest.mark.soak
+def test_the_browser_answers_as_python_does_with_the_first_network(first_visit):
+    name = next(iter(browser_page.known_networks()))
+    answers_alike(first_visit, name)
+    looks_twice_alike(first_visit, name, free_photo("astronaut"))
+
+
+def answers_alike(visit, name):
+    "Crop, joints, survivors and attention of twenty drawn people in boxes."
+    (network, recipe, _), same = load_network(name), 0
     for image, box in drawn_people():
-        photo = base64.b64encode(png(image)).decode()
-        there = visit.page.evaluate(ASK, dict(photo=photo, box=box))
-        here = answer_of(network, image, box)
+        there = asked(visit, image, box)
+        assert there["looks"] == [1, 1] and there["boxes"] == [box, box]
+        here = answer_of(network, recipe, image, box)
         crop = np.frombuffer(base64.b64decode(there["crop"]), np.uint8).astype(int)
         assert np.abs(crop - here["crop"].ravel()).max() <= 1
         for method in ("dark", "argmax"):
@@ -175,6 +216,84 @@ def test_the_browser_answers_as_python_does(visit, networks):
             there["attention"], here["attention"].ravel(), atol=0.01
         )
     assert same >= 18    # of 20: two patches that matter equally may change places
+
+
+def test_a_photo_without_a_box_is_looked_at_twice_as_in_python(visit, networks):
+    looks_twice_alike(visit, next(iter(networks)))
+
+
+def looks_twice_alike(visit, name, *photos):
+    "Joints of the second look, and where it looked, of these and drawn photographs, without a box."
+    people = make_people(4, image_size=(330, 250), seed=5, margin=2).images
+    photos += tuple(person.permute(1, 2, 0).numpy() for person in people)
+    network, recipe, keypoint_set = load_network(name)
+    recipe = recipe.change(precision="fp32")    # as in the browser
+    apart = {"dark": [], "argmax": []}    # pixels of the photograph
+    for at, method in enumerate(apart):
+        predictor = PosePredictor(network, recipe, keypoint_set, decode=method)
+        for photo in photos:
+            there, here = asked(visit, photo), predictor(photo)
+            assert there["looks"][at] == 2
+            whole = [0, 0, photo.shape[1], photo.shape[0]]
+            assert np.abs(here.boxes[0] - whole).max() > 5    # the box did move
+            assert np.abs(np.array(there["boxes"][at]) - here.boxes[0]).max() < 0.5
+            apart[method].append(np.abs(np.array(there[method]) - here.keypoints[0]).max(1))
+    assert np.max(apart["dark"]) < 0.5
+    assert np.mean(np.array(apart["argmax"]) < 0.5) > 0.95    # two pixels may be equally high
+
+
+def test_the_box_of_the_second_look_is_pythons(visit):
+    "Many votes, four, three, all in one place; a joint just as high as the threshold votes."
+    generator = np.random.default_rng(0)
+    joints = generator.uniform(-20, 300, (5, 17, 2)).astype(np.float32)
+    scores = generator.uniform(0, 0.5, (5, 17)).astype(np.float32)
+    scores[1], scores[2], joints[3] = 0.09, 0.09, 50
+    scores[1, :4], scores[2, :3], scores[4, :] = 0.5, 0.9, VOTES
+    here = pose_boxes(joints, scores.astype(float), np.zeros((5, 4)))
+    there = visit.page.evaluate(
+        "people => people.map(poseBox)",
+        [[dict(photo=place, score=score) for place, score in zip(*person)]
+         for person in zip(joints.tolist(), np.where(scores == np.float32(VOTES), VOTES, scores)
+                           .tolist())],
+    )
+    assert there[2] is None and not here[2].any()
+    for k in (0, 1, 3, 4): np.testing.assert_allclose(there[k], here[k], atol=1e-3)
+    assert here[3, 2:].max() < 1.2
+
+
+def test_the_page_says_how_often_it_looked_and_where(visit):
+    "Twice without a box; once in a box, and where too few joints say where the person is."
+    page = visit.page
+    said = visit.answer(lambda: page.click("#astronaut"))
+    assert "It looked twice. 1 network took" in said and "ms for 2 looks" in said
+    x, y, w, h = page.evaluate("state.results.get('pruned').box.map(Math.round)")
+    told = page.inner_text("#box-words")
+    assert f"box around the joints that it had found: {w} x {h} pixels, its corner at {x}, {y}" in (
+        told
+    )
+    assert told.startswith("The box: the whole photo, 512 x 512 pixels. Pruned looked twice")
+    assert page.inner_text("#caption-pruned").count("2 looks: ") == 1
+    assert "at its second look" in page.get_attribute("#crop-pruned", "aria-label")
+    shade = visit.picture("photo")[2, 2]    # outside of the second box, as outside of a drawn one
+    page.evaluate("state.results.get('pruned').looks = 1; drawPhoto()")
+    assert (visit.picture("photo")[2, 2] > shade).all()
+    visit.open_numbers()
+    page.fill("#box-w", "400")
+    said = visit.answer(lambda: page.press("#box-w", "Tab"))
+    assert "It looked once. 1 network took" in said and "ms for 1 look," in said
+    assert "looked" not in page.inner_text("#box-words")
+    assert "second look" not in page.get_attribute("#crop-pruned", "aria-label")
+
+
+def test_a_photo_in_which_nothing_is_found_is_looked_at_once(visit, tmp_path, networks):
+    Image.new("RGB", (96, 128)).save(tmp_path / "black.png")
+    people = PosePredictor.from_pretrained(next(iter(networks)), device="cpu")(
+        np.zeros((128, 96, 3), np.uint8)
+    )
+    assert (people.scores >= VOTES).sum() < 4 and people.boxes[0].tolist() == [0, 0, 96, 128]
+    said = visit.answer(lambda: visit.page.set_input_files("#file", tmp_path / "black.png"))
+    assert "It looked once." in said and "ms for 1 look," in said
+    assert "fewer than four joints" in visit.page.inner_text("#box-words")
 
 
 @pytest.mark.parametrize("shape, axis", [((64, 32), 0), ((32, 64), 1), ((16, 8, 3, 3), 0)])
@@ -276,7 +395,7 @@ def test_a_box_is_drawn_by_mouse_and_given_in_numbers(visit):
     visit.answer(drag)
     half = page.evaluate("state.box[2] / state.photo.width")
     assert 0.4 < half < 0.5 and "its corner at" in page.inner_text("#box-words")
-    page.locator("summary", has_text="box in numbers").click()
+    visit.open_numbers()
     page.fill("#box-w", "100")
     visit.answer(lambda: page.press("#box-w", "Tab"))
     assert page.evaluate("state.box[2]") == 100
@@ -408,7 +527,7 @@ def stored_passes():
     return {(run["network"], run["data"]): run for run in runs}
 
 
-def test_the_page_tells_scores_of_one_pass_which_is_what_it_makes():
+def test_the_page_tells_scores_of_one_look_which_is_what_it_takes_in_a_box():
     "From the results file, of the weights that ship; not those of the mirrored test."
     passes = stored_passes()
     assert {name for name, _ in passes} == set(shipped_networks())
@@ -421,7 +540,7 @@ def test_the_page_tells_scores_of_one_pass_which_is_what_it_makes():
         told += f"({run['joints']} joints, 95 % interval {low:.0f} to {high:.0f} %)"
         assert told in said_of(name)
     said, judged = said_of("dppt_s_lspet"), load_network("dppt_s_lspet")[0].about["judged"]
-    assert "with one pass, as here" in said and "mirrored" not in said
+    assert "with one look in boxes that were given" in said and "mirrored" not in said
     means = [row["scores"]["PCK@0.2 torso"]["mean"] for row in judged]
     assert means and not [mean for mean in means if f"{mean:.0f} % on" in said]
 
@@ -436,7 +555,8 @@ def test_a_network_that_does_not_ship_tells_how_it_was_judged(tmp_path):
         mean=50.2, interval=[40, 60], people=70, joints=dict(nose=50.2, knee=50.2, neck=None),
     )}))
     said = browser_page.judged("x", about)
-    assert "with one pass, as here, 50 % on 70 people of mine (2 joints, 95 % interval" in said
+    told = "with one look in boxes that were given, 50 % on 70 people of mine (2 joints, 95 % "
+    assert f"{told}interval" in said
 
 
 def test_what_a_network_that_saw_drawn_people_only_finds_on_photographs_is_measured():
@@ -460,6 +580,49 @@ def test_the_page_has_the_cards_words_on_limits_once(tmp_path):
     (folder := tmp_path / "network").mkdir()
     shutil.copy(find_network("ppt_nano_d12") / "config.json", folder)
     assert browser_page.limits(str(folder)) is None    # without a card
+
+
+def test_a_network_that_cuts_in_another_way_is_refused(networks):
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.helper.make_graph([], "none", [], [])
+    model = onnx.helper.make_model(graph)
+    onnx.helper.set_model_props(model, {"dppt": json.dumps(dict(unbiased=False))})
+    with pytest.raises(DataError, match="unbiased=False, which the page cannot do"):
+        browser_page.described(next(iter(networks)), "Mine", model.SerializeToString())
+
+
+def test_the_page_says_what_a_box_is_worth():
+    "From the results file, of the network that it is about."
+    told = json.loads(browser_page.SECOND_LOOK.read_text())
+    given, whole = (told["results"]["lspet"][box] for box in ("of the labels", "the whole photo"))
+    said = browser_page.worth_of_a_box(browser_page.known_networks())
+    assert told["mirror"] and "averaged with the mirrored picture" in said
+    assert f"{given['one']:.0f} % of the joints in the box of the labels, looking once" in said
+    assert f"{whole['one']:.0f} % looking once and {whole['two']:.0f} % looking twice" in said
+    assert browser_page.worth_of_a_box({"tokenpose_nano": "another"}) is None
+
+
+@pytest.mark.parametrize("home, glossary", [
+    ("../index.html", "../glossary.html"), ("index.html", "glossary.html"), ("", ""),
+    ("https://a.org/nb/", "https://a.org/nb/glossary.html"),
+    ("https://a.org/nb", "https://a.org/nb/glossary.html"),
+])
+def test_the_glossary_lies_beside_the_sites_first_page(home, glossary):
+    assert browser_page.glossary_of(home) == glossary
+
+
+def test_the_page_leads_to_the_site_and_its_glossary(browser, site, tmp_path):
+    "Where it is part of the site; alone it leads nowhere."
+    shutil.copytree(site.parent, tmp_path / "try")
+    facts = tmp_path / "try" / "embedded" / "list.js"
+    for home, links in (("../index.html", ["../glossary.html", "../index.html"]), ("", [])):
+        told = facts.read_text().partition("const HOME")[0]
+        text = f"{told}const HOME = {json.dumps(home)};\nconst GLOSSARY = "
+        facts.write_text(text + f"{json.dumps(browser_page.glossary_of(home))};\n")
+        visit = Visit(browser, (tmp_path / "try" / "index.html").as_uri())
+        shown = visit.page.locator("a:not([href^=LICENSE])")
+        assert [link.get_attribute("href") for link in shown.all()] == links
+        visit.close()
 
 
 def test_every_network_that_ships_is_on_the_page_the_best_first():

@@ -43,10 +43,13 @@ TRAINED_ON = {
              "workers on the web)",
     "synthetic": "people drawn by program, never on a photograph",
 }
-# What is measured lies in results files, which are read; the page makes one pass, as the first.
+# What is measured lies in results files, which are read. In the first one people were looked at
+# once, in boxes that were given, as the page does in a box; in the second one also twice.
 RESULTS = ROOT / "nbs" / "results"
 ONE_PASS = RESULTS / "one_pass.json"
+SECOND_LOOK = RESULTS / "second_look.json"
 MEASURE = "PCK@0.2 torso"
+ONE_LOOK = "with one look in boxes that were given"
 CALLED = {"lspet": "athletes of LSPET", "coco": "everyday people of COCO",
           "synthetic": "drawn people"}
 DRAWN_PEOPLE = 6
@@ -119,9 +122,11 @@ def described(name, label, content):
     model = onnx.load_from_string(content)
     facts = json.loads({prop.key: prop.value for prop in model.metadata_props}["dppt"])
     network, recipe, keypoint_set = load_network(name)
+    if not facts["unbiased"]:
+        raise DataError(f"{name} was trained with unbiased=False, which the page cannot do")
     return dict(
         name=Path(name).name, label=label, depth=network.config.depth,
-        **{field: facts[field] for field in ("image_size", "grid", "mean", "std")},
+        **{field: facts[field] for field in ("image_size", "grid", "mean", "std", "kernel")},
         names=keypoint_set.names, limbs=keypoint_set.limbs, sides=keypoint_set.sides,
         about=sentence(name, network, recipe),
     )
@@ -161,17 +166,18 @@ def as_stored(row):
 
 
 def judged(name, about):
-    """How well a network did on people it had not seen: with one pass, as on the page, where that
-    is stored; else as its config.json says."""
-    rows, how = one_pass(name), "with one pass, as here"
+    """How well a network did on people it had not seen: with one look in a given box, as the page
+    does, where that is stored; else as its config.json says."""
+    rows, how = one_pass(name), ONE_LOOK
     if not rows:
         told = about.get("judged") or []
         told = [row for row in (told if isinstance(told, list) else [told])
                 if MEASURE in row["scores"]]
         rows = [as_stored(row) for row in told]
         mirrored = {bool(row.get("mirror")) for row in told}
-        how = "averaged with the mirrored picture, which the page does not do"
-        if mirrored == {False}: how = "with one pass, as here"
+        how = ("in boxes that were given, averaged with the mirrored picture, which the page "
+               "does not do")
+        if mirrored == {False}: how = ONE_LOOK
     drawn_only = about.get("data") == "synthetic" and all(row[0] == "synthetic" for row in rows)
     unknown = " It was not measured on photographs." if drawn_only else ""
     if not rows: return unknown
@@ -183,6 +189,19 @@ def judged(name, about):
     return (
         " Of the joints of people that it had not seen it finds, within a fifth of the torso's "
         f"length, {how}, {'; '.join(parts)}.{unknown}"
+    )
+
+
+def worth_of_a_box(networks):
+    "What a box is worth, of the network of which that is measured; None where it is not there."
+    told = json.loads(SECOND_LOOK.read_text())
+    if told["network"] not in networks: return None
+    given, whole = (told["results"]["lspet"][box] for box in ("of the labels", "the whole photo"))
+    return (
+        f"What a box is worth: on {given['people']} {CALLED['lspet']} {LABELS[told['network']]} "
+        f"found {given['one']:.0f} % of the joints in the box of the labels, looking once; in the "
+        f"whole photo {whole['one']:.0f} % looking once and {whole['two']:.0f} % looking twice "
+        "(averaged with the mirrored picture, which the page does not do)."
     )
 
 
@@ -244,6 +263,13 @@ def known_networks():
     return {name: LABELS.get(name, name) for name in [*order, *sorted(set(names) - set(order))]}
 
 
+def glossary_of(home):
+    "The address of the site's glossary, beside its first page; nothing where there is no site."
+    folder, slash, page = home.rpartition("/")
+    if page and not page.endswith(".html"): folder, slash = home, "/"
+    return home and f"{folder}{slash}glossary.html"
+
+
 def build_page(out, networks, home=""):
     "Write the folder; `networks` are names or folders with labels, `home` a link to the site."
     out = Path(out)
@@ -253,10 +279,11 @@ def build_page(out, networks, home=""):
     embed_runtime(out)
     embed_samples(out)
     facts = [embed_network(out, name, label) for name, label in networks.items()]
-    told = dict.fromkeys(filter(None, map(limits, networks)))    # each once
+    told = [worth_of_a_box(networks), *map(limits, networks)]
+    told = dict.fromkeys(filter(None, told))    # each once
     constants = dict(
         NETWORKS=facts, LIMITS=list(told), DRAWN_PEOPLE=DRAWN_PEOPLE,
-        RUNTIME=" ".join(RUNTIME[:2]), HOME=home,
+        RUNTIME=" ".join(RUNTIME[:2]), HOME=home, GLOSSARY=glossary_of(home),
     )
     text = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in constants.items())
     write_whole(out / "embedded" / "list.js", text.encode())

@@ -45,7 +45,7 @@ function taylorStep(at) {
 }
 
 /** DARK: blur, logarithm, one Taylor step around the peak; none within two pixels of the border. */
-function darkOffset(map, [height, width], { x, y }, size = 11) {
+function darkOffset(map, [height, width], { x, y }, size) {
   if (x < 2 || x > width - 3 || y < 2 || y > height - 3) return [0, 0];
   const [kernel, limit] = [blurKernel(size), Math.floor(size / 2)];
   const at = (dx, dy) => (
@@ -54,12 +54,13 @@ function darkOffset(map, [height, width], { x, y }, size = 11) {
   return taylorStep(at).map((step) => clamp(step, -limit, limit));
 }
 
-/** Where each map says that its joint is, in heatmap pixels, and the height of the map there. */
-function decode(heatmaps, joints, [height, width], method = "dark") {
+/** Where each map says that its joint is, in heatmap pixels, and the height of the map there; DARK
+ *  blurs by `size` pixels. */
+function decode(heatmaps, joints, [height, width], method, size) {
   return Array.from({ length: joints }, (_, joint) => {
     const map = heatmaps.subarray(joint * height * width, (joint + 1) * height * width);
     const peak = findPeak(map, width);
-    const [dx, dy] = method === "dark" ? darkOffset(map, [height, width], peak) : [0, 0];
+    const [dx, dy] = method === "dark" ? darkOffset(map, [height, width], peak, size) : [0, 0];
     const seen = peak.score > 0 ? 1 : 0;
     return { x: seen * (peak.x + dx), y: seen * (peak.y + dy), score: peak.score };
   });

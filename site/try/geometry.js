@@ -1,14 +1,30 @@
 "use strict";
-// The window around a person and its crop, as in `dppt_nb/crops.py`; a test holds the two together.
+// The window around a person and its crop, as in `dppt_nb/crops.py`, and the box of a second look, as
+// in `dppt_nb/inference.py`; a test holds them together.
 // Pixels are counted from 0 at their centres; sizes are [height, width], boxes [x, y, w, h].
 
 const PADDING = 1.25;  // size of the window over size of the grown box
+const VOTES = 0.1;     // joints with a lower score do not vote on where the person is
+const GROWTH = 1.1;    // a person's box over the box of the joints that vote
 
 /** The window around a box: grown to the shape of the network's input, then padded. */
 function windowOf(box, [height, width]) {
   const [x, y, w, h] = box;
   const side = Math.max(w, h * width / height) * PADDING;
   return { center: [x + w / 2, y + h / 2], size: [side * height / width, side] };
+}
+
+/** The person's box by the joints that were found; null where fewer than four of them vote. */
+function poseBox(keypoints) {
+  const sure = keypoints.filter(({ score }) => score >= VOTES);
+  if (sure.length < 4) return null;
+  const [across, down] = [0, 1].map((axis) => {
+    const places = sure.map(({ photo }) => photo[axis]);
+    const low = Math.min(...places);
+    const length = Math.max(Math.max(...places) - low, 1);
+    return [low - (GROWTH - 1) / 2 * length, GROWTH * length];
+  });
+  return [across[0], down[0], across[1], down[1]];
 }
 
 /** The map from photo to crop, `crop = zoom * photo + shift`; lengths run between pixel centres. */

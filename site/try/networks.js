@@ -75,9 +75,28 @@ function survivors(outputs, { grid, depth }) {
   });
 }
 
-/** One person: keypoints in the photo and in the crop, surviving patches, attention, times. */
+/**
+ * One person, in a box or, where that is null, in the whole photo. The whole photo is looked at
+ * twice, the second time in the box of the joints that the first look found, as in
+ * `dppt_nb/predictor.py`; where too few joints say where that is, a second look would see the same.
+ * Gives what the last look gave, with the times of all of them.
+ */
 async function estimate(network, pixelsOf, photoSize, box, method = "dark") {
   await loadNetwork(network);
+  const look = (where) => lookOnce(network, pixelsOf, photoSize, where, method);
+  const first = await look(box ?? [0, 0, photoSize[1], photoSize[0]]);
+  const closer = box ? null : poseBox(first.keypoints);
+  if (!closer) return { ...first, whole: !box, looks: 1 };
+  const second = await look(closer);
+  return {
+    ...second, whole: true, looks: 2,
+    milliseconds: first.milliseconds + second.milliseconds,
+    around: first.around + second.around,
+  };
+}
+
+/** One look: keypoints in the photo and in the crop, surviving patches, attention, times. */
+async function lookOnce(network, pixelsOf, photoSize, box, method) {
   const begin = performance.now();
   const window = windowOf(box, network.image_size);
   const map = cropMap(window, network.image_size);
@@ -90,13 +109,13 @@ async function estimate(network, pixelsOf, photoSize, box, method = "dark") {
   const back = performance.now();
   const size = outputs.heatmaps.dims.slice(2);
   const heatmapMap = cropMap(window, size);
-  const found = decode(outputs.heatmaps.data, network.names.length, size, method);
+  const found = decode(outputs.heatmaps.data, network.names.length, size, method, network.kernel);
   const keypoints = found.map(({ x, y, score }) => {
     const photo = toPhoto([x, y], heatmapMap);
     return { photo, crop: toCrop(photo, map), score };
   });
   return {
-    crop, keypoints, milliseconds,
+    box, crop, keypoints, milliseconds,
     around: ready - begin + performance.now() - back,  // cutting and decoding
     kept: survivors(outputs, network),
     attention: outputs.keypoint_attention.data,  // joints x patches of the grid

@@ -129,8 +129,7 @@ async function estimateAll() {
 async function estimateOne(network, mine) {
   if (!loaded.has(network.name)) say(`Loading ${network.label} (${network.megabytes} MB).`);
   try {
-    const box = state.box ?? wholeBox();
-    const result = await estimate(network, pixelsOf, photoSize(), box, $("method").value);
+    const result = await estimate(network, pixelsOf, photoSize(), state.box, $("method").value);
     if (mine !== asked) return false;
     state.results.set(network.name, result);
     showAll();
@@ -143,16 +142,18 @@ async function estimateOne(network, mine) {
 
 function sayFound() {
   const network = drawnNetwork();
-  const { keypoints } = state.results.get(network.name);
+  const { keypoints, looks } = state.results.get(network.name);
   const sure = keypoints.filter(({ score }) => score >= UNSURE).length;
-  const times = state.active.map(({ name }) => state.results.get(name))
-    .map(({ milliseconds, around }) => milliseconds + around);
+  const results = state.active.map(({ name }) => state.results.get(name));
+  const sum = (value) => results.map(value).reduce((a, b) => a + b);
+  const time = round(sum(({ milliseconds, around }) => milliseconds + around));
   say(`${network.label} found ${keypoints.length} joints in ${state.photoName}, `
-    + `${sure} of them with a score of at least ${UNSURE}. `
-    + `${countOf(times.length, "network")} took ${round(times.reduce((a, b) => a + b))} ms, `
-    + "from the photo to the joints.");
+    + `${sure} of them with a score of at least ${UNSURE}. It looked ${timesOf(looks)}. `
+    + `${countOf(results.length, "network")} took ${time} ms for `
+    + `${countOf(sum((result) => result.looks), "look")}, from the photo to the joints.`);
 }
 
+const timesOf = (looks) => (looks === 2 ? "twice" : "once");
 const countOf = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 /** Load one more network and let it answer too. */
@@ -183,9 +184,10 @@ function drawPhoto() {
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
   context.drawImage(state.photo, 0, 0, canvas.width, canvas.height);
-  if (state.box) drawBox(context, state.box, zoom);
   const network = drawnNetwork();
   const result = state.results.get(network.name);
+  const box = state.box ?? (result?.looks === 2 ? result.box : null);
+  if (box) drawBox(context, box, zoom);
   canvas.setAttribute("aria-label", result
     ? `${state.photoName} with the skeleton that ${network.label} found`
     : `${state.photoName}, no skeleton yet`);
@@ -201,12 +203,28 @@ const scoresOf = (result) => result.keypoints.map(({ score }) => score);
 function showBox() {
   const box = state.box ?? wholeBox();
   ["x", "y", "w", "h"].forEach((side, i) => { $(`box-${side}`).value = round(box[i]); });
-  const [x, y, w, h] = box.map(round);
   const small = state.photo.shrunkFrom
     ? ` The photo was made smaller, it had ${state.photo.shrunkFrom}.` : "";
   $("box-words").textContent = (state.box
-    ? `The box: ${w} x ${h} pixels, its corner at ${x}, ${y}.`
-    : `The box: the whole photo, ${w} x ${h} pixels.`) + small;
+    ? `The box: ${boxInWords(box)}.`
+    : `The box: the whole photo, ${box[2]} x ${box[3]} pixels.`) + small + looksInWords();
+}
+
+function boxInWords(box) {
+  const [x, y, w, h] = box.map(round);
+  return `${w} x ${h} pixels, its corner at ${x}, ${y}`;
+}
+
+/** How the network whose skeleton is drawn looked at a photo without a box. */
+function looksInWords() {
+  const network = drawnNetwork();
+  const result = state.results.get(network.name);
+  if (state.box || !result?.whole) return "";
+  return result.looks === 2
+    ? ` ${network.label} looked twice; the second time in the dashed box around the joints that it `
+      + `had found: ${boxInWords(result.box)}.`
+    : ` ${network.label} looked once: fewer than four joints had a score of at least ${VOTES}, too `
+      + "few to say where to look again. Draw a box around the person.";
 }
 
 /** How many layers are done in a network's picture. */
@@ -295,9 +313,10 @@ function describePanel(network, result, canvas) {
   const known = network.names.includes(state.joint);
   patches.textContent = state.joint === null ? left
     : known ? `attention of the ${words(state.joint)}` : `knows no ${words(state.joint)}`;
-  times.textContent = `${round(result.milliseconds)} ms, crop and decoding `
-    + `${round(result.around)} ms`;
-  canvas.setAttribute("aria-label", `What ${network.label} sees: ${patches.textContent}`);
+  times.textContent = `${countOf(result.looks, "look")}: ${round(result.milliseconds)} ms, crop and `
+    + `decoding ${round(result.around)} ms`;
+  const look = result.looks === 2 ? " at its second look" : "";
+  canvas.setAttribute("aria-label", `What ${network.label} sees${look}: ${patches.textContent}`);
 }
 
 // Joints
@@ -514,10 +533,17 @@ function takeDropped() {
   });
 }
 
+function linkTo(address, title) {
+  const link = document.createElement("a");
+  [link.href, link.textContent] = [address, title];
+  return link;
+}
+
 function begin() {
   state.active = [NETWORKS[0]];
   $("runtime").textContent = RUNTIME;
-  if (HOME) $("home").innerHTML = ` <a href="${encodeURI(HOME)}">All pages of dppt-nb</a>.`;
+  if (HOME) $("home").append(" ", linkTo(HOME, "All pages of dppt-nb"), ".");
+  if (GLOSSARY) $("glossary").append(" Words are explained in the ", linkTo(GLOSSARY, "glossary"), ".");
   listen();
   showChoices();
   showPanels();
