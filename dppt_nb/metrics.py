@@ -24,6 +24,7 @@ def _ratio(part, whole):
     part, whole = np.asarray(part, dtype=np.float64), np.asarray(whole)
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
+# %% ../nbs/04_metrics.ipynb #04d00001
 def _same_people(preds, joints, visible):
     "The three as arrays (N, J, 2), (N, J, 2), (N, J), or one sentence about what does not fit."
     preds, joints, visible = _array(preds), _array(joints), _array(visible)
@@ -41,6 +42,27 @@ def _same_people(preds, joints, visible):
     if not np.isfinite(joints[visible > 0]).all():
         raise ValueError("joints holds NaN or infinity where visible is 1")
     return preds, joints, visible
+
+def _ruler(keypoint_set, normaliser, sizes):
+    "The two joints that people are measured by; None for their boxes."
+    if normaliser not in PCK_THRESHOLDS:
+        raise ValueError(f"normaliser is 'torso', 'head' or 'box', not {normaliser!r}")
+    if normaliser == "box":
+        if sizes is None: raise ValueError("sizes: PCK by the box needs each person's box size")
+        return None
+    ends = keypoint_set.torso if normaliser == "torso" else keypoint_set.head_segment
+    if ends is None:
+        raise ValueError(
+            f"keypoint set {keypoint_set.name!r} has no {normaliser} to measure people by"
+        )
+    return ends
+
+def _given_sizes(sizes, people):
+    "A size each, NaN where it is none."
+    sizes = _array(sizes)
+    if sizes.shape != (people,):
+        raise ValueError(f"sizes has shape {sizes.shape}; it must be ({people},), a size each")
+    return np.where(sizes > 0, sizes, np.nan)
 
 # %% ../nbs/04_metrics.ipynb #2bf12e31
 def person_size(joints: ArrayLike, visible: ArrayLike, ends: tuple[int, int]):
@@ -80,27 +102,6 @@ def pooled_rate(hit_sums: ArrayLike, count_sums: ArrayLike):
 
 # %% ../nbs/04_metrics.ipynb #c10cf0d6
 PCK_THRESHOLDS = {"torso": 0.2, "head": 0.5, "box": 0.05}  # box: for sets with neither ruler
-
-def _ruler(keypoint_set, normaliser, sizes):
-    "The two joints that people are measured by; None for their boxes."
-    if normaliser not in PCK_THRESHOLDS:
-        raise ValueError(f"normaliser is 'torso', 'head' or 'box', not {normaliser!r}")
-    if normaliser == "box":
-        if sizes is None: raise ValueError("sizes: PCK by the box needs each person's box size")
-        return None
-    ends = keypoint_set.torso if normaliser == "torso" else keypoint_set.head_segment
-    if ends is None:
-        raise ValueError(
-            f"keypoint set {keypoint_set.name!r} has no {normaliser} to measure people by"
-        )
-    return ends
-
-def _given_sizes(sizes, people):
-    "A size each, NaN where it is none."
-    sizes = _array(sizes)
-    if sizes.shape != (people,):
-        raise ValueError(f"sizes has shape {sizes.shape}; it must be ({people},), a size each")
-    return np.where(sizes > 0, sizes, np.nan)
 
 def pck(
     preds: ArrayLike,                       # (N, J, 2) predicted joints, pixels (array or tensor)
@@ -278,7 +279,7 @@ def resample_counts(people: int, n: int, generator: np.random.Generator):
     drawn = drawn + people * np.arange(n)[:, None]
     return np.bincount(drawn.ravel(), minlength=n * people).reshape(n, people)
 
-# %% ../nbs/04_metrics.ipynb #b45c6faf
+# %% ../nbs/04_metrics.ipynb #04d00005
 def _columns(values):
     "(N, J) from (N,) or (N, J)."
     values = _array(values)
@@ -297,13 +298,6 @@ def _resampled(weights, values, counts, statistic):
     if counts is None: return (weights @ values).mean(-1) / weights.sum(1)
     return statistic(weights @ values, weights @ counts)
 
-def photo_numbers(
-    photos: Iterable  # (N,) the photograph of each person: ids, names, or pairs
-) -> np.ndarray:      # (N,) int64
-    "Numbers of photographs from 0 on, in the order in which they come."
-    known: dict = {}
-    return np.array([known.setdefault(photo, len(known)) for photo in photos], np.int64)
-
 def _photos_or_own(photos, people):
     "(N,) numbers of the photographs; one each if they are not given."
     if photos is None: return np.arange(people)
@@ -311,6 +305,14 @@ def _photos_or_own(photos, people):
     if len(photos) != people:
         raise ValueError(f"photos has {len(photos)} entries for {people} people; give one each")
     return photo_numbers(photos)
+
+# %% ../nbs/04_metrics.ipynb #b45c6faf
+def photo_numbers(
+    photos: Iterable  # (N,) the photograph of each person: ids, names, or pairs
+) -> np.ndarray:      # (N,) int64
+    "Numbers of photographs from 0 on, in the order in which they come."
+    known: dict = {}
+    return np.array([known.setdefault(photo, len(known)) for photo in photos], np.int64)
 
 def bootstrap_interval(
     values: ArrayLike,               # (N,) or (N, J): hits with `counts`, else any value per person
