@@ -38,7 +38,6 @@ def join_patches(
     return cells.permute(0, 5, 1, 3, 2, 4).reshape(people, -1, rows * h, columns * w)
 
 # %% ../nbs/05_tokens.ipynb #39f053aa
-#| code-fold: true
 class Bottleneck(nn.Module):
     """Residual block: 1x1, 3x3 and 1x1 convolutions that work in a quarter of the output channels
     (ResNet, Sec. 4.1)."""

@@ -61,7 +61,6 @@ def make_batch(
     return Batch(images, joints, visible, targets, weights)
 
 # %% ../nbs/10_training.ipynb #09706abc
-#| code-fold: true
 class LoopLosses(LoopDevices):
     "What a batch costs: from people to a batch, to losses, to gradients."
     def make_batch(
@@ -105,7 +104,6 @@ class LoopLosses(LoopDevices):
         return {name: loss.detach() for name, loss in losses.items()}
 
 # %% ../nbs/10_training.ipynb #fc93e98c
-#| code-fold: true
 class LoopStep(LoopLosses):
     "One step of training."
     def begin_step(self) -> None:
@@ -152,7 +150,6 @@ class LoopStep(LoopLosses):
         return losses
 
 # %% ../nbs/10_training.ipynb #2f7aaac5
-#| code-fold: true
 class Loop(LoopStep):
     "One recipe, its objectives and its people, in memory: trains an epoch at a time."
     def batches(self) -> list[Tensor]: # of (B,) indices, where the people are

@@ -325,3 +325,9 @@ def test_the_oldest_pytorch_that_is_allowed_is_tried():
     floor = re.search(r'"torch>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())[1]
     tried = (ROOT / ".github/workflows/test.yml").read_text()
     assert f"pip install torch=={floor}.0 " in tried
+
+
+def test_no_mark_of_a_notebook_is_left_in_the_package():
+    "nbdev takes its own marks out of exported cells; others would stay as comments."
+    left = [path.name for path in (ROOT / "dppt_nb").glob("*.py") if "\n#| " in path.read_text()]
+    assert left == []

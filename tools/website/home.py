@@ -90,10 +90,10 @@ def imports(module):
     return [name for name in floors() if name in names and name != "moved"]
 
 
-def commands(first):
-    "The block of the index page's commands that begins so."
+def commands(part):
+    "The first block of the index page's commands that has such a line."
     blocks = re.findall(r"^```bash\n(.*?)^```", "\n".join(index_cells()), re.M | re.S)
-    return next(block for block in blocks if block.startswith(first))
+    return next(block for block in blocks if part in block)
 
 
 def lesson_cards():
@@ -234,7 +234,7 @@ attend to them least.</figcaption>
 
 ## Joints in a photograph
 
-{fenced(commands("git clone"), "bash")}
+{fenced(commands("pip install -e ."), "bash")}
 
 DPPT's formulas here are ours, since only its abstract was known; no network was trained on all of
 COCO; and the weights learned from photographs that are not cleared for products

@@ -156,7 +156,9 @@ def code(cell, module):
     if not text.strip(): return ""
     exported = {"export", "exports", "exporti"} & marks
     block = fenced(text, "python", f"dppt_nb/{module}.py" if exported else "")
-    if "code-fold" in marks: block = folded(block)
+    # a cell that exports says it in its metadata alone: nbdev would write the mark into the package
+    hidden = cell.get("metadata", {}).get("jupyter", {}).get("source_hidden")
+    if "code-fold" in marks or hidden: block = folded(block)
     if not exported: return block
     return f'<div class="cell" id="cell-{cell["id"]}"></div>\n\n{block}'
 
