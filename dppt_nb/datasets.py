@@ -244,7 +244,7 @@ def _read_one(place, file, split, pictures, options, name, boxes, min_score):
     if not (split or says_split(file) or options["val_share"]):
         notes.append(
             f"the name of {file} says no split, so everybody is val; to train on it, say "
-            "--annotations train=FILE, or --val-share 0.1"
+            "--annotations train=FILE, or --val-share 0.3"
         )
     _check_pixels(rows, f"{place.root}/{file}")
     table = _coco_table(name, pictures, file, coco, rows, splits, not boxes, options["pixels"])

@@ -34,7 +34,7 @@ SHOWN = 0.3  # joints with a lower score are left out of drawings
 class People:
     "The people of one photograph."
     keypoints: np.ndarray      # (N, J, 2) float32 x, y in pixels of the photo
-    scores: np.ndarray         # (N, J) heights of the heatmaps' peaks: up to about 1
+    scores: np.ndarray         # (N, J) heights of the heatmaps' peaks: mostly below 1
     # (N, 4) x, y, w, h in which the answer was found: after a second look, the second one's
     boxes: np.ndarray
     keypoint_set: KeypointSet  # names the joints

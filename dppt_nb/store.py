@@ -394,7 +394,7 @@ def _split_advice(data, root, split, annotations):
     names = [str(n) for n in given or annotation_names(ImageSource(root))]
     silent = [n for n in names if not (says_split(n) or n.startswith(("train=", "val=", "test=")))]
     if not silent: return f"; {judge}name their file with --annotations {split}=FILE"
-    name, share = silent[0], "" if split == "test" else ", or hold a tenth out with --val-share 0.1"
+    name, share = silent[0], "" if split == "test" else ", or hold some out with --val-share 0.3"
     return f"; {name} does not say whose it is: {judge}say --annotations {split}={name}{share}"
 
 def _enlarged(store, header, image_size):
