@@ -89,8 +89,9 @@ class MediaPipeDetector:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError:
             raise DataError(
-                "MediaPipe's detector needs two packages: pip install -e \".[detector]\" in a "
-                "clone of dppt-nb, then pip install --no-deps mediapipe==0.10.21 (Python 3.11 or 3.12)"
+                "MediaPipe's detector needs two packages; in a clone of dppt-nb: pip install -e "
+                "\".[detector]\", then pip install --no-deps mediapipe==0.10.21 (Python 3.11 or "
+                "3.12)"
             ) from None
         path, self.least_score = path or detector_file(), least_score
         try: self.runner = Interpreter(str(path), num_threads=threads)
