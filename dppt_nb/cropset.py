@@ -65,10 +65,6 @@ class CropSet:
         moved.keys, moved.pixel_keys = self.keys, self.pixel_keys
         return moved
 
-    def seconds_to_renew(self) -> float:
-        "What making the people of another epoch takes: nothing, where they stay."
-        return 0.0
-
     def renew(self,
               seed: int,  # of a run
               epoch: int  # that begins

@@ -6,9 +6,7 @@
 __all__ = ['ENDLESS', 'FIRST_SEED', 'STRETCH', 'EndlessPeople', 'endless_people']
 
 # %% ../nbs/machinery/endless.ipynb #0c45705f
-import time
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar
 
 import torch
 
@@ -44,7 +42,6 @@ class EndlessPeople(CropSet):
     "People made by program, others in every epoch."
     image_size: tuple = (128, 96)       # (height, width) of the network's input
     epoch: tuple | None = None          # (seed, epoch) of those who are here
-    TIMED: ClassVar[int] = 256          # people by whom it is told what an epoch's take
 
     def renew(self,
               seed: int,  # of a run
@@ -58,15 +55,6 @@ class EndlessPeople(CropSet):
         for name in ("images", "joints", "visible"):
             getattr(self, name).copy_(getattr(made, name))
         self.epoch = (seed, epoch)
-
-    def seconds_to_renew(self) -> float:
-        "What making the people of another epoch takes, by the time of a few of them."
-        few, start = min(self.TIMED, len(self)), time.perf_counter()
-        device = self.images.device
-        many = usable_cores() if device.type == "cpu" else 1
-        _make(0, 0, few, self.image_size, self.margin, device, many)
-        if device.type == "cuda": torch.cuda.synchronize(device)
-        return (time.perf_counter() - start) * len(self) / few
 
     @property
     def digest(self) -> str:  # 64 hexadecimal letters

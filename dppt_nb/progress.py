@@ -159,13 +159,11 @@ class Plan:
     disk: int                # states and networks in the run's folder
     devices: int
     measured: int            # steps
-    making_seconds: float = 0.0    # of people made anew, in every epoch after the first
 
     @property
     def seconds(self) -> float:
         "Of the whole run; NaN where nothing was measured."
-        making = max(0, self.epochs - 1) * self.making_seconds
-        return self.steps * self.step_seconds + self.looks * self.look_seconds + making
+        return self.steps * self.step_seconds + self.looks * self.look_seconds
 
     def __str__(self):
         where = f" on {self.devices} devices" if self.devices > 1 else ""
@@ -178,13 +176,10 @@ class Plan:
         speed = self.batch / self.step_seconds
         looks = counted(self.looks, "validation", "validations")
         steps = counted(self.measured, "measured step", "measured steps")
-        making = in_words(self.making_seconds)
-        made = f", {making} to make an epoch's people" if self.making_seconds else ""
         return lines[0] + (
             f"\n      about {in_words(self.seconds)}: {1000 * self.step_seconds:.0f} ms a step, "
             f"{speed:,.0f} people/s, {looks} of "
-            f"{in_words(self.look_seconds)}{made} (by {steps}); memory "
-            f"{bytes_in_words(self.memory)}"
+            f"{in_words(self.look_seconds)} (by {steps}); memory {bytes_in_words(self.memory)}"
         )
 
 
@@ -277,7 +272,6 @@ def make_plan(
         look_seconds=look, looks=looks, memory=peak_memory(loop.device) if took else 0,
         # one more while it is written, that of the best epoch, and the network twice
         disk=state * (keep + 2) + 2 * network, devices=loop.team.count, measured=len(took),
-        making_seconds=loop.train_set.seconds_to_renew() if took else 0.0,
     )
 
 # %% ../nbs/machinery/progress.ipynb #834ae39e

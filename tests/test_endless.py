@@ -7,11 +7,9 @@ from dppt_nb import synthetic
 from dppt_nb.checks import DataError
 from dppt_nb.cli import main
 from dppt_nb.endless import EndlessPeople, endless_people
-from dppt_nb.progress import make_plan
 from dppt_nb.recipes import Recipe
 from dppt_nb.store import load_people, synthetic_people
 from dppt_nb.trainer import Trainer
-from dppt_nb.training import Loop
 
 SIZE = (64, 48)
 
@@ -104,20 +102,3 @@ def test_the_command_line_knows_the_word(monkeypatch):
         load_people("coco", "somewhere", people="endless")
     for words in (["eval", "x", "--people", "endless"], ["train", "x", "--people", "0"]):
         assert CliRunner().invoke(main, words).exit_code == 2
-
-
-def test_a_plan_counts_the_making_of_an_epochs_people():
-    "Those of the first epoch are there; every other epoch makes its own."
-    people = endless_people(0, 0, 12, SIZE)
-    recipe = Recipe(model="tokenpose_nano", image_size=SIZE, epochs=5, batch_size=6)
-    loop = Loop(recipe, people, "cpu")
-    before, first = people.epoch, people.images.clone()
-    plan = make_plan(loop, None, measure=1)
-    assert plan.making_seconds > 0 and "to make an epoch's people" in str(plan)
-    steps = plan.steps * plan.step_seconds
-    assert plan.seconds == pytest.approx(steps + 4 * plan.making_seconds)
-    assert people.epoch == before and torch.equal(people.images, first)
-    stay = synthetic_people("train", SIZE, 12)
-    assert stay.seconds_to_renew() == 0
-    loop = Loop(loop.recipe, stay, "cpu")
-    assert "epoch's people" not in str(make_plan(loop, None, measure=1))
