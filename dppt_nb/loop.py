@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .checkpoints import start_from
 from .checks import DataError
 from .cycles import PoseObjective
-from .devices import Team, make_parts, own_rows, part_shares, seeded, share_step
+from .devices import Team, make_parts, part_shares, seeded, share_step
 from .feed import feed, near
 from .models import create_model
 from .optim import Average, compute_name, flatten_optimizers, make_optimizers
@@ -195,22 +195,10 @@ class LoopDevices(LoopState):
         if not (at_once and can_capture(self.recipe, self.compute, place)): return None
         return CapturedStep(self.learn_people, self.device, self.draws)
 
-    def take(
-        self,
-        index: Tensor, # (B,) numbers of people
-        people: CropSet | None = None, # those of them who are ours, fetched already
-    ) -> list: # of `Batch`
+    def take(self, index: Tensor) -> list: # of `Batch`
         "These people: the whole batch, or the parts of it that are ours."
-        if self.team.parted:
-            return make_parts(self.team, index, self.draws, self.make_batch, people)
-        if people is not None: index = torch.arange(len(index), device=self.device)
-        return [self.make_batch(index, people=people)]
-
-    def ours(self, index: Tensor) -> Tensor: # numbers of people
-        "Whom this process needs of a batch."
-        if not self.team.parted: return index
-        rows = own_rows(self.team, len(index))
-        return index[rows[0].start : rows[-1].stop]
+        if not self.team.parted: return [self.make_batch(index)]
+        return make_parts(self.team, index, self.draws, self.make_batch)
 
     def backward_in_parts(
         self,
@@ -237,16 +225,11 @@ class LoopDevices(LoopState):
 
     def train_batches(self, batches: Iterable[Tensor]) -> Iterator[dict[str, Tensor]]:
         """A step for each batch of (B,) numbers, and its named losses. Crops that do not lie on the
-        device are fetched in a thread, a batch ahead, each process its own; draws are made here, in
-        order."""
+        device are fetched in a thread, a batch ahead; draws are made here, in order."""
         images = self.train_set.images
         there = torch.is_tensor(images) and images.device.type == self.device.type
-        if there: yield from map(self.train_people, batches)
+        if self.team.parted or there: yield from map(self.train_people, batches)
         else:
-            batches = list(batches)
-            fetched = feed(
-                self.train_set, map(self.ours, batches), lambda people, index: people,
-                device=self.device,
-            )
-            for index, people in zip(batches, fetched):
-                yield self.train_step(*self.take(index, people))
+            make = lambda people, index: self.make_batch(index, people=people)
+            for batch in feed(self.train_set, batches, make, device=self.device):
+                yield self.train_step(batch)

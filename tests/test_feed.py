@@ -10,7 +10,6 @@ from dppt_nb import store
 from dppt_nb.checks import DataError
 from dppt_nb.codec import EncodedCrops, encode_crop
 from dppt_nb.cropset import from_synthetic
-from dppt_nb.devices import Team
 from dppt_nb.feed import feed
 from dppt_nb.keypoints import COCO17
 from dppt_nb.recipes import Recipe
@@ -18,7 +17,6 @@ from dppt_nb.shards import StoreHeader
 from dppt_nb.store import crop_rows, read_store
 from dppt_nb.synthetic import make_people
 from dppt_nb.trainer import Trainer
-from dppt_nb.training import Loop
 from dppt_nb.writing import write_store
 
 SIZE = (64, 48)
@@ -106,39 +104,3 @@ def test_what_is_on_the_device_is_read_there(folder):
     order = torch.randperm(40, generator=torch.Generator().manual_seed(1)).split(9)
     seen = list(feed(crops, order, lambda people, rows: (people is crops, rows)))
     assert all(same and torch.equal(rows, o) for (same, rows), o in zip(seen, order, strict=True))
-
-
-def test_parts_of_a_batch_are_fetched_ahead_too(folder, monkeypatch):
-    "Two halves one after the other: the same weights to the bit, whether decoded before or not."
-    import dppt_nb.loop
-    recipe = Recipe(
-        model="tokenpose_nano", image_size=SIZE, epochs=1, batch_size=16, warmup_steps=2,
-        overrides=dict(width=32, depth=1, heads=2),
-    )
-    asked, ends = [], []
-    monkeypatch.setattr(dppt_nb.loop, "feed", lambda *a, **k: asked.append(1) or feed(*a, **k))
-    for streamed in (False, True):
-        crops = read_store(folder, None, False, streamed=streamed)
-        loop = Loop(recipe, crops, team=Team("cpu", accumulate=2))
-        for _ in range(2): loop.train_epoch()
-        ends.append(loop.model.state_dict())
-    assert asked == [1, 1]    # an epoch each, of the crops that were bytes
-    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
-
-
-def test_a_process_fetches_its_own_people_alone(folder, monkeypatch):
-    crops = read_store(folder, None, False, streamed=True)
-    loop = Loop(Recipe(model="tokenpose_nano", image_size=SIZE), crops, team=Team("cpu"))
-    index = torch.tensor([7, 3, 9, 1, 4, 8, 0])
-    assert loop.ours(index) is index
-    halves = []
-    for rank in (0, 1):
-        loop.team.count, loop.team.rank, loop.team.accumulate = 2, rank, 2
-        halves.append(loop.ours(index))
-        draws = loop.draws.get_state()
-        parts = loop.take(index, crops.select(halves[-1]))
-        loop.draws.set_state(draws)    # the same once more
-        assert len(parts) == 2 and sum(len(part.images) for part in parts) == len(halves[-1])
-        # the same as from all people
-        for part, same in zip(parts, loop.take(index)): assert torch.equal(part.images, same.images)
-    assert torch.cat(halves).tolist() == index.tolist()
