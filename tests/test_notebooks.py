@@ -24,7 +24,9 @@ LONG = {f"solutions/{name}.ipynb" for name in (
 ANSWERS = {"13_study.ipynb", "machinery/study_rows.ipynb"}
 # the other lessons: what they print moves with the processor, a little
 LESSONS = {path.name for path in NBS.glob("[01]*.ipynb")} - ANSWERS
-TIMED = re.compile(r"\b(?:ms|seconds?|minutes?|milliseconds)\b|\d s\b|/s\b|of the time|times as fast")
+TIMED = re.compile(
+    r"\b(?:ms|seconds?|minutes?|milliseconds)\b|\d s\b|/s\b|of the time|times as fast"
+)
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?")
 
 
