@@ -100,6 +100,7 @@ class EncodedCrops:
         self.shape = torch.Size((len(contents), 3, *size))
 
     def __len__(self) -> int: return len(self.contents)
+    def content(self, row: int) -> bytes: return self.contents[row]
     def numel(self) -> int: return math.prod(self.shape)
 
     def __getitem__(self,
@@ -110,10 +111,8 @@ class EncodedCrops:
         images = torch.empty((numbers.numel(), *self.shape[1:]), dtype=self.dtype)
         pixels = images.numpy()
         def decode(place, row):
-            where = f"{self.where}: crop {row}"
-            decode_crop(
-                self.contents[row], self.shape[2:], where, into=pixels[place], codec=self.codec
-            )
+            where, content = f"{self.where}: crop {row}", self.content(row)
+            decode_crop(content, self.shape[2:], where, into=pixels[place], codec=self.codec)
         with ThreadPoolExecutor(self.workers) as pool:
             list(pool.map(decode, range(len(images)), numbers.reshape(-1).tolist()))
         return images if numbers.dim() else images[0]

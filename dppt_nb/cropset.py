@@ -71,6 +71,18 @@ class CropSet:
              ) -> None:
         "New people for an epoch, where they are endless; these stay."
 
+    def renewals(self,
+                 seed: int,  # of a run
+                 first: int, # epoch that it begins with
+                 last: int   # epoch that it ends before
+                ) -> int:
+        "In how many of these epochs `renew` has work to do."
+        return 0
+
+    def time_renewal(self) -> float:
+        "Seconds that `renew` takes where it has work to do."
+        return 0.0
+
     def select(self,
                which  # "train", "val", "test", "all", a mask (N,), row numbers or a slice
               ) -> "CropSet":

@@ -6,6 +6,7 @@
 __all__ = ['ENDLESS', 'FIRST_SEED', 'STRETCH', 'EndlessPeople', 'endless_people']
 
 # %% ../nbs/machinery/endless.ipynb #0c45705f
+import time
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -14,11 +15,15 @@ from .cropset import CropSet, from_synthetic
 from .cutting import usable_cores, work_ahead
 from .files import digest_of
 from .keypoints import COCO17
-from .synthetic import chunk_size, make_people
+from .synthetic import SyntheticPeople, chunk_size, make_people
 
 # %% ../nbs/machinery/endless.ipynb #acd08b2f
 ENDLESS = "endless"                     # in place of a number of people
 FIRST_SEED, STRETCH = 2**20, 2**24      # of the rows; people of a row that an epoch may take
+
+def _workers(device, wanted=None):
+    "Threads that make people: as many as there are cores; one for a GPU, which they would share."
+    return (wanted or usable_cores()) if torch.device(device).type == "cpu" else 1
 
 def _make(seed, epoch, people, image_size, margin, device, workers):
     "Fields of `SyntheticPeople`, joined from chunks."
@@ -49,12 +54,44 @@ class EndlessPeople(CropSet):
              ) -> None:
         "Put the people of an epoch in the place of those who are here."
         if (seed, epoch) == self.epoch: return
-        device = self.images.device
-        many = usable_cores() if device.type == "cpu" else 1
-        made = _make(seed, epoch, len(self), self.image_size, self.margin, device, many)
+        made = self.made(seed, epoch, len(self))
         for name in ("images", "joints", "visible"):
             getattr(self, name).copy_(getattr(made, name))
         self.epoch = (seed, epoch)
+
+    def made(self,
+             seed: int,  # of a run
+             epoch: int,
+             people: int # the first of the epoch
+            ) -> SyntheticPeople:
+        "Some people of an epoch, made where this set is; the set stays as it is."
+        device = self.images.device
+        return _make(
+            seed, epoch, people, self.image_size, self.margin, device, _workers(device),
+        )
+
+    def renewals(self,
+                 seed: int,  # of a run
+                 first: int, # epoch that it begins with
+                 last: int   # epoch that it ends before
+                ) -> int:
+        "All but the first, whose people may be here already."
+        return max(0, last - first) - (first < last and (seed, first) == self.epoch)
+
+    def time_renewal(self) -> float:
+        """Seconds that `renew` takes where it has work to do: eight chunks for each worker are
+        timed, or all people where they are fewer, and counted up."""
+        device = self.images.device
+        wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+        chunk, workers = chunk_size(self.images.shape[2:], device), _workers(device)
+        # a GPU's chunk is thousands of people
+        few = min(len(self), chunk * (8 * workers if device.type == "cpu" else 1))
+        self.made(0, 0, min(few, chunk))    # warms up
+        wait()
+        start = time.perf_counter()
+        self.made(0, 0, few)
+        wait()
+        return (time.perf_counter() - start) * len(self) / few
 
     @property
     def digest(self) -> str:  # 64 hexadecimal letters
@@ -71,7 +108,7 @@ def endless_people(
     workers: int | None = None,  # threads on a CPU; as many as there are cores if not given
 ) -> EndlessPeople:
     "The people of an epoch; `renew` brings those of another."
-    workers = (workers or usable_cores()) if torch.device(device).type == "cpu" else 1
+    workers = _workers(device, workers)
     made = from_synthetic(_make(seed, epoch, people, image_size, margin, device, workers))
     values = {f.name: getattr(made, f.name) for f in fields(CropSet) if f.init}
     return EndlessPeople(**values, image_size=tuple(image_size), epoch=(seed, epoch))

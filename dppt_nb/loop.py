@@ -7,6 +7,7 @@ __all__ = ['Progress', 'make_objectives', 'batch_count', 'LoopStart', 'LoopState
 
 # %% ../nbs/machinery/loop.ipynb #0812466f
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from .checkpoints import start_from
 from .checks import DataError
 from .cycles import PoseObjective
-from .devices import Team, make_parts, part_shares, seeded, share_step
+from .devices import Team, make_parts, own_rows, part_shares, seeded, share_step
 from .feed import feed, near
 from .models import create_model
 from .optim import Average, compute_name, flatten_optimizers, make_optimizers
@@ -195,10 +196,16 @@ class LoopDevices(LoopState):
         if not (at_once and can_capture(self.recipe, self.compute, place)): return None
         return CapturedStep(self.learn_people, self.device, self.draws)
 
-    def take(self, index: Tensor) -> list: # of `Batch`
+    def take(
+        self,
+        index: Tensor, # (B,) numbers of people; with `count` those of our parts alone
+        people: CropSet | None = None, # among whom they are; None: all
+        count: int | None = None, # people in the whole batch; None: as many as numbers
+    ) -> list: # of `Batch`
         "These people: the whole batch, or the parts of it that are ours."
-        if not self.team.parted: return [self.make_batch(index)]
-        return make_parts(self.team, index, self.draws, self.make_batch)
+        if not self.team.parted: return [self.make_batch(index, people=people)]
+        make = lambda rows, draws: self.make_batch(rows, draws, people)
+        return make_parts(self.team, index, self.draws, make, count)
 
     def backward_in_parts(
         self,
@@ -228,8 +235,15 @@ class LoopDevices(LoopState):
         device are fetched in a thread, a batch ahead; draws are made here, in order."""
         images = self.train_set.images
         there = torch.is_tensor(images) and images.device.type == self.device.type
-        if self.team.parted or there: yield from map(self.train_people, batches)
-        else:
-            make = lambda people, index: self.make_batch(index, people=people)
-            for batch in feed(self.train_set, batches, make, device=self.device):
-                yield self.train_step(batch)
+        yield from map(self.train_people, batches) if there else self.train_fetched(batches)
+
+    def train_fetched(self, batches: Iterable[Tensor]) -> Iterator[dict[str, Tensor]]:
+        "The same where crops have to be fetched; of a shared batch only those of our parts."
+        counts = deque()    # people in the batches that are under way
+        def ours():
+            for index in batches:
+                counts.append(len(index))
+                yield index[own_rows(self.team, len(index))]
+        make = lambda people, index: self.take(index, people, counts.popleft())
+        for parts in feed(self.train_set, ours(), make, device=self.device):
+            yield self.train_step(*parts)

@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,11 +159,21 @@ class Plan:
     disk: int                # states and networks in the run's folder
     devices: int
     measured: int            # steps
+    renew_seconds: float = 0.0    # new people for an epoch, where they are endless
+    renewals: int = 0             # epochs that are left and need them
 
     @property
     def seconds(self) -> float:
         "Of the whole run; NaN where nothing was measured."
-        return self.steps * self.step_seconds + self.looks * self.look_seconds
+        trained, looked = self.steps * self.step_seconds, self.looks * self.look_seconds
+        return trained + looked + self.renewals * self.renew_seconds
+
+    @property
+    def new_people(self) -> str:
+        "What endless people take, in words; nothing where there are none."
+        if not self.renewals: return ""
+        epochs = counted(self.renewals, "epoch", "epochs")
+        return f", new people for {epochs} of {in_words(self.renew_seconds)}"
 
     def __str__(self):
         where = f" on {self.devices} devices" if self.devices > 1 else ""
@@ -179,7 +189,8 @@ class Plan:
         return lines[0] + (
             f"\n      about {in_words(self.seconds)}: {1000 * self.step_seconds:.0f} ms a step, "
             f"{speed:,.0f} people/s, {looks} of "
-            f"{in_words(self.look_seconds)} (by {steps}); memory {bytes_in_words(self.memory)}"
+            f"{in_words(self.look_seconds)}{self.new_people} (by {steps}); "
+            f"memory {bytes_in_words(self.memory)}"
         )
 
 
@@ -202,17 +213,18 @@ def time_steps(
     steps: int, # how many
     limit: float = 30.0, # seconds after which no further one is begun, where there is one process
 ) -> list[float]: # seconds of each
-    "Train a few steps and time them."
+    "Train a few steps and time them, each with what is fetched meanwhile."
     loop.model.train()
     loop.draws.manual_seed(loop.seed(1))
     took, wait = [], torch.cuda.synchronize if loop.device.type == "cuda" else lambda: None
-    with loop.captured.running() if loop.captured else nullcontext():
-        for index in (loop.batches() * steps)[:steps]:
-            if loop.team.count == 1 and sum(took) > limit: break
-            start = time.perf_counter()
-            loop.train_people(index)
+    trained = loop.train_batches((loop.batches() * steps)[:steps])
+    with loop.captured.running() if loop.captured else nullcontext(), closing(trained):
+        start = time.perf_counter()
+        for _ in trained:
             wait()
             took.append(time.perf_counter() - start)
+            if loop.team.count == 1 and sum(took) > limit: break
+            start = time.perf_counter()
     return took
 
 
@@ -224,10 +236,12 @@ class Pace:
         self,
         device: torch.device, # that trains
         looks: bool = False, # whether validation people are judged on the way
+        renews: bool = False, # whether later epochs have new people
         clock: Callable[[], float] = time.perf_counter,
     ):
         self.wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-        self.looks, self.clock, self.ends = looks, clock, []
+        self.beside = ["validations"] * looks + ["new people"] * renews
+        self.clock, self.ends = clock, []
 
     def note(
         self,
@@ -240,9 +254,10 @@ class Pace:
         if len(self.ends) < self.STEPS: return ""
         step = statistics.median(b - a for a, b in zip(self.ends, self.ends[1:]))
         if left * step < self.LEAST: return ""
+        beside = f"; {' and '.join(self.beside)} come on top" if self.beside else ""
         return (
             f"about {in_words(left * step)} to train: {1000 * step:.0f} ms a step (by the first "
-            f"{self.STEPS} steps){'; validations come on top' if self.looks else ''}"
+            f"{self.STEPS} steps){beside}"
         )
 
 
@@ -266,12 +281,15 @@ def make_plan(
         t.nbytes for name, t in loop.tensors().items() if not name.startswith("optimizer.")
     )
     network = sum(t.nbytes for t in loop.model.state_dict().values())
+    renewals = loop.train_set.renewals(recipe.seed, begun, recipe.epochs)
+    renew = loop.train_set.time_renewal() if took and renewals else 0.0
     return Plan(
         people=len(loop.train_set), batch=round(len(loop.train_set) / loop.steps_per_epoch),
         epochs=len(left), steps=len(left) * loop.steps_per_epoch, step_seconds=step,
         look_seconds=look, looks=looks, memory=peak_memory(loop.device) if took else 0,
         # one more while it is written, that of the best epoch, and the network twice
         disk=state * (keep + 2) + 2 * network, devices=loop.team.count, measured=len(took),
+        renew_seconds=renew, renewals=renewals,
     )
 
 # %% ../nbs/machinery/progress.ipynb #834ae39e

@@ -126,7 +126,9 @@ def plan_of(
         recipe, trainer.train_set, trainer.device, teacher=trainer.teacher, team=trainer.team
     )
     measure = 10 if settings.plan_only or left >= 1000 else 0
-    if not measure: trainer.pace = Pace(trainer.device, trainer.val_set is not None)
+    if not measure:
+        renews = trainer.train_set.renewals(recipe.seed, begun + 1, recipe.epochs) > 0
+        trainer.pace = Pace(trainer.device, trainer.val_set is not None, renews)
     return str(make_plan(copy, trainer.val_set, begun, folder.keep or 1, measure))
 
 

@@ -45,7 +45,9 @@ from dppt_nb.files import (
 from .keypoints import COCO17
 from dppt_nb.shards import (
     MANIFEST,
+    PLACE,
     SHARD_NAME,
+    StoredCrops,
     crop_keys,
     people_digest,
     read_manifest,
@@ -73,9 +75,11 @@ def crop_rows(
 
 # %% ../nbs/machinery/store.ipynb #2cf65570
 def _memory():
-    "Bytes of the machine's memory; 4 GiB where the system does not tell."
-    if not hasattr(os, "sysconf"): return 2**32
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Bytes of the machine's memory, for each of the processes that train on it; 4 GiB where the
+    system does not tell."""
+    whole = 2**32
+    if hasattr(os, "sysconf"): whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return whole // max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
 
 def fits_memory(
     shape: tuple,       # of a uint8 array
@@ -124,10 +128,32 @@ def _keep_bytes(shards, rest):
         contents += encoded
     return contents
 
-def _read_shards(folder, manifest, split):
+def _note_places(shards, rest):
+    "The files, and where in them every crop is; the other columns in `rest`."
+    files, places = [], []
+    for path, encoded, arrays in shards:
+        rest.append(arrays)
+        found = np.zeros(len(encoded), PLACE)
+        found["file"], found["start"] = len(files), arrays["start"]
+        found["size"], found["key"] = [len(crop) for crop in encoded], arrays["pixel_key"]
+        files.append(path.absolute())
+        places.append(found)
+    return files, np.concatenate(places)
+
+def _encoded_crops(folder, manifest, split, count, rest, workers):
+    "Crops that are not decoded: as bytes in memory where they fit, else where they are."
+    shape, codec = manifest.header.crop_size, manifest.header.codec
+    share = count / sum(manifest.splits.values())
+    held = fits_memory((round(share * sum(shard.bytes for shard in manifest.shards)),))
+    shards = _read_shards(folder, manifest, split, places=not held)
+    about = shape, codec, str(folder), workers
+    if held: return EncodedCrops(_keep_bytes(shards, rest), *about)
+    return StoredCrops(*_note_places(shards, rest), *about)
+
+def _read_shards(folder, manifest, split, places=False):
     "One shard after the other, only the rows of the split."
     for shard in manifest.shards:
-        encoded, arrays = read_shard(folder, shard, manifest)
+        encoded, arrays = read_shard(folder, shard, manifest, places)
         rows = np.flatnonzero((arrays["split"] == split) | (split is None))
         kept = {name: array[rows] for name, array in arrays.items()}
         encoded = [encoded[row] for row in rows]
@@ -163,12 +189,12 @@ def read_store(
     progress: bool = True,       # show a bar
     # decoding threads; as many as the process may use cores if not given
     workers: int | None = None,
-    # crops stay bytes and are decoded batch by batch; None: where decoded they are too many for the
-    # memory
+    # crops are decoded batch by batch; None: where decoded they are too many for the memory
     streamed: bool | None = None,
 ) -> CropSet:
-    """The crops of a store, decoded once into one tensor, or as bytes. Raises `DataError` if the
-    store is damaged, unfinished or has nobody in the split."""
+    """The crops of a store, decoded once into one tensor; or as bytes, which stay in the store's
+    files where they are too many for the memory as well. Raises `DataError` if the store is
+    damaged, unfinished or has nobody in the split."""
     folder, manifest = Path(folder).expanduser(), read_manifest(folder)
     splits, split = manifest.splits, None if split == "all" else split
     if split is not None and split not in splits:
@@ -180,13 +206,11 @@ def read_store(
         print(f"{folder} is of format 1, in which damage cannot be noticed; prepare it again.")
     count, rest = sum(splits.values()) if split is None else splits[split], []
     shape, workers = (count, 3, *manifest.header.crop_size), workers or usable_cores()
-    shards, codec = _read_shards(folder, manifest, split), manifest.header.codec
     if streamed or streamed is None and not fits_memory(shape):
-        contents = _keep_bytes(shards, rest)
-        images = EncodedCrops(contents, shape[2:], codec, str(folder), workers)
+        images = _encoded_crops(folder, manifest, split, count, rest, workers)
     else:
-        images = room_for(shape, folder)
-        decoding = _decode_shards(shards, images, rest, workers, codec)
+        images, shards = room_for(shape, folder), _read_shards(folder, manifest, split)
+        decoding = _decode_shards(shards, images, rest, workers, manifest.header.codec)
         for _ in watch(decoding, count, progress): pass
     arrays = {name: np.concatenate([part[name] for part in rest]) for name in rest[0]}
     _check_people(arrays, manifest, split, folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from devices_fixture import CASES, SIZE, TINY, all_steps, one_step, some_people
+from devices_fixture import CASES, SIZE, TINY, all_steps, fed_and_not, one_step, some_people
 from safetensors.torch import load_file
 
 from dppt_nb.checks import DataError
@@ -70,6 +70,19 @@ def in_parts(): return all_steps(Team("cpu", accumulate=2))
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_batch_in_two_parts_is_the_batch(alone, in_parts, case): compare(in_parts, alone, case)
+
+
+@pytest.mark.parametrize("way", [(1, 1), (1, 2), (2, 1), (2, 2)], ids="{0[0]} by {0[1]}".format)
+def test_crops_of_parts_are_fetched_ahead_and_learn_the_same_bits(way, request):
+    "By `feed`, and of a batch only what this process computes; as if each step fetched its own."
+    processes, accumulate = way
+    found = (fed_and_not(Team("cpu", accumulate)) if processes == 1
+             else request.getfixturevalue("two_processes")[accumulate])
+    # of 13 people in batches of 5, 4 and 4 the first process has the first half
+    assert found["handed"].tolist() == ([5, 4, 4] if processes == 1 else [3, 2, 2]) * 2
+    names = [name.removeprefix("fed: ") for name in found if name.startswith("fed: ")]
+    assert sum(name.startswith("loss") for name in names) == 2 and len(names) > 100
+    for name in names: assert torch.equal(found[f"fed: {name}"], found[f"former: {name}"]), name
 
 
 def test_the_parts_are_not_weighed_by_chance(alone, monkeypatch):

@@ -1,9 +1,11 @@
 """Endless people: the same for the same seed and epoch, others otherwise; a run that goes on."""
+from types import SimpleNamespace
+
 import pytest
 import torch
 from click.testing import CliRunner
 
-from dppt_nb import synthetic
+from dppt_nb import endless, synthetic
 from dppt_nb.checks import DataError
 from dppt_nb.cli import main
 from dppt_nb.endless import EndlessPeople, endless_people
@@ -102,3 +104,25 @@ def test_the_command_line_knows_the_word(monkeypatch):
         load_people("coco", "somewhere", people="endless")
     for words in (["eval", "x", "--people", "endless"], ["train", "x", "--people", "0"]):
         assert CliRunner().invoke(main, words).exit_code == 2
+
+
+def test_a_renewal_is_timed_by_a_part_of_it(crops, monkeypatch):
+    "Eight chunks for each thread, after one that warms up; whoever is here stays."
+    made, make, clock = [], endless._make, iter([100.0, 103.0])
+    monkeypatch.setattr(
+        endless, "_make", lambda *given: made.append((given[2], given[-1])) or make(*given)
+    )
+    monkeypatch.setattr(endless, "usable_cores", lambda: 2)
+    monkeypatch.setattr(endless, "chunk_size", lambda size, device: 1)
+    monkeypatch.setattr(endless, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    before = crops.images.clone()
+    assert crops.time_renewal() == 3.0 * 20 / 16 and made == [(1, 2), (16, 2)]
+    assert torch.equal(crops.images, before) and crops.epoch == (3, 1)
+
+
+def test_people_who_stay_cost_nothing(crops):
+    plain = synthetic_people("val", SIZE, 4)
+    assert (plain.renewals(3, 0, 9), plain.time_renewal()) == (0, 0.0)
+    # of seed 3 those of epoch 1 are here
+    found = [crops.renewals(*given) for given in ((3, 1, 9), (3, 0, 9), (4, 1, 9), (3, 1, 1))]
+    assert found == [7, 9, 8, 0]

@@ -1,5 +1,7 @@
 """Crops that stay bytes, and batches that are fetched ahead: the same bits as from one tensor."""
+import shutil
 import threading
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +15,7 @@ from dppt_nb.cropset import from_synthetic
 from dppt_nb.feed import feed
 from dppt_nb.keypoints import COCO17
 from dppt_nb.recipes import Recipe
-from dppt_nb.shards import StoreHeader
+from dppt_nb.shards import StoredCrops, StoreHeader, crop_places, read_manifest, read_shard
 from dppt_nb.store import crop_rows, read_store
 from dppt_nb.synthetic import make_people
 from dppt_nb.trainer import Trainer
@@ -58,7 +60,102 @@ def test_what_is_too_large_for_the_memory_stays_bytes(folder, monkeypatch):
     assert torch.is_tensor(on_disk.images) and len(on_disk) == 40
 
 
-def test_training_from_bytes_is_the_same_to_the_bit(folder):
+def test_where_the_bytes_are_is_a_matter_of_their_size(folder, monkeypatch):
+    "Up to 0.6 of the memory of each process they are held; of a split only its share counts."
+    size = sum(shard.bytes for shard in read_manifest(folder).shards)
+    kind = lambda split: type(read_store(folder, split, False, streamed=True).images)
+    for memory, whole, val in ((2 * size, EncodedCrops, EncodedCrops),
+                               (size, StoredCrops, EncodedCrops), (1, StoredCrops, StoredCrops)):
+        monkeypatch.setattr(store, "_memory", lambda memory=memory: memory)
+        assert (kind(None), kind("val")) == (whole, val)
+
+
+def test_processes_of_one_machine_share_its_memory(monkeypatch):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    whole = store._memory()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert store._memory() == whole // 4
+
+
+@pytest.fixture
+def left_in_files(folder, tmp_path, monkeypatch):
+    "A copy of the store, read as if there were no memory to hold it."
+    monkeypatch.setattr(store, "_memory", lambda: 1)
+    shutil.copytree(folder, tmp_path / "store")
+    return lambda split=None: read_store(tmp_path / "store", split, False)
+
+
+@pytest.mark.parametrize("split", [None, "train"])
+def test_crops_that_stay_in_their_files_are_the_same(folder, split, left_in_files):
+    held, left = read_store(folder, split, False, streamed=False), left_in_files(split)
+    assert type(left.images) is StoredCrops and len(left.images.files) > 2
+    assert (left.digest, left.pixels) == (held.digest, held.pixels)
+    for rows in (3, -1, slice(2, 9), torch.tensor([5, 0, 5]), torch.arange(len(held)) < 4):
+        assert torch.equal(left.images[rows], held.images[rows]), rows
+    some, same = left.draw(7, seed=1).select([6, 2, 2]), held.draw(7, seed=1).select([6, 2, 2])
+    assert type(some.images) is StoredCrops and torch.equal(some.images[:], same.images)
+    order = torch.randperm(len(held), generator=torch.Generator().manual_seed(1)).split(9)
+    make = lambda people, rows: people.images[rows]
+    for ours, theirs in zip(feed(left, order, make), feed(held, order, make), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_what_is_held_does_not_grow_with_the_store(tmp_path, monkeypatch):
+    "Neither after reading, nor at the worst moment of it, nor while batches are fetched."
+    people = from_synthetic(make_people(8, COCO17, (128, 96), seed=2, margin=1.5))
+    header, peaks = StoreHeader("toy", COCO17, (192, 144), 1.5, quality=100), {}
+    for times in (4, 16):    # shards of twelve people or so
+        rows = replace(people.select(list(range(8)) * times), ids=torch.arange(8 * times))
+        write_store(tmp_path / str(times), header, crop_rows(rows), shard_mb=.3, quality=100)
+    size = sum(shard.bytes for shard in read_manifest(tmp_path / "16").shards)
+    def most(folder, memory):
+        "The largest number of bytes that were held at one time, before and while fetching."
+        monkeypatch.setattr(store, "_memory", lambda: memory)
+        tracemalloc.start()
+        crops = read_store(folder, None, False, streamed=True, workers=1)
+        reading = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        for _ in feed(crops, torch.arange(len(crops)).split(2), lambda people, rows: None): pass
+        fetching = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return reading, fetching
+    most(tmp_path / "4", 1)    # what is imported on the way is not counted
+    for name in ("4", "16"): peaks[name] = most(tmp_path / name, 1)
+    grown = [large - small for small, large in zip(*peaks.values(), strict=True)]
+    assert max(grown) < .1 * size, (peaks, size)
+    assert min(most(tmp_path / "16", 2**40)) > .9 * size    # as it is where all are held
+
+
+def test_a_file_that_changes_while_it_is_in_use_is_noticed(left_in_files):
+    crops = left_in_files()
+    place, path = crops.images.contents[13], crops.images.files[crops.images.contents[13]["file"]]
+    content = bytearray(path.read_bytes())
+    content[place["start"] + place["size"] // 2] ^= 1
+    path.write_bytes(content)
+    crops.images[[12, 14]]
+    with pytest.raises(DataError, match="was changed while it was in use: crop 13 is not"):
+        list(feed(crops, torch.arange(40).split(10), lambda people, rows: None))
+    path.write_bytes(content[:place["start"] + 5])
+    with pytest.raises(DataError, match="was changed while it was in use: crop 13"):
+        crops.images[13]
+    path.unlink()
+    with pytest.raises(DataError, match="cannot be read any more .*copy the store again"):
+        crops.images[13]
+
+
+def test_crops_are_found_between_the_pages_of_a_file(folder):
+    "And what is not there as it is, is not taken for something else."
+    manifest = read_manifest(folder)
+    shard = manifest.shards[0]
+    crops, arrays = read_shard(folder, shard, manifest, places=True)
+    content = (folder / shard.file).read_bytes()
+    for crop, start in zip(crops, arrays["start"], strict=True):
+        assert content[start:start + len(crop)] == crop
+    assert crop_places(b"....abc.......abc....xy", [b"abc", b"abc", b"xy"]).tolist() == [4, 14, 21]
+    with pytest.raises(ValueError, match="not stored as they are"): crop_places(b"abcd", [b"ac"])
+
+
+def test_training_from_bytes_is_the_same_to_the_bit(folder, monkeypatch):
     recipe = Recipe(
         model="tokenpose_nano", image_size=SIZE, epochs=2, batch_size=16, warmup_steps=2,
         overrides=dict(width=32, depth=1, heads=2),
@@ -67,7 +164,12 @@ def test_training_from_bytes_is_the_same_to_the_bit(folder):
         Trainer(recipe, read_store(folder, None, False, streamed=s), None, None, "cpu", bars=False)
         .fit().state_dict() for s in (False, True)
     ]
-    assert all(torch.equal(value, nets[1][name]) for name, value in nets[0].items())
+    monkeypatch.setattr(store, "_memory", lambda: 1)
+    left = read_store(folder, None, False)
+    assert type(left.images) is StoredCrops
+    nets.append(Trainer(recipe, left, None, None, "cpu", bars=False).fit().state_dict())
+    for other in nets[1:]:
+        assert all(torch.equal(value, other[name]) for name, value in nets[0].items())
 
 
 def test_a_batch_is_fetched_while_the_last_one_is_used(folder):

@@ -4,13 +4,17 @@ import math
 import re
 import signal
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
+from dppt_nb import loop as loop_module
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
+from dppt_nb.codec import EncodedCrops, encode_crop
 from dppt_nb.devices import Team
+from dppt_nb.endless import EndlessPeople, endless_people
 from dppt_nb.keypoints import COCO17
 from dppt_nb.progress import Pace, Show, make_plan, start_tracker
 from dppt_nb.recipes import Recipe
@@ -168,6 +172,38 @@ def test_the_plan_says_what_is_left_and_changes_nothing(people):
     assert "people/s" not in str(make_plan(run, None, measure=0))
     last = str(make_plan(copy, people, begun=2, measure=1))
     assert "plan: 1 epoch of" in last and "1 validation of" in last and "1 measured step)" in last
+
+
+def test_the_plan_counts_new_people_for_every_epoch(monkeypatch):
+    "Those who are here already cost nothing; a resumed run makes those of its first epoch too."
+    monkeypatch.setattr(EndlessPeople, "time_renewal", lambda self: 50.0)
+    crops, recipe = endless_people(0, 0, 16, (64, 48)), TINY.change(epochs=10)
+    plan_from = lambda begun: make_plan(Loop(recipe, crops, "cpu"), None, begun, measure=2)
+    plans = {begun: plan_from(begun) for begun in (0, 8)}
+    assert [plan.renewals for plan in plans.values()] == [9, 2]
+    for plan in plans.values():
+        assert plan.seconds == plan.steps * plan.step_seconds + plan.renewals * 50
+    assert ", new people for 9 epochs of 50 s (by 2 measured steps)" in str(plans[0])
+    other = make_plan(Loop(recipe.change(seed=1), crops, "cpu"), None, measure=0)
+    assert other.renewals == 10 and "new people" not in str(other)    # nothing was timed
+    assert crops.epoch == (0, 0)
+
+
+def test_steps_are_timed_with_what_is_fetched_meanwhile(people, monkeypatch):
+    contents = [encode_crop(image.permute(1, 2, 0).numpy()) for image in people.images]
+    encoded = EncodedCrops(contents, tuple(people.images.shape[2:]), "jpeg", "this test")
+    fetched, plainly = [], loop_module.feed
+    monkeypatch.setattr(loop_module, "feed", lambda *a, **k: fetched.append(1) or plainly(*a, **k))
+    plan = make_plan(Loop(TINY, replace(people, images=encoded), "cpu"), None, measure=2)
+    assert plan.measured == 2 and fetched == [1]
+
+
+def test_a_pace_says_what_comes_on_top():
+    for looks, renews, said in ((False, False, "steps)"), (False, True, "; new people come on top"),
+                                (True, True, "; validations and new people come on top")):
+        ends = iter(range(60, 70))
+        pace = Pace(torch.device("cpu"), looks, renews, clock=lambda: next(ends))
+        assert [pace.note(99) for _ in range(10)][-1].endswith(said)
 
 
 def test_a_pace_is_told_once_and_only_where_there_is_something_to_wait_for():
