@@ -310,7 +310,7 @@ def test_what_can_be_done_about_a_split_without_people_can_be_done(tmp_path, mon
     load = lambda *splits, **words: load_people("coco", root, splits, SIZE, bars=False, **words)
     with pytest.raises(DataError) as error: load("train")
     assert str(root) in str(error.value) and "it has val 6" in str(error.value)
-    assert "say --annotations train=result.json, or hold a tenth out" in str(error.value)
+    assert "say --annotations train=result.json, or hold some out" in str(error.value)
     assert len(load("train", annotations=["train=result.json"])["train"]) == 6
     shared = load("train", "val", val_share=.1)
     assert [len(shared[s]) for s in ("train", "val")] == [4, 2]
