@@ -83,8 +83,9 @@ class PlainLoop(Loop):
         )
         return image, joints, visible, targets, weights
 
-    def make_batch(self, index):
-        "People put together."
+    def make_batch(self, index, draws=None, people=None):
+        "People put together; by one process, of all its people."
+        assert draws is None and people is None
         people = [self.person(i) for i in index.tolist()]
         return Batch(*(torch.cat(parts) for parts in zip(*people)))
 
