@@ -6,6 +6,7 @@ import platform
 import sys
 import time
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 
 import click
@@ -23,9 +24,9 @@ from dppt_nb.training import Loop
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from training_speed import (  # noqa: E402
     WAYS,
+    beside_own_rates,
     format_rows,
     make_teacher,
-    own_rates,
     peak_memory,
     runs_of,
     time_ways,
@@ -42,22 +43,19 @@ NANO = "tokenpose_nano", "dppt_nano", "sdpose_nano", "sd_dppt_nano"
 APART = 1e-2    # the most that losses may differ by, relative to the eager ones
 
 
-class Crops:
-    "People of each picture size, read once."
-    def __init__(self, data, root, people):
-        self.read = lambda size: load_people(data, root, ("train",), size, False, people)["train"]
-        self.known = {}
-
-    def __call__(self, recipe):
-        if recipe.image_size not in self.known:
-            self.known[recipe.image_size] = self.read(recipe.image_size)
-        return self.known[recipe.image_size]
-
-
 def recipe_of(name, batch=None):
     "A recipe whose batches all have one size, as what is recorded or compiled likes it."
     recipe = get_recipe(name, equal_batches=True)
     return recipe.change(batch_size=batch) if batch else recipe
+
+
+@contextmanager
+def stepping(recipe, way, crops, device):
+    "A step of a new loop, as a function of a number, recorded where the way asks for it."
+    changed = recipe.change(**WAYS[way])
+    loop = Loop(changed, crops, device, teacher=make_teacher(changed, crops))
+    with loop.captured.running() if loop.captured else nullcontext():
+        yield runs_of(loop, recipe.batch_size)
 
 
 @contextmanager
@@ -73,10 +71,7 @@ def waits(name, crops, device) -> dict: # way -> what waited, or nothing
     "Does a step wait for the GPU, eager or recorded?"
     found, recipe = {}, recipe_of(name)
     for way in ("eager", "recorded"):
-        changed = recipe.change(**WAYS[way])
-        loop = Loop(changed, crops, device, teacher=make_teacher(changed, crops))
-        run = runs_of(loop, recipe.batch_size)
-        with loop.captured.running() if loop.captured else nullcontext():
+        with stepping(recipe, way, crops, device) as run:
             for i in range(5): run(i)
             try:
                 with no_waits(): run(5)
@@ -88,11 +83,8 @@ def waits(name, crops, device) -> dict: # way -> what waited, or nothing
 def losses_of(recipe, way, crops, device, steps) -> tuple[list[float], float]:
     "Each step's loss from the recipe's seed on, and the most memory that was held, GiB."
     if device.type == "cuda": torch.cuda.reset_peak_memory_stats()
-    changed = recipe.change(**WAYS[way])
-    loop = Loop(changed, crops, device, teacher=make_teacher(changed, crops))
-    run, losses = runs_of(loop, recipe.batch_size), []
-    with loop.captured.running() if loop.captured else nullcontext():
-        for i in range(steps): losses.append(sum(run(i).values()).detach())
+    with stepping(recipe, way, crops, device) as run:
+        losses = [sum(run(i).values()).detach() for i in range(steps)]
     return torch.stack(losses).tolist(), peak_memory(device)
 
 
@@ -147,8 +139,7 @@ def check_speed(findings, crops, device, jobs, ways, rounds, steps):
         if not findings.in_time(f"speed of {name}, {batch}"): continue
         recipe = recipe_of(name, batch)
         rows = time_ways(recipe, crops(recipe), device, ways, rounds, steps, False)
-        rates = own_rates(rows, device)
-        for row in rows: row["of_own_rate"] = row["tflops"] * 1e12 / rates[row["compute"]]
+        beside_own_rates(rows, device)
         findings.add("speed", recipe=name, batch=batch, aim=aim, rows=rows)
         best = max(row["images_a_second"] for row in rows)
         print(f"{name}, {batch} a step\n{format_rows(rows)}")
@@ -199,7 +190,9 @@ def main(data, root, people, out, minutes, device, names, batch, ways, rounds, s
     gpu = device.type == "cuda"
     jobs = [(name, batch or size, aim) for name, size, aim in AIMS if name in names or not names]
     ways = ways or (tuple(WAYS)[1:] if gpu else ("compiled",))
-    crops = Crops(data, root, people if data == "synthetic" else None)
+    count = people if data == "synthetic" else None
+    of_size = cache(lambda size: load_people(data, root, ("train",), size, False, count)["train"])
+    crops = lambda recipe: of_size(recipe.image_size)    # read once a size
     findings = Findings(out, minutes, dict(
         device=device_name(device), threads=torch.get_num_threads(), data=data, rounds=rounds,
         torch=torch.__version__, python=platform.python_version(),

@@ -123,6 +123,13 @@ def own_rates(rows, device):
     return {row["compute"]: matrix_rate(device, side, FORMATS[row["compute"]]) for row in rows}
 
 
+def beside_own_rates(rows, device):
+    "Put into each row what share of this machine's own rate it reaches; those rates."
+    rates = own_rates(rows, device)
+    for row in rows: row["of_own_rate"] = row["tflops"] * 1e12 / rates[row["compute"]]
+    return rates
+
+
 def peak_memory(device) -> float: # GiB
     "The most that was held at once: on a GPU since it was reset, else by this process so far."
     if device.type == "cuda": return torch.cuda.max_memory_allocated() / 2 ** 30
@@ -263,9 +270,8 @@ def train(
             recipe, crops, device, ways or possible, rounds, steps, jpegs, epoch
         )
         memory, (height, width) = peak_memory(device), recipe.image_size
-        rates |= own_rates(rows, device)
+        rates |= beside_own_rates(rows, device)
         print(f"{name}, {recipe.batch_size} a step, {height} x {width}, peak {memory:.1f} GiB")
-        for row in rows: row["of_own_rate"] = row["tflops"] * 1e12 / rates[row["compute"]]
         print(format_rows(rows), flush=True)
         if epoch: print(f"reading and decoding {len(crops):,} people, once: {load_s:.1f} s")
         found.append(dict(
