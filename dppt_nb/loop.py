@@ -9,6 +9,7 @@ __all__ = ['Progress', 'make_objectives', 'batch_count', 'LoopStart', 'LoopState
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -195,6 +196,10 @@ class LoopDevices(LoopState):
         at_once, place = not self.team.parted, self.train_set.images.device
         if not (at_once and can_capture(self.recipe, self.compute, place)): return None
         return CapturedStep(self.learn_people, self.device, self.draws)
+
+    def stepping(self) -> AbstractContextManager:
+        "In here steps may be taken: those that are recorded need a queue of their own."
+        return self.captured.running() if self.captured else nullcontext()
 
     def take(
         self,

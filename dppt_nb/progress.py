@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -218,7 +218,7 @@ def time_steps(
     loop.draws.manual_seed(loop.seed(1))
     took, wait = [], torch.cuda.synchronize if loop.device.type == "cuda" else lambda: None
     trained = loop.train_batches((loop.batches() * steps)[:steps])
-    with loop.captured.running() if loop.captured else nullcontext(), closing(trained):
+    with loop.stepping(), closing(trained):
         start = time.perf_counter()
         for _ in trained:
             wait()

@@ -8,7 +8,6 @@ __all__ = ['Batch', 'make_batch', 'LoopLosses', 'LoopStep', 'Loop']
 # %% ../nbs/10_training.ipynb #19af8e66
 import math
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -180,8 +179,7 @@ class Loop(LoopStep):
 
     def train_epoch(self, bar=None) -> dict[str, float]: # named losses, averaged over the epoch
         "Everybody once, or the rest of an epoch; `bar` is the outer progress bar, None for none."
-        # `captured`: the recording of a step on a GPU; None elsewhere
-        with self.captured.running() if self.captured else nullcontext():
+        with self.stepping():    # on a GPU steps may be recorded; elsewhere this does nothing
             for _ in self.steps(bar): pass
         return self.under_way.means(self.steps_per_epoch)
 

@@ -5,7 +5,7 @@ import gc
 import platform
 import sys
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def stepping(recipe, way, crops, device):
     "A step of a new loop, as a function of a number, recorded where the way asks for it."
     changed = recipe.change(**WAYS[way])
     loop = Loop(changed, crops, device, teacher=make_teacher(changed, crops))
-    with loop.captured.running() if loop.captured else nullcontext():
+    with loop.stepping():
         yield runs_of(loop, recipe.batch_size)
 
 

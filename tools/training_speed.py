@@ -7,7 +7,6 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -172,14 +171,14 @@ def time_ways(recipe, crops, device, ways, rounds, steps, decode, epoch=False):
         else: loops[way] = Loop(recipe.change(**WAYS[way]), crops, device, teacher=teacher)
         loop, start = loops[way], time.perf_counter()
         run = runs_of(loop, recipe.batch_size)
-        with loop.captured.running() if loop.captured else nullcontext(): clock(run, 5)
+        with loop.stepping(): clock(run, 5)
         rows[way] = dict(way=way, warm_up_s=round(time.perf_counter() - start, 1), step=[], host=[])
         print(f"{way}: warmed up in {rows[way]['warm_up_s']} s", flush=True)
     for number in range(rounds):
         for way, loop in loops.items():
             run = runs_of(loop, recipe.batch_size)
             times = whole if epoch else 1 if way == "plain" else steps
-            with loop.captured.running() if loop.captured else nullcontext():
+            with loop.stepping():
                 seconds, asked = clock(run, times)
             rows[way]["step"].append(seconds)
             rows[way]["host"].append(asked)
