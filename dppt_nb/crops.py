@@ -26,7 +26,7 @@ def box_to_center_scale(
     # (height, width) of the network's input; only its shape matters
     image_size: tuple[int, int] = (256, 192),
     padding: float = PADDING,        # size of the window over size of the grown box
-# centers (N, 2) in pixels, scales (N, 2) in units of 200 px; arrays or tensors, as came in
+# centers (N, 2) in pixels, scales (N, 2) in units of 200 px; of the kind given, array or tensor
 ) -> tuple:
     """The window around each box: grown to the input's shape, then padded (HRNet, Sec. 4.1).
     ValueError for empty boxes."""

@@ -43,11 +43,11 @@ CLAIMS = [
         "DPPT, abstract: no figures; SDPose, Table 1, has the contrary: 69.5, 69.8 AP", "tokenpose",
         "ppt",
         "our head also sees maps that are not pruned; nano loses 1.3 points at 12 epochs (2.1 in "
-        "fresh seeds), 2.7 at 30, 1.5 at 60 (three seeds, open)",
+        "fresh seeds), 2.7 at 30, 1.5 at 60 (open; three seeds each)",
     ),
     Claim(
         "a teacher improves the pruned network", "DPPT, abstract: no figures", "dppt", "ppt",
-        "at 30 epochs 2.9 (2.0 to 3.8), at 60 1.4 (three seeds, open)",
+        "at 30 epochs 2.9 (2.0 to 3.8), at 60 1.4 (open; three seeds each)",
     ),
     Claim(
         "a second cycle improves the first", "SDPose, Table 7: 72.3, 69.5 AP", "sdpose",

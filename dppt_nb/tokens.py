@@ -120,7 +120,7 @@ def sine_position_code(
         raise ValueError(
             f"the 2-D sine code needs a token width that is a multiple of 4, not {width}"
         )
-    half = width // 2  # w in the formula
+    half = width // 2  # c in the formula
     slowness = 10000 ** (torch.arange(half // 2) * 2 / half)  # (width/4,) one clock each
 
     def along(size):

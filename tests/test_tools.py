@@ -3,6 +3,7 @@ said in one sentence."""
 import importlib.util
 import io
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -136,6 +137,23 @@ def test_what_a_cell_prints_is_stored_in_one_piece(monkeypatch):
     words = nbformat.v4.new_markdown_cell("words")
     pages["join_streams"](nbformat.v4.new_notebook(cells=[cell, words]))
     assert [out.get("text", "shown") for out in cell.outputs] == ["ab", "shown", "c", "d"]
+
+
+def test_a_page_that_is_run_keeps_its_folds_and_gets_its_pictures(tmp_path, root):
+    "Also where another backend is set, as it is for the tests."
+    folded = nbformat.v4.new_code_cell(
+        "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()",
+        metadata={"jupyter": {"source_hidden": True}, "scrolled": True},
+    )
+    page = tmp_path / "page.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[folded]), page)
+    subprocess.run(
+        [sys.executable, root / "tools/run_notebooks.py", page], check=True,
+        env=os.environ | {"MPLBACKEND": "agg"}, capture_output=True,
+    )
+    cell, = nbformat.read(page, 4).cells
+    assert cell.metadata == {"jupyter": {"source_hidden": True}}
+    assert "image/png" in cell.outputs[0]["data"]
 
 
 def test_whole_epochs_are_timed_too(root, tmp_path):

@@ -19,7 +19,7 @@ from dppt_nb.checks import refuse_idle
 from dppt_nb.evaluation import conditions, predict_joints
 from dppt_nb.files import read_json, write_json
 from dppt_nb.keypoints import LSP14
-from dppt_nb.metrics import pck
+from dppt_nb.metrics import PCK_THRESHOLDS, pck, person_size
 from dppt_nb.skeletons import COLOURS, limb_side
 from dppt_nb.store import load_people
 from dppt_nb.terminal import Sentence
@@ -29,7 +29,7 @@ RESULTS = ROOT / "nbs" / "results" / "answers_lspet.json"
 PICTURE = ROOT / "nbs" / "images" / "answers.png"
 SHOWN = 6
 # on white paper the middle of the body needs a darker colour than on photographs
-MIDDLE, TRUTH = "#555555", "#d0d0d0"
+MIDDLE, TRUTH, MISSED = "#555555", "#d0d0d0", "#000000"
 SIDES = {side: f"#{bytes(colour).hex()}" for side, colour in COLOURS.items()} | {"middle": MIDDLE}
 
 
@@ -63,10 +63,20 @@ def find(name, root):
     return dict(format=1, network=name, command=command, conditions=known, people=rows)
 
 
+def draw_missed(ax, true, found, shown):
+    "A ring around every true joint that was missed; inside of it the answer would have counted."
+    judged = pck(found[None], true[None], shown[None], LSP14)
+    missed = (judged["counts"][0] > 0) & (judged["hits"][0] == 0)
+    radius = PCK_THRESHOLDS["torso"] * person_size(true[None], shown[None], LSP14.torso)[0]
+    for x, y in true[missed]: ax.add_patch(plt.Circle((x, y), radius, fill=False, lw=1, ec=MISSED))
+    return int(missed.sum())
+
+
 def draw_person(ax, row):
     "The true skeleton broad and pale, the found one thin and coloured."
     true, found = np.array(row["true"]), np.array(row["found"])
     shown = np.array(row["visible"], bool)
+    assert draw_missed(ax, true, found, shown) == row["counts"] - row["hits"]
     for one, two in LSP14.limbs:
         if not (shown[one] and shown[two]): continue
         colour = SIDES[limb_side(LSP14, (one, two))]

@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbdev.clean import clean_nb
+from nbdev.config import get_config
 from PIL import Image
 
 from dppt_nb.files import write_whole
@@ -68,6 +69,15 @@ def shrink_pictures(notebook):
             data["image/png"] = base64.b64encode(picture).decode()
 
 
+def clean(notebook):
+    "As `nbdev_clean` does, which keeps what settings.ini allows; folded cells stay folded."
+    config = get_config(path=NBS)
+    of_page, of_cell = (
+        config.get(f"allowed_{kind}_keys").split() for kind in ("metadata", "cell_metadata")
+    )
+    clean_nb(notebook, allowed_metadata_keys=of_page, allowed_cell_metadata_keys=of_cell)
+
+
 def run(path):
     "Execute the notebook at `path` in place; its outputs come from this run and no other."
     notebook = nbformat.read(path, as_version=4)
@@ -82,7 +92,7 @@ def run(path):
     drop_widgets(notebook)
     join_streams(notebook)
     shrink_pictures(notebook)
-    clean_nb(notebook)
+    clean(notebook)
     write_whole(path, (nbformat.writes(notebook).rstrip("\n") + "\n").encode())
     print(f"{path.name}: {time.time() - start:.0f} s, {path.stat().st_size / 1e6:.2f} MB")
 
@@ -91,6 +101,7 @@ if __name__ == "__main__":
     os.environ["PYTHONPATH"] = os.pathsep.join(
         filter(None, [str(NBS.parent), os.environ.get("PYTHONPATH")])
     )
+    os.environ.pop("MPLBACKEND", None)    # pictures are stored where Jupyter's own backend draws
     parser = argparse.ArgumentParser(description="Run pages in place, and store what they show.")
     parser.add_argument("pages", nargs="*", type=Path, help="notebooks; every page unless given")
     pages = parser.parse_args().pages or every_page()
