@@ -19,7 +19,7 @@ from dppt_nb.checks import refuse_idle
 from dppt_nb.evaluation import conditions, predict_joints
 from dppt_nb.files import read_json, write_json
 from dppt_nb.keypoints import LSP14
-from dppt_nb.metrics import pck
+from dppt_nb.metrics import PCK_THRESHOLDS, pck
 from dppt_nb.skeletons import COLOURS, limb_side
 from dppt_nb.store import load_people
 from dppt_nb.terminal import Sentence
@@ -78,11 +78,23 @@ def draw_person(ax, row):
     ax.axis("off")
 
 
+def draw_circle(ax, row):
+    "How far off a joint may be, around the mark of that which is farthest off and still counts."
+    true, found = np.array(row["true"]), np.array(row["found"])
+    off = np.linalg.norm(found - true, axis=1)
+    allowed = PCK_THRESHOLDS["torso"] * np.linalg.norm(np.subtract(*true[list(LSP14.torso)]))
+    counts = np.array(row["visible"], bool) & (off <= allowed)
+    place = true[np.where(counts, off, -1).argmax()]
+    ax.add_patch(plt.Circle(place, allowed, fill=False, ls="--", zorder=3))
+
+
 def draw(results):
     "Six people in a row, each as large as the others."
-    figure, axes = plt.subplots(1, SHOWN, figsize=(11, 2.9))
+    figure, axes = plt.subplots(1, SHOWN, figsize=(11, 3.1))
     for ax, row in zip(axes, results["people"]): draw_person(ax, row)
-    figure.tight_layout()
+    draw_circle(axes[-1], results["people"][-1])
+    figure.text(0.995, 0.02, "dashed: how far off a joint may be to count", ha="right")
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
     return figure
 
 
