@@ -36,7 +36,7 @@ from dppt_nb.files import (
     read_json,
     to_rgb,
 )
-from .pictures import holds_several
+from .pictures import _nfc, holds_several
 from .terminal import counted
 
 # %% ../nbs/machinery/photos.ipynb #902cd229
@@ -348,21 +348,29 @@ def _names_of(path):
     names = [str(path), whole, *ends, path.stem]
     return [*names, str(int(number[1]))] if number else names
 
+def _claimed(photos, found):
+    "For each photo the names in a file that are its own, in whichever form of Unicode they are."
+    spelt, named = {}, {_nfc(Path(photo).as_posix()) for photo in photos}
+    for name in found: spelt.setdefault(_nfc(name), []).append(name)
+    names = [dict.fromkeys(_names_of(photo)) for photo in photos]
+    exact = set().union(*names)
+    for photo, its in zip(photos, names):
+        mine = [n for name in its for n in spelt.get(_nfc(name), ()) if n in its or n not in exact]
+        # rows that name another photo by its whole path are not those of one that ends so
+        own = _nfc(Path(photo).as_posix())
+        mine = [n for n in dict.fromkeys(mine) if _nfc(n) not in named or _nfc(n) == own]
+        # a path says which photo is meant, also where another has the same last name
+        if mine and (_nfc(mine[0]) in (_nfc(str(photo)), own) or "/" in mine[0]):
+            mine = [name for name in mine if _nfc(name) == _nfc(mine[0])]
+        yield mine
+
 def boxes_by_photo(
     found: dict,               # of `read_boxes`
     photos: list[str | Path],  # their paths
 ) -> list:                     # for each photo its rows [x, y, w, h, score]; none: an empty list
     "The rows that belong to each photo. Raises `DataError` where two photos claim the same rows."
     owner, rows = {}, []
-    named = {as_text(Path(photo).as_posix()) for photo in photos}
-    for photo in photos:
-        mine = [name for name in dict.fromkeys(_names_of(photo)) if name in found]
-        # rows that name another photo by its whole path are not those of one that ends so
-        own = as_text(Path(photo).as_posix())
-        mine = [name for name in mine if name not in named or name == own]
-        # a path says which photo is meant, also where another has the same last name
-        exact = str(photo), Path(photo).as_posix()
-        if mine and (mine[0] in exact or "/" in mine[0]): mine = mine[:1]
+    for photo, mine in zip(photos, _claimed(photos, found)):
         for name in mine:
             if name in owner:
                 raise DataError(
