@@ -14,7 +14,7 @@ from .terminal import Place
 # %% ../nbs/machinery/commands.ipynb #4f926fb1
 @click.command(cls=NetworkCommand)
 @click.argument("checkpoint", type=Place())
-@click.argument("photos", nargs=-1, required=True)
+@click.argument("photos", type=Place(), nargs=-1, required=True)
 @click.option(
     "--out", type=Place(), default="poses", show_default=True,
     help="folder for drawings, and for poses.jsonl with a line for each person",

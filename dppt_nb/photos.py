@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from .checks import DataError, as_text, plain_reason
+from .checks import DataError, as_text, from_home, plain_reason
 from .coco import as_id
 from dppt_nb.files import (
     PICTURE_ERRORS,
@@ -113,7 +113,7 @@ def photo_name(
 
 def _read(photo):
     "A path, bytes or Pillow picture as RGB, and whether more follow; raises what Pillow raises."
-    if isinstance(photo, (str, Path)): photo = read_file(Path(photo).expanduser())
+    if isinstance(photo, (str, Path)): photo = read_file(from_home(photo))
     with warnings.catch_warnings():  # of tags, and of sizes below the one that Pillow refuses
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", "a picture has 16 bits")    # of `from_16_bits`
@@ -450,7 +450,7 @@ def list_photos(
     that lie in a folder are left out and counted; one that is named itself is taken. Raises
     `DataError` for a folder without photos."""
     files, drawn, endings = [], set(), picture_suffixes() | set(more)
-    for place in photos:
+    for place in map(os.path.expanduser, photos):
         if not os.path.isdir(place):  # also where the name is too long to ask for
             files.append(str(place))
             continue

@@ -21,7 +21,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .checks import CannotWrite, DataError, cannot_write, plain_reason, refuse_idle
+from dppt_nb.checks import (
+    CannotWrite,
+    DataError,
+    cannot_write,
+    from_home,
+    plain_reason,
+    refuse_idle,
+)
 from .files import claim_folder, watch, write_whole
 from .inference import People
 from .locks import temporary_name
@@ -69,7 +76,7 @@ def _camera(number):
 
 def _open(source):
     "A container of PyAV with a video in it."
-    av, place = needed_av(), str(source)
+    av, place = needed_av(), os.path.expanduser(str(source))
     camera = place.isdigit() and not os.path.exists(place)
     if not camera and not os.path.isfile(place):
         raise DataError(f"{place} does not exist or is no file; correct the path.")
@@ -143,7 +150,7 @@ class VideoWriter:
         path: str | Path,
         rate: Fraction,  # frames a second
     ):
-        self.path, self.rate, self.container = Path(path), rate, None
+        self.path, self.rate, self.container = from_home(path), rate, None
         self.temporary = temporary_name(self.path)
 
     def write(self,
@@ -187,7 +194,7 @@ class Lines:
     def __init__(self,
         path: str | Path,
     ):
-        self.path = Path(path)
+        self.path = from_home(path)
         self.temporary, self.keeps, self.whole = temporary_name(self.path), True, 0
         # unbuffered: what is written is in the file, and closing it can fail no more
         try: self.file = open(self.temporary, "xb", buffering=0)
