@@ -367,6 +367,7 @@ def _claimed(photos, found):
 def boxes_by_photo(
     found: dict,               # of `read_boxes`
     photos: list[str | Path],  # their paths
+    searched: bool = False,    # somebody looks at those without rows: they get None
 ) -> list:                     # for each photo its rows [x, y, w, h, score]; none: an empty list
     "The rows that belong to each photo. Raises `DataError` where two photos claim the same rows."
     owner, rows = {}, []
@@ -388,9 +389,9 @@ def boxes_by_photo(
     if without:
         have = "has" if without == 1 else "have"
         print(f"{without:,} of {counted(len(rows), 'photo', 'photos')} {have} no box in the file: "
-              "nobody there")
+              + ("the detector looks" if searched else "nobody there"))
     if spare: print(f"boxes of {counted(spare, 'photo', 'photos')} not given are not used")
-    return rows
+    return [mine or None for mine in rows] if searched else rows
 
 # %% ../nbs/machinery/photos.ipynb #5d20f7a2
 # how the names of drawings end; the comment in a JPEG or MP4 that is one

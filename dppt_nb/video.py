@@ -334,7 +334,8 @@ def _looks(predictor, photos, rows, left_out, several, odd):
 def predict_photos(
     predictor: PosePredictor,
     photos: list[str],       # paths
-    rows: list | None,       # for each its boxes [x, y, w, h, score], as of `boxes_by_photo`
+    # for each its boxes [x, y, w, h, score], as of `boxes_by_photo`; None: the detector's
+    rows: list | None,
     out: Path,               # folder that is there
     lines: Lines,
     draw: bool = True,       # write pictures
@@ -417,7 +418,8 @@ def predict_files(
     videos = [s for s in sources if is_video(s)]
     photos, taken = [s for s in sources if not is_video(s)], set()
     check_use(photos, videos, boxes, min_score, category, every, smooth)
-    rows = boxes_by_photo(read_boxes(boxes, min_score, category), photos) if boxes else None
+    rows, searched = None, predictor.detector is not None
+    if boxes: rows = boxes_by_photo(read_boxes(boxes, min_score, category), photos, searched)
     with claim_folder(out) as folder, Lines(folder / "poses.jsonl") as lines:
         reports = [predict_photos(predictor, photos, rows, folder, lines, draw)] if photos else []
         for source in videos:

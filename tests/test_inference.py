@@ -702,6 +702,28 @@ def test_min_score_reaches_the_detector(monkeypatch, tmp_path, given, least):
     assert done.exit_code == 0 and asked == [least], done.output
 
 
+@pytest.mark.parametrize("detector, people, words", [
+    ([], 1, "1 of 2 photos has no box in the file: nobody there"),
+    (["--detector", "mediapipe"], 2, "1 of 2 photos has no box in the file: the detector looks"),
+])
+def test_a_detector_looks_at_photos_that_the_boxes_file_does_not_name(
+    monkeypatch, tmp_path, detector, people, words
+):
+    found = np.array([[5, 6, 30, 40, 0.7]])
+    monkeypatch.setattr("dppt_nb.detectors.MediaPipeDetector", lambda: lambda pixels: found)
+    for name in "ab": Image.new("RGB", (60, 80)).save(tmp_path / f"{name}.jpg")
+    row = dict(file_name="a.jpg", bbox=[0, 0, 60, 80], score=0.9)
+    (tmp_path / "boxes.json").write_text(json.dumps([row]))
+    done = CliRunner().invoke(main, [
+        "predict", "tokenpose_nano", f"{tmp_path}/a.jpg", f"{tmp_path}/b.jpg", "--device", "cpu",
+        "--out", f"{tmp_path}/out", "--boxes", f"{tmp_path}/boxes.json", "--no-refine", *detector,
+    ])
+    assert done.exit_code == 0 and words in done.output, done.output
+    lines = map(json.loads, (tmp_path / "out" / "poses.jsonl").read_text().splitlines())
+    boxes = {Path(line["photo"]).name: line["box"] for line in lines}
+    assert boxes == dict([("a.jpg", [0, 0, 60, 80]), ("b.jpg", [5, 6, 30, 40])][:people])
+
+
 def test_bytes_of_any_kind_hold_a_photo(predictor):
     photo_bytes = encoded(Image.new("RGB", (8, 6), (200, 10, 30)), "PNG")
     assert repr(predictor(photo_bytes, [])) == "0 people in the photo in bytes: coco"
