@@ -148,13 +148,18 @@ class VideoWriter:
     "An MP4 of H.264, which every browser plays."
     def __init__(self,
         path: str | Path,
-        rate: Fraction,  # frames a second
+        rate: Fraction,  # frames a second; on average where each has a time of its own
     ):
-        self.path, self.rate, self.container = from_home(path), rate, None
+        self.path, self.rate, self.container = from_home(path), Fraction(rate), None
+        self.tick = Fraction(1, self.rate.numerator)    # of which a frame lasts a whole number
+        while self.tick > Fraction(1, 1000): self.tick /= 2
+        self.step = int(1 / self.rate / self.tick)
+        self.last = -self.step    # ticks, of the last frame
         self.temporary = temporary_name(self.path)
 
     def write(self,
         pixels: np.ndarray,  # (H, W, 3) uint8 RGB; all of one size
+        seconds: float | None = None,  # since the first; None: by the rate after the one before
     ) -> None:
         "One more frame."
         av = needed_av()
@@ -167,14 +172,25 @@ class VideoWriter:
                 )
             pixels = np.ascontiguousarray(pixels[:height, :width])
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = self._ticks(seconds), self.tick
             self.container.mux(self.stream.encode(frame))
         except OSError as error: raise cannot_write(self.path, error) from None
+
+    def _ticks(self, seconds):
+        "When a frame is shown; times of equal frames that a file rounded are equal again."
+        ticks = self.last + self.step
+        if seconds is not None:
+            ticks, even = round(seconds / self.tick), round(seconds * self.rate) * self.step
+            if abs(ticks - even) * self.tick <= Fraction(1, 1000): ticks = even
+        self.last = max(ticks, self.last + 1)
+        return self.last
 
     def _begin(self, av, height, width):
         self.container = av.open(str(self.temporary), "w", format="mp4")
         self.container.metadata["comment"] = DRAWING.decode()
         self.stream = self.container.add_stream("libx264", rate=self.rate)
         self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
+        self.stream.codec_context.time_base = self.tick
 
     def __enter__(self): return self
 
@@ -375,8 +391,9 @@ def predict_video(
         frames = watch(video, total=len(video) or None, show=len(video) > 0)
         try:
             for frame, people in follow(predictor, frames, smooth, name):
-                lines.write(people.to_rows(frame.number))
-                if draw: drawing.write(np.asarray(people.draw()))
+                seconds = round(frame.seconds, 4)
+                lines.write([row | {"seconds": seconds} for row in people.to_rows(frame.number)])
+                if draw: drawing.write(np.asarray(people.draw()), frame.seconds)
                 report.photos, report.people = report.photos + 1, report.people + len(people)
         except KeyboardInterrupt:
             report.notes = (f"{name} was stopped by hand after {report.photos:,} frames",)
