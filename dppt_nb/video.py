@@ -58,11 +58,16 @@ class Frame:
     seconds: float       # since the first
     pixels: np.ndarray   # (H, W, 3) uint8 RGB
 
+def _is_camera(source):
+    "Whether it is a camera's number; as text only where no file is called so."
+    if isinstance(source, int): return True
+    return str(source).isascii() and str(source).isdecimal() and not os.path.exists(source)
+
 def is_video(
     source: str | Path,  # a path, or the number of a camera as text
 ) -> bool:
     "Whether frames come from it: by its ending, or because it is a camera's number."
-    return Path(source).suffix.lower() in VIDEO_SUFFIXES or str(source).isdigit()
+    return Path(source).suffix.lower() in VIDEO_SUFFIXES or _is_camera(source)
 
 def _camera(number):
     "What PyAV opens a camera by: its place and how it is read, which is the system's own."
@@ -76,8 +81,7 @@ def _camera(number):
 
 def _open(source):
     "A container of PyAV with a video in it."
-    av, place = needed_av(), os.path.expanduser(str(source))
-    camera = place.isdigit() and not os.path.exists(place)
+    av, place, camera = needed_av(), os.path.expanduser(str(source)), _is_camera(source)
     if not camera and not os.path.isfile(place):
         raise DataError(f"{place} does not exist or is no file; correct the path.")
     given = _camera(place) if camera else dict(file=place)
@@ -293,13 +297,13 @@ class Report:
     def __str__(self) -> str: return self.told()
 
 def drawing_name(
-    source: str,    # path of a photo or video, or a camera's number
+    source: str | int,  # path of a photo or video, or a camera's number
     ending: str,    # ".jpg", ".mp4"
     taken: set,     # names that are in use; the new one is added
     folder: str | Path | None = None, # where it is to lie: what is no drawing there stays
 ) -> str:
     "A file name of its own for the drawing of each source."
-    stem = f"camera{source}" if str(source).isdigit() else Path(source).stem
+    stem = f"camera{source}" if _is_camera(source) else Path(source).stem
     names = (f"{stem}{f'-{k}' if k > 1 else ''}-poses{ending}" for k in count(1))
     own = lambda name: folder is None or not os.path.lexists(place := Path(folder, name)) or (
         is_drawing(place)
@@ -386,7 +390,7 @@ def predict_video(
 ) -> Report:
     "Joints of everybody in a video, written frame by frame."
     report, start, name = report or Report(), time.perf_counter(), str(source)
-    path = out / drawing_name(name, ".mp4", set() if taken is None else taken, out)
+    path = out / drawing_name(source, ".mp4", set() if taken is None else taken, out)
     with Video(source, every) as video, VideoWriter(path, video.rate / every) as drawing:
         frames = watch(video, total=len(video) or None, show=len(video) > 0)
         try:

@@ -505,6 +505,24 @@ def test_a_camera_is_opened_as_its_system_names_it(monkeypatch, tmp_path, system
     assert asked == [wanted]
 
 
+@pytest.mark.parametrize("name", ["000123", "7"])
+def test_a_photo_whose_name_is_a_number_is_no_camera(predictor, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (60, 80)).save(name, "JPEG")
+    report = predict_files(predictor, [name], "out")
+    assert report.photos == 1
+    assert sorted(os.listdir("out")) == [f"{name}-poses.jpg", "poses.jsonl"]
+    with pytest.raises(DataError, match="camera 99"): predict_files(predictor, ["99"], "out")
+
+
+def test_a_folder_whose_name_is_a_number_is_no_camera(predictor, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("1").mkdir()
+    Image.new("RGB", (60, 80)).save("1/a.jpg")
+    predict_files(predictor, ["1"], "out")
+    assert sorted(os.listdir("out")) == ["a-poses.jpg", "poses.jsonl"]
+
+
 def test_a_camera_has_no_number_on_other_systems(monkeypatch, tmp_path):
     "Windows knows cameras by name: what to give is said, and nothing is opened."
     monkeypatch.chdir(tmp_path)
