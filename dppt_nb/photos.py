@@ -113,7 +113,10 @@ def photo_name(
 
 def _read(photo):
     "A path, bytes or Pillow picture as RGB, and whether more follow; raises what Pillow raises."
-    if isinstance(photo, (str, Path)): photo = read_file(from_home(photo))
+    if isinstance(photo, (str, Path)):
+        photo = from_home(photo)
+        if os.path.isdir(photo): raise IsADirectoryError
+        photo = read_file(photo)
     with warnings.catch_warnings():  # of tags, and of sizes below the one that Pillow refuses
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", "a picture has 16 bits")    # of `from_16_bits`
@@ -121,13 +124,23 @@ def _read(photo):
         picture.load()
         return to_rgb(picture, orientation_of(picture)), holds_several(picture)
 
+def _content(file):
+    "What an open file holds; one that was opened as text gives letters, or none at all."
+    try: content = file.read()
+    except UnicodeDecodeError: content = ""
+    if not isinstance(content, str): return content
+    raise DataError(
+        f"{getattr(file, 'name', 'the file')} was opened as text; open it with 'rb', or give its "
+        "path."
+    )
+
 def open_photo(
     photo: object,  # path, bytes, Pillow picture, array (H, W, C), tensor (C, H, W), or a `Photo`
 ) -> Photo:
     "Open anything that holds a photograph. Raises `DataError`."
     if isinstance(photo, Photo): return photo
     where = photo_name(photo)
-    if hasattr(photo, "read") and not isinstance(photo, Image.Image): photo = photo.read()
+    if hasattr(photo, "read") and not isinstance(photo, Image.Image): photo = _content(photo)
     if isinstance(photo, (bytearray, memoryview)): photo = bytes(photo)
     if hasattr(photo, "detach"):
         values = tensor_array(photo, where)
@@ -146,6 +159,10 @@ def open_photo(
         return Photo(image, where, photo, several)
     except FileNotFoundError:
         raise DataError(f"{where} does not exist; correct the path.") from None
+    except IsADirectoryError:
+        raise DataError(
+            f"{where} is a folder and no photo; take those that list_photos([...]) finds in it."
+        ) from None
     except Exception as error:  # Pillow raises many kinds for files that are damaged or made up
         long = getattr(error, "errno", None) == errno.ENAMETOOLONG
         mend = "give it a shorter name" if long else "copy it again, or save it as JPEG or PNG"

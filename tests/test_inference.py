@@ -593,6 +593,40 @@ def test_a_stream_gives_each_photo_its_boxes_or_says_so():
             list(predictor.stream(iter([photo] * photos), iter([boxes] * given)))
 
 
+def test_boxes_of_several_photos_may_come_one_after_the_other(predictor, made):
+    photos, given = [made[0]] * 2, [made[1], made[1][:1]]
+    found = predictor(photos, (boxes for boxes in given))
+    assert [len(people) for people in found] == [len(boxes) for boxes in given]
+    assert "2 photos need as many lists of boxes, not 1" in refusal(
+        lambda: predictor(photos, iter(given[:1]))
+    )
+    assert "2 photos need as many lists of boxes, not 1" in refusal(lambda: predictor(photos, 7))
+
+
+def test_a_list_of_photos_may_hold_folders(predictor, tmp_path):
+    for name in ("b.png", "pics/c.png", "pics/d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (60, 80)).save(tmp_path / name)
+    pixels = np.zeros((80, 60, 3), np.uint8)
+    found = predictor([tmp_path / "b.png", tmp_path / "pics", pixels])
+    assert [Path(people.name).name for people in found] == ["b.png", "c.png", "d.png", "the array"]
+    assert len(predictor([str(tmp_path / "pics")])) == 2
+
+
+def test_a_folder_is_no_photo_of_a_stream(predictor, tmp_path):
+    said = refusal(lambda: list(predictor.stream([tmp_path])))
+    assert f"{tmp_path} is a folder and no photo" in said and "list_photos" in said
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_photo_that_was_opened_as_text_is_refused(tmp_path, encoding):
+    "One encoding reads no picture, the other any: as letters, which are no path."
+    Image.new("RGB", (60, 80), "red").save(tmp_path / "a.jpg")
+    with open(tmp_path / "a.jpg", encoding=encoding) as file:
+        said = refusal(lambda: open_photo(file))
+    assert f"{tmp_path}/a.jpg was opened as text; open it with 'rb', or give its path" in said
+
+
 @pytest.mark.parametrize("values, words", [
     (np.full((9, 9, 3), 200, np.uint16), "16 bits and no number above 255"),
     (np.full((9, 9, 3), 1.01), "goes from 0 to 1.01"),
