@@ -247,7 +247,8 @@ class OnnxNetwork(nn.Module):
             photo = np.array(open_photo(photo).image)  # as people see it
         if not isinstance(photo, (np.ndarray, Tensor)):
             raise ValueError(f"a photo is a picture, an array or a path, not {photo!r:.60}")
-        if isinstance(photo, np.ndarray): photo = torch.from_numpy(np.ascontiguousarray(photo))
+        # a copy of a view with negative strides, or of Pillow's, which may not be written to
+        if isinstance(photo, np.ndarray): photo = torch.from_numpy(np.require(photo, None, "CW"))
         wrong = photo.dtype != torch.uint8 or photo.ndim != 3 or photo.shape[2] != 3
         if wrong or not photo.numel():
             raise ValueError(
