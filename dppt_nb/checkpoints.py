@@ -27,7 +27,7 @@ from huggingface_hub import hf_hub_download
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from .checks import DataError, check_format, nearest, plain_reason, validated
+from .checks import DataError, check_format, from_home, nearest, plain_reason, validated
 from .config import PoseConfig
 from dppt_nb.files import (
     digest_of,
@@ -238,7 +238,7 @@ def network_files(
         raise DataError(f"a network is named by a folder or a name, not {name!r}; say which")
     if len(str(name)) > 4096:    # no system takes more
         raise DataError(f"a name of {len(str(name)):,} letters is no folder; correct it")
-    text, path = str(name), Path(name)
+    text, path = str(name), from_home(name)
     if hub or text.startswith("hub:"): return from_hub(text.removeprefix("hub:"), **options)
     shipped = shipped_networks()
     # results or an empty folder of that name do not hide a shipped network
@@ -436,7 +436,7 @@ def results_folder(
     data: str, # name of the data set
 ) -> Path:
     "Where the results of a network go unless something else is said."
-    path = Path(checkpoint)
+    path = from_home(checkpoint)
     if path.is_dir() and holds_network(path): return path
     if path.name == WEIGHTS and path.is_file(): return path.parent
     name = re.split(r"[/\\]", str(checkpoint).removeprefix("hub:"))[-1]

@@ -92,7 +92,7 @@ def read_changes(given:dict)->dict: # option name -> text, or None where not giv
         if not text and kinds[name] is str:
             mend = "say what, none, or leave it out" if name in _NETWORKS else "say what"
             raise DataError(f"--{name.replace('_', '-')} is empty; {mend}")
-        if name in _NETWORKS and text == "none": text = ""
+        if name in _NETWORKS: text = "" if text == "none" else os.path.expanduser(text)
         try:
             changes[name] = read_value(text, kinds[name])
         except (ValueError, KeyError, RecursionError):
@@ -378,8 +378,9 @@ def study(
         refuse_beside_list()
         return list_studies(name, out, data, seeds, rows)
     run_study(
-        name, data, root, out or f"runs/{name}-{data}", base, seeds, epochs, teacher, rows, device,
-        split or judged_split(data), people, protocol, together, stored or "",
+        name, data, root, out or f"runs/{name}-{data}", base, seeds, epochs,
+        os.path.expanduser(teacher), rows, device, split or judged_split(data), people, protocol,
+        together, stored or "",
         **take_reader_options(given),
     )
 

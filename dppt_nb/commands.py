@@ -6,15 +6,30 @@
 __all__ = ['predict', 'export_command']
 
 # %% ../nbs/machinery/commands.ipynb #49fb63bd
+import re
+from contextlib import contextmanager
+
 import click
 
+from .checks import DataError
 from .options import NetworkCommand, reader_options, take_reader_options
 from .terminal import Place
 
 # %% ../nbs/machinery/commands.ipynb #4f926fb1
+@contextmanager
+def _typed_words():
+    "What a function refuses of its arguments, in the words of the command line."
+    def option(found):
+        name = f"--{found[1].replace('_', '-')}"
+        return f"{name} {found[2]}" if found[2] else name
+    try: yield
+    except DataError as error:
+        said = re.sub(r"\b([a-z_]+)=(?:True|'([^']+)')", option, str(error))
+        raise DataError(said) from None
+
 @click.command(cls=NetworkCommand)
 @click.argument("checkpoint", type=Place())
-@click.argument("photos", nargs=-1, required=True)
+@click.argument("photos", type=Place(), nargs=-1, required=True)
 @click.option(
     "--out", type=Place(), default="poses", show_default=True,
     help="folder for drawings, and for poses.jsonl with a line for each person",
@@ -76,7 +91,7 @@ def predict(
         from dppt_nb.detectors import MediaPipeDetector
         least = {} if min_score is None else {"least_score": min_score}
         options["detector"] = MediaPipeDetector(**least)
-    predictor = PosePredictor.from_pretrained(checkpoint, **options)
+    with _typed_words(): predictor = PosePredictor.from_pretrained(checkpoint, **options)
     of_file = 0.0 if min_score is None or detector and not boxes else min_score
     report = predict_files(
         predictor, photos, out, boxes, of_file, every, smooth, not no_drawings, category

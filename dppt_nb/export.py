@@ -38,7 +38,15 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 import dppt_nb
 from .augmentation import nominal_window
 from .checkpoints import built, load_network
-from .checks import DataError, check_format, parse_json, plain_reason, refuse_idle, validated
+from dppt_nb.checks import (
+    DataError,
+    check_format,
+    from_home,
+    parse_json,
+    plain_reason,
+    refuse_idle,
+    validated,
+)
 from .config import Pair
 from .costs import time_interleaved
 from .crops import IMAGENET_MEAN, IMAGENET_STD, PADDING, PIXEL_STD
@@ -149,7 +157,7 @@ def export_onnx(
     model = program.model_proto
     model.metadata_props.add(key=METADATA, value=json.dumps(described))
     write_whole(path, model.SerializeToString())
-    return Path(path)
+    return from_home(path)
 
 # %% ../nbs/machinery/export.ipynb #3176fd7a
 def export_program(
@@ -162,7 +170,7 @@ def export_program(
     content = io.BytesIO()
     torch.export.save(record(make_form(network, form, half)), content)
     write_whole(path, content.getvalue())
-    return Path(path)
+    return from_home(path)
 
 # %% ../nbs/machinery/export.ipynb #1a8c0c23
 class OnnxAbout(BaseModel):
@@ -186,7 +194,7 @@ def read_session(
     providers: tuple[str, ...] = ("CPUExecutionProvider",), # of onnxruntime, the first that runs
 ) -> tuple[Any, OnnxAbout]: # onnxruntime's session, what the file says
     "Open an ONNX file. Raises DataError for what is none, or none of ours."
-    runtime, path = needed("onnxruntime"), Path(path)
+    runtime, path = needed("onnxruntime"), from_home(path)
     if not path.is_file(): raise DataError(f"{path} is missing; `dppt export` writes such a file")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
@@ -239,7 +247,8 @@ class OnnxNetwork(nn.Module):
             photo = np.array(open_photo(photo).image)  # as people see it
         if not isinstance(photo, (np.ndarray, Tensor)):
             raise ValueError(f"a photo is a picture, an array or a path, not {photo!r:.60}")
-        if isinstance(photo, np.ndarray): photo = torch.from_numpy(np.ascontiguousarray(photo))
+        # a copy of a view with negative strides, or of Pillow's, which may not be written to
+        if isinstance(photo, np.ndarray): photo = torch.from_numpy(np.require(photo, None, "CW"))
         wrong = photo.dtype != torch.uint8 or photo.ndim != 3 or photo.shape[2] != 3
         if wrong or not photo.numel():
             raise ValueError(
@@ -294,7 +303,7 @@ def quantise_onnx(
     tools, prepare = needed("onnxruntime.quantization"), needed(
         "onnxruntime.quantization.shape_inference"
     )
-    about, path = read_session(source)[1], Path(path)
+    about, path = read_session(source)[1], from_home(path)
     if people < 1 or not len(crops):
         raise DataError(f"{min(people, len(crops))} people give no ranges; take some from 1 on")
     if about.precision != "float32":
@@ -442,7 +451,7 @@ def check_export(
         raise DataError(f"--out is {out}; end it with .onnx, or .pt2 for torch.export")
     if half and int8: raise DataError("a file has 16 bits or 8; leave out --half or --int8")
     if int8 and suffix == ".pt2": raise DataError("--int8 goes with an .onnx file; change --out")
-    if not (folder := Path(out).parent).is_dir():
+    if not (folder := from_home(out).parent).is_dir():
         raise DataError(f"there is no folder {folder}; make it, or change --out")
 
 def calibration_people(

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .checks import DataError, parse_json, plain_reason
+from .checks import DataError, from_home, parse_json, plain_reason
 from .locks import holder, is_held, leave_claim, sweep, take_claim, write_whole
 from .matlab import most_unpacked
 from .moved import former_names
@@ -142,7 +142,7 @@ class ImageSource:
     is thread safe."""
     def __init__(self,
                  root: str | Path):  # a folder or a zip file
-        self.root, self._zip, self._names = Path(root).expanduser(), None, None
+        self.root, self._zip, self._names = from_home(root), None, None
         self.turns = {}  # name -> EXIF orientation by which `read` turns a picture
         if not self.root.exists():
             raise DataError(
@@ -305,7 +305,7 @@ def read_json(
 ):
     "Read one JSON file. Raises `DataError` with one sentence on what is wrong with it."
     try:
-        content = read_file(path)
+        content = read_file(from_home(path))
     except FileNotFoundError:
         raise DataError(f"{path} is missing; {mend}") from None
     except OSError as error:
@@ -369,7 +369,7 @@ def read_tensors(
     mend: str = "",     # what to do where it is missing or damaged
 ) -> dict:              # name -> tensor, on the CPU
     "Read tensors. Raises `DataError` if the file is missing or damaged."
-    path = Path(path)
+    path = from_home(path)
     if not path.is_file():
         raise DataError(f"{path} is missing or no file; {mend or 'name another folder'}.")
     return unpack_tensors(path.read_bytes(), path, mend or "copy it again")
@@ -402,7 +402,7 @@ def make_folder(
     mend: str = "name another with --out",  # advice, for the error message
 ) -> Path:
     "A folder to write to. Raises `DataError` if it cannot be made or written to."
-    path = Path(path).expanduser()
+    path = from_home(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path): pass  # nameless: several runs may share the folder
@@ -427,7 +427,7 @@ def folder_for(
 ):                                          # the folder, as `Path`
     """A folder for what comes of the work inside. Where nothing came of it, what was made for it is
     removed again."""
-    wanted = Path(path).expanduser()
+    wanted = from_home(path)
     made = [folder for folder in (wanted, *wanted.parents) if not folder.exists()]
     try: yield make_folder(path, mend)
     finally:
@@ -474,8 +474,8 @@ def place_of(
     root: str | Path,  # of the data set
 ) -> Path:
     "Where a file or folder lies that is named relative to the root or on its own."
-    path = Path(path).expanduser()
-    inside = Path(root).expanduser() / path
+    path = from_home(path)
+    inside = from_home(root) / path
     place = inside if not path.is_absolute() and inside.exists() else path
     if not place.exists(): raise DataError(f"{place} does not exist; correct the path.")
     return place

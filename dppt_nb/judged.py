@@ -28,7 +28,7 @@ from dppt_nb.alike import (
     teacher_is,
 )
 from .checkpoints import load_network
-from .checks import DataError
+from .checks import DataError, from_home
 from .evaluation import RESULTS_FORMAT, conditions, predict_joints
 from .files import make_folder, write_json
 from .metrics import bootstrap_interval, pck
@@ -454,7 +454,7 @@ def run_study(
     print the table. `{seed}` in the teacher's folder stands for the seed of the run."""
     rows = find_rows(study, names)
     plan = plan_study(rows, base, seeds, epochs, teacher, protocol)
-    out, size = Path(out).expanduser(), plan[0][1].image_size
+    out, size = from_home(out), plan[0][1].image_size
     known, done = read_runs(stored) if stored else [], finished_runs(out)
     check_plan(plan, done, out)
     check_sources(*unfinished(plan, out))

@@ -14,7 +14,7 @@ import socket
 import time
 from pathlib import Path
 
-from .checks import cannot_write
+from .checks import cannot_write, from_home
 
 # %% ../nbs/machinery/locks.ipynb #98fd8ae7
 HOST = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())[:60]
@@ -138,7 +138,7 @@ def write_together(
 ) -> None:
     """Write files, each whole, all or none: under names of their own, which become their paths, in
     this order, once all are safe on the disk. Raises `DataError` if one cannot be written."""
-    temporaries = {Path(path): temporary_name(Path(path)) for path in contents}
+    temporaries = {path: temporary_name(path) for path in map(from_home, contents)}
     try:
         for path, content in zip(temporaries, contents.values()):
             with open(temporaries[path], "xb") as f:

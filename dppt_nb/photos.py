@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from .checks import DataError, as_text, plain_reason
+from .checks import DataError, as_text, from_home, plain_reason
 from .coco import as_id
 from dppt_nb.files import (
     PICTURE_ERRORS,
@@ -36,7 +36,7 @@ from dppt_nb.files import (
     read_json,
     to_rgb,
 )
-from .pictures import holds_several
+from .pictures import _nfc, holds_several
 from .terminal import counted
 
 # %% ../nbs/machinery/photos.ipynb #902cd229
@@ -113,7 +113,10 @@ def photo_name(
 
 def _read(photo):
     "A path, bytes or Pillow picture as RGB, and whether more follow; raises what Pillow raises."
-    if isinstance(photo, (str, Path)): photo = read_file(Path(photo).expanduser())
+    if isinstance(photo, (str, Path)):
+        photo = from_home(photo)
+        if os.path.isdir(photo): raise IsADirectoryError
+        photo = read_file(photo)
     with warnings.catch_warnings():  # of tags, and of sizes below the one that Pillow refuses
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", "a picture has 16 bits")    # of `from_16_bits`
@@ -121,13 +124,23 @@ def _read(photo):
         picture.load()
         return to_rgb(picture, orientation_of(picture)), holds_several(picture)
 
+def _content(file):
+    "What an open file holds; one that was opened as text gives letters, or none at all."
+    try: content = file.read()
+    except UnicodeDecodeError: content = ""
+    if not isinstance(content, str): return content
+    raise DataError(
+        f"{getattr(file, 'name', 'the file')} was opened as text; open it with 'rb', or give its "
+        "path."
+    )
+
 def open_photo(
     photo: object,  # path, bytes, Pillow picture, array (H, W, C), tensor (C, H, W), or a `Photo`
 ) -> Photo:
     "Open anything that holds a photograph. Raises `DataError`."
     if isinstance(photo, Photo): return photo
     where = photo_name(photo)
-    if hasattr(photo, "read") and not isinstance(photo, Image.Image): photo = photo.read()
+    if hasattr(photo, "read") and not isinstance(photo, Image.Image): photo = _content(photo)
     if isinstance(photo, (bytearray, memoryview)): photo = bytes(photo)
     if hasattr(photo, "detach"):
         values = tensor_array(photo, where)
@@ -146,6 +159,10 @@ def open_photo(
         return Photo(image, where, photo, several)
     except FileNotFoundError:
         raise DataError(f"{where} does not exist; correct the path.") from None
+    except IsADirectoryError:
+        raise DataError(
+            f"{where} is a folder and no photo; take those that list_photos([...]) finds in it."
+        ) from None
     except Exception as error:  # Pillow raises many kinds for files that are damaged or made up
         long = getattr(error, "errno", None) == errno.ENAMETOOLONG
         mend = "give it a shorter name" if long else "copy it again, or save it as JPEG or PNG"
@@ -348,21 +365,30 @@ def _names_of(path):
     names = [str(path), whole, *ends, path.stem]
     return [*names, str(int(number[1]))] if number else names
 
+def _claimed(photos, found):
+    "For each photo the names in a file that are its own, in whichever form of Unicode they are."
+    spelt, named = {}, {_nfc(Path(photo).as_posix()) for photo in photos}
+    for name in found: spelt.setdefault(_nfc(name), []).append(name)
+    names = [dict.fromkeys(_names_of(photo)) for photo in photos]
+    exact = set().union(*names)
+    for photo, its in zip(photos, names):
+        mine = [n for name in its for n in spelt.get(_nfc(name), ()) if n in its or n not in exact]
+        # rows that name another photo by its whole path are not those of one that ends so
+        own = _nfc(Path(photo).as_posix())
+        mine = [n for n in dict.fromkeys(mine) if _nfc(n) not in named or _nfc(n) == own]
+        # a path says which photo is meant, also where another has the same last name
+        if mine and (_nfc(mine[0]) in (_nfc(str(photo)), own) or "/" in mine[0]):
+            mine = [name for name in mine if _nfc(name) == _nfc(mine[0])]
+        yield mine
+
 def boxes_by_photo(
     found: dict,               # of `read_boxes`
     photos: list[str | Path],  # their paths
+    searched: bool = False,    # somebody looks at those without rows: they get None
 ) -> list:                     # for each photo its rows [x, y, w, h, score]; none: an empty list
     "The rows that belong to each photo. Raises `DataError` where two photos claim the same rows."
     owner, rows = {}, []
-    named = {as_text(Path(photo).as_posix()) for photo in photos}
-    for photo in photos:
-        mine = [name for name in dict.fromkeys(_names_of(photo)) if name in found]
-        # rows that name another photo by its whole path are not those of one that ends so
-        own = as_text(Path(photo).as_posix())
-        mine = [name for name in mine if name not in named or name == own]
-        # a path says which photo is meant, also where another has the same last name
-        exact = str(photo), Path(photo).as_posix()
-        if mine and (mine[0] in exact or "/" in mine[0]): mine = mine[:1]
+    for photo, mine in zip(photos, _claimed(photos, found)):
         for name in mine:
             if name in owner:
                 raise DataError(
@@ -380,9 +406,9 @@ def boxes_by_photo(
     if without:
         have = "has" if without == 1 else "have"
         print(f"{without:,} of {counted(len(rows), 'photo', 'photos')} {have} no box in the file: "
-              "nobody there")
+              + ("the detector looks" if searched else "nobody there"))
     if spare: print(f"boxes of {counted(spare, 'photo', 'photos')} not given are not used")
-    return rows
+    return [mine or None for mine in rows] if searched else rows
 
 # %% ../nbs/machinery/photos.ipynb #5d20f7a2
 # how the names of drawings end; the comment in a JPEG or MP4 that is one
@@ -442,7 +468,7 @@ def list_photos(
     that lie in a folder are left out and counted; one that is named itself is taken. Raises
     `DataError` for a folder without photos."""
     files, drawn, endings = [], set(), picture_suffixes() | set(more)
-    for place in photos:
+    for place in map(os.path.expanduser, photos):
         if not os.path.isdir(place):  # also where the name is too long to ask for
             files.append(str(place))
             continue

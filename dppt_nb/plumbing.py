@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbones import BasicBlock, in_inference
-from .checks import cannot_write
+from .checks import cannot_write, from_home
 from .config import PoseConfig
 from .files import folder_for
 from .hrnet import BACKBONES
@@ -112,10 +112,10 @@ class Plumbing:
     def save_pretrained(self, save_directory, **options):
         "As huggingface_hub's mixin has it; a name that is empty or a file's is refused."
         is_path = isinstance(save_directory, (str, os.PathLike)) and str(save_directory)
-        if not is_path or Path(save_directory).is_file():
+        if not is_path or from_home(save_directory).is_file():
             raise ValueError(f"{save_directory!r} is no folder for a network; name one")
         from dppt_nb.checkpoints import CONFIG, WEIGHTS
-        folder = Path(save_directory)
+        folder = from_home(save_directory)
         if options.get("push_to_hub"): options = {"repo_id": folder.name, **options}
         # the mixin first removes a config.json that is there, so it works beside it
         with folder_for(folder), TemporaryDirectory(prefix=".new-", dir=folder) as near:

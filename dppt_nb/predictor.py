@@ -251,7 +251,8 @@ class PosePredictor(Locator):
         return cls(*load_network(name, pick_device(device), model), **options)
 
     def __call__(self,
-        photo: object,  # as `open_photo` takes it, or a list of such; a folder: all its pictures
+        # as `open_photo` takes it, or a list of such; a folder, also in a list: all its pictures
+        photo: object,
         # (N, 4) x, y, w, h, or (N, 5) with a score; of a list of photos a list of such; None: the
         # detector's, else one box that is the whole photo
         boxes: ArrayLike | list | None = None,
@@ -259,8 +260,11 @@ class PosePredictor(Locator):
         "The people of a photo; of several photos a list. Raises `DataError`."
         photos = many_photos(photo)
         if photos is None: return list(self._looked([(photo, boxes)], 3))[0]
-        if boxes is not None and len(boxes) != len(photos):
-            raise DataError(f"{len(photos)} photos need as many lists of boxes, not {len(boxes)}.")
+        if boxes is not None:
+            boxes = list(boxes) if isinstance(boxes, Iterable) else [boxes]
+            if len(boxes) != len(photos): raise DataError(
+                f"{len(photos)} photos need as many lists of boxes, not {len(boxes)}."
+            )
         return list(self._looked(self._pairs(photos, boxes), 3))
 
     def stream(self,
@@ -407,7 +411,9 @@ def in_pairs(
 def many_photos(
     photo: object,  # what a predictor was given
 ) -> list | None:   # None where it is one photo
-    "The photos of a list, a folder, or an array with one axis too many."
-    if isinstance(photo, (str, Path)) and os.path.isdir(photo): return list_photos([photo])
+    "The photos of a list, of folders also in a list, or of an array with one axis too many."
+    folder = lambda one: isinstance(one, (str, Path)) and os.path.isdir(os.path.expanduser(one))
     if getattr(photo, "ndim", 0) == 4: return list(photo)
-    return list(photo) if isinstance(photo, (list, tuple)) else None
+    if folder(photo): return list_photos([photo])
+    if not isinstance(photo, (list, tuple)): return None
+    return [one for each in photo for one in (list_photos([each]) if folder(each) else [each])]

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbones import BACKBONES
-from .checks import DataError
+from .checks import DataError, from_home
 from .config import PoseConfig
 from .files import read_tensors
 from .keypoints import COCO17, MPII16, KeypointSet
@@ -82,7 +82,7 @@ def read_checkpoint(
     path: str | Path, # .safetensors, or .pth as PyTorch writes it
 ) -> dict:            # parameter name -> tensor, on the CPU
     "Read the tensors of a checkpoint file; nothing is unpickled but tensors and plain containers."
-    path = Path(path)
+    path = from_home(path)
     if path.is_dir():
         raise DataError(f"{path} is a folder, no checkpoint of a release; leave --model out")
     if not path.is_file(): raise FileNotFoundError(f"there is no checkpoint {path}")
@@ -205,7 +205,7 @@ def released_tensors(
     source: object, # as `load_released` takes it
 ) -> tuple[str, dict]: # as of `named_tensors`
     "The parameters of a released checkpoint; where there is none, says what a model's name is for."
-    if isinstance(source, (str, Path)) and not Path(source).exists():
+    if isinstance(source, (str, Path)) and not from_home(source).exists():
         raise FileNotFoundError(
             f"there is no checkpoint {source}; a model's name (--model, or --teacher-model for a "
             "teacher) belongs to checkpoints of the original releases, not to networks that ship "

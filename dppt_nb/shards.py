@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, PlainValidator, model_validator
 from pydantic.dataclasses import dataclass
 
-from .checks import DataError, check_format, plain_reason, validated
+from .checks import DataError, check_format, from_home, plain_reason, validated
 from .codec import EncodedCrops, find_codec
 from .files import folder_writer, read_file, read_json
 from .keypoints import KeypointSet
@@ -231,7 +231,7 @@ def read_manifest(
     folder: str | Path  # of a crop store
 ) -> Manifest:
     "What a store holds. Raises `DataError` if there is none, or it is damaged or unfinished."
-    folder = Path(folder).expanduser()
+    folder = from_home(folder)
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; give the folder of a crop store.")
     if not (folder / MANIFEST).exists(): raise DataError(_why_no_manifest(folder))

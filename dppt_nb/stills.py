@@ -185,7 +185,7 @@ def reduce_person(
     def set_to(way, ratio):
         twin.encoder.reducer, twin.keep_ratio = REDUCERS[way], ratio
         return twin
-    pixels = normalize(torch.from_numpy(crop).permute(2, 0, 1)[None])
+    pixels = normalize(torch.from_numpy(np.array(crop)).permute(2, 0, 1)[None])
     settings = [(way, ratio) for way in ways for ratio in ratios]
     runs = {s: lambda s=s: set_to(*s)(pixels) for s in settings}
     with torch.inference_mode(): took = time_interleaved(runs, rounds)

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 import dppt_nb
-from .checks import DataError, plain_reason, refuse_idle
+from .checks import DataError, from_home, plain_reason, refuse_idle
 from .coco import describe_pairs
 from .codec import EncodedCrops, decode_crop
 from .cropset import CropSet, from_synthetic
@@ -195,7 +195,7 @@ def read_store(
     """The crops of a store, decoded once into one tensor; or as bytes, which stay in the store's
     files where they are too many for the memory as well. Raises `DataError` if the store is
     damaged, unfinished or has nobody in the split."""
-    folder, manifest = Path(folder).expanduser(), read_manifest(folder)
+    folder, manifest = from_home(folder), read_manifest(folder)
     splits, split = manifest.splits, None if split == "all" else split
     if split is not None and split not in splits:
         raise DataError(
@@ -265,10 +265,10 @@ def is_store(
 ) -> bool:
     """Whether the folder is a crop store, as `dppt data prepare` writes it; also one whose writing
     was cut short."""
-    if root is None or not Path(root).is_dir(): return False
+    if root is None or not (root := from_home(root)).is_dir(): return False
     names = os.listdir(root)
     return any(re.fullmatch(SHARD_NAME, n) for n in names) or (
-        MANIFEST in names and '"crop_size"' in (Path(root) / MANIFEST).read_text(errors="replace")
+        MANIFEST in names and '"crop_size"' in (root / MANIFEST).read_text(errors="replace")
     )
 
 # files whose content counts; of others, which are pictures, size and time
@@ -391,7 +391,7 @@ def find_store(
     if is_store(root):
         why = f"is taken when a store is prepared, and {root} is one; leave it out, or name the "
         refuse_idle(options, why + "data set's own folder with --root")
-        return Path(root)
+        return from_home(root)
     made = made_from(data, root, image_size, **options)
     store = cached_store(made)
     if is_store(store): return store

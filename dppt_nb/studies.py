@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from .checks import DataError, check_format, each_once, nearest, validated
+from .checks import DataError, check_format, each_once, from_home, nearest, validated
 from .evaluation import RESULTS_FORMAT
 from .files import read_json
 from .metrics import mean_rate, photo_numbers
@@ -446,7 +446,7 @@ def run_folder(
     seed: int,
 ) -> Path:
     "Where a run of a study lies."
-    return Path(out) / f"{name}-seed{seed}"
+    return from_home(out) / f"{name}-seed{seed}"
 
 
 def format_runs(
@@ -457,7 +457,7 @@ def format_runs(
 ) -> str:
     """Every run of a study with its state: its score, how far it is, stored without its network,
     or not run."""
-    path = Path(out) / "runs.json"
+    path = from_home(out) / "runs.json"
     lines, stored = [], read_runs(path) if path.is_file() else []
     if seeds is None: seeds = listed_seeds(out, stored)
     for row in find_rows(study, names):
@@ -473,7 +473,7 @@ def listed_seeds(
     stored: list[dict], # runs of its results file
 ) -> tuple[int, ...]:
     "Which seeds to list: those that are stored, and 0, 1 and 2 where runs lie there or nothing is."
-    seeds, running = {run["seed"] for run in stored}, any(Path(out).glob("*-seed*/"))
+    seeds, running = {run["seed"] for run in stored}, any(from_home(out).glob("*-seed*/"))
     return tuple(sorted(seeds | {0, 1, 2} if running or not seeds else seeds))
 
 

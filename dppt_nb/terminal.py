@@ -82,9 +82,9 @@ def plain_words():
 class Place(click.Path):
     "A path that a user names; an empty one, as an unset variable makes it, is refused."
     def convert(self, value, param, ctx):
-        "The path as it is."
+        "The path; `~` is spelled out, as not every shell does it behind `--out=`."
         if value == "": self.fail("it is empty; name a place, or leave it out.", param, ctx)
-        return super().convert(value, param, ctx)
+        return super().convert(os.path.expanduser(value), param, ctx)
 
 
 class Terminated(KeyboardInterrupt):

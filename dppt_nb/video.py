@@ -21,7 +21,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .checks import CannotWrite, DataError, cannot_write, plain_reason, refuse_idle
+from dppt_nb.checks import (
+    CannotWrite,
+    DataError,
+    cannot_write,
+    from_home,
+    plain_reason,
+    refuse_idle,
+)
 from .files import claim_folder, watch, write_whole
 from .inference import People
 from .locks import temporary_name
@@ -51,11 +58,16 @@ class Frame:
     seconds: float       # since the first
     pixels: np.ndarray   # (H, W, 3) uint8 RGB
 
+def _is_camera(source):
+    "Whether it is a camera's number; as text only where no file is called so."
+    if isinstance(source, int): return True
+    return str(source).isascii() and str(source).isdecimal() and not os.path.exists(source)
+
 def is_video(
     source: str | Path,  # a path, or the number of a camera as text
 ) -> bool:
     "Whether frames come from it: by its ending, or because it is a camera's number."
-    return Path(source).suffix.lower() in VIDEO_SUFFIXES or str(source).isdigit()
+    return Path(source).suffix.lower() in VIDEO_SUFFIXES or _is_camera(source)
 
 def _camera(number):
     "What PyAV opens a camera by: its place and how it is read, which is the system's own."
@@ -69,8 +81,7 @@ def _camera(number):
 
 def _open(source):
     "A container of PyAV with a video in it."
-    av, place = needed_av(), str(source)
-    camera = place.isdigit() and not os.path.exists(place)
+    av, place, camera = needed_av(), os.path.expanduser(str(source)), _is_camera(source)
     if not camera and not os.path.isfile(place):
         raise DataError(f"{place} does not exist or is no file; correct the path.")
     given = _camera(place) if camera else dict(file=place)
@@ -141,13 +152,18 @@ class VideoWriter:
     "An MP4 of H.264, which every browser plays."
     def __init__(self,
         path: str | Path,
-        rate: Fraction,  # frames a second
+        rate: Fraction,  # frames a second; on average where each has a time of its own
     ):
-        self.path, self.rate, self.container = Path(path), rate, None
+        self.path, self.rate, self.container = from_home(path), Fraction(rate), None
+        self.tick = Fraction(1, self.rate.numerator)    # of which a frame lasts a whole number
+        while self.tick > Fraction(1, 1000): self.tick /= 2
+        self.step = int(1 / self.rate / self.tick)
+        self.last = -self.step    # ticks, of the last frame
         self.temporary = temporary_name(self.path)
 
     def write(self,
         pixels: np.ndarray,  # (H, W, 3) uint8 RGB; all of one size
+        seconds: float | None = None,  # since the first; None: by the rate after the one before
     ) -> None:
         "One more frame."
         av = needed_av()
@@ -160,14 +176,25 @@ class VideoWriter:
                 )
             pixels = np.ascontiguousarray(pixels[:height, :width])
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = self._ticks(seconds), self.tick
             self.container.mux(self.stream.encode(frame))
         except OSError as error: raise cannot_write(self.path, error) from None
+
+    def _ticks(self, seconds):
+        "When a frame is shown; times of equal frames that a file rounded are equal again."
+        ticks = self.last + self.step
+        if seconds is not None:
+            ticks, even = round(seconds / self.tick), round(seconds * self.rate) * self.step
+            if abs(ticks - even) * self.tick <= Fraction(1, 1000): ticks = even
+        self.last = max(ticks, self.last + 1)
+        return self.last
 
     def _begin(self, av, height, width):
         self.container = av.open(str(self.temporary), "w", format="mp4")
         self.container.metadata["comment"] = DRAWING.decode()
         self.stream = self.container.add_stream("libx264", rate=self.rate)
         self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
+        self.stream.codec_context.time_base = self.tick
 
     def __enter__(self): return self
 
@@ -187,7 +214,7 @@ class Lines:
     def __init__(self,
         path: str | Path,
     ):
-        self.path = Path(path)
+        self.path = from_home(path)
         self.temporary, self.keeps, self.whole = temporary_name(self.path), True, 0
         # unbuffered: what is written is in the file, and closing it can fail no more
         try: self.file = open(self.temporary, "xb", buffering=0)
@@ -270,13 +297,13 @@ class Report:
     def __str__(self) -> str: return self.told()
 
 def drawing_name(
-    source: str,    # path of a photo or video, or a camera's number
+    source: str | int,  # path of a photo or video, or a camera's number
     ending: str,    # ".jpg", ".mp4"
     taken: set,     # names that are in use; the new one is added
     folder: str | Path | None = None, # where it is to lie: what is no drawing there stays
 ) -> str:
     "A file name of its own for the drawing of each source."
-    stem = f"camera{source}" if str(source).isdigit() else Path(source).stem
+    stem = f"camera{source}" if _is_camera(source) else Path(source).stem
     names = (f"{stem}{f'-{k}' if k > 1 else ''}-poses{ending}" for k in count(1))
     own = lambda name: folder is None or not os.path.lexists(place := Path(folder, name)) or (
         is_drawing(place)
@@ -327,7 +354,8 @@ def _looks(predictor, photos, rows, left_out, several, odd):
 def predict_photos(
     predictor: PosePredictor,
     photos: list[str],       # paths
-    rows: list | None,       # for each its boxes [x, y, w, h, score], as of `boxes_by_photo`
+    # for each its boxes [x, y, w, h, score], as of `boxes_by_photo`; None: the detector's
+    rows: list | None,
     out: Path,               # folder that is there
     lines: Lines,
     draw: bool = True,       # write pictures
@@ -362,13 +390,14 @@ def predict_video(
 ) -> Report:
     "Joints of everybody in a video, written frame by frame."
     report, start, name = report or Report(), time.perf_counter(), str(source)
-    path = out / drawing_name(name, ".mp4", set() if taken is None else taken, out)
+    path = out / drawing_name(source, ".mp4", set() if taken is None else taken, out)
     with Video(source, every) as video, VideoWriter(path, video.rate / every) as drawing:
         frames = watch(video, total=len(video) or None, show=len(video) > 0)
         try:
             for frame, people in follow(predictor, frames, smooth, name):
-                lines.write(people.to_rows(frame.number))
-                if draw: drawing.write(np.asarray(people.draw()))
+                seconds = round(frame.seconds, 4)
+                lines.write([row | {"seconds": seconds} for row in people.to_rows(frame.number)])
+                if draw: drawing.write(np.asarray(people.draw()), frame.seconds)
                 report.photos, report.people = report.photos + 1, report.people + len(people)
         except KeyboardInterrupt:
             report.notes = (f"{name} was stopped by hand after {report.photos:,} frames",)
@@ -410,7 +439,8 @@ def predict_files(
     videos = [s for s in sources if is_video(s)]
     photos, taken = [s for s in sources if not is_video(s)], set()
     check_use(photos, videos, boxes, min_score, category, every, smooth)
-    rows = boxes_by_photo(read_boxes(boxes, min_score, category), photos) if boxes else None
+    rows, searched = None, predictor.detector is not None
+    if boxes: rows = boxes_by_photo(read_boxes(boxes, min_score, category), photos, searched)
     with claim_folder(out) as folder, Lines(folder / "poses.jsonl") as lines:
         reports = [predict_photos(predictor, photos, rows, folder, lines, draw)] if photos else []
         for source in videos:

@@ -106,7 +106,7 @@ def view_person(
 ) -> View:
     "Ask a network once about a crop, and keep all that happens inside."
     device = next(network.parameters()).device
-    pixels = torch.from_numpy(crop).permute(2, 0, 1)[None]                       # (1, 3, H, W)
+    pixels = torch.from_numpy(np.array(crop)).permute(2, 0, 1)[None]             # (1, 3, H, W)
     trace = network.trace(normalize(pixels.to(device)), cycles, look)
     heatmaps = torch.cat(trace.heatmaps)                                         # (C, J, h, w)
     joints, scores = heatmap_coordinates(heatmaps, recipe.decode, recipe.kernel)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .checks import DataError, as_text, cannot_write, first_few
+from .checks import DataError, as_text, cannot_write, first_few, from_home
 from .codec import decode_crop, encode_crop
 from .files import CLAIM, claim_folder, read_json, write_whole
 from .locks import sweep
@@ -117,7 +117,7 @@ def finish_overwriting(
     folder: str | Path  # of a store
 ) -> None:
     "Where a call was stopped while a new store took the place of an old one, go on."
-    folder = Path(folder).expanduser()
+    folder = from_home(folder)
     if not (folder / _NEW / MANIFEST).exists(): return
     with claim_folder(folder, "choose another folder for the store"): _take_place(folder)
 

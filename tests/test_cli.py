@@ -442,7 +442,7 @@ def test_a_refused_command_leaves_no_folder(tmp_path, words):
     (["predict", "dppt_nano_lspet", "x.png", "--model", "tokenpose_b"],
      "belongs to checkpoints of the original releases, not to networks that ship"),
     (["predict", "dppt_nano_lspet", "x.png", "--graph", "--device", "cpu"],
-     "graph=True needs a CUDA device; the network is on cpu."),
+     "Error: --graph needs a CUDA device; the network is on cpu."),
     (["train", "dppt_nano", "--teacher", "tokenpose_nano", "--teacher-model", "tokenpose_nano"],
      "belongs to checkpoints of the original releases, not to networks that ship"),
     (["train", "dppt_nano", "--data", "lspet", "--root", "nowhere"], "learns from a teacher"),
@@ -453,6 +453,18 @@ def test_a_refused_command_leaves_no_folder(tmp_path, words):
 def test_what_leads_nowhere_is_refused_before_the_work(tmp_path, words, said):
     refused(dppt(*words, cwd=tmp_path), said)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("refused_as, said", [
+    ("runner='onnxruntime' runs on the CPU; say device='cpu'",
+     "Error: --runner onnxruntime runs on the CPU; say --device cpu"),
+    ("batch_size is 0; 'a'='b'", "Error: batch_size is 0; 'a'='b'"),
+])
+def test_what_python_refuses_is_said_in_the_words_of_the_command(monkeypatch, refused_as, said):
+    def from_pretrained(name, **options): raise DataError(refused_as)
+    monkeypatch.setattr("dppt_nb.predictor.PosePredictor.from_pretrained", from_pretrained)
+    done = CliRunner().invoke(main, ["predict", "tokenpose_nano", "x.png"])
+    assert done.output.splitlines()[-1] == said and done.exit_code == 1
 
 
 def test_a_recording_is_asked_for_by_a_word(monkeypatch, tmp_path):

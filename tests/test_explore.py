@@ -99,6 +99,21 @@ def test_attention_that_was_not_recorded_is_refused(crop):
     with pytest.raises(DataError, match="no attention of layer 3"): attention_on_grid(view, 2, 0)
 
 
+def test_a_crop_may_be_a_view_of_a_picture(crop, views, recwarn):
+    "Pillow's cannot be written to, of which PyTorch warns; a mirrored one has negative strides."
+    network, *known = NETWORKS["tokenpose_nano"]
+    always = torch.is_warn_always_enabled()    # else once a process
+    torch.set_warn_always(True)
+    try:
+        view = view_person(network, np.asarray(Image.fromarray(crop)), *known)
+        reduce_person(NETWORKS["ppt_nano_d12"][0], np.asarray(Image.fromarray(crop)),
+                      *NETWORKS["ppt_nano_d12"][1:], ways=("prune",), ratios=(0.5,), rounds=1)
+    finally: torch.set_warn_always(always)
+    assert np.array_equal(view.joints[0], views[0].joints[0])
+    assert not [str(w.message) for w in recwarn]
+    view_person(network, crop[:, ::-1], *known)
+
+
 def test_what_lies_outside_of_the_photograph_is_not_shown():
     network, *known = NETWORKS["tokenpose_nano"]
     crop = crop_person(free_photo("camera"), FREE_PHOTOS["camera"], network.image_size)

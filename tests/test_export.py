@@ -494,6 +494,19 @@ def test_a_photo_that_was_turned_by_numpy(small, tmp_path):
         network.predict(None, box)
 
 
+def test_a_picture_of_pillow_as_an_array_is_a_photo(whole, recwarn):
+    "Such an array cannot be written to, of which PyTorch warns."
+    picture = make_photo(1, COCO17, (80, 60), seed=1).image.permute(1, 2, 0).numpy()
+    photo, box = np.asarray(Image.fromarray(picture)), [[5, 5, 40, 60]]
+    assert not photo.flags.writeable
+    always = torch.is_warn_always_enabled()    # else once a process
+    torch.set_warn_always(True)
+    try: found = whole.predict(photo, box)[0]
+    finally: torch.set_warn_always(always)
+    assert torch.equal(found, whole.predict(picture, box)[0])
+    assert not [str(w.message) for w in recwarn]
+
+
 def test_an_old_pytorch_is_told_so_and_runs_as_it_is(small, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "exports_here", lambda: False)
     with pytest.raises(DataError, match="needs PyTorch 2.8 or later, and this is"):

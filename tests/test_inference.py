@@ -627,6 +627,40 @@ def test_a_stream_gives_each_photo_its_boxes_or_says_so():
             list(predictor.stream(iter([photo] * photos), iter([boxes] * given)))
 
 
+def test_boxes_of_several_photos_may_come_one_after_the_other(predictor, made):
+    photos, given = [made[0]] * 2, [made[1], made[1][:1]]
+    found = predictor(photos, (boxes for boxes in given))
+    assert [len(people) for people in found] == [len(boxes) for boxes in given]
+    assert "2 photos need as many lists of boxes, not 1" in refusal(
+        lambda: predictor(photos, iter(given[:1]))
+    )
+    assert "2 photos need as many lists of boxes, not 1" in refusal(lambda: predictor(photos, 7))
+
+
+def test_a_list_of_photos_may_hold_folders(predictor, tmp_path):
+    for name in ("b.png", "pics/c.png", "pics/d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (60, 80)).save(tmp_path / name)
+    pixels = np.zeros((80, 60, 3), np.uint8)
+    found = predictor([tmp_path / "b.png", tmp_path / "pics", pixels])
+    assert [Path(people.name).name for people in found] == ["b.png", "c.png", "d.png", "the array"]
+    assert len(predictor([str(tmp_path / "pics")])) == 2
+
+
+def test_a_folder_is_no_photo_of_a_stream(predictor, tmp_path):
+    said = refusal(lambda: list(predictor.stream([tmp_path])))
+    assert f"{tmp_path} is a folder and no photo" in said and "list_photos" in said
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_photo_that_was_opened_as_text_is_refused(tmp_path, encoding):
+    "One encoding reads no picture, the other any: as letters, which are no path."
+    Image.new("RGB", (60, 80), "red").save(tmp_path / "a.jpg")
+    with open(tmp_path / "a.jpg", encoding=encoding) as file:
+        said = refusal(lambda: open_photo(file))
+    assert f"{tmp_path}/a.jpg was opened as text; open it with 'rb', or give its path" in said
+
+
 @pytest.mark.parametrize("values, words", [
     (np.full((9, 9, 3), 200, np.uint16), "16 bits and no number above 255"),
     (np.full((9, 9, 3), 1.01), "goes from 0 to 1.01"),
@@ -734,6 +768,28 @@ def test_min_score_reaches_the_detector(monkeypatch, tmp_path, given, least):
              "--out", str(tmp_path / "out"), "--device", "cpu", *given]
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0 and asked == [least], done.output
+
+
+@pytest.mark.parametrize("detector, people, words", [
+    ([], 1, "1 of 2 photos has no box in the file: nobody there"),
+    (["--detector", "mediapipe"], 2, "1 of 2 photos has no box in the file: the detector looks"),
+])
+def test_a_detector_looks_at_photos_that_the_boxes_file_does_not_name(
+    monkeypatch, tmp_path, detector, people, words
+):
+    found = np.array([[5, 6, 30, 40, 0.7]])
+    monkeypatch.setattr("dppt_nb.detectors.MediaPipeDetector", lambda: lambda pixels: found)
+    for name in "ab": Image.new("RGB", (60, 80)).save(tmp_path / f"{name}.jpg")
+    row = dict(file_name="a.jpg", bbox=[0, 0, 60, 80], score=0.9)
+    (tmp_path / "boxes.json").write_text(json.dumps([row]))
+    done = CliRunner().invoke(main, [
+        "predict", "tokenpose_nano", f"{tmp_path}/a.jpg", f"{tmp_path}/b.jpg", "--device", "cpu",
+        "--out", f"{tmp_path}/out", "--boxes", f"{tmp_path}/boxes.json", "--no-refine", *detector,
+    ])
+    assert done.exit_code == 0 and words in done.output, done.output
+    lines = map(json.loads, (tmp_path / "out" / "poses.jsonl").read_text().splitlines())
+    boxes = {Path(line["photo"]).name: line["box"] for line in lines}
+    assert boxes == dict([("a.jpg", [0, 0, 60, 80]), ("b.jpg", [5, 6, 30, 40])][:people])
 
 
 def test_bytes_of_any_kind_hold_a_photo(predictor):

@@ -3,6 +3,7 @@ refused with one sentence."""
 import json
 import os
 import sys
+import unicodedata
 import zipfile
 
 import pytest
@@ -239,6 +240,24 @@ def test_boxes_of_one_photo_under_two_names_are_all_taken(tmp_path):
     assert [len(mine) for mine in boxes_by_photo(found, ["pics/a.jpg", "pics/b.jpg"])] == [2, 0]
     with pytest.raises(DataError, match="it names 'a.jpg', and given is 'pics/c.jpg'"):
         boxes_by_photo(found, ["pics/c.jpg"])
+
+
+@pytest.mark.parametrize("on_disk, in_file", [("NFD", "NFC"), ("NFC", "NFD")])
+@pytest.mark.parametrize("folder", ["", "pics/"])
+def test_boxes_find_their_photo_in_the_other_form_of_unicode(folder, on_disk, in_file):
+    "macOS unpacks names in the one, most programs write the other; the two look the same."
+    photo, name = (unicodedata.normalize(form, "Zoë.jpg") for form in (on_disk, in_file))
+    found = {f"{folder}{name}": [[1, 2, 30, 40, 1]], "other": [[5, 6, 30, 40, 1]]}
+    rows = boxes_by_photo(found, [f"pics/{photo}", "pics/other.jpg", "more/pics/bob.jpg"])
+    assert rows == [[[1, 2, 30, 40, 1]], [[5, 6, 30, 40, 1]], []]
+
+
+def test_photos_that_differ_in_their_form_alone_have_their_own_boxes():
+    forms = [unicodedata.normalize(form, "Zoë.jpg") for form in ("NFC", "NFD")]
+    found = {name: [[k, 0, 30, 40, 1]] for k, name in enumerate(forms)}
+    rows = boxes_by_photo(found, [f"pics/{name}" for name in forms])
+    assert rows == list(found.values())
+    assert len(boxes_by_photo(found, [f"pics/{forms[1]}"])[0]) == 2  # nobody else is meant
 
 
 # folders

@@ -5,23 +5,27 @@ import json
 import re
 import shlex
 import shutil
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from data_fixture import coco_file, one_sentence, picture
+from PIL import Image
 
+from dppt_nb.checkpoints import find_network, results_folder
 from dppt_nb.checks import DataError, each_once
 from dppt_nb.cli import main
 from dppt_nb.coco import choose_categories, read_category, read_flip_pairs
 from dppt_nb.config import PoseConfig
 from dppt_nb.cutting import prepare_store
 from dppt_nb.datasets import read_coco, read_dataset
+from dppt_nb.files import write_json
 from dppt_nb.keypoints import COCO17
 from dppt_nb.options import how_to_judge, take_reader_options
 from dppt_nb.ownsets import read_keypoint_set, write_keypoint_set
-from dppt_nb.photos import read_boxes
+from dppt_nb.photos import list_photos, read_boxes
 from dppt_nb.recipes import Recipe
-from dppt_nb.store import read_store
+from dppt_nb.store import is_store, read_store
 from dppt_nb.studies import find_rows
 
 PERSON = dict(bbox=[10, 5, 40, 50], area=900, keypoints=[30, 20, 2] * 17)
@@ -250,3 +254,52 @@ def test_after_training_without_validation_people_the_advice_works(tmp_path):
     words = shlex.split(line.replace("FILE", "own.json"))
     code, said = dppt(*words, "--device", "cpu")
     assert code == 0 and "val people of coco" in said and "(1 people" in said
+
+
+# places in the home folder: not every shell spells out what stands behind --out=
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    "A home folder with a network, a photo and its box."
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(find_network("tokenpose_nano"), tmp_path / "net")
+    Image.new("RGB", (80, 60)).save(tmp_path / "a.png")
+    write_json("~/boxes.json", [dict(file_name="a.png", bbox=[1, 2, 40, 50])])
+    return tmp_path
+
+
+@pytest.mark.parametrize("photos", ["~/a.png", "~"])
+def test_every_place_of_a_command_may_begin_in_the_home_folder(home, photos):
+    words = f"predict ~/net {photos} --boxes=~/boxes.json --out=~/poses --device cpu"
+    done = CliRunner().invoke(main, words.split())
+    assert done.exit_code == 0 and f"they are in {home}/poses" in done.output, done.output
+    assert (home / "poses" / "poses.jsonl").stat().st_size and (home / "poses/a-poses.jpg").exists()
+
+
+def test_networks_and_stores_that_a_command_names_may_begin_in_the_home_folder(home):
+    for words, what in (
+        ("eval ~/net --out=~/a.png", f"{home}/a.png"),
+        ("compare ~/net tokenpose_s --out=~/net", f"--out is {home}/net, a folder"),
+        ("eval ~/net --data coco --root=~/gone", f"{home}/gone does not exist"),
+        ("export ~/net --out=~/gone/x.onnx", f"there is no folder {home}/gone"),
+        ("study dppt --teacher=~/gone --device cpu", f"there is no folder {home}/gone"),
+        ("train tokenpose_nano --start ~/gone --device cpu", f"there is no folder {home}/gone"),
+    ):
+        done = CliRunner().invoke(main, words.split())
+        assert done.exit_code and what in done.output and "mistake" not in done.output, done.output
+
+
+def test_places_in_the_home_folder_are_found_in_python_too(home):
+    assert find_network("~/net") == home / "net" == results_folder("~/net", "lspet")
+    assert list_photos(["~/a.png"]) == [str(home / "a.png")] == list_photos(["~"])
+    assert [*read_boxes("~/boxes.json")] == ["a.png"]
+    assert not is_store("~/net")
+    (home / "manifest.json").write_text('{"crop_size": []}')
+    assert is_store("~") and is_store(Path("~"))
+
+
+def test_a_home_of_nobody_is_a_folder_that_is_not_there(monkeypatch, tmp_path):
+    "Not a mistake of ours: pathlib ends with a RuntimeError here."
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["data", "check", "coco", "--root", "~nobody-of-that-name/x"])
+    assert "~nobody-of-that-name/x does not exist" in done.output, done.output

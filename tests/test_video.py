@@ -50,16 +50,24 @@ def owners_of(people, photo):
     return dict(zip(people.tracks.tolist(), apart.mean(-1).argmin(1).tolist()))
 
 
-def write(path, pictures, rate=25):
-    "A video of arrays, in the container that the name says."
+def write(path, pictures, rate=25, times=None):
+    "A video of arrays, in the container that the name says; at these milliseconds, if any."
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=rate)
         stream.pix_fmt = "yuv420p"
+        if times: stream.codec_context.time_base = Fraction(1, 1000)
         for k, pixels in enumerate(pictures):
             if not k: stream.height, stream.width = pixels.shape[:2]
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            if times: frame.pts, frame.time_base = times[k], Fraction(1, 1000)
+            out.mux(stream.encode(frame))
         out.mux(stream.encode())
     return path
+
+
+def times_of(path):
+    "Milliseconds of its frames."
+    with Video(path) as video: return [round(1000 * frame.seconds) for frame in video]
 
 
 def resident():
@@ -196,6 +204,40 @@ def test_odd_sizes_are_written(tmp_path):
     with VideoWriter(tmp_path / "odd.mp4", Fraction(10)) as out:
         for _ in range(3): out.write(np.full((81, 65, 3), 90, np.uint8))
     with Video(tmp_path / "odd.mp4") as video: assert next(iter(video)).pixels.shape == (80, 64, 3)
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_drawn_video_keeps_the_times_of_its_source(predictor, tmp_path, every):
+    "As of a phone, or of a screen that is recorded when something moves on it."
+    times = [360 * k - 340 * (k % 2) for k in range(12)]    # gaps of 20 and of 700 milliseconds
+    path = write(tmp_path / "a.mp4", map(pixels_of, passing(12)), times=times)
+    assert times_of(path) == times
+    predict_files(predictor, [path], tmp_path / "out", every=every)
+    assert times_of(tmp_path / "out" / "a-poses.mp4") == pytest.approx(times[::every], abs=1)
+    lines = map(json.loads, (tmp_path / "out" / "poses.jsonl").read_text().splitlines())
+    found = {line["frame"]: line["seconds"] for line in lines}
+    assert found and all(1000 * s == pytest.approx(times[f], abs=1) for f, s in found.items())
+
+
+@pytest.mark.parametrize("rate", [Fraction(25), Fraction(30000, 1001), Fraction(7, 3)])
+@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+def test_a_drawn_video_of_equal_frames_has_equal_frames(tmp_path, rate, ending):
+    "Also where the source, as Matroska does, rounds its times to a millisecond."
+    pictures = [pixels_of(photo) for photo in passing(9)]
+    path = write(tmp_path / f"a{ending}", pictures, rate=rate)
+    with Video(path) as video, VideoWriter(tmp_path / "b.mp4", rate) as out:
+        for frame in video: out.write(frame.pixels, frame.seconds)
+    with Video(tmp_path / "b.mp4") as video:
+        assert [frame.seconds for frame in video] == [float(k / rate) for k in range(9)]
+        assert video.rate == rate and video.promised() == pytest.approx(float(9 / rate), abs=1e-3)
+
+
+def test_frames_that_come_at_one_time_stand_one_after_the_other(tmp_path):
+    with VideoWriter(tmp_path / "a.mp4", Fraction(10)) as out:
+        for seconds in (0, 0.5, 0.5, 0.4, None): out.write(np.zeros((60, 80, 3), np.uint8), seconds)
+    first, *others = times_of(tmp_path / "a.mp4")
+    assert first == 0 and others[:3] == pytest.approx([500] * 3, abs=3) and len(others) == 4
+    assert others[3] == pytest.approx(600, abs=3)
 
 
 def test_files_of_the_same_name_do_not_overwrite_each_other(predictor, tmp_path):
@@ -461,6 +503,24 @@ def test_a_camera_is_opened_as_its_system_names_it(monkeypatch, tmp_path, system
     monkeypatch.setattr(av, "open", opened)
     with pytest.raises(DataError, match="camera 1 cannot be opened .*0 is the first"): Video(1)
     assert asked == [wanted]
+
+
+@pytest.mark.parametrize("name", ["000123", "7"])
+def test_a_photo_whose_name_is_a_number_is_no_camera(predictor, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (60, 80)).save(name, "JPEG")
+    report = predict_files(predictor, [name], "out")
+    assert report.photos == 1
+    assert sorted(os.listdir("out")) == [f"{name}-poses.jpg", "poses.jsonl"]
+    with pytest.raises(DataError, match="camera 99"): predict_files(predictor, ["99"], "out")
+
+
+def test_a_folder_whose_name_is_a_number_is_no_camera(predictor, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("1").mkdir()
+    Image.new("RGB", (60, 80)).save("1/a.jpg")
+    predict_files(predictor, ["1"], "out")
+    assert sorted(os.listdir("out")) == ["a-poses.jpg", "poses.jsonl"]
 
 
 def test_a_camera_has_no_number_on_other_systems(monkeypatch, tmp_path):
