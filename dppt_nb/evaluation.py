@@ -34,6 +34,7 @@ from .matching import match_coco
 from .metrics import COCO_STATS, bootstrap_interval, oks, pck
 from .models import beside_published
 from .optim import compute_name, pick_device, precision
+from .ownsets import finds_same
 from .recipes import Recipe
 from .scoring import bootstrap_ap, boxes_of_people, oks_nms, pck_row, pckh_row, rescore
 from .store import CropSet, is_store, load_people
@@ -432,7 +433,7 @@ def score_answers(
     image_size: tuple[int, int] | None = None, # where boxes are a detector's: of the input
 ) -> dict: # as `score_joints`
     "Every metric that can be told, on the joints that people and network both have."
-    same, scores = found.names == crops.keypoint_set.names, {}
+    same, scores = finds_same(found, crops.keypoint_set), {}
     if truth and same: scores["AP"] = score_coco(joints, confidence, crops, truth, folder)
     if truth and image_size:
         crops, rows = people_in_boxes(crops, truth, image_size)
@@ -472,7 +473,7 @@ def evaluate_checkpoint(
             data, root, (split,), recipe.image_size, bars, people, boxes, **options
         )[split]
         if note := learned_from(network.about, crops, split): print(f"{checkpoint} {note}")
-        start, same = time.time(), found.names == crops.keypoint_set.names
+        start, same = time.time(), finds_same(found, crops.keypoint_set)
         truth = coco_annotations(data, root, split, **options) if same or boxes else None
         if recipe.boxes == "detected" and not boxes:
             print(

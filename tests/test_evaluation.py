@@ -137,6 +137,18 @@ def test_on_coco_the_published_score_is_said_with_its_conditions(tmp_path, capsy
     assert "published AP" not in capsys.readouterr().out
 
 
+def test_joints_in_another_spelling_have_ap_too(tmp_path, capsys):
+    root = coco_folder(tmp_path / "coco")
+    file = root / "annotations" / "person_keypoints_val2017.json"
+    judge = dict(data="coco", root=root, split="val", device="cpu", bars=False, out=tmp_path / "r")
+    plain = evaluate_checkpoint("tokenpose_nano", **judge)["scores"]
+    content = json.loads(file.read_text())
+    kind = content["categories"][0]
+    kind["keypoints"] = [name.replace("_", " ").title() for name in kind["keypoints"]]
+    file.write_text(json.dumps(content))
+    assert evaluate_checkpoint("tokenpose_nano", **judge)["scores"]["AP"] == plain["AP"]
+
+
 def test_who_was_learned_from_is_known_in_another_file_and_split(tmp_path, capsys):
     crops = store_of(tmp_path / "all", ["val"] * 8)
     first = replace(crops.select(range(4)), split=["train"] * 4)
