@@ -43,6 +43,7 @@ from dppt_nb.files import (
     watch,
 )
 from .keypoints import COCO17
+from .photos import is_drawing, is_written
 from dppt_nb.shards import (
     MANIFEST,
     PLACE,
@@ -273,18 +274,19 @@ def is_store(
 
 # files whose content counts; of others, which are pictures, size and time
 _READ = (".json", ".mat", ".csv", ".txt")
-
 def fingerprint(
     place: Path  # a file, a folder, or a zip
 ) -> str:        # 64 hexadecimal letters
-    "A digest that changes when a file in the place does, also behind links."
+    """A digest that changes when a file in the place does, also behind links; not by what training
+    and judging write there."""
     if not place.is_dir():
         if not zipfile.is_zipfile(place): return digest_of(place)
         with zipfile.ZipFile(place) as z:
             return digest_of([[f.filename, f.file_size, f.CRC] for f in z.infolist()])
-    rows = []
-    for name in sorted(ImageSource(place).names()):
+    rows, names = [], ImageSource(place).names()
+    for name in sorted(names):
         path = place / name
+        if is_written(name, names) or is_drawing(path): continue
         stamp = digest_of(path) if path.suffix.lower() in _READ else path.stat().st_mtime_ns
         rows.append([name, path.stat().st_size, stamp])
     return digest_of(rows)
@@ -298,7 +300,9 @@ def made_from(
     "Everything that the crops of a data set depend on, as JSON can hold it."
     used = {name: value for name, value in options.items() if value is not None}
     place = place_of(root, ".").resolve()
-    content = {"root": fingerprint(place)}
+    # where pictures and annotations are named, nothing else is read
+    named = place.is_dir() and used.get("annotations") and used.get("images")
+    content = {} if named else {"root": fingerprint(place)}
     for name, value in used.items():
         for given in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(given, (str, Path)) and (path := _inside(given, root)):
@@ -311,7 +315,7 @@ def made_from(
 
 def _inside(given, root):
     "The file or folder that an option names, also as SPLIT=FILE; None where it names none."
-    try: return place_of(re.sub("^(train|val|test)=", "", str(given)), root)
+    try: return place_of(re.sub("^(train|val|test)(id|idation|ing)?=", "", str(given)), root)
     except (DataError, OSError): return None
 
 def cached_store(

@@ -18,6 +18,7 @@ from PIL import Image
 from dppt_nb import cutting, store, writing
 from dppt_nb.augmentation import augment_batch
 from dppt_nb.checks import DataError
+from dppt_nb.cli import main
 from dppt_nb.codec import decode_crop, encode_crop
 from dppt_nb.crops import apply_affine, batched_affine
 from dppt_nb.cutting import prepare_store, table_windows
@@ -1020,6 +1021,56 @@ def test_other_options_and_sizes_are_other_crops(coco):
     keys = [key(), key((128, 96)), key(min_score=.5), key(boxes="first.json"),
             key(boxes="first.json", min_score=.5)]
     assert len(set(keys)) == len(keys) and key() == keys[0] == key(boxes=None)
+
+
+def test_what_training_and_judging_write_below_the_root_makes_no_other_crops(coco, tmp_path):
+    from dppt_nb.photos import DRAWING
+    key = lambda: cached_store(made_from("coco", coco, (64, 48)))
+    before, store_folder = key(), find_store("coco", coco, (64, 48), False)
+    shutil.copytree(store_folder, coco / "mine")
+    for name in ("run/training.json", "run/config.json", "run/model.safetensors", "results.json",
+                 "run/state-0001.safetensors", "run/samples/epoch-0001.png", "run/validation.json",
+                 "run/report.html", "results/a/results.json", "train.log", "images/poses.jsonl",
+                 f"run/{CLAIM}", ".results.json.host-1-0123abcd.tmp"):
+        (coco / name).parent.mkdir(parents=True, exist_ok=True)
+        (coco / name).write_text("{}")
+        assert key() == before, name
+    picture(1).save(coco / "images/1-poses.jpg", comment=DRAWING)
+    assert key() == before
+    # pictures and labels are seen wherever they lie
+    for name in ("images/epoch-0001.png", "run/9.png", "run/9-poses.jpg", "run/people.json"):
+        before = key()
+        picture(1).save(coco / name, "PNG") if "json" not in name else label(coco, 4)
+        assert key() != before, name
+
+
+def test_where_pictures_and_annotations_are_named_nothing_else_makes_other_crops(coco):
+    file = coco / "annotations/person_keypoints_val.json"
+    given = dict(annotations="validation=annotations/person_keypoints_val.json", images="images")
+    key = lambda **options: cached_store(made_from("coco", coco, (64, 48), **given | options))
+    keys = [key()]
+    (coco / "notes.txt").write_text("to do")
+    assert key() == keys[0]
+    label(coco, 4)
+    keys.append(key())
+    picture(7, (120, 100)).save(coco / "images/1.jpg")
+    os.utime(coco / "images/1.jpg", ns=(0, 0))
+    keys += [key(), key(boxes="first.json"), key(annotations=str(file)), key(images=".")]
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_run_inside_of_its_data_set_cuts_once(coco, monkeypatch, capsys):
+    monkeypatch.chdir(coco)
+    (coco / "annotations/person_keypoints_val.json").rename("people.json")
+    given = "--data coco --root . --annotations people.json --val-share 0.4".split()
+    tiny = "--image-size 64x48 --epochs 1 --device cpu --out run".split()
+    net = ["--overrides", '{"width": 32, "depth": 1, "heads": 2}', "--warmup-steps", "0"]
+    for words in (["train", "tokenpose_nano", *given, *tiny, *net],
+                  *2 * [["eval", "run", *given, "--split", "val", "--device", "cpu"]]):
+        main(words, standalone_mode=False)
+    said = capsys.readouterr().out
+    assert said.count("cutting crops into") == 1 and "The network is in run" in said
+    assert len(list((coco.parent / "cache").iterdir())) == 1
 
 
 def test_a_cache_entry_says_what_it_was_made_from(coco, tmp_path):
