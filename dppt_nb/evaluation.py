@@ -26,7 +26,7 @@ from .checks import DataError
 from .coco import person_category, to_coco_results
 from .crops import apply_affine, box_to_center_scale
 from .cropset import known_people
-from .datasets import coco_truth, has_ap
+from .datasets import SeveralFiles, coco_truth, has_ap
 from .files import digest_of, folder_for, place_of, read_json, watch, write_json
 from .heatmaps import average_flip, decode_argmax, decode_dark, decode_quarter
 from .keypoints import UNKNOWN_SIGMA, KeypointSet, map_keypoints
@@ -220,9 +220,6 @@ def device_name(
     return f"{model}, {os.cpu_count()} cores"
 
 
-
-
-
 def conditions(
     recipe: Recipe,
     data: str,      # name of the data set
@@ -284,7 +281,10 @@ def coco_annotations(
             "no AP: it needs the annotation file, but --root names a crop store; name "
             "the data set's folder for AP"
         )
-    return coco_truth(data, root, split, **reader_options)
+    try: return coco_truth(data, root, split, **reader_options)
+    except SeveralFiles as error:
+        if reader_options.get("boxes"): raise    # nothing else can be told in a detector's boxes
+        return print(f"no AP: {error}")
 
 
 def score_coco(
@@ -474,7 +474,8 @@ def evaluate_checkpoint(
         )[split]
         if note := learned_from(network.about, crops, split): print(f"{checkpoint} {note}")
         start, same = time.time(), finds_same(found, crops.keypoint_set)
-        truth = coco_annotations(data, root, split, **options) if same or boxes else None
+        needed = same or boxes
+        truth = coco_annotations(data, root, split, boxes=boxes, **options) if needed else None
         if recipe.boxes == "detected" and not boxes:
             print(
                 "judged in annotated boxes; this protocol's published AP is of a detector's, "

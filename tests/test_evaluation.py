@@ -315,6 +315,31 @@ def test_in_a_detectors_boxes_pck_is_of_the_people_whom_they_show(tmp_path, monk
     assert 0 < scores["AP"]["mean"] < 100
 
 
+def test_people_of_two_files_have_pck_and_the_reason_why_there_is_no_ap(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("DPPT_CACHE", str(tmp_path / "cache"))
+    root, two = tmp_path / "data", ["a.json", "b.json"]
+    save_people(root, "a.json")
+    content = json.loads((root / "a.json").read_text())
+    for i, image in enumerate(content["images"], 4):
+        image |= dict(id=i, file_name=f"{i}.png")
+        Image.new("RGB", (200, 160)).save(root / "images" / f"{i}.png")
+    for person in content["annotations"]: person |= dict(image_id=person["image_id"] + 3)
+    (root / "b.json").write_text(json.dumps(content))
+    reader = dict(annotations=two, images="images", val_share=.4)
+    judge = dict(data="coco", root=root, split="val", device="cpu", bars=False, out=tmp_path / "r")
+    scores = evaluate_checkpoint("tokenpose_nano", **judge, reader_options=reader)["scores"]
+    assert [*scores] == ["PCK@0.2 torso"] and scores["PCK@0.2 torso"]["people"] == 4
+    assert "no AP: AP is counted on one annotation file, and" in capsys.readouterr().out
+    # in a detector's boxes, here of one of the two files, there is nothing else to tell
+    row = dict(image_id=1, category_id=1, bbox=[10, 10, 70, 130], score=.9)
+    (root / "boxes.json").write_text(json.dumps([row]))
+    judge |= dict(boxes="boxes.json", split="all")
+    with pytest.raises(DataError, match="AP is counted on one annotation file"):
+        evaluate_checkpoint("tokenpose_nano", **judge, reader_options=reader | {"val_share": 0.})
+
+
 def test_what_can_be_done_about_a_split_without_people_can_be_done(tmp_path, monkeypatch):
     monkeypatch.setenv("DPPT_CACHE", str(tmp_path / "cache"))
     root = tmp_path / "data"
