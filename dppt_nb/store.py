@@ -19,6 +19,7 @@ import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -235,6 +236,13 @@ def _check_people(arrays, manifest, split, folder):
 SYNTHETIC_PEOPLE = {"train": 8000, "val": 500, "test": 1000}
 STORE_MARGIN = 1.5  # crops are cut this much wider than the person
 
+def _count(people, split):
+    "How many people are asked for."
+    if people is None: return SYNTHETIC_PEOPLE[split]
+    if isinstance(people, Integral) and not isinstance(people, bool) and people > 0:
+        return int(people)
+    raise DataError(f"people is {people!r}; it must be a whole number from 1 on, or None")
+
 def synthetic_people(
     split: str,                   # "train", "val" or "test"
     image_size: tuple,            # (height, width) of the network's input
@@ -246,7 +254,7 @@ def synthetic_people(
         raise DataError(
             f"synthetic people have no split {split!r}; there are {', '.join(SYNTHETIC_PEOPLE)}"
         )
-    seed, people = list(SYNTHETIC_PEOPLE).index(split), people or SYNTHETIC_PEOPLE[split]
+    seed, people = list(SYNTHETIC_PEOPLE).index(split), _count(people, split)
     shape = people, 3, *(round(STORE_MARGIN * side) for side in image_size)
     if not fits_memory(shape):
         raise DataError(
@@ -450,7 +458,7 @@ def known_splits(
 def load_people(
     data: str,                           # "synthetic", or a name that `read_dataset` knows
     root: str | Path | None = None,      # the data set's folder or zip, or a crop store
-    splits: tuple = ("train", "val"),    # which people; "all" for everybody
+    splits: tuple | str = ("train", "val"),  # which people; "all" for everybody
     image_size: tuple = (128, 96),       # (height, width) the network will see, pixels
     bars: bool = True,                   # show a bar
     # how many synthetic people; as many as the split has; "endless": others in every epoch
@@ -459,6 +467,7 @@ def load_people(
     **options                            # of the reader
 ) -> dict:                               # split -> CropSet, decoded
     "The people of a data set, ready to train on or to be judged on; who was left out is said."
+    if isinstance(splits, str): splits = (splits,)
     if data == "synthetic":
         if "all" in splits:
             raise DataError("synthetic people are judged split by split; take train, val or test")

@@ -877,6 +877,14 @@ def test_digests_of_people(tmp_path):
     assert replace(back, joints=back.joints + 1).digest != back.digest  # an edit is noticed
 
 
+@pytest.mark.parametrize("count", [0, -1, 10., True, "10"])
+def test_a_number_of_people_that_is_none_is_refused(count):
+    with pytest.raises(DataError, match="it must be a whole number from 1 on, or None") as error:
+        load_people("synthetic", None, ("val",), (64, 48), people=count)
+    assert f"people is {count!r};" in str(error.value)
+    assert len(synthetic_people("val", (64, 48), np.int64(2))) == 2
+
+
 def test_synthetic_people_have_a_digest_too():
     few, again = (synthetic_people("val", (64, 48), people=6) for _ in range(2))
     more = synthetic_people("val", (64, 48), people=7)
@@ -1137,6 +1145,14 @@ def test_a_folder_with_a_manifest_of_its_own_is_no_store(coco, tmp_path):
     assert not is_store(coco) and len(people(coco)) == 5
     assert not is_store(None) and not is_store(tmp_path / "nowhere")
     assert is_store(find_store("coco", coco, (64, 48), False))
+
+
+def test_one_split_may_be_named_without_a_tuple(coco):
+    load = lambda splits: load_people("coco", coco, splits, (64, 48), False)
+    assert load("val")["val"].digest == load(("val",))["val"].digest
+    assert [*load("all")] == ["all"]
+    assert [*load_people("synthetic", None, "test", (64, 48), people=2)] == ["test"]
+    with pytest.raises(DataError, match="has nobody in split 'train'"): load("train")
 
 
 def test_people_of_real_data_are_not_counted_off(coco):
