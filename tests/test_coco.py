@@ -228,6 +228,35 @@ def test_nobody_is_mirrored_without_pairs():
 
 # H. categories, files, splits
 
+def zoo(*categories):
+    "A file with a person of each category, given as id and name."
+    content = content_of(len(categories))
+    kind = content["categories"][0]
+    content["categories"] = [kind | dict(id=i, name=n) for i, n in categories]
+    for a, (i, _) in zip(content["annotations"], categories): a["category_id"] = i
+    return content
+
+
+def test_a_category_is_chosen_by_every_id_that_is_read_and_by_names_with_commas():
+    content = zoo((1.0, "person, adult"), ("02", "child"), (3, "person"))
+    chosen = lambda c: read_content(content, category=c).category_ids
+    for wanted, ids in {1: {1}, "1": {1}, "1.0": {1}, "01": {1}, 2: {2}, "2": {2}, "02": {2},
+                        "person, adult": {1}, "Person, Adult ": {1}, "person, child": {2, 3},
+                        "1,2": {1, 2}}.items():
+        assert chosen(wanted) == chosen([wanted]) == ids, wanted
+    assert chosen(["person, adult", 2]) == {1, 2} == chosen(np.array([1, 2]).tolist())
+    with pytest.raises(DataError, match="--category names '01' again"): chosen("1,01")
+    with pytest.raises(DataError, match="has no category 'adult'"): chosen("adult")
+
+
+def test_a_name_that_is_another_category_s_id_is_not_guessed():
+    content = zoo((1, "person"), (2, "1"), (3, "3"))
+    with pytest.raises(DataError, match="'1' is the name of one category and the id of another"):
+        read_content(content, category="1")
+    for wanted, ids in ((1, {1}), ("person", {1}), ("2", {2}), ("3", {3})):
+        assert read_content(content, category=wanted).category_ids == ids
+
+
 def test_categories_that_are_called_the_same_are_one():
     content = content_of()
     content["categories"] = [
