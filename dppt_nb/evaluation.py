@@ -27,7 +27,7 @@ from .coco import person_category, to_coco_results
 from .crops import apply_affine, box_to_center_scale
 from .cropset import known_people
 from .datasets import SeveralFiles, coco_truth, has_ap
-from .files import digest_of, folder_for, place_of, read_json, watch, write_json
+from .files import digest_of, folder_for, read_json, watch, write_json
 from .heatmaps import average_flip, decode_argmax, decode_dark, decode_quarter
 from .keypoints import UNKNOWN_SIGMA, KeypointSet, map_keypoints
 from .matching import match_coco
@@ -37,6 +37,7 @@ from .optim import compute_name, pick_device, precision
 from .ownsets import finds_same
 from .recipes import Recipe
 from .scoring import bootstrap_ap, boxes_of_people, oks_nms, pck_row, pckh_row, rescore
+from .splits import named_content
 from .store import CropSet, is_store, load_people
 from .terminal import counted
 
@@ -486,7 +487,7 @@ def evaluate_checkpoint(
         known = dict(
             conditions(recipe, data, split, crops, device, time.time() - start),
             boxes=Path(boxes).name if boxes else "annotated",
-        ) | ({"boxes_digest": digest_of(place_of(boxes, root))} if boxes else {})
+        ) | ({"boxes_digest": digest_of(named_content(boxes, root))} if boxes else {})
         row = beside_published(known, recipe.overrides)
         if row and truth and not {*options} - {"pixels"}: print(row)    # COCO's own files
         size = recipe.image_size if boxes else None

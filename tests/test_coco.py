@@ -1,11 +1,13 @@
 """COCO's format: one rule completes an annotation for reader and scorer; categories, ids, sigmas,
 mirror pairs and splits as files of many tools have them."""
 import json
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from data_fixture import one_sentence
 from PIL import Image
 
 from dppt_nb import datasets
@@ -255,6 +257,26 @@ def test_a_name_that_is_another_category_s_id_is_not_guessed():
         read_content(content, category="1")
     for wanted, ids in ((1, {1}), ("person", {1}), ("2", {2}), ("3", {3})):
         assert read_content(content, category=wanted).category_ids == ids
+
+
+@pytest.mark.parametrize("top", ["", "mine/"])
+def test_what_is_named_in_a_zip_is_found_there_or_what_it_holds_is_said(tmp_path, top):
+    root = save(tmp_path / "mine", content_of(), "people.json", pictures="photos")
+    for i in (1, 2, 3): Image.new("RGB", (20, 18)).save(root / f"{i}.png")  # others of these names
+    packed = tmp_path / "mine.zip"
+    with zipfile.ZipFile(packed, "w") as z:
+        for path in sorted(root.rglob("*.*")): z.write(path, f"{top}{path.relative_to(root)}")
+    read = lambda file, images: read_coco(packed, annotations=file, images=images, val_share=.4)
+    for folder in (f"{top}photos", f"./{top}photos/"):
+        table = read(f"{top}people.json", folder)
+        assert set(table.files) == {f"{top}photos/{i}.png" for i in (1, 2, 3)}
+        assert table.source.read(table.files[0]).size == (200, 180)
+    for file, images, words in (
+        ("nobody.json", None, f"no JSON file nobody.json; there are {top}people.json."),
+        (f"{top}people.json", "pictures", f"no folder pictures; there are .*{top}photos, or "),
+    ):
+        with pytest.raises(DataError, match=words) as error: read(file, images)
+        one_sentence(error)
 
 
 def test_categories_that_are_called_the_same_are_one():

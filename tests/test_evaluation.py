@@ -1,6 +1,7 @@
 """Judging: conditions beside the number, other keypoint sets, people who are not there."""
 import importlib.util
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -313,6 +314,20 @@ def test_in_a_detectors_boxes_pck_is_of_the_people_whom_they_show(tmp_path, monk
     assert scores["PCK@0.2 torso"]["people"] == 5 and 90 < byhand["mean"] < 100
     assert scores["PCK@0.2 torso"]["mean"] == pytest.approx(byhand["mean"], abs=1e-6)
     assert 0 < scores["AP"]["mean"] < 100
+
+
+def test_boxes_may_lie_in_the_zip_of_the_data_set(tmp_path, monkeypatch):
+    monkeypatch.setenv("DPPT_CACHE", str(tmp_path / "cache"))
+    root, people = tmp_path / "data", save_people(tmp_path / "data")
+    rows = [dict(image_id=a["image_id"], category_id=1, bbox=a["bbox"], score=.9) for a in people]
+    (root / "boxes.json").write_text(json.dumps(rows))
+    packed = shutil.make_archive(root, "zip", root)
+    judge = dict(data="coco", split="val", device="cpu", bars=False, out=tmp_path / "r")
+    folder, inside = (
+        evaluate_checkpoint("tokenpose_nano", root=place, boxes="boxes.json", **judge)
+        for place in (root, packed)
+    )
+    assert inside["scores"] == folder["scores"] and inside["conditions"]["boxes_digest"]
 
 
 def test_people_of_two_files_have_pck_and_the_reason_why_there_is_no_ap(
