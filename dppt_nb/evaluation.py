@@ -474,8 +474,7 @@ def evaluate_checkpoint(
             data, root, (split,), recipe.image_size, bars, people, boxes, **options
         )[split]
         if note := learned_from(network.about, crops, split): print(f"{checkpoint} {note}")
-        start, same = time.time(), finds_same(found, crops.keypoint_set)
-        needed = same or boxes
+        start, needed = time.time(), boxes or finds_same(found, crops.keypoint_set)
         truth = coco_annotations(data, root, split, boxes=boxes, **options) if needed else None
         if recipe.boxes == "detected" and not boxes:
             print(
