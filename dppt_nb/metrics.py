@@ -335,7 +335,7 @@ def bootstrap_interval(
     people, generator = len(values), np.random.default_rng(seed)
     if not people: raise ValueError("no people to resample")
     if not isinstance(n, Integral) or n < 1 or not 0 < level < 1:
-        raise ValueError(f"n={n} and level={level}: a whole number of at least 1, and between 0 and 1")
+        raise ValueError(f"n={n} and level={level}: whole and at least 1, and between 0 and 1")
     for name, given in (("counts", counts), ("other", other)):
         if given is not None and _columns(given).shape != values.shape:
             raise ValueError(

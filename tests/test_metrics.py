@@ -571,7 +571,7 @@ def test_a_number_of_resamples_may_be_numpy_s_and_must_be_whole():
     values = np.random.default_rng(0).random(50)
     assert bootstrap_interval(values, n=np.int64(100)) == bootstrap_interval(values, n=100)
     for n in (0, 10.5, np.float64(100)):
-        with pytest.raises(ValueError, match="a whole number of at least 1"):
+        with pytest.raises(ValueError, match="whole and at least 1"):
             bootstrap_interval(values, n=n)
 
 
