@@ -153,7 +153,7 @@ class Loop(LoopStep):
     "One recipe, its objectives and its people, in memory: trains an epoch at a time."
     def batches(self) -> list[Tensor]: # of (B,) indices, where the people are
         "Everybody once, in a new order; with batches of one size some wait for another epoch."
-        generator = torch.Generator().manual_seed(self.seed(0))
+        generator = torch.Generator().manual_seed(self.seed(0))    # stream 0: the order
         order = torch.randperm(len(self.train_set), generator=generator)
         order = order.to(self.train_set.images.device)
         if self.recipe.equal_batches: order = order[:self.steps_per_epoch * self.batch_size]
@@ -165,7 +165,7 @@ class Loop(LoopStep):
         # new people, where the set makes them without end
         self.train_set.renew(self.recipe.seed, self.epoch)
         # `begun`: an epoch that was stopped and is gone on with; mostly None
-        if self.begun is None: self.draws.manual_seed(self.seed(1))
+        if self.begun is None: self.draws.manual_seed(self.seed(1))    # stream 1
         current = self.begun or UnderWay(self.draws)
         self.under_way, self.begun = current, None
         self.alarm = Alarm(self.stop_run, self.device)

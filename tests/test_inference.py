@@ -26,8 +26,10 @@ from dppt_nb.detectors import MediaPipeDetector
 from dppt_nb.files import ImageSource
 from dppt_nb.inference import cut_boxes, pose_boxes
 from dppt_nb.keypoints import COCO17
+from dppt_nb.metrics import bootstrap_interval
 from dppt_nb.photos import boxes_by_photo, check_boxes, list_photos, open_photo, read_boxes
 from dppt_nb.predictor import Captured, Locator, find_in_photo
+from dppt_nb.studies import photos_of, unpack_bits
 from dppt_nb.synthetic import make_photo
 
 SOAK = os.environ.get("DPPT_SOAK") == "1"
@@ -573,6 +575,38 @@ def test_the_table_of_boxes_says_what_its_record_says(root):
     low, high = sorted(abs(end) for end in lost["interval"])
     said = f"lost {-lost['difference']:.1f} in the labels' boxes on COCO ({low:.1f} to {high:.1f})"
     assert any(said in line for line in lines)
+
+
+def test_the_differences_in_mediapipes_boxes_are_those_of_their_record(root):
+    stored = json.loads((root / "nbs/results/peers.json").read_text())
+    notebook = json.loads((root / "nbs/11_inference.ipynb").read_text())
+    text = "".join("".join(cell["source"]) + "\n" for cell in notebook["cells"])
+    marks = lambda row, part: unpack_bits(row[part], row["shape"])
+
+    def over(row, other):
+        low, high = bootstrap_interval(
+            marks(row, "hits"), marks(row, "counts"), other=marks(other, "hits"),
+            photos=photos_of(row),
+        )
+        return row["score"] - other["score"], low, high
+
+    told = {"0.5": [], "0.1": []}
+    better = []
+    for part in ("accuracy lspet test", "accuracy coco all"):
+        ours = {row["way"]: row for row in stored[part] if row["network"] == "dppt_s_lspet"}
+        theirs = next(row for row in stored[part] if row["network"] == "BlazePose full")
+        for least, tail in (("0.5", ", boxes from a score of 0.5"), ("0.1", "")):
+            one, two = (
+                ours[f"PyTorch, MediaPipe's detector, {looks}{tail}"]
+                for looks in ("one look", "two looks")
+            )
+            told[least].append("{:+.1f} ({:+.1f} to {:+.1f})".format(*over(two, one)))
+        gap, low, high = over(two, theirs)
+        better.append((-gap, -high, -low))
+    for least, (athletes, everyday) in told.items():
+        assert f"| MediaPipe's, from a score of {least} | | | {athletes} | | | {everyday} |" in text
+    said = "found {:.1f} points more on LSPET ({:.1f} to {:.1f}) and {:.1f} more on COCO ({:.1f} to"
+    assert said.format(*better[0], *better[1][:2]) in text
 
 
 def test_the_other_rules_of_a_second_look_say_what_their_record_says(root):

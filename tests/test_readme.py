@@ -172,7 +172,7 @@ def page(name):
 
 
 @pytest.mark.parametrize("name", [
-    "06_tokenpose", "08_distillation", "11_inference", "machinery/tracking", "machinery/video",
+    "06_tokenpose", "08_distillation", "machinery/tracking", "machinery/video",
 ])
 def test_pages_say_what_the_network_of_drawn_people_finds_on_photographs(name):
     found = mirrored("tokenpose_nano")
@@ -207,6 +207,25 @@ def test_what_eight_bits_and_the_released_code_cost():
     slower, = (row["to_ours"] for row in peers["released"]
                if row["way"] == "the released code, batch 16")
     assert f"the released code takes {slower:.2f} times as long" in page("machinery/peers")
+
+
+def test_the_times_of_the_table():
+    "Those of one run; the pruned nano network by its ratios to the other one in a second run."
+    peers = json.loads((RESULTS / "peers.json").read_text())
+    ways = "PyTorch", "ONNX float32", "ONNX int8"
+    took, busy = (
+        {(row["network"], row["way"]): row["milliseconds"] for row in peers[part]}
+        for part in ("timing AVX2", "timing AVX2, a busy machine")
+    )
+    for name, size in (("dppt_s_lspet", 256), ("tokenpose_s_lspet", 256)):
+        told = " / ".join(f"{took[name, way]:.0f}" for way in ways)
+        assert line_of(f"`{name}`, {size}")[3] == told
+    plain, pruned = "tokenpose_nano_lspet", "dppt_nano_lspet"
+    assert line_of(f"`{plain}`, 128")[3] == " / ".join(f"{took[plain, way]:.1f}" for way in ways)
+    ratios = [busy[pruned, way] / busy[plain, way] for way in ways]
+    times = " / ".join(f"{took[plain, way] * ratio:.1f}" for way, ratio in zip(ways, ratios))
+    assert line_of(f"`{pruned}`, 128")[3] == f"{times} **"
+    assert "multiplied by {:.2f}, {:.2f} and {:.2f},".format(*ratios) in README
 
 
 def test_what_the_ways_to_run_a_network_take():
