@@ -40,6 +40,7 @@ from dppt_nb.files import (
 from .keypoints import KeypointSet
 from .locks import write_together
 from .models import create_model, model_config
+from .ownsets import finds_same, same_joints
 from .recipes import Recipe
 from .released import fill, released_network
 from .released import load_backbone as load_backbone
@@ -423,7 +424,7 @@ def load_teacher(
         network = load_released(network, recipe.teacher)
         return network.to(memory_format=torch.channels_last).eval()
     teacher, _, known = load_network(recipe.teacher)
-    if known.names != keypoints.names:
+    if not finds_same(known, keypoints):
         raise DataError(
             f"the teacher {recipe.teacher} finds {known.name} keypoints, but the data "
             f"is labelled with {keypoints.name}; take a teacher of its kind"
@@ -469,14 +470,13 @@ def start_from(
             f"{checkpoint} cannot be the start of this network, it has another shape "
             f"({(misfits or [token])[0]}); its own shape takes the options {options_of(recipe)}"
         )
-    tokens = own[token].clone()
-    shared = [name for name in keypoints.names if name in known.names]
-    for name in shared:
-        tokens[:, keypoints.names.index(name)] = given[token][:, known.names.index(name)]
+    tokens, places = own[token].clone(), same_joints(known, keypoints)
+    for i, place in enumerate(places):
+        if place is not None: tokens[:, i] = given[token][:, place]
     model.load_state_dict({**{k: given[k] for k in own}, token: tokens})
     # whom the start has learned from, this network has learned from too
     if marks := trained.about.get("people_marks"): model.about["people_marks"] = marks
-    new = [name for name in keypoints.names if name not in shared]
+    new = [name for name, place in zip(keypoints.names, places) if place is None]
     print(f"starting from {checkpoint}; joints that are new to it: {', '.join(new) or 'none'}")
     for name in ("prune_at", "keep_ratio", "reduce", "cycles"):
         before, now = (getattr(each.config, name) for each in (trained, model))

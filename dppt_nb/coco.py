@@ -243,13 +243,25 @@ def choose_categories(
         )
     return chosen
 
+def _meant(known, said, where):
+    "The categories of a name or an id. `DataError` for one's name that is the id of another."
+    name, name_of = str(said).strip(), lambda c: str(c.get("name")).strip()
+    called = [c for c in known if name_of(c) == name]
+    numbered = [c for c in known if name == str(c["id"]) or as_id(name) == as_id(c["id"])]
+    if called and numbered and called != numbered and isinstance(said, str):
+        raise DataError(
+            f"{where}: {name!r} is the name of one category and the id of another; say the "
+            "first's id or the second's name."
+        )
+    return numbered or called or [c for c in known if name_of(c).lower() == name.lower()]
+
 def _named(known, category, where, there):
-    wanted = category.split(",") if isinstance(category, str) else category
-    wanted = list(wanted) if isinstance(wanted, (list, tuple)) else [wanted]
-    chosen = []
-    for name in each_once([str(w).strip() for w in wanted], "--category"):
-        fits = [c for c in known if c.get("name") == name or str(c["id"]) == name]
-        fits = fits or [c for c in known if str(c.get("name")).lower() == name.lower()]
+    wanted, chosen = category if isinstance(category, (list, tuple)) else [category], []
+    # a name may have a comma in it
+    whole = [not isinstance(w, str) or _meant(known, w, where) for w in wanted]
+    wanted = [part for w, one in zip(wanted, whole) for part in ([w] if one else w.split(","))]
+    names = each_once([str(w).strip() for w in wanted], "--category")
+    for name, fits in zip(names, [_meant(known, w, where) for w in wanted]):
         if not fits:
             raise DataError(f"{where} has no category {name!r}; it has (labelled): {there}.")
         if all(c in chosen for c in fits):
@@ -383,9 +395,8 @@ def person_category(
 # %% ../nbs/machinery/coco.ipynb #428ef691
 def _array(values):
     "Float64 array from a list, an array or a tensor on any device."
-    return np.asarray(
-        values.detach().cpu().double() if hasattr(values, "detach") else values, dtype=np.float64
-    )
+    if hasattr(values, "detach"): values = values.detach().cpu().double()
+    return np.asarray(values, dtype=np.float64)
 
 def to_coco_results(
     keypoints: ArrayLike,             # (N, J, 2) predicted joints, photo pixels
@@ -416,7 +427,7 @@ def to_coco_results(
             "predicted keypoints or scores hold NaN or infinity, which COCO results cannot"
         )
     return [
-        {"image_id": int(i), "category_id": category_id, "keypoints": k, "score": s}
+        {"image_id": int(i), "category_id": int(category_id), "keypoints": k, "score": s}
         for i, k, s in zip(ids.tolist(), triples.tolist(), scores.tolist())
     ]
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['DATASETS', 'FIRST_SHARD', 'lspet_split', 'read_lspet', 'lsp_split', 'read_lsp', 'read_coco', 'read_crowdpose',
-           'read_mpii', 'DataSet', 'find_dataset', 'has_ap', 'judged_split', 'read_dataset', 'coco_truth']
+           'read_mpii', 'DataSet', 'find_dataset', 'has_ap', 'judged_split', 'read_dataset', 'SeveralFiles',
+           'coco_truth']
 
 # %% ../nbs/machinery/datasets.ipynb #987b55c0
 import difflib
@@ -457,6 +458,8 @@ def read_dataset(
             "folder as --root; here name the data set's own folder or zip."
         ) from None
 
+class SeveralFiles(DataError): "AP cannot be counted, since people of a split are in several files."
+
 def coco_truth(
     name: str,         # one of `DATASETS`
     root: str | Path,  # where it lies, no crop store
@@ -477,7 +480,7 @@ def coco_truth(
         wanted = {i for i, s in splits.items() if split in ("all", s)}
         if wanted: found.append((coco, wanted))
     if len(found) != 1:
-        raise DataError(
+        raise (SeveralFiles if found else DataError)(
             f"AP is counted on one annotation file, and split {split!r} of {root} has "
             f"{len(found)}; name another --split, or the file with --annotations."
         )

@@ -292,7 +292,7 @@ def demo_people(
     people: int | None = None, # how many; None: as many as the split has
 ) -> tuple[CropSet, float]: # the people, the seconds that each of them took to make
     "The synthetic people of the demo."
-    people = people or SYNTHETIC_PEOPLE[split]
+    if people is None: people = SYNTHETIC_PEOPLE[split]
     print(f"making {people:,} synthetic people ({split})", flush=True)
     start = time.time()
     crops = synthetic_people(split, image_size, people)
@@ -416,7 +416,8 @@ def run_demo(
     fitting, fitting_epochs = what_fits(learning * len(DEMO) / len(names), making)
     epochs = epochs or fitting_epochs
     # a teacher that is trained here gets all people: it is no part of what has to fit
-    crops, _ = demo_people("train", size, people or (None if fresh_teacher else fitting))
+    if people is None and not fresh_teacher: people = fitting
+    crops, _ = demo_people("train", size, people)
     recipes = [recipe.change(epochs=epochs) for recipe in recipes]
     show.tell(
         f"Training {', '.join(names)} on {device_name(device)}, in "

@@ -26,16 +26,18 @@ from .checks import DataError
 from .coco import person_category, to_coco_results
 from .crops import apply_affine, box_to_center_scale
 from .cropset import known_people
-from .datasets import coco_truth, has_ap
-from .files import digest_of, folder_for, place_of, read_json, watch, write_json
+from .datasets import SeveralFiles, coco_truth, has_ap
+from .files import digest_of, folder_for, read_json, watch, write_json
 from .heatmaps import average_flip, decode_argmax, decode_dark, decode_quarter
 from .keypoints import UNKNOWN_SIGMA, KeypointSet, map_keypoints
 from .matching import match_coco
 from .metrics import COCO_STATS, bootstrap_interval, oks, pck
 from .models import beside_published
 from .optim import compute_name, pick_device, precision
+from .ownsets import finds_same
 from .recipes import Recipe
 from .scoring import bootstrap_ap, boxes_of_people, oks_nms, pck_row, pckh_row, rescore
+from .splits import named_content
 from .store import CropSet, is_store, load_people
 from .terminal import counted
 
@@ -219,9 +221,6 @@ def device_name(
     return f"{model}, {os.cpu_count()} cores"
 
 
-
-
-
 def conditions(
     recipe: Recipe,
     data: str,      # name of the data set
@@ -283,7 +282,10 @@ def coco_annotations(
             "no AP: it needs the annotation file, but --root names a crop store; name "
             "the data set's folder for AP"
         )
-    return coco_truth(data, root, split, **reader_options)
+    try: return coco_truth(data, root, split, **reader_options)
+    except SeveralFiles as error:
+        if reader_options.get("boxes"): raise    # nothing else can be told in a detector's boxes
+        return print(f"no AP: {error}")
 
 
 def score_coco(
@@ -432,7 +434,7 @@ def score_answers(
     image_size: tuple[int, int] | None = None, # where boxes are a detector's: of the input
 ) -> dict: # as `score_joints`
     "Every metric that can be told, on the joints that people and network both have."
-    same, scores = found.names == crops.keypoint_set.names, {}
+    same, scores = finds_same(found, crops.keypoint_set), {}
     if truth and same: scores["AP"] = score_coco(joints, confidence, crops, truth, folder)
     if truth and image_size:
         crops, rows = people_in_boxes(crops, truth, image_size)
@@ -472,8 +474,8 @@ def evaluate_checkpoint(
             data, root, (split,), recipe.image_size, bars, people, boxes, **options
         )[split]
         if note := learned_from(network.about, crops, split): print(f"{checkpoint} {note}")
-        start, same = time.time(), found.names == crops.keypoint_set.names
-        truth = coco_annotations(data, root, split, **options) if same or boxes else None
+        start, needed = time.time(), boxes or finds_same(found, crops.keypoint_set)
+        truth = coco_annotations(data, root, split, boxes=boxes, **options) if needed else None
         if recipe.boxes == "detected" and not boxes:
             print(
                 "judged in annotated boxes; this protocol's published AP is of a detector's, "
@@ -484,7 +486,7 @@ def evaluate_checkpoint(
         known = dict(
             conditions(recipe, data, split, crops, device, time.time() - start),
             boxes=Path(boxes).name if boxes else "annotated",
-        ) | ({"boxes_digest": digest_of(place_of(boxes, root))} if boxes else {})
+        ) | ({"boxes_digest": digest_of(named_content(boxes, root))} if boxes else {})
         row = beside_published(known, recipe.overrides)
         if row and truth and not {*options} - {"pixels"}: print(row)    # COCO's own files
         size = recipe.image_size if boxes else None

@@ -155,8 +155,7 @@ class ImageSource:
                 f"the zip file {self.root} is cut short; copy or download it again." if cut else
                 f"{self.root} is neither a folder nor a zip file; give one of these as root."
             )
-        try:
-            self._zip = zipfile.ZipFile(self.root)
+        try: self._zip = zipfile.ZipFile(self.root)
         except _DAMAGE as error:
             raise DataError(
                 f"the zip file {self.root} is damaged ({plain_reason(error)}); copy or download "
@@ -175,6 +174,14 @@ class ImageSource:
         if self._names is None:
             self._names = set(self._files if self._zip else _walk(self.root))
         return self._names
+
+    def below(self,
+              folder: str  # relative to the root
+             ):
+        "The same source with only the files of one folder; they keep their names."
+        part, start = ImageSource(self.root), f"{folder}/"
+        part._names = {name for name in self.names() if name.startswith(start)}
+        return part
 
     def read_bytes(self,
                    name: str  # relative to the root
@@ -304,8 +311,7 @@ def read_json(
     mend: str = "correct the path",  # what to do where it is missing
 ):
     "Read one JSON file. Raises `DataError` with one sentence on what is wrong with it."
-    try:
-        content = read_file(from_home(path))
+    try: content = read_file(from_home(path))
     except FileNotFoundError:
         raise DataError(f"{path} is missing; {mend}") from None
     except OSError as error:

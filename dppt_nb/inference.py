@@ -79,6 +79,7 @@ class People:
         frame: int | None = None,  # number of the frame, in a video
     ) -> list[dict]:
         "One dictionary a person, as `dppt predict` writes them."
+        if frame is not None: frame = int(frame)    # of NumPy or torch too
         tracks = [None] * len(self) if self.tracks is None else self.tracks.tolist()
         triples = np.concatenate([self.keypoints, self.scores[..., None]], -1)  # (N, J, 3)
         rounded = lambda values: [round(v, 3) for v in values]

@@ -9,6 +9,7 @@ __all__ = ['PCK_THRESHOLDS', 'HIT', 'MISS', 'HEAD_SIZE', 'PCKH_GROUPS', 'PCKH_SK
 
 # %% ../nbs/04_metrics.ipynb #ac16a4c8
 from collections.abc import Callable, Iterable
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -333,8 +334,8 @@ def bootstrap_interval(
     values = _columns(values)                                                       # (N, J)
     people, generator = len(values), np.random.default_rng(seed)
     if not people: raise ValueError("no people to resample")
-    if not isinstance(n, int) or n < 1 or not 0 < level < 1:
-        raise ValueError(f"n={n} and level={level}: at least 1, and between 0 and 1")
+    if not isinstance(n, Integral) or n < 1 or not 0 < level < 1:
+        raise ValueError(f"n={n} and level={level}: whole and at least 1, and between 0 and 1")
     for name, given in (("counts", counts), ("other", other)):
         if given is not None and _columns(given).shape != values.shape:
             raise ValueError(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FARTHEST', 'TINY', 'DRAWINGS', 'DRAWING', 'tensor_array', 'from_array', 'Photo', 'photo_name', 'open_photo',
            'check_boxes', 'reaching_out', 'like_corners', 'OddBoxes', 'refuse_shares', 'check_scores', 'split_scores',
-           'read_boxes', 'boxes_by_photo', 'needed_av', 'is_drawing', 'picture_suffixes', 'list_photos']
+           'read_boxes', 'boxes_by_photo', 'needed_av', 'is_drawing', 'is_written', 'picture_suffixes', 'list_photos']
 
 # %% ../nbs/machinery/photos.ipynb #0304e70a
 import errno
@@ -437,6 +437,20 @@ def is_drawing(
     try:
         with open_picture(path) as picture: return picture.info.get("comment") == DRAWING
     except PICTURE_ERRORS: return False
+
+# what this package, shells and editors write
+_WRITTEN = re.compile(
+    r"(.*/)?((config|training|validation|judged|runs|results|keypoint-results|manifest|unfinished)"
+    r"\.json|\.dppt-writer|.*\.(safetensors|jsonl|parquet|onnx|pt2|html|md|log|out|ipynb|pyc?|tmp))"
+)
+
+def is_written(
+    name: str,  # of a file of a data set
+    names: set, # of all its files
+) -> bool:
+    "Whether no data set has it: a file of ours or of a shell, or a picture beside a run's record."
+    drawn = re.fullmatch(r"((.*/)?)samples/epoch-\d+\.png", name)
+    return bool(_WRITTEN.fullmatch(name) or drawn and drawn[1] + "training.json" in names)
 
 # %% ../nbs/machinery/photos.ipynb #311cf5d4
 def picture_suffixes() -> set[str]:

@@ -140,7 +140,9 @@ def _which_set(source, named_in, name, *places):
                 f"{unpacked}read the data sets of this root one by one, this one with --root "
                 f"{source.root / folder}, {together}"
             )
-    folder = source.root / Path(places[0]).parent
+    folder = Path(places[0]).parent
+    if folder.parts: unpacked = ""    # a folder of a zip can be named too
+    if source.root.is_dir(): folder = source.root / folder
     return (
         f"{unpacked}say which folder is meant, as in --annotations {named_in} --images {folder}, "
         f"{together}"

@@ -19,6 +19,7 @@ import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ from dppt_nb.files import (
     watch,
 )
 from .keypoints import COCO17
+from .photos import is_drawing, is_written
 from dppt_nb.shards import (
     MANIFEST,
     PLACE,
@@ -234,6 +236,13 @@ def _check_people(arrays, manifest, split, folder):
 SYNTHETIC_PEOPLE = {"train": 8000, "val": 500, "test": 1000}
 STORE_MARGIN = 1.5  # crops are cut this much wider than the person
 
+def _count(people, split):
+    "How many people are asked for."
+    if people is None: return SYNTHETIC_PEOPLE[split]
+    if isinstance(people, Integral) and not isinstance(people, bool) and people > 0:
+        return int(people)
+    raise DataError(f"people is {people!r}; it must be a whole number from 1 on, or None")
+
 def synthetic_people(
     split: str,                   # "train", "val" or "test"
     image_size: tuple,            # (height, width) of the network's input
@@ -245,7 +254,7 @@ def synthetic_people(
         raise DataError(
             f"synthetic people have no split {split!r}; there are {', '.join(SYNTHETIC_PEOPLE)}"
         )
-    seed, people = list(SYNTHETIC_PEOPLE).index(split), people or SYNTHETIC_PEOPLE[split]
+    seed, people = list(SYNTHETIC_PEOPLE).index(split), _count(people, split)
     shape = people, 3, *(round(STORE_MARGIN * side) for side in image_size)
     if not fits_memory(shape):
         raise DataError(
@@ -273,18 +282,19 @@ def is_store(
 
 # files whose content counts; of others, which are pictures, size and time
 _READ = (".json", ".mat", ".csv", ".txt")
-
 def fingerprint(
     place: Path  # a file, a folder, or a zip
 ) -> str:        # 64 hexadecimal letters
-    "A digest that changes when a file in the place does, also behind links."
+    """A digest that changes when a file in the place does, also behind links; not by what training
+    and judging write there."""
     if not place.is_dir():
         if not zipfile.is_zipfile(place): return digest_of(place)
         with zipfile.ZipFile(place) as z:
             return digest_of([[f.filename, f.file_size, f.CRC] for f in z.infolist()])
-    rows = []
-    for name in sorted(ImageSource(place).names()):
+    rows, names = [], ImageSource(place).names()
+    for name in sorted(names):
         path = place / name
+        if is_written(name, names) or is_drawing(path): continue
         stamp = digest_of(path) if path.suffix.lower() in _READ else path.stat().st_mtime_ns
         rows.append([name, path.stat().st_size, stamp])
     return digest_of(rows)
@@ -298,7 +308,9 @@ def made_from(
     "Everything that the crops of a data set depend on, as JSON can hold it."
     used = {name: value for name, value in options.items() if value is not None}
     place = place_of(root, ".").resolve()
-    content = {"root": fingerprint(place)}
+    # where pictures and annotations are named, nothing else is read
+    named = place.is_dir() and used.get("annotations") and used.get("images")
+    content = {} if named else {"root": fingerprint(place)}
     for name, value in used.items():
         for given in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(given, (str, Path)) and (path := _inside(given, root)):
@@ -311,7 +323,7 @@ def made_from(
 
 def _inside(given, root):
     "The file or folder that an option names, also as SPLIT=FILE; None where it names none."
-    try: return place_of(re.sub("^(train|val|test)=", "", str(given)), root)
+    try: return place_of(re.sub("^(train|val|test)(id|idation|ing)?=", "", str(given)), root)
     except (DataError, OSError): return None
 
 def cached_store(
@@ -446,7 +458,7 @@ def known_splits(
 def load_people(
     data: str,                           # "synthetic", or a name that `read_dataset` knows
     root: str | Path | None = None,      # the data set's folder or zip, or a crop store
-    splits: tuple = ("train", "val"),    # which people; "all" for everybody
+    splits: tuple | str = ("train", "val"),  # which people; "all" for everybody
     image_size: tuple = (128, 96),       # (height, width) the network will see, pixels
     bars: bool = True,                   # show a bar
     # how many synthetic people; as many as the split has; "endless": others in every epoch
@@ -455,6 +467,7 @@ def load_people(
     **options                            # of the reader
 ) -> dict:                               # split -> CropSet, decoded
     "The people of a data set, ready to train on or to be judged on; who was left out is said."
+    if isinstance(splits, str): splits = (splits,)
     if data == "synthetic":
         if "all" in splits:
             raise DataError("synthetic people are judged split by split; take train, val or test")

@@ -203,10 +203,11 @@ def join_tables(
             f"{', '.join(f for t in tables for f in t.annotations)} name different keypoints; read "
             "them one by one, each named with --annotations."
         )
+    filled = [t for t in tables if len(t)] or tables    # one without rows lacks columns
     joined = {
         f: None
-        if getattr(tables[0], f) is None
-        else np.concatenate([getattr(t, f) for t in tables])
+        if getattr(filled[0], f) is None
+        else np.concatenate([getattr(t, f) for t in filled])
         for f in _TABLE_ROWS
     }
     left_out = {

@@ -9,6 +9,7 @@ import shlex
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ from dppt_nb.checks import DataError
 from dppt_nb.files import digest_of
 from dppt_nb.forms import recipe_of
 from dppt_nb.hrnet import HRModule, HRNet
-from dppt_nb.keypoints import COCO17, MPII16
+from dppt_nb.keypoints import COCO17, LSP14, MPII16, build_keypoint_set
 from dppt_nb.models import VARIANTS, create_model
 from dppt_nb.recipes import Recipe, get_recipe
 from dppt_nb.released import load_backbone, load_released, read_checkpoint
@@ -823,6 +824,34 @@ def test_a_start_that_drops_other_patches_is_taken_and_said(capsys):
     start_from(create_model("tokenpose_nano", 14), "dppt_nano_lspet", keypoints)
     said = capsys.readouterr().out
     assert "prune_at was (1, 2, 3) in the start, and is () now" in said and "cycles" not in said
+
+
+def respelt(keypoints, write):
+    "A keypoint set with the same joints in another spelling."
+    return build_keypoint_set("mine", tuple(write(name) for name in keypoints.names), ())
+
+
+@pytest.mark.parametrize(
+    "write", [lambda n: n.replace("_", " ").title(), lambda n: n.replace("_", "-")]
+)
+def test_joints_in_another_spelling_begin_with_their_tokens_and_may_have_a_teacher(write, capsys):
+    mine, trained = respelt(COCO17, write), load_network("tokenpose_nano")[0]
+    started = start_from(create_model("tokenpose_nano", 17), "tokenpose_nano", mine)
+    assert "joints that are new to it: none\n" in capsys.readouterr().out
+    tokens = [network.tokens.keypoint_tokens for network in (started, trained)]
+    assert torch.equal(*tokens)
+    recipe = get_recipe("dppt_nano", teacher="tokenpose_nano")
+    assert load_teacher(recipe, mine)
+    turned = respelt(replace(COCO17, names=COCO17.names[::-1]), write)
+    with pytest.raises(DataError, match="take a teacher of its kind"): load_teacher(recipe, turned)
+
+
+def test_a_joint_of_two_names_begins_with_its_token_and_a_middle_of_two_is_new(capsys):
+    started = start_from(create_model("tokenpose_nano", 16), "dppt_nano_lspet", MPII16)
+    assert "new to it: pelvis, thorax\n" in capsys.readouterr().out
+    tokens = load_network("dppt_nano_lspet")[0].tokens.keypoint_tokens
+    ours = started.tokens.keypoint_tokens[:, MPII16.names.index("upper_neck")]
+    assert torch.equal(ours, tokens[:, LSP14.names.index("neck")])
 
 
 @pytest.mark.parametrize("name", [None, 5, "", ["tokenpose_nano"]])

@@ -1,11 +1,13 @@
 """COCO's format: one rule completes an annotation for reader and scorer; categories, ids, sigmas,
 mirror pairs and splits as files of many tools have them."""
 import json
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from data_fixture import one_sentence
 from PIL import Image
 
 from dppt_nb import datasets
@@ -227,6 +229,55 @@ def test_nobody_is_mirrored_without_pairs():
 
 
 # H. categories, files, splits
+
+def zoo(*categories):
+    "A file with a person of each category, given as id and name."
+    content = content_of(len(categories))
+    kind = content["categories"][0]
+    content["categories"] = [kind | dict(id=i, name=n) for i, n in categories]
+    for a, (i, _) in zip(content["annotations"], categories): a["category_id"] = i
+    return content
+
+
+def test_a_category_is_chosen_by_every_id_that_is_read_and_by_names_with_commas():
+    content = zoo((1.0, "person, adult"), ("02", "child"), (3, "person"))
+    chosen = lambda c: read_content(content, category=c).category_ids
+    for wanted, ids in {1: {1}, "1": {1}, "1.0": {1}, "01": {1}, 2: {2}, "2": {2}, "02": {2},
+                        "person, adult": {1}, "Person, Adult ": {1}, "person, child": {2, 3},
+                        "1,2": {1, 2}}.items():
+        assert chosen(wanted) == chosen([wanted]) == ids, wanted
+    assert chosen(["person, adult", 2]) == {1, 2} == chosen(np.array([1, 2]).tolist())
+    with pytest.raises(DataError, match="--category names '01' again"): chosen("1,01")
+    with pytest.raises(DataError, match="has no category 'adult'"): chosen("adult")
+
+
+def test_a_name_that_is_another_category_s_id_is_not_guessed():
+    content = zoo((1, "person"), (2, "1"), (3, "3"))
+    with pytest.raises(DataError, match="'1' is the name of one category and the id of another"):
+        read_content(content, category="1")
+    for wanted, ids in ((1, {1}), ("person", {1}), ("2", {2}), ("3", {3})):
+        assert read_content(content, category=wanted).category_ids == ids
+
+
+@pytest.mark.parametrize("top", ["", "mine/"])
+def test_what_is_named_in_a_zip_is_found_there_or_what_it_holds_is_said(tmp_path, top):
+    root = save(tmp_path / "mine", content_of(), "people.json", pictures="photos")
+    for i in (1, 2, 3): Image.new("RGB", (20, 18)).save(root / f"{i}.png")  # others of these names
+    packed = tmp_path / "mine.zip"
+    with zipfile.ZipFile(packed, "w") as z:
+        for path in sorted(root.rglob("*.*")): z.write(path, f"{top}{path.relative_to(root)}")
+    read = lambda file, images: read_coco(packed, annotations=file, images=images, val_share=.4)
+    for folder in (f"{top}photos", f"./{top}photos/"):
+        table = read(f"{top}people.json", folder)
+        assert set(table.files) == {f"{top}photos/{i}.png" for i in (1, 2, 3)}
+        assert table.source.read(table.files[0]).size == (200, 180)
+    for file, images, words in (
+        ("nobody.json", None, f"no JSON file nobody.json; there are {top}people.json."),
+        (f"{top}people.json", "pictures", f"no folder pictures; there are .*{top}photos, or "),
+    ):
+        with pytest.raises(DataError, match=words) as error: read(file, images)
+        one_sentence(error)
+
 
 def test_categories_that_are_called_the_same_are_one():
     content = content_of()

@@ -1,6 +1,7 @@
 """Judging: conditions beside the number, other keypoint sets, people who are not there."""
 import importlib.util
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -135,6 +136,18 @@ def test_on_coco_the_published_score_is_said_with_its_conditions(tmp_path, capsy
     Trainer(TINY, people, None, tmp_path / "nano", "cpu", bars=False).fit()
     evaluate_checkpoint(tmp_path / "nano", **judge)
     assert "published AP" not in capsys.readouterr().out
+
+
+def test_joints_in_another_spelling_have_ap_too(tmp_path, capsys):
+    root = coco_folder(tmp_path / "coco")
+    file = root / "annotations" / "person_keypoints_val2017.json"
+    judge = dict(data="coco", root=root, split="val", device="cpu", bars=False, out=tmp_path / "r")
+    plain = evaluate_checkpoint("tokenpose_nano", **judge)["scores"]
+    content = json.loads(file.read_text())
+    kind = content["categories"][0]
+    kind["keypoints"] = [name.replace("_", " ").title() for name in kind["keypoints"]]
+    file.write_text(json.dumps(content))
+    assert evaluate_checkpoint("tokenpose_nano", **judge)["scores"]["AP"] == plain["AP"]
 
 
 def test_who_was_learned_from_is_known_in_another_file_and_split(tmp_path, capsys):
@@ -301,6 +314,45 @@ def test_in_a_detectors_boxes_pck_is_of_the_people_whom_they_show(tmp_path, monk
     assert scores["PCK@0.2 torso"]["people"] == 5 and 90 < byhand["mean"] < 100
     assert scores["PCK@0.2 torso"]["mean"] == pytest.approx(byhand["mean"], abs=1e-6)
     assert 0 < scores["AP"]["mean"] < 100
+
+
+def test_boxes_may_lie_in_the_zip_of_the_data_set(tmp_path, monkeypatch):
+    monkeypatch.setenv("DPPT_CACHE", str(tmp_path / "cache"))
+    root, people = tmp_path / "data", save_people(tmp_path / "data")
+    rows = [dict(image_id=a["image_id"], category_id=1, bbox=a["bbox"], score=.9) for a in people]
+    (root / "boxes.json").write_text(json.dumps(rows))
+    packed = shutil.make_archive(root, "zip", root)
+    judge = dict(data="coco", split="val", device="cpu", bars=False, out=tmp_path / "r")
+    folder, inside = (
+        evaluate_checkpoint("tokenpose_nano", root=place, boxes="boxes.json", **judge)
+        for place in (root, packed)
+    )
+    assert inside["scores"] == folder["scores"] and inside["conditions"]["boxes_digest"]
+
+
+def test_people_of_two_files_have_pck_and_the_reason_why_there_is_no_ap(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("DPPT_CACHE", str(tmp_path / "cache"))
+    root, two = tmp_path / "data", ["a.json", "b.json"]
+    save_people(root, "a.json")
+    content = json.loads((root / "a.json").read_text())
+    for i, image in enumerate(content["images"], 4):
+        image |= dict(id=i, file_name=f"{i}.png")
+        Image.new("RGB", (200, 160)).save(root / "images" / f"{i}.png")
+    for person in content["annotations"]: person |= dict(image_id=person["image_id"] + 3)
+    (root / "b.json").write_text(json.dumps(content))
+    reader = dict(annotations=two, images="images", val_share=.4)
+    judge = dict(data="coco", root=root, split="val", device="cpu", bars=False, out=tmp_path / "r")
+    scores = evaluate_checkpoint("tokenpose_nano", **judge, reader_options=reader)["scores"]
+    assert [*scores] == ["PCK@0.2 torso"] and scores["PCK@0.2 torso"]["people"] == 4
+    assert "no AP: AP is counted on one annotation file, and" in capsys.readouterr().out
+    # in a detector's boxes, here of one of the two files, there is nothing else to tell
+    row = dict(image_id=1, category_id=1, bbox=[10, 10, 70, 130], score=.9)
+    (root / "boxes.json").write_text(json.dumps([row]))
+    judge |= dict(boxes="boxes.json", split="all")
+    with pytest.raises(DataError, match="AP is counted on one annotation file"):
+        evaluate_checkpoint("tokenpose_nano", **judge, reader_options=reader | {"val_share": 0.})
 
 
 def test_what_can_be_done_about_a_split_without_people_can_be_done(tmp_path, monkeypatch):

@@ -428,6 +428,14 @@ def test_answers_in_other_forms(predictor, made, tmp_path):
     assert (drawn != pixels).any() and np.array_equal(np.asarray(people.draw(threshold=9)), pixels)
 
 
+def test_rows_with_numbers_of_numpy_are_json(predictor, made):
+    pixels, boxes, _ = made
+    people, three = predictor(pixels, boxes), np.int64(3)
+    rows = json.loads(json.dumps(people.to_rows(frame=three) + people.to_coco(three, three)))
+    assert [r["frame"] for r in rows[:3]] == [3] * 3
+    assert [(r["image_id"], r["category_id"]) for r in rows[3:]] == [(3, 3)] * 3
+
+
 def test_photos_without_a_number_get_no_id_of_coco_by_guess(predictor, made, tmp_path):
     pixels, boxes, _ = made
     for name in ("p.png", "l.png"): Image.fromarray(pixels).save(tmp_path / name)

@@ -567,6 +567,14 @@ def test_large_samples_are_drawn_in_parts(monkeypatch):
     assert bootstrap_interval(values, n=100) == whole
 
 
+def test_a_number_of_resamples_may_be_numpy_s_and_must_be_whole():
+    values = np.random.default_rng(0).random(50)
+    assert bootstrap_interval(values, n=np.int64(100)) == bootstrap_interval(values, n=100)
+    for n in (0, 10.5, np.float64(100)):
+        with pytest.raises(ValueError, match="whole and at least 1"):
+            bootstrap_interval(values, n=n)
+
+
 def test_paired_interval_is_narrower_and_has_a_sign():
     preds, joints, visible = people(300, 14)
     better = joints + 0.9 * (preds - joints)

@@ -18,6 +18,7 @@ from PIL import Image
 from dppt_nb import cutting, store, writing
 from dppt_nb.augmentation import augment_batch
 from dppt_nb.checks import DataError
+from dppt_nb.cli import main
 from dppt_nb.codec import decode_crop, encode_crop
 from dppt_nb.crops import apply_affine, batched_affine
 from dppt_nb.cutting import prepare_store, table_windows
@@ -876,6 +877,14 @@ def test_digests_of_people(tmp_path):
     assert replace(back, joints=back.joints + 1).digest != back.digest  # an edit is noticed
 
 
+@pytest.mark.parametrize("count", [0, -1, 10., True, "10"])
+def test_a_number_of_people_that_is_none_is_refused(count):
+    with pytest.raises(DataError, match="it must be a whole number from 1 on, or None") as error:
+        load_people("synthetic", None, ("val",), (64, 48), people=count)
+    assert f"people is {count!r};" in str(error.value)
+    assert len(synthetic_people("val", (64, 48), np.int64(2))) == 2
+
+
 def test_synthetic_people_have_a_digest_too():
     few, again = (synthetic_people("val", (64, 48), people=6) for _ in range(2))
     more = synthetic_people("val", (64, 48), people=7)
@@ -1022,6 +1031,56 @@ def test_other_options_and_sizes_are_other_crops(coco):
     assert len(set(keys)) == len(keys) and key() == keys[0] == key(boxes=None)
 
 
+def test_what_training_and_judging_write_below_the_root_makes_no_other_crops(coco, tmp_path):
+    from dppt_nb.photos import DRAWING
+    key = lambda: cached_store(made_from("coco", coco, (64, 48)))
+    before, store_folder = key(), find_store("coco", coco, (64, 48), False)
+    shutil.copytree(store_folder, coco / "mine")
+    for name in ("run/training.json", "run/config.json", "run/model.safetensors", "results.json",
+                 "run/state-0001.safetensors", "run/samples/epoch-0001.png", "run/validation.json",
+                 "run/report.html", "results/a/results.json", "train.log", "images/poses.jsonl",
+                 f"run/{CLAIM}", ".results.json.host-1-0123abcd.tmp"):
+        (coco / name).parent.mkdir(parents=True, exist_ok=True)
+        (coco / name).write_text("{}")
+        assert key() == before, name
+    picture(1).save(coco / "images/1-poses.jpg", comment=DRAWING)
+    assert key() == before
+    # pictures and labels are seen wherever they lie
+    for name in ("images/epoch-0001.png", "run/9.png", "run/9-poses.jpg", "run/people.json"):
+        before = key()
+        picture(1).save(coco / name, "PNG") if "json" not in name else label(coco, 4)
+        assert key() != before, name
+
+
+def test_where_pictures_and_annotations_are_named_nothing_else_makes_other_crops(coco):
+    file = coco / "annotations/person_keypoints_val.json"
+    given = dict(annotations="validation=annotations/person_keypoints_val.json", images="images")
+    key = lambda **options: cached_store(made_from("coco", coco, (64, 48), **given | options))
+    keys = [key()]
+    (coco / "notes.txt").write_text("to do")
+    assert key() == keys[0]
+    label(coco, 4)
+    keys.append(key())
+    picture(7, (120, 100)).save(coco / "images/1.jpg")
+    os.utime(coco / "images/1.jpg", ns=(0, 0))
+    keys += [key(), key(boxes="first.json"), key(annotations=str(file)), key(images=".")]
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_run_inside_of_its_data_set_cuts_once(coco, monkeypatch, capsys):
+    monkeypatch.chdir(coco)
+    (coco / "annotations/person_keypoints_val.json").rename("people.json")
+    given = "--data coco --root . --annotations people.json --val-share 0.4".split()
+    tiny = "--image-size 64x48 --epochs 1 --device cpu --out run".split()
+    net = ["--overrides", '{"width": 32, "depth": 1, "heads": 2}', "--warmup-steps", "0"]
+    for words in (["train", "tokenpose_nano", *given, *tiny, *net],
+                  *2 * [["eval", "run", *given, "--split", "val", "--device", "cpu"]]):
+        main(words, standalone_mode=False)
+    said = capsys.readouterr().out
+    assert said.count("cutting crops into") == 1 and "The network is in run" in said
+    assert len(list((coco.parent / "cache").iterdir())) == 1
+
+
 def test_a_cache_entry_says_what_it_was_made_from(coco, tmp_path):
     store_folder = find_store("coco", coco, (64, 48), False, boxes="first.json")
     made = read_manifest(store_folder).made_from
@@ -1086,6 +1145,14 @@ def test_a_folder_with_a_manifest_of_its_own_is_no_store(coco, tmp_path):
     assert not is_store(coco) and len(people(coco)) == 5
     assert not is_store(None) and not is_store(tmp_path / "nowhere")
     assert is_store(find_store("coco", coco, (64, 48), False))
+
+
+def test_one_split_may_be_named_without_a_tuple(coco):
+    load = lambda splits: load_people("coco", coco, splits, (64, 48), False)
+    assert load("val")["val"].digest == load(("val",))["val"].digest
+    assert [*load("all")] == ["all"]
+    assert [*load_people("synthetic", None, "test", (64, 48), people=2)] == ["test"]
+    with pytest.raises(DataError, match="has nobody in split 'train'"): load("train")
 
 
 def test_people_of_real_data_are_not_counted_off(coco):
