@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['JSON_DEPTH', 'JSON_BYTES', 'DataError', 'nearest', 'each_once', 'refuse_idle', 'as_text', 'plain_reason',
-           'CannotWrite', 'cannot_write', 'first_few', 'names_once', 'parse_json', 'first_fault', 'validated',
-           'check_format', 'checked', 'must_be', 'field_notes', 'field_types']
+           'CannotWrite', 'cannot_write', 'first_few', 'names_once', 'parse_json', 'with_nan', 'first_fault',
+           'validated', 'check_format', 'checked', 'must_be', 'field_notes', 'field_types']
 
 # %% ../nbs/machinery/checks.ipynb #dd5d853b
 import json
@@ -150,6 +150,14 @@ def parse_json(
         word = {dict: "named fields in braces", list: "a list"}.get(kind, "another kind of content")
         raise DataError(f"{where} must hold {word}; copy it again.")
     return values
+
+def with_nan(
+    scores: object,  # as JSON gave them
+) -> object:
+    "The same with NaN in place of null, as it is written for what nobody could be measured by."
+    if isinstance(scores, dict): return {name: with_nan(score) for name, score in scores.items()}
+    if isinstance(scores, list): return [with_nan(score) for score in scores]
+    return float("nan") if scores is None else scores
 
 # %% ../nbs/machinery/checks.ipynb #26cbd2ef
 def first_fault(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .augmentation import Augmentation, augment_batch
 from .checkpoints import load_network, results_folder
-from .checks import DataError
+from .checks import DataError, with_nan
 from .coco import person_category, to_coco_results
 from .crops import apply_affine, box_to_center_scale
 from .cropset import known_people
@@ -219,9 +219,6 @@ def device_name(
     return f"{model}, {os.cpu_count()} cores"
 
 
-
-
-
 def conditions(
     recipe: Recipe,
     data: str,      # name of the data set
@@ -247,17 +244,14 @@ def _format_part(name, value, of_size):
 
 
 def format_scores(
-    scores: dict, # as `score_joints` gives them
+    scores: dict, # as `score_joints` gives them, or a results file holds them
 ) -> str:
     "A small table: every metric with its interval, then its parts."
     if not scores: return "nobody could be measured"
     lines = []
-    for name, row in scores.items():
-        span = (
-            "   95 % interval {:.1f} to {:.1f}".format(*row["interval"])
-            if "interval" in row
-            else ""
-        )
+    for name, row in with_nan(scores).items():
+        ends = row.get("interval")
+        span = "   95 % interval {:.1f} to {:.1f}".format(*ends) if ends else ""
         without = (
             f", {row['left_out']} left out: their size is not visible" if row["left_out"] else ""
         )

@@ -371,3 +371,30 @@ def test_data_check_says_what_is_odd(tmp_path):
         main, ["data", "check", "coco", "--root", str(tmp_path), "--category", "dog"]
     )
     assert wrong.exit_code == 1 and "has no category 'dog'" in wrong.output
+
+
+SMALL = [
+    "--image-size", "64x48", "--overrides", '{"width": 32, "depth": 1, "heads": 2}', "--epochs",
+    "2", "--device", "cpu", "--no-report", "--no-samples",
+]
+
+
+def train_own(root, out, *words, recipe="tokenpose_nano"):
+    "What `dppt train` says at the end of a training on people.json in this folder."
+    own = ["--data", "coco", "--root", str(root), "--annotations", "people.json", "--images",
+           "images", "--val-share", "0.3"]
+    done = CliRunner().invoke(main, ["train", recipe, *own, "--out", str(out), *SMALL, *words])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_a_finished_run_says_the_same_again_where_a_joint_is_labelled_on_nobody(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DPPT_CACHE", str(tmp_path / "cache"))
+    content = content_of()
+    for a in content["annotations"]: a["keypoints"][:3] = [0, 0, 0]    # the nose
+    save(tmp_path, content, "people.json")
+    said = [train_own(tmp_path, tmp_path / "run", *more).split("validation people of")[1]
+            for more in ([], ["--resume"])]
+    assert said[0] == said[1] and "nose              labelled on nobody" in said[0]

@@ -325,3 +325,19 @@ def test_a_compiler_that_was_stopped_too_is_a_stop(module):
             stops.asked = signal.SIGINT
             raise broken("g++ ended by a signal")
     with pytest.raises(broken), HearsStops(): raise broken("nobody asked to stop")
+
+
+def test_results_of_another_training_are_not_taken_for_the_last_ones(tmp_path, monkeypatch):
+    "Also where a stop came between a run's last epoch and its judging."
+    how = dict(out=tmp_path, device="cpu", people=24, bars=False)
+    train_recipe(TINY, settings=Settings(keep=3), **how)
+    def stop(*given): raise KeyboardInterrupt
+    monkeypatch.setattr("dppt_nb.runner.judge_run", stop)
+    slower = TINY.change(lr=TINY.lr / 10)
+    with pytest.raises(KeyboardInterrupt):
+        train_recipe(slower, resume=True, settings=Settings(from_epoch=1), **how)
+    monkeypatch.undo()
+    trained = json.loads((tmp_path / "training.json").read_text())["history"]
+    results = train_recipe(slower, resume=True, **how)
+    assert results["history"] == trained
+    assert json.loads((tmp_path / "validation.json").read_text())["history"] == trained
