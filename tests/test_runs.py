@@ -116,6 +116,82 @@ def test_states_of_the_last_epochs_and_of_the_best_stay(people, tmp_path):
         back.resume(epoch=9)
 
 
+def looks(monkeypatch, *scores):
+    "Validations find these scores, one after the other."
+    given = iter(scores)
+    monkeypatch.setattr(Trainer, "look", lambda run, number: next(given))
+
+
+def best_of(folder):
+    "The epoch whose network lies in `best`, and its weights; nothing where nobody's does."
+    if not (folder / "best" / "config.json").exists(): return None, {}
+    network, _, _ = load_network(folder / "best")
+    return network.about["epoch"], network.state_dict()
+
+
+def same_weights(one, other): return all(torch.equal(v, other[k]) for k, v in one.items())
+
+
+def test_a_run_that_goes_back_leaves_no_best_network_of_what_it_left(
+    people, tmp_path, monkeypatch
+):
+    "`best` is written anew from the state of the epoch that is the best one now."
+    recipe = TINY.change(epochs=6)
+    looks(monkeypatch, 10, 20, 50, 15, 14, 13)
+    second = trainer(people, RunFolder(tmp_path, keep=6), recipe=recipe)
+    second.fit(epochs=2)
+    there, about = best_of(tmp_path), (tmp_path / "best" / "config.json").read_text()
+    trainer(people, tmp_path, recipe=recipe).fit(resume=True)
+    assert there[0] == 2 and best_of(tmp_path)[0] == 3
+    looks(monkeypatch, 12, 11, 10, 9)
+    run = trainer(people, tmp_path, recipe=recipe.change(lr=1e-4))
+    run.fit(resume=True, from_epoch=2)
+    assert [row["score"] for row in run.history] == [10, 20, 12, 11, 10, 9]
+    again = best_of(tmp_path)
+    assert again[0] == 2 and same_weights(again[1], there[1])
+    assert (tmp_path / "best" / "config.json").read_text() == about    # with the rate of then
+
+
+def test_the_best_network_goes_where_its_epoch_was_not_kept(
+    people, tmp_path, monkeypatch, capsys
+):
+    "Epoch 1 is the best one again, but the states of epochs 2, 3 and 4 are those that were kept."
+    recipe = TINY.change(epochs=4)
+    looks(monkeypatch, 20, 10, 15, 50)
+    trainer(people, RunFolder(tmp_path, keep=3), recipe=recipe).fit()
+    assert best_of(tmp_path)[0] == 4
+    looks(monkeypatch, 12, 30)
+    run = trainer(people, tmp_path, recipe=recipe)
+    run.resume(epoch=2)
+    assert run.epoch == 2 and best_of(tmp_path)[0] is None
+    assert "best is removed: it was of epoch 4, and of epoch 1, the best one, no" in capsys.readouterr().out
+    run = trainer(people, tmp_path, recipe=recipe)
+    run.fit(resume=True, from_epoch=2)
+    epoch, weights = best_of(tmp_path)
+    assert epoch == 4 and same_weights(weights, run.network().state_dict())
+
+
+def test_a_stop_between_state_and_network_does_not_lose_the_best_one(
+    people, tmp_path, monkeypatch
+):
+    looks(monkeypatch, 10, 20, 50, 15)
+    recipe, written = TINY.change(epochs=4), RunFolder.write_network
+    def full(folder, *given):
+        if folder.epoch == 3: raise OSError(28, "No space left on device")
+        written(folder, *given)
+    monkeypatch.setattr(RunFolder, "write_network", full)
+    run = trainer(people, tmp_path, recipe=recipe)
+    with pytest.raises(OSError): run.fit()
+    third = {k: v.clone() for k, v in run.network().state_dict().items()}
+    assert best_of(tmp_path)[0] == 2
+    monkeypatch.setattr(RunFolder, "write_network", written)
+    network = trainer(people, tmp_path, recipe=recipe).fit(resume=True)
+    there = best_of(tmp_path)
+    assert there[0] == 3 and same_weights(there[1], third)
+    looks(monkeypatch, 10, 20, 50, 15)
+    assert same_weights(trainer(people, recipe=recipe).fit().state_dict(), network.state_dict())
+
+
 def test_a_run_that_goes_on_keeps_as_many_states_as_it_began_with(people, tmp_path):
     trainer(people, RunFolder(tmp_path, keep=3)).fit(epochs=2)
     names = {f"state-{n:04d}.safetensors" for n in (1, 2)}
