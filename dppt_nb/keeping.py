@@ -118,7 +118,7 @@ class Kept:
             with folder.damage_in_words(): self.restore(saved, tensors)
         except DataError:
             if there is None: return
-            why = f"of epoch {best}, the best one, no state was kept" if best else "none has a score"
+            why = f"no state was kept of epoch {best}, the best one" if best else "none is best"
             print(f"{folder.path / 'best'} is removed: it was of epoch {there}, and {why}")
             return folder.remove_best()
         known = self.info()

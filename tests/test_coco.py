@@ -19,10 +19,11 @@ from dppt_nb.coco import (
     read_flip_pairs,
     to_coco_results,
 )
+from dppt_nb.compare import hits_of
 from dppt_nb.datasets import DATASETS, DataSet, coco_truth, judged_split, read_coco, read_dataset
 from dppt_nb.evaluation import format_scores, headline, score_joints
 from dppt_nb.heatmaps import average_flip
-from dppt_nb.keypoints import COCO17
+from dppt_nb.keypoints import COCO17, LSP14
 from dppt_nb.metrics import evaluate_coco
 from dppt_nb.ownsets import keypoint_set_of, write_keypoint_set
 from dppt_nb.splits import split_of_file
@@ -341,6 +342,16 @@ def test_nobody_to_measure_is_said():
     assert "nan" not in format_scores(score_joints(people.joints, people))
 
 
+def test_upper_bodies_are_measured_by_the_head():
+    "Where no torso is labelled, but neck and head top are: while training and in `dppt compare`."
+    people = crops_of(LSP14.names)
+    people.visible[:, :6] = 0    # ankles, knees and hips
+    scores = score_joints(people.joints, people)
+    assert scores["PCK@0.2 torso"]["people"] == 0 and scores["PCK@0.5 head"]["people"] == 5
+    assert headline(scores) == scores["PCK@0.5 head"]["mean"] == 100
+    assert hits_of(people.joints, people, people.visible)["normaliser"] == "head"
+
+
 def test_ap_of_a_size_that_nobody_has_is_words():
     row = dict(mean=50., interval=[40., 60.], joints=dict(AP_M=float("nan")), people=3, left_out=0)
     assert "AP_M              nobody of that size" in format_scores({"AP": row})
@@ -398,3 +409,14 @@ def test_a_finished_run_says_the_same_again_where_a_joint_is_labelled_on_nobody(
     said = [train_own(tmp_path, tmp_path / "run", *more).split("validation people of")[1]
             for more in ([], ["--resume"])]
     assert said[0] == said[1] and "nose              labelled on nobody" in said[0]
+
+
+def test_a_training_on_upper_bodies_has_scores_and_a_best_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("DPPT_CACHE", str(tmp_path / "cache"))
+    content = content_of(names=LSP14.names)
+    for a in content["annotations"]: a["keypoints"][2:18:3] = [0] * 6    # ankles, knees and hips
+    save(tmp_path, content, "people.json")
+    train_own(tmp_path, tmp_path / "run")
+    history = json.loads((tmp_path / "run" / "training.json").read_text())["history"]
+    assert all("score" in row for row in history)
+    assert (tmp_path / "run" / "best" / "model.safetensors").exists()
