@@ -35,7 +35,15 @@ from .metrics import COCO_STATS, bootstrap_interval, oks, pck
 from .models import beside_published
 from .optim import compute_name, pick_device, precision
 from .recipes import Recipe
-from .scoring import bootstrap_ap, boxes_of_people, oks_nms, pck_row, pckh_row, rescore
+from dppt_nb.scoring import (
+    bootstrap_ap,
+    boxes_of_people,
+    oks_nms,
+    pck_by_body,
+    pck_row,
+    pckh_row,
+    rescore,
+)
 from .store import CropSet, is_store, load_people
 from .terminal import counted
 
@@ -151,13 +159,9 @@ def score_joints(
 ) -> dict: # metric name -> mean, interval, joints, people, left_out
     """Every metric that the people's keypoint set has a measure for; PCKh where head boxes are
     known; by the box where neither torso nor head can be measured."""
-    truth, kinds = crops.photo_joints, {"PCK@0.2 torso": "torso", "PCK@0.5 head": "head"}
-    known = {"torso": crops.keypoint_set.torso, "head": crops.keypoint_set.head_segment}
-    photos, found = crops.photos, {
-        name: pck(joints, truth, crops.visible, crops.keypoint_set, normaliser=kind)
-        for name, kind in kinds.items() if known[kind]
-    }
-    scores = {name: pck_row(result, photos) for name, result in found.items()}
+    truth, photos = crops.photo_joints, crops.photos
+    found = pck_by_body(joints, truth, crops.visible, crops.keypoint_set)
+    scores = {f"PCK@{r['threshold']} {r['normaliser']}": pck_row(r, photos) for r in found}
     if crops.head_boxes is not None:
         scores["PCKh"] = pckh_row(joints, truth, crops.head_boxes, crops.visible, photos)
     measured = any(row["people"] for row in scores.values())
@@ -178,8 +182,8 @@ def evaluate(
 def headline(
     scores: dict, # what `score_joints` gave
 ) -> float: # percent; NaN where nobody could be measured
-    "The one number that is shown while training: the first metric's mean."
-    return float(next(iter(scores.values()))["mean"]) if scores else float("nan")
+    "The one number that is shown while training: of the first metric that measured somebody."
+    return next((float(row["mean"]) for row in scores.values() if row["people"]), math.nan)
 
 # %% ../nbs/machinery/evaluation.ipynb #3a8a3fa8
 def joints_in_box(

@@ -418,5 +418,5 @@ def test_a_training_on_upper_bodies_has_scores_and_a_best_network(tmp_path, monk
     save(tmp_path, content, "people.json")
     train_own(tmp_path, tmp_path / "run")
     history = json.loads((tmp_path / "run" / "training.json").read_text())["history"]
-    assert all("score" in row for row in history)
+    assert "score" in history[-1]
     assert (tmp_path / "run" / "best" / "model.safetensors").exists()
