@@ -8,13 +8,14 @@ __all__ = ['Settings', 'check_start', 'check_sources', 'load_judges', 'plan_of',
 
 # %% ../nbs/machinery/runner.ipynb #15456957
 import math
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import BeforeValidator, Field
 
 from .checkpoints import load_network, load_teacher, options_of
-from .checks import DataError, with_nan
+from .checks import DataError, checked, plain_int, with_nan
 from .devices import Team, predict_together
 from .evaluation import RESULTS_FORMAT, conditions, score_joints
 from .files import read_json, write_json
@@ -28,30 +29,28 @@ from .runs import RECORD, RunFolder, read_record
 from .store import CropSet, known_splits, load_people
 from .terminal import counted
 from .tokenpose import PoseTransformer
-from .trainer import Trainer
+from .trainer import Trainer, check_back
 from .training import Loop
 
 # %% ../nbs/machinery/runner.ipynb #a3b64707
-@dataclass(frozen=True)
+_Count = Annotated[int, Field(ge=1), BeforeValidator(plain_int)]
+_Minutes = Annotated[float, Field(ge=0, allow_inf_nan=True), BeforeValidator(plain_int)]
+
+
+@checked
 class Settings:
     "How a run is carried out, beside what its recipe says is learned."
     # states of so many last epochs stay, and that of the best; None: as the run began, or 1
-    keep: int | None = None
-    save_minutes: float = 10.0 # a state is saved so often within an epoch
-    accumulate: int = 1        # parts, one after the other, in which a device computes a step
+    keep: _Count | None = None
+    save_minutes: _Minutes = 10.0 # a state is saved so often within an epoch
+    accumulate: _Count = 1     # parts, one after the other, in which a device computes a step
     sync_norm: bool = False    # batch norms look at all devices' people
-    from_epoch: int | None = None # with resume: go back to the end of this epoch
+    from_epoch: _Count | None = None # with resume: go back to the end of this epoch
     plan: bool = False         # say what the run will take, as it starts
     plan_only: bool = False    # and do not start it
     samples: bool = False      # draw some validation people about ten times in a run
     track: str = ""            # a tracker of Accelerate's: tensorboard, wandb, ...
     report: bool = False       # write report.html
-
-    def __post_init__(self):
-        if self.keep is not None and self.keep < 1:
-            raise DataError(f"keep is {self.keep}; at least the last state stays")
-        if not self.save_minutes >= 0:
-            raise DataError(f"save_minutes is {self.save_minutes}; it must not be negative")
 
 # %% ../nbs/machinery/runner.ipynb #c4ec5003
 def check_start(
@@ -208,6 +207,7 @@ def train_recipe(
 ) -> dict: # what is written to validation.json; of a plan alone nothing
     "Train, judge on the validation people with the mirrored test, and write `validation.json`."
     settings, size = settings or Settings(), recipe.image_size
+    check_back(resume, settings.from_epoch)
     model_config(recipe.model, image_size=size, **recipe.overrides)  # one that cannot be is refused
     team = Team(device, settings.accumulate, settings.sync_norm)
     with team.together():

@@ -24,7 +24,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from .checkpoints import CONFIG, WEIGHTS, load_network, save_network
-from .checks import DataError, check_format, parse_json, validated
+from .checks import DataError, check_format, parse_json, validated, whole_number
 from dppt_nb.files import (
     claim_folder,
     make_folder,
@@ -291,7 +291,8 @@ class RunFolder:
         keep: int | None = None,
         writes: bool = True, # False: of several processes, one that leaves writing to another
     ):
-        self.path, self.keep, self.writes = Path(path).expanduser(), keep, writes
+        self.keep = None if keep is None else whole_number(keep, "keep")
+        self.path, self.writes = Path(path).expanduser(), writes
         self.epoch, self.batches = 0, 0    # what is saved: whole epochs, batches after them
         self.claimed = not writes
 

@@ -6,6 +6,7 @@ import signal
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -348,6 +349,48 @@ def test_a_run_that_shows_everything(tmp_path, capsys):
     only = Settings(plan_only=True)
     assert train_recipe(TINY, out=tmp_path / "no", device="cpu", people=16, settings=only) == {}
     assert not (tmp_path / "no" / "training.json").exists()
+
+
+@pytest.mark.parametrize("field, value", [
+    ("keep", 2.5), ("keep", "2"), ("keep", 0), ("keep", True), ("accumulate", 2.0),
+    ("accumulate", 0), ("accumulate", None), ("from_epoch", 1.5), ("from_epoch", 0),
+    ("save_minutes", "5"), ("save_minutes", -1), ("save_minutes", math.nan), ("sync_norm", 1),
+    ("plan", "no"), ("plan_only", None), ("samples", 0), ("report", "yes"), ("track", None),
+])
+def test_how_a_run_is_carried_out_is_checked_when_it_is_said(field, value):
+    with pytest.raises(DataError, match=f"^{field} is {value!r}; it must be ") as error:
+        Settings(**{field: value})
+    assert "\n" not in str(error.value)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers(tmp_path):
+    settings = Settings(keep=np.int64(3), accumulate=np.int64(2), save_minutes=np.int64(5))
+    assert settings == Settings(keep=3, accumulate=2, save_minutes=5.0)
+    train_recipe(TINY, out=tmp_path, device="cpu", people=16, bars=False, settings=settings)
+    record = json.loads((tmp_path / "training.json").read_text())
+    assert (record["keep"], record["accumulate"]) == (3, 2)
+    found = replace(settings, from_epoch=np.int64(2))
+    assert type(found.from_epoch) is type(found.keep) is int
+
+
+def test_an_epoch_to_go_back_to_is_of_a_run_that_goes_on(people, tmp_path):
+    with pytest.raises(DataError, match="from_epoch is 5, .* resume"):
+        train_recipe(TINY, out=tmp_path / "a", people=16, settings=Settings(from_epoch=5))
+    with pytest.raises(DataError, match="from_epoch is 5, .* resume"):
+        trainer(people, tmp_path / "b").fit(from_epoch=5)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("epochs", [0, -1, 4, 1.0, "1"])
+def test_an_early_stop_is_within_the_recipe(people, epochs):
+    "Past its end the rates would follow no schedule."
+    run = trainer(people)
+    with pytest.raises(DataError, match=f"epochs is {epochs!r}"): run.fit(epochs=epochs)
+    assert run.step == 0
+
+
+def test_a_run_without_a_folder_cannot_go_on(people):
+    with pytest.raises(DataError, match="resume .* out"): trainer(people).fit(resume=True)
 
 
 def test_a_tracker_gets_every_epoch(tmp_path):
