@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .augmentation import Augmentation, augment_batch
 from .checkpoints import load_network, results_folder
-from .checks import DataError, with_nan
+from .checks import DataError, whole_number, with_nan
 from .coco import person_category, to_coco_results
 from .crops import apply_affine, box_to_center_scale
 from .cropset import known_people
@@ -125,9 +125,10 @@ def predict_joints(
     "The network's answer for the people of a set, as they lie in their photographs."
     keypoint_set = keypoint_set or crops.keypoint_set
     device, found = next(model.parameters()).device, []
-    model.eval()
     rows = torch.arange(len(crops)) if rows is None else rows
-    for index in watch(rows.split(batch_size), show=bars):
+    batches = rows.split(whole_number(batch_size, "batch_size"))
+    model.eval()
+    for index in watch(batches, show=bars):
         images = plain_images(crops, index, recipe, device)
         centers, scales = (t[index.to(t.device)].to(device) for t in (crops.centers, crops.scales))
         answer = find_joints(model, images, centers, scales, recipe, keypoint_set)

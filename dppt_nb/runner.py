@@ -22,7 +22,7 @@ from .files import read_json, write_json
 from .models import model_config
 from .optim import schedule_notes
 from .progress import Pace, Show, make_plan, start_tracker
-from .recipes import NO_TEACHER, Recipe, needs_teacher
+from .recipes import NO_TEACHER, Recipe, get_recipe, needs_teacher
 from .released import named_tensors, released_tensors
 from .report import write_report
 from .runs import RECORD, RunFolder, read_record
@@ -193,7 +193,7 @@ def earlier_results(
 
 
 def train_recipe(
-    recipe: Recipe,
+    recipe: Recipe | str, # or its name
     data: str = "synthetic", # name of the data set
     root: str | Path | None = None, # its folder or zip, or a crop store
     out: str | Path = "runs/here", # folder of the run
@@ -206,6 +206,7 @@ def train_recipe(
     **reader_options, # of the data set's reader
 ) -> dict: # what is written to validation.json; of a plan alone nothing
     "Train, judge on the validation people with the mirrored test, and write `validation.json`."
+    recipe = recipe if isinstance(recipe, Recipe) else get_recipe(recipe)
     settings, size = settings or Settings(), recipe.image_size
     check_back(resume, settings.from_epoch)
     model_config(recipe.model, image_size=size, **recipe.overrides)  # one that cannot be is refused

@@ -373,6 +373,16 @@ def test_whole_numbers_of_numpy_are_whole_numbers(tmp_path):
     assert type(found.from_epoch) is type(found.keep) is int
 
 
+def test_a_recipe_may_be_named(tmp_path):
+    "As the base of a study may be; a name that there is not is answered with the nearest."
+    only = Settings(plan_only=True)
+    how = dict(out=tmp_path / "run", device="cpu", people=16, bars=False, settings=only)
+    assert train_recipe("tokenpose_nano", **how) == {}
+    with pytest.raises(DataError, match="there is no recipe 'tokenpose_nan'; nearest names: tok"):
+        train_recipe("tokenpose_nan", **how)
+    with pytest.raises(DataError, match="there is no recipe None"): train_recipe(None, **how)
+
+
 def test_an_epoch_to_go_back_to_is_of_a_run_that_goes_on(people, tmp_path):
     with pytest.raises(DataError, match="from_epoch is 5, .* resume"):
         train_recipe(TINY, out=tmp_path / "a", people=16, settings=Settings(from_epoch=5))
