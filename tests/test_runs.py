@@ -173,6 +173,21 @@ def test_the_best_network_goes_where_its_epoch_was_not_kept(
     assert epoch == 4 and same_weights(weights, run.network().state_dict())
 
 
+def test_a_state_of_what_came_later_is_not_taken_for_the_best_epochs(
+    people, tmp_path, monkeypatch
+):
+    "A run that went back wrote it over the one of the same number."
+    looks(monkeypatch, 10, 50, 20)
+    trainer(people, RunFolder(tmp_path, keep=3)).fit()
+    record = (tmp_path / "training.json").read_text()
+    looks(monkeypatch, 11, 12)
+    trainer(people, tmp_path).fit(resume=True, from_epoch=1)
+    assert best_of(tmp_path)[0] == 3
+    (tmp_path / "training.json").write_text(record)    # in which epoch 2 is the best one
+    trainer(people, tmp_path).resume()
+    assert best_of(tmp_path)[0] is None
+
+
 def test_a_stop_between_state_and_network_does_not_lose_the_best_one(
     people, tmp_path, monkeypatch
 ):
