@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['JSON_DEPTH', 'JSON_BYTES', 'DataError', 'nearest', 'each_once', 'refuse_idle', 'from_home', 'as_text', 'plain_reason',
-           'CannotWrite', 'cannot_write', 'first_few', 'names_once', 'parse_json', 'first_fault', 'validated',
-           'check_format', 'checked', 'must_be', 'field_notes', 'field_types']
+           'CannotWrite', 'cannot_write', 'first_few', 'names_once', 'parse_json', 'with_nan', 'first_fault',
+           'validated', 'check_format', 'plain_int', 'whole_number', 'checked', 'must_be', 'field_notes', 'field_types']
 
 # %% ../nbs/machinery/checks.ipynb #dd5d853b
 import json
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields
 from difflib import get_close_matches
 from functools import wraps
+from numbers import Integral
 from pathlib import Path
 from typing import Literal, dataclass_transform, get_origin
 
@@ -158,6 +159,14 @@ def parse_json(
         raise DataError(f"{where} must hold {word}; copy it again.")
     return values
 
+def with_nan(
+    scores: object,  # as JSON gave them
+) -> object:
+    "The same with NaN in place of null, as it is written for what nobody could be measured by."
+    if isinstance(scores, dict): return {name: with_nan(score) for name, score in scores.items()}
+    if isinstance(scores, list): return [with_nan(score) for score in scores]
+    return float("nan") if scores is None else scores
+
 # %% ../nbs/machinery/checks.ipynb #26cbd2ef
 def first_fault(
     error: ValidationError,
@@ -198,6 +207,22 @@ def check_format(
     return found
 
 # %% ../nbs/machinery/checks.ipynb #5c0a1e02
+def plain_int(
+    value: object,  # as somebody gave it
+) -> object:
+    "A whole number of NumPy's as one of Python's, which JSON knows; anything else as it is."
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    return int(value) if whole else value
+
+def whole_number(
+    value: object,  # as somebody gave it
+    name: str,      # of the argument
+) -> int:           # the value
+    "Raise `DataError` for what is no whole number from 1 on."
+    number = plain_int(value)
+    if type(number) is int and number >= 1: return number
+    raise DataError(f"{name} is {number!r}; it must be a whole number from 1 on")
+
 @dataclass_transform(frozen_default=True)
 def checked(
     kind: type, # a class body with typed fields, as `dataclass` takes it

@@ -18,6 +18,7 @@ from .evaluation import answer_in_terms_of, learned_from, predict_joints, shared
 from .files import digest_of, make_folder, read_json
 from .metrics import bootstrap_interval, pck
 from .optim import pick_device
+from .scoring import pck_by_body
 from .store import CropSet, load_people
 
 # %% ../nbs/machinery/compare.ipynb #0190ba02
@@ -26,10 +27,9 @@ def hits_of(
     crops: CropSet, # the people, with their true joints
     visible: Tensor, # (N, J) above 0 where the joint counts
 ) -> dict: # as `pck` gives it
-    "Who was hit: by the torso, or by the person's box where no torso is labelled."
+    "Who was hit: by the torso; by the head, or the person's box, where that measures nobody."
     truth, names = crops.photo_joints, crops.keypoint_set
-    if names.torso:
-        found = pck(joints, truth, visible, names)
+    for found in pck_by_body(joints, truth, visible, names):
         if found["n"]: return found
     return pck(joints, truth, visible, names, normaliser="box", sizes=crops.box_sides)
 

@@ -22,7 +22,7 @@ from datetime import timedelta
 import torch
 from torch import Tensor, nn
 
-from .checks import DataError
+from .checks import DataError, whole_number
 from .cutting import usable_cores
 from .draws import Part
 from .evaluation import predict_joints
@@ -68,7 +68,7 @@ class Team:
         accumulate: int = 1, # parts, one after the other, in which a device computes a step
         sync_norm: bool = False, # batch norms look at all devices' people; on GPUs only
     ):
-        if accumulate < 1: raise DataError(f"accumulate is {accumulate}; it must be at least 1")
+        accumulate = whole_number(accumulate, "accumulate")
         self.count, self.rank, self.accelerator = processes(), 0, None
         self.accumulate, self.sync_norm = accumulate, sync_norm
         self.device = self.meet(device) if self.count > 1 else pick_device(device)

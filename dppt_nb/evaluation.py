@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .augmentation import Augmentation, augment_batch
 from .checkpoints import load_network, results_folder
-from .checks import DataError
+from .checks import DataError, whole_number, with_nan
 from .coco import person_category, to_coco_results
 from .crops import apply_affine, box_to_center_scale
 from .cropset import known_people
@@ -36,7 +36,15 @@ from .models import beside_published
 from .optim import compute_name, pick_device, precision
 from .ownsets import finds_same
 from .recipes import Recipe
-from .scoring import bootstrap_ap, boxes_of_people, oks_nms, pck_row, pckh_row, rescore
+from dppt_nb.scoring import (
+    bootstrap_ap,
+    boxes_of_people,
+    oks_nms,
+    pck_by_body,
+    pck_row,
+    pckh_row,
+    rescore,
+)
 from .splits import named_content
 from .store import CropSet, is_store, load_people
 from .terminal import counted
@@ -119,9 +127,10 @@ def predict_joints(
     "The network's answer for the people of a set, as they lie in their photographs."
     keypoint_set = keypoint_set or crops.keypoint_set
     device, found = next(model.parameters()).device, []
-    model.eval()
     rows = torch.arange(len(crops)) if rows is None else rows
-    for index in watch(rows.split(batch_size), show=bars):
+    batches = rows.split(whole_number(batch_size, "batch_size"))
+    model.eval()
+    for index in watch(batches, show=bars):
         images = plain_images(crops, index, recipe, device)
         centers, scales = (t[index.to(t.device)].to(device) for t in (crops.centers, crops.scales))
         answer = find_joints(model, images, centers, scales, recipe, keypoint_set)
@@ -153,13 +162,9 @@ def score_joints(
 ) -> dict: # metric name -> mean, interval, joints, people, left_out
     """Every metric that the people's keypoint set has a measure for; PCKh where head boxes are
     known; by the box where neither torso nor head can be measured."""
-    truth, kinds = crops.photo_joints, {"PCK@0.2 torso": "torso", "PCK@0.5 head": "head"}
-    known = {"torso": crops.keypoint_set.torso, "head": crops.keypoint_set.head_segment}
-    photos, found = crops.photos, {
-        name: pck(joints, truth, crops.visible, crops.keypoint_set, normaliser=kind)
-        for name, kind in kinds.items() if known[kind]
-    }
-    scores = {name: pck_row(result, photos) for name, result in found.items()}
+    truth, photos = crops.photo_joints, crops.photos
+    found = pck_by_body(joints, truth, crops.visible, crops.keypoint_set)
+    scores = {f"PCK@{r['threshold']} {r['normaliser']}": pck_row(r, photos) for r in found}
     if crops.head_boxes is not None:
         scores["PCKh"] = pckh_row(joints, truth, crops.head_boxes, crops.visible, photos)
     measured = any(row["people"] for row in scores.values())
@@ -180,8 +185,8 @@ def evaluate(
 def headline(
     scores: dict, # what `score_joints` gave
 ) -> float: # percent; NaN where nobody could be measured
-    "The one number that is shown while training: the first metric's mean."
-    return float(next(iter(scores.values()))["mean"]) if scores else float("nan")
+    "The one number that is shown while training: of the first metric that measured somebody."
+    return next((float(row["mean"]) for row in scores.values() if row["people"]), math.nan)
 
 # %% ../nbs/machinery/evaluation.ipynb #3a8a3fa8
 def joints_in_box(
@@ -246,17 +251,14 @@ def _format_part(name, value, of_size):
 
 
 def format_scores(
-    scores: dict, # as `score_joints` gives them
+    scores: dict, # as `score_joints` gives them, or a results file holds them
 ) -> str:
     "A small table: every metric with its interval, then its parts."
     if not scores: return "nobody could be measured"
     lines = []
-    for name, row in scores.items():
-        span = (
-            "   95 % interval {:.1f} to {:.1f}".format(*row["interval"])
-            if "interval" in row
-            else ""
-        )
+    for name, row in with_nan(scores).items():
+        ends = row.get("interval")
+        span = "   95 % interval {:.1f} to {:.1f}".format(*ends) if ends else ""
         without = (
             f", {row['left_out']} left out: their size is not visible" if row["left_out"] else ""
         )

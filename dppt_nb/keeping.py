@@ -7,16 +7,16 @@ __all__ = ['Kept']
 
 # %% ../nbs/machinery/keeping.ipynb #10059a8f
 import json
-import math
 import time
 from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor
 
+from .checks import DataError
 from .cropset import pack_marks
 from .optim import even_kind, format_name, restore_optimizers
-from .runs import UnderWay, check_same_run, describe
+from .runs import RunFolder, UnderWay, best_epoch, check_same_run, describe
 
 # %% ../nbs/machinery/keeping.ipynb #67db6491
 class Kept:
@@ -65,8 +65,7 @@ class Kept:
 
     def save_network(self) -> None:
         "The network to use; the best so far is kept beside it."
-        *before, last = [row.get("score", -math.inf) for row in self.history]
-        best = last > max(before, default=-math.inf)
+        best = best_epoch(self.history) == self.epoch
         self.folder.write_network(self.network().state_dict(), self.info(), best)
 
     def epoch_seconds(self) -> float:
@@ -94,10 +93,37 @@ class Kept:
         saved, tensors = self.folder.read(epoch)
         with self.folder.damage_in_words():
             self.check_record(saved, allow_drift)
+            self.renew_best(saved["history"], epoch is not None)
             self.restore(saved, tensors)
         # a network file that was lost comes back, also when there is nothing left to train
         if self.epoch >= self.recipe.epochs and not self.folder.has_network(self.info()):
             self.save_network()
+
+    def renew_best(
+        self,
+        history: list[dict], # that the run goes on with
+        back: bool, # it goes back: what lies in `best` may be of an epoch that it leaves
+    ) -> None:
+        """Write `best` anew where it holds no network of this history's best epoch: a stop may have
+        come before that was written. What was restored before is replaced."""
+        if not self.folder.writes: return
+        folder, best = RunFolder(self.folder.path), best_epoch(history)
+        there = folder.epoch_of_best()
+        if there == best and not back: return
+        try:
+            if best is None: raise DataError("no epoch has a score")
+            saved, tensors = folder.read(best)
+            # a stop may also have come between the state of an epoch and its record
+            if saved["history"] != history[:best]: raise DataError("a state of another history")
+            with folder.damage_in_words(): self.restore(saved, tensors)
+        except DataError:
+            if there is None: return
+            why = f"no state was kept of epoch {best}, the best one" if best else "none is best"
+            print(f"{folder.path / 'best'} is removed: it was of epoch {there}, and {why}")
+            return folder.remove_best()
+        known = self.info()
+        known |= {name: saved[name] for name in known.keys() & saved.keys()}
+        folder.write_best(self.network().state_dict(), known)
 
     def check_record(
         self,

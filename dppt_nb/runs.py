@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RATES', 'DRIFTS', 'FORMER', 'RECORD', 'RECORD_FORMAT', 'CANNOT', 'STATE', 'StoredRecipe', 'describe', 'weights_print',
            'check_same_run', 'UnderWay', 'Stops', 'HistoryRow', 'StoppedEpoch', 'RunRecord', 'read_record',
-           'check_state', 'state_name', 'kept_states', 'RunFolder']
+           'check_state', 'state_name', 'best_epoch', 'kept_states', 'RunFolder']
 
 # %% ../nbs/machinery/runs.ipynb #5c0a5e03
 import hashlib
@@ -24,7 +24,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from .checkpoints import CONFIG, WEIGHTS, load_network, save_network
-from .checks import DataError, check_format, from_home, parse_json, validated
+from dppt_nb.checks import (
+    DataError,
+    check_format,
+    from_home,
+    parse_json,
+    validated,
+    whole_number,
+)
 from dppt_nb.files import (
     claim_folder,
     make_folder,
@@ -263,15 +270,22 @@ def state_name(
     return f"state-{epoch:04d}{'' if batches is None else f'-{batches:06d}'}.safetensors"
 
 
+def best_epoch(
+    history: list[dict], # rows of the whole epochs
+) -> int | None: # None: no epoch has a score
+    "The epoch that did best on the validation people, the first of several."
+    scores = [row["score"] if row.get("score") is not None else -math.inf for row in history]
+    best = max(scores, default=-math.inf)
+    return 1 + scores.index(best) if best > -math.inf else None
+
+
 def kept_states(
     history: list[dict], # rows of the whole epochs
     keep: int, # how many of the last stay
 ) -> set[str]:
     "The states of the last epochs and of the one that did best."
-    scores = [row["score"] if row.get("score") is not None else -math.inf for row in history]
-    best = [1 + scores.index(max(scores))] if max(scores, default=-math.inf) > -math.inf else []
     last = range(len(history), max(0, len(history) - max(0, keep)), -1)
-    return {state_name(epoch) for epoch in (*last, *best)}
+    return {state_name(epoch) for epoch in (*last, best_epoch(history)) if epoch}
 
 
 class RunFolder:
@@ -284,7 +298,8 @@ class RunFolder:
         keep: int | None = None,
         writes: bool = True, # False: of several processes, one that leaves writing to another
     ):
-        self.path, self.keep, self.writes = from_home(path), keep, writes
+        self.keep = None if keep is None else whole_number(keep, "keep")
+        self.path, self.writes = from_home(path), writes
         self.epoch, self.batches = 0, 0    # what is saved: whole epochs, batches after them
         self.claimed = not writes
 
@@ -407,7 +422,26 @@ class RunFolder:
         "The network to use, and where it is the best so far a copy in the folder `best`."
         if not self.writes: return
         save_network(self.path, weights, info)
-        if best: save_network(make_folder(self.path / "best"), weights, info)
+        if best: self.write_best(weights, info)
+
+    def write_best(
+        self,
+        weights: dict[str, Tensor], # a state dict
+        info: dict, # what builds the network again
+    ) -> None:
+        "The network of the epoch that did best so far, in the folder `best`."
+        if self.writes: save_network(make_folder(self.path / "best"), weights, info)
+
+    def epoch_of_best(self) -> int | None: # None: no network is there, or no whole one
+        "Of which epoch the network in `best` is."
+        try: return load_network(self.path / "best")[0].about.get("epoch")
+        except (ValueError, OSError): return None
+
+    def remove_best(self) -> None:
+        "Take the network out of `best`; nothing else that lies there."
+        best = self.path / "best"
+        for name in (WEIGHTS, CONFIG): (best / name).unlink(missing_ok=True)
+        if not any(best.iterdir()): best.rmdir()
 
     def has_network(
         self,

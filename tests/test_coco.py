@@ -21,10 +21,11 @@ from dppt_nb.coco import (
     read_flip_pairs,
     to_coco_results,
 )
+from dppt_nb.compare import hits_of
 from dppt_nb.datasets import DATASETS, DataSet, coco_truth, judged_split, read_coco, read_dataset
 from dppt_nb.evaluation import format_scores, headline, score_joints
 from dppt_nb.heatmaps import average_flip
-from dppt_nb.keypoints import COCO17
+from dppt_nb.keypoints import COCO17, LSP14
 from dppt_nb.metrics import evaluate_coco
 from dppt_nb.ownsets import keypoint_set_of, write_keypoint_set
 from dppt_nb.splits import split_of_file
@@ -392,6 +393,16 @@ def test_nobody_to_measure_is_said():
     assert "nan" not in format_scores(score_joints(people.joints, people))
 
 
+def test_upper_bodies_are_measured_by_the_head():
+    "Where no torso is labelled, but neck and head top are: while training and in `dppt compare`."
+    people = crops_of(LSP14.names)
+    people.visible[:, :6] = 0    # ankles, knees and hips
+    scores = score_joints(people.joints, people)
+    assert scores["PCK@0.2 torso"]["people"] == 0 and scores["PCK@0.5 head"]["people"] == 5
+    assert headline(scores) == scores["PCK@0.5 head"]["mean"] == 100
+    assert hits_of(people.joints, people, people.visible)["normaliser"] == "head"
+
+
 def test_ap_of_a_size_that_nobody_has_is_words():
     row = dict(mean=50., interval=[40., 60.], joints=dict(AP_M=float("nan")), people=3, left_out=0)
     assert "AP_M              nobody of that size" in format_scores({"AP": row})
@@ -422,3 +433,41 @@ def test_data_check_says_what_is_odd(tmp_path):
         main, ["data", "check", "coco", "--root", str(tmp_path), "--category", "dog"]
     )
     assert wrong.exit_code == 1 and "has no category 'dog'" in wrong.output
+
+
+SMALL = [
+    "--image-size", "64x48", "--overrides", '{"width": 32, "depth": 1, "heads": 2}', "--epochs",
+    "2", "--device", "cpu", "--no-report", "--no-samples",
+]
+
+
+def train_own(root, out, *words, recipe="tokenpose_nano"):
+    "What `dppt train` says at the end of a training on people.json in this folder."
+    own = ["--data", "coco", "--root", str(root), "--annotations", "people.json", "--images",
+           "images", "--val-share", "0.3"]
+    done = CliRunner().invoke(main, ["train", recipe, *own, "--out", str(out), *SMALL, *words])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_a_finished_run_says_the_same_again_where_a_joint_is_labelled_on_nobody(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DPPT_CACHE", str(tmp_path / "cache"))
+    content = content_of()
+    for a in content["annotations"]: a["keypoints"][:3] = [0, 0, 0]    # the nose
+    save(tmp_path, content, "people.json")
+    said = [train_own(tmp_path, tmp_path / "run", *more).split("validation people of")[1]
+            for more in ([], ["--resume"])]
+    assert said[0] == said[1] and "nose              labelled on nobody" in said[0]
+
+
+def test_a_training_on_upper_bodies_has_scores_and_a_best_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("DPPT_CACHE", str(tmp_path / "cache"))
+    content = content_of(names=LSP14.names)
+    for a in content["annotations"]: a["keypoints"][2:18:3] = [0] * 6    # ankles, knees and hips
+    save(tmp_path, content, "people.json")
+    train_own(tmp_path, tmp_path / "run")
+    history = json.loads((tmp_path / "run" / "training.json").read_text())["history"]
+    assert "score" in history[-1]
+    assert (tmp_path / "run" / "best" / "model.safetensors").exists()

@@ -18,6 +18,7 @@ from dppt_nb.cropset import known_people, pack_marks
 from dppt_nb.evaluation import (
     answer_in_terms_of,
     coco_annotations,
+    evaluate,
     evaluate_checkpoint,
     format_scores,
     predict_joints,
@@ -27,6 +28,7 @@ from dppt_nb.evaluation import (
 from dppt_nb.judged import stored_score
 from dppt_nb.keypoints import COCO17, LSP14, map_keypoints
 from dppt_nb.metrics import pck
+from dppt_nb.models import create_model
 from dppt_nb.recipes import Recipe
 from dppt_nb.runner import load_judges, train_recipe
 from dppt_nb.shards import StoreHeader
@@ -241,6 +243,18 @@ def test_a_number_of_people_is_for_synthetic_ones(tmp_path):
     store_of(tmp_path / "store", ["train"] * 8)
     with pytest.raises(DataError, match="--people .* coco has its own"):
         load_people("coco", tmp_path / "store", ("train",), SIZE, bars=False, people=4)
+
+
+@pytest.mark.parametrize("size, good", [
+    (np.int64(2), True), (3, True), (0, False), (-1, False), (2.0, False), ("2", False),
+])
+def test_people_are_judged_in_batches_of_a_whole_number(size, good):
+    people = from_synthetic(make_people(5, COCO17, SIZE, seed=1, margin=1.5))
+    network = create_model("tokenpose_nano", image_size=SIZE, **TINY.overrides)
+    judged = lambda: evaluate(network, people, TINY, batch_size=size, bars=False)
+    if good: assert judged()["PCK@0.2 torso"]["people"]
+    else:
+        with pytest.raises(DataError, match=f"^batch_size is {size!r}; it must be"): judged()
 
 
 def test_nobody_to_measure_is_said_in_words():

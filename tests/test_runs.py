@@ -6,6 +6,7 @@ import signal
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -114,6 +115,98 @@ def test_states_of_the_last_epochs_and_of_the_best_stay(people, tmp_path):
     assert (back.epoch, back.step) == (2, 6)
     with pytest.raises(DataError, match="no state of epoch 9; there are those of"):
         back.resume(epoch=9)
+
+
+def looks(monkeypatch, *scores):
+    "Validations find these scores, one after the other."
+    given = iter(scores)
+    monkeypatch.setattr(Trainer, "look", lambda run, number: next(given))
+
+
+def best_of(folder):
+    "The epoch whose network lies in `best`, and its weights; nothing where nobody's does."
+    if not (folder / "best" / "config.json").exists(): return None, {}
+    network, _, _ = load_network(folder / "best")
+    return network.about["epoch"], network.state_dict()
+
+
+def same_weights(one, other): return all(torch.equal(v, other[k]) for k, v in one.items())
+
+
+def test_a_run_that_goes_back_leaves_no_best_network_of_what_it_left(
+    people, tmp_path, monkeypatch
+):
+    "`best` is written anew from the state of the epoch that is the best one now."
+    recipe = TINY.change(epochs=6)
+    looks(monkeypatch, 10, 20, 50, 15, 14, 13)
+    second = trainer(people, RunFolder(tmp_path, keep=6), recipe=recipe)
+    second.fit(epochs=2)
+    there, about = best_of(tmp_path), (tmp_path / "best" / "config.json").read_text()
+    trainer(people, tmp_path, recipe=recipe).fit(resume=True)
+    assert there[0] == 2 and best_of(tmp_path)[0] == 3
+    looks(monkeypatch, 12, 11, 10, 9)
+    run = trainer(people, tmp_path, recipe=recipe.change(lr=1e-4))
+    run.fit(resume=True, from_epoch=2)
+    assert [row["score"] for row in run.history] == [10, 20, 12, 11, 10, 9]
+    again = best_of(tmp_path)
+    assert again[0] == 2 and same_weights(again[1], there[1])
+    assert (tmp_path / "best" / "config.json").read_text() == about    # with the rate of then
+
+
+def test_the_best_network_goes_where_its_epoch_was_not_kept(
+    people, tmp_path, monkeypatch, capsys
+):
+    "Epoch 1 is the best one again, but the states of epochs 2, 3 and 4 are those that were kept."
+    recipe = TINY.change(epochs=4)
+    looks(monkeypatch, 20, 10, 15, 50)
+    trainer(people, RunFolder(tmp_path, keep=3), recipe=recipe).fit()
+    assert best_of(tmp_path)[0] == 4
+    looks(monkeypatch, 12, 30)
+    run = trainer(people, tmp_path, recipe=recipe)
+    run.resume(epoch=2)
+    assert run.epoch == 2 and best_of(tmp_path)[0] is None
+    said = "best is removed: it was of epoch 4, and no state was kept of epoch 1, the best one"
+    assert said in capsys.readouterr().out
+    run = trainer(people, tmp_path, recipe=recipe)
+    run.fit(resume=True, from_epoch=2)
+    epoch, weights = best_of(tmp_path)
+    assert epoch == 4 and same_weights(weights, run.network().state_dict())
+
+
+def test_a_state_of_what_came_later_is_not_taken_for_the_best_epochs(
+    people, tmp_path, monkeypatch
+):
+    "A run that went back wrote it over the one of the same number."
+    looks(monkeypatch, 10, 50, 20)
+    trainer(people, RunFolder(tmp_path, keep=3)).fit()
+    record = (tmp_path / "training.json").read_text()
+    looks(monkeypatch, 11, 12)
+    trainer(people, tmp_path).fit(resume=True, from_epoch=1)
+    assert best_of(tmp_path)[0] == 3
+    (tmp_path / "training.json").write_text(record)    # in which epoch 2 is the best one
+    trainer(people, tmp_path).resume()
+    assert best_of(tmp_path)[0] is None
+
+
+def test_a_stop_between_state_and_network_does_not_lose_the_best_one(
+    people, tmp_path, monkeypatch
+):
+    looks(monkeypatch, 10, 20, 50, 15)
+    recipe, written = TINY.change(epochs=4), RunFolder.write_network
+    def full(folder, *given):
+        if folder.epoch == 3: raise OSError(28, "No space left on device")
+        written(folder, *given)
+    monkeypatch.setattr(RunFolder, "write_network", full)
+    run = trainer(people, tmp_path, recipe=recipe)
+    with pytest.raises(OSError): run.fit()
+    third = {k: v.clone() for k, v in run.network().state_dict().items()}
+    assert best_of(tmp_path)[0] == 2
+    monkeypatch.setattr(RunFolder, "write_network", written)
+    network = trainer(people, tmp_path, recipe=recipe).fit(resume=True)
+    there = best_of(tmp_path)
+    assert there[0] == 3 and same_weights(there[1], third)
+    looks(monkeypatch, 10, 20, 50, 15)
+    assert same_weights(trainer(people, recipe=recipe).fit().state_dict(), network.state_dict())
 
 
 def test_a_run_that_goes_on_keeps_as_many_states_as_it_began_with(people, tmp_path):
@@ -273,6 +366,58 @@ def test_a_run_that_shows_everything(tmp_path, capsys):
     assert not (tmp_path / "no" / "training.json").exists()
 
 
+@pytest.mark.parametrize("field, value", [
+    ("keep", 2.5), ("keep", "2"), ("keep", 0), ("keep", True), ("accumulate", 2.0),
+    ("accumulate", 0), ("accumulate", None), ("from_epoch", 1.5), ("from_epoch", 0),
+    ("save_minutes", "5"), ("save_minutes", -1), ("save_minutes", math.nan), ("sync_norm", 1),
+    ("plan", "no"), ("plan_only", None), ("samples", 0), ("report", "yes"), ("track", None),
+])
+def test_how_a_run_is_carried_out_is_checked_when_it_is_said(field, value):
+    with pytest.raises(DataError, match=f"^{field} is {value!r}; it must be ") as error:
+        Settings(**{field: value})
+    assert "\n" not in str(error.value)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers(tmp_path):
+    settings = Settings(keep=np.int64(3), accumulate=np.int64(2), save_minutes=np.int64(5))
+    assert settings == Settings(keep=3, accumulate=2, save_minutes=5.0)
+    train_recipe(TINY, out=tmp_path, device="cpu", people=16, bars=False, settings=settings)
+    record = json.loads((tmp_path / "training.json").read_text())
+    assert (record["keep"], record["accumulate"]) == (3, 2)
+    found = replace(settings, from_epoch=np.int64(2))
+    assert type(found.from_epoch) is type(found.keep) is int
+
+
+def test_a_recipe_may_be_named(tmp_path):
+    "As the base of a study may be; a name that there is not is answered with the nearest."
+    only = Settings(plan_only=True)
+    how = dict(out=tmp_path / "run", device="cpu", people=16, bars=False, settings=only)
+    assert train_recipe("tokenpose_nano", **how) == {}
+    with pytest.raises(DataError, match="there is no recipe 'tokenpose_nan'; nearest names: tok"):
+        train_recipe("tokenpose_nan", **how)
+    with pytest.raises(DataError, match="there is no recipe None"): train_recipe(None, **how)
+
+
+def test_an_epoch_to_go_back_to_is_of_a_run_that_goes_on(people, tmp_path):
+    with pytest.raises(DataError, match="from_epoch is 5, .* resume"):
+        train_recipe(TINY, out=tmp_path / "a", people=16, settings=Settings(from_epoch=5))
+    with pytest.raises(DataError, match="from_epoch is 5, .* resume"):
+        trainer(people, tmp_path / "b").fit(from_epoch=5)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("epochs", [0, -1, 4, 1.0, "1"])
+def test_an_early_stop_is_within_the_recipe(people, epochs):
+    "Past its end the rates would follow no schedule."
+    run = trainer(people)
+    with pytest.raises(DataError, match=f"epochs is {epochs!r}"): run.fit(epochs=epochs)
+    assert run.step == 0
+
+
+def test_a_run_without_a_folder_cannot_go_on(people):
+    with pytest.raises(DataError, match="resume .* out"): trainer(people).fit(resume=True)
+
+
 def test_a_tracker_gets_every_epoch(tmp_path):
     pytest.importorskip("accelerate", reason="needs dppt-nb[devices]")
     with pytest.raises(DataError, match="there is no tracker 'papers'"):
@@ -325,3 +470,19 @@ def test_a_compiler_that_was_stopped_too_is_a_stop(module):
             stops.asked = signal.SIGINT
             raise broken("g++ ended by a signal")
     with pytest.raises(broken), HearsStops(): raise broken("nobody asked to stop")
+
+
+def test_results_of_another_training_are_not_taken_for_the_last_ones(tmp_path, monkeypatch):
+    "Also where a stop came between a run's last epoch and its judging."
+    how = dict(out=tmp_path, device="cpu", people=24, bars=False)
+    train_recipe(TINY, settings=Settings(keep=3), **how)
+    def stop(*given): raise KeyboardInterrupt
+    monkeypatch.setattr("dppt_nb.runner.judge_run", stop)
+    slower = TINY.change(lr=TINY.lr / 10)
+    with pytest.raises(KeyboardInterrupt):
+        train_recipe(slower, resume=True, settings=Settings(from_epoch=1), **how)
+    monkeypatch.undo()
+    trained = json.loads((tmp_path / "training.json").read_text())["history"]
+    results = train_recipe(slower, resume=True, **how)
+    assert results["history"] == trained
+    assert json.loads((tmp_path / "validation.json").read_text())["history"] == trained
