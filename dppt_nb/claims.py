@@ -249,12 +249,12 @@ def table_of_claims(
     return _as_table(lines)
 
 
-# what an answer begins with -> what it is in short
-_SHORT = {
-    "holds, not": "yes, a hint", "does not hold, not": "no, a hint", "holds": "yes",
-    "does not hold": "no", "the contrary is suggested": "the contrary is suggested",
-    "suggested": "suggested", "open": "open", "not decided": "not decided", "one seed": "one seed",
-}
+def _in_short(answer):
+    "The word or two of `answer_of`, without its p; what was not corrected is a hint."
+    words = answer.split(" (")[0]
+    said = words.removesuffix(", not corrected")
+    hint = ", a hint" * (said != words)
+    return {"holds": "yes", "does not hold": "no"}.get(said, said) + hint
 
 
 def claims_in_short(
@@ -272,9 +272,7 @@ def claims_in_short(
             column = next((name for name in columns if results[name]), columns[0])
             dagger = " \u2020" * (column != columns[0])
             cells.append(format_interval(results[column], sign=True) + dagger)
-            if not results[column]: continue
-            short = next(s for long, s in _SHORT.items() if answers[column].startswith(long))
-            said.append(f"{size}: {short}")
+            if results[column]: said.append(f"{size}: {_in_short(answers[column])}")
         lines.append([words, claim.source, *cells, "; ".join(said)])
     return _as_table(lines)
 

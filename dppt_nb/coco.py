@@ -258,8 +258,8 @@ def _meant(known, said, where):
 def _named(known, category, where, there):
     wanted, chosen = category if isinstance(category, (list, tuple)) else [category], []
     # a name may have a comma in it
-    whole = [not isinstance(w, str) or _meant(known, w, where) for w in wanted]
-    wanted = [part for w, one in zip(wanted, whole) for part in ([w] if one else w.split(","))]
+    whole = lambda w: not isinstance(w, str) or _meant(known, w, where)
+    wanted = [part for w in wanted for part in ([w] if whole(w) else w.split(","))]
     names = each_once([str(w).strip() for w in wanted], "--category")
     for name, fits in zip(names, [_meant(known, w, where) for w in wanted]):
         if not fits:

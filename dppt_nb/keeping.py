@@ -110,20 +110,28 @@ class Kept:
         folder, best = RunFolder(self.folder.path), best_epoch(history)
         there = folder.epoch_of_best()
         if there == best and not back: return
-        try:
-            if best is None: raise DataError("no epoch has a score")
-            saved, tensors = folder.read(best)
-            # a stop may also have come between the state of an epoch and its record
-            if saved["history"] != history[:best]: raise DataError("a state of another history")
-            with folder.damage_in_words(): self.restore(saved, tensors)
-        except DataError:
-            if there is None: return
+        if saved := self.restore_kept(folder, history[:best]) if best else None:
+            known = self.info()
+            known |= {name: saved[name] for name in known.keys() & saved.keys()}
+            folder.write_best(self.network().state_dict(), known)
+        elif there is not None:
             why = f"no state was kept of epoch {best}, the best one" if best else "none is best"
             print(f"{folder.path / 'best'} is removed: it was of epoch {there}, and {why}")
-            return folder.remove_best()
-        known = self.info()
-        known |= {name: saved[name] for name in known.keys() & saved.keys()}
-        folder.write_best(self.network().state_dict(), known)
+            folder.remove_best()
+
+    def restore_kept(
+        self,
+        folder: RunFolder,
+        history: list[dict], # up to the epoch whose end is meant
+    ) -> dict | None: # its record; None where no state of this history was kept
+        "Go back to the end of an epoch, if that can be done."
+        try:
+            saved, tensors = folder.read(len(history))
+            # a stop may also have come between the state of an epoch and its record
+            if saved["history"] != history: return None
+            with folder.damage_in_words(): self.restore(saved, tensors)
+        except DataError: return None
+        return saved
 
     def check_record(
         self,

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from .checks import DataError, check_format
 from .files import read_json, write_json
-from .keypoints import ALIASES, KEYPOINT_SETS, KeypointSet, build_keypoint_set
-from .spelling import canonical_name, find_name
+from .keypoints import KEYPOINT_SETS, KeypointSet, _parents, build_keypoint_set
 from .terminal import counted
 
 # %% ../nbs/machinery/ownsets.ipynb #6966dc5f
@@ -85,7 +84,8 @@ def same_joints(
     "Which joints of two sets are the same, in whatever spelling."
     def place(name):
         if name in found.names: return found.names.index(name)
-        return find_name(found.names, name := canonical_name(name), *ALIASES.get(name, ()))
+        one, other = _parents(name, found) or (None, None)
+        return one if one == other else None    # what is a middle of two is neither
     return [place(name) for name in wanted.names]
 
 def finds_same(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .checks import DataError, first_few
+from .checks import DataError, first_few, from_home
 from .files import ImageSource, place_of
 
 # %% ../nbs/machinery/splits.ipynb #b53a59e0
@@ -78,11 +78,11 @@ def source_of(
     root: str | Path,  # of the data set
 ) -> tuple:            # an `ImageSource`, the name in it; an empty name for a folder or zip
     "Where a file or folder lies that is named relative to the root or on its own."
-    if zipfile.is_zipfile(Path(root).expanduser()):
+    if zipfile.is_zipfile(from_home(root)):
         whole = ImageSource(root)
         if (inner := _inner(path)) in whole.names(): return whole, inner
         if (part := whole.below(inner)).names(): return part, ""
-        if not Path(path).expanduser().exists(): raise DataError(_not_there(whole, path))
+        if not from_home(path).exists(): raise DataError(_not_there(whole, path))
     place = place_of(path, root)
     return (
         (ImageSource(place), "")
