@@ -24,7 +24,7 @@ from .devices import Team, make_parts, own_rows, part_shares, seeded, share_step
 from .feed import feed, near
 from .models import create_model
 from .optim import Average, compute_name, flatten_optimizers, make_optimizers
-from .recipes import Recipe, make_lessons
+from .recipes import Recipe, get_recipe, make_lessons
 from .released import load_backbone
 from .rle import RegressionObjective
 from .steps import CapturedStep, can_capture, compiled, tune
@@ -70,7 +70,7 @@ class LoopStart:
     "A recipe, its objectives and its people: what is made before the first step."
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: Recipe | str, # or its name
         train: CropSet, # people to learn from
         device: str | torch.device | None = None, # None: the fastest there is
         # called with (trace, batch, progress), return named losses; None: those of the recipe
@@ -78,6 +78,7 @@ class LoopStart:
         teacher: PoseTransformer | None = None, # a trained network, where one is asked
         team: Team | None = None, # other processes that train along; None: there are none
     ):
+        recipe = get_recipe(recipe)
         if not len(train): raise DataError(f"{train.name} has no people to train on")
         self.recipe, self.team = recipe, team or Team(device)
         self.device = self.team.device

@@ -414,11 +414,12 @@ for data, base in (("coco", _PAPER), ("mpii", _PAPER_MPII)):
 
 
 def get_recipe(
-    name: str, # from `RECIPES`
+    name: str | Recipe, # from `RECIPES`, or a recipe itself
     **changes, # fields to change
 ) -> Recipe:
     "The recipe of that name; an unknown name is answered with the nearest ones."
-    if name not in RECIPES:
+    if isinstance(name, Recipe): return name.change(**changes)
+    if not isinstance(name, str) or name not in RECIPES:
         raise DataError(f"there is no recipe {name!r}; nearest names: {nearest(name, RECIPES)}")
     return RECIPES[name].change(**changes)
 

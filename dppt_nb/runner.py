@@ -175,8 +175,11 @@ def judge_run(
     results = dict(format=RESULTS_FORMAT, conditions=known, scores=scores, history=history)
     if not trainer.team.main: return results
     write_json(folder.path / "validation.json", results)
-    if settings.report:
-        write_report(folder.path / "report.html", results, recipe, judges, joints)
+    report = folder.path / "report.html"
+    if settings.report: write_report(report, results, recipe, judges, joints)
+    elif report.exists():
+        report.unlink()
+        print(f"{report} is removed: it was of a judging before this one")
     return results
 
 
@@ -206,7 +209,7 @@ def train_recipe(
     **reader_options, # of the data set's reader
 ) -> dict: # what is written to validation.json; of a plan alone nothing
     "Train, judge on the validation people with the mirrored test, and write `validation.json`."
-    recipe = recipe if isinstance(recipe, Recipe) else get_recipe(recipe)
+    recipe = get_recipe(recipe)
     settings, size = settings or Settings(), recipe.image_size
     check_back(resume, settings.from_epoch)
     model_config(recipe.model, image_size=size, **recipe.overrides)  # one that cannot be is refused

@@ -245,11 +245,12 @@ def read_record(
 def check_state(
     record: dict, # of training.json
     state: Path, # the file that it names
-) -> None:
-    "Refuse a state that is another run's: it carries a record of its own."
+) -> dict: # the record to go on with
+    """Refuse a state that is another run's: it carries a record of its own. Where the histories
+    differ a run went back and was killed between its state and its record: that of the state holds."""
     from safetensors import safe_open
     with safe_open(state, "pt") as file: own = (file.metadata() or {}).get("record")
-    if own is None: return    # an older one carries none
+    if own is None: return record    # an older one carries none
     own, record = parse_json(own.encode(), state, dict), json.loads(json.dumps(record))
     both = [k for k in ("data", "people_digest", "step") if k in own and k in record]
     pairs = [(k, own[k], record[k]) for k in both]
@@ -260,6 +261,7 @@ def check_state(
             f"{state} is not of the run that {RECORD} beside it tells of: {other[0]} is another; "
             "copy both from one run, or start again in another --out"
         )
+    return record if own.get("history") == record.get("history") else own
 
 
 def state_name(
@@ -376,10 +378,10 @@ class RunFolder:
         record = read_record(self.path / RECORD) if epoch is None else self.earlier(epoch)
         with self.damage_in_words():
             check_format(record.get("format", 1), RECORD_FORMAT, "run", self.path / RECORD)
+            tensors = read_tensors(self.path / record["state"], CANNOT)
+            record = check_state(record, self.path / record["state"])
             # fields of a recipe that are newer than the run have their defaults
             record["recipe"] = Recipe.from_dict(record["recipe"]).to_dict()
-            tensors = read_tensors(self.path / record["state"], CANNOT)
-            check_state(record, self.path / record["state"])
             self.epoch = len(record["history"])
             self.batches = (record.get("under_way") or {}).get("done", 0)
         return record, tensors

@@ -253,7 +253,7 @@ def row_recipe(
 ) -> Recipe:
     """The recipe of one run: the base and the protocol, what the row changes, and the teacher where
     the row learns from one."""
-    base = base if isinstance(base, Recipe) else get_recipe(base)
+    base = get_recipe(base)
     # the protocol's affair
     if protocol:
         own = {k: v for k, v in base.overrides.items() if k != "attention_scale"}

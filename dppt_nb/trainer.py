@@ -42,7 +42,7 @@ class Trainer(Kept, Loop):
     "A loop that can be stopped and go on, looks at validation people, and tells how it goes."
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: Recipe | str, # or its name
         train: CropSet, # people to learn from
         val: CropSet | None = None, # people to look at between epochs
         out: str | Path | RunFolder | None = None, # for checkpoints; None keeps nothing

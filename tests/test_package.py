@@ -294,8 +294,9 @@ def test_a_table_with_a_cell_too_many_is_seen():
     assert table_rows(two) == [[2, 3, 2], [1, 1, 1]]
 
 
-def test_every_page_is_on_the_index():
-    listed = {(NBS / link.partition("#")[0]).resolve() for link in links(NBS / "index.ipynb")}
+def test_every_page_is_on_the_index_or_on_the_list_of_pages():
+    linked = links(NBS / "index.ipynb") + links(NBS / "pages.ipynb")
+    listed = {(NBS / link.partition("#")[0]).resolve() for link in linked}
     mine = {p.resolve() for p in PAGES if p.parent.name != "solutions" and p.name != "index.ipynb"}
     assert not {p.name for p in mine - listed}
 

@@ -2,6 +2,7 @@
 import json
 import math
 import re
+import shutil
 import signal
 import sys
 from dataclasses import replace
@@ -18,12 +19,12 @@ from dppt_nb.devices import Team
 from dppt_nb.endless import EndlessPeople, endless_people
 from dppt_nb.keypoints import COCO17
 from dppt_nb.progress import Pace, Show, make_plan, start_tracker
-from dppt_nb.recipes import Recipe
+from dppt_nb.recipes import Recipe, get_recipe
 from dppt_nb.runner import Settings, plan_of, train_recipe
-from dppt_nb.runs import RunFolder
+from dppt_nb.runs import RunFolder, state_name
 from dppt_nb.runs import Stops as HearsStops
 from dppt_nb.shards import StoreHeader
-from dppt_nb.store import crop_rows, from_synthetic, read_store
+from dppt_nb.store import crop_rows, from_synthetic, load_people, read_store
 from dppt_nb.synthetic import make_people
 from dppt_nb.trainer import Trainer
 from dppt_nb.training import Loop
@@ -173,19 +174,40 @@ def test_the_best_network_goes_where_its_epoch_was_not_kept(
     assert epoch == 4 and same_weights(weights, run.network().state_dict())
 
 
+def went_back(people, folder, monkeypatch, epochs=None):
+    """A run that went back to its first epoch and trained to `epochs`; its record and its last
+    state as they were before."""
+    looks(monkeypatch, 10, 50, 20)
+    trainer(people, RunFolder(folder, keep=3)).fit()
+    before = {name: (folder / name).read_bytes() for name in ("training.json", state_name(3))}
+    looks(monkeypatch, 11, 12)
+    trainer(people, folder).fit(resume=True, from_epoch=1, epochs=epochs)
+    return before
+
+
 def test_a_state_of_what_came_later_is_not_taken_for_the_best_epochs(
     people, tmp_path, monkeypatch
 ):
-    "A run that went back wrote it over the one of the same number."
-    looks(monkeypatch, 10, 50, 20)
-    trainer(people, RunFolder(tmp_path, keep=3)).fit()
-    record = (tmp_path / "training.json").read_text()
-    looks(monkeypatch, 11, 12)
-    trainer(people, tmp_path).fit(resume=True, from_epoch=1)
-    assert best_of(tmp_path)[0] == 3
-    (tmp_path / "training.json").write_text(record)    # in which epoch 2 is the best one
-    trainer(people, tmp_path).resume()
+    "A run that went back was killed when it had written it over the one of the same number."
+    before = went_back(people, tmp_path, monkeypatch, epochs=2)
+    for name, content in before.items(): (tmp_path / name).write_bytes(content)
+    shutil.rmtree(tmp_path / "best")
+    run = trainer(people, tmp_path)
+    run.resume()    # of its history epoch 2 is the best one
+    assert [row["score"] for row in run.history] == [10, 50, 20]
     assert best_of(tmp_path)[0] is None
+
+
+def test_a_state_is_not_gone_on_with_under_the_history_of_another(people, tmp_path, monkeypatch):
+    "A run that went back was killed between its last state and the record that names it."
+    before = went_back(people, tmp_path, monkeypatch)
+    written = json.loads((tmp_path / "training.json").read_text())
+    (tmp_path / "training.json").write_bytes(before["training.json"])
+    run = trainer(people, tmp_path)
+    run.resume()
+    assert [row["score"] for row in run.history] == [10, 11, 12]
+    assert run.history == written["history"]
+    assert best_of(tmp_path)[0] == 3
 
 
 def test_a_stop_between_state_and_network_does_not_lose_the_best_one(
@@ -396,6 +418,10 @@ def test_a_recipe_may_be_named(tmp_path):
     with pytest.raises(DataError, match="there is no recipe 'tokenpose_nan'; nearest names: tok"):
         train_recipe("tokenpose_nan", **how)
     with pytest.raises(DataError, match="there is no recipe None"): train_recipe(None, **how)
+    people = load_people("synthetic", people=16, image_size=(128, 96), bars=False)["train"]
+    assert Trainer("tokenpose_nano", people, device="cpu").recipe == get_recipe("tokenpose_nano")
+    for wrong in ("tokenpose_nan", None, {}):
+        with pytest.raises(DataError, match="there is no recipe"): Trainer(wrong, people)
 
 
 def test_an_epoch_to_go_back_to_is_of_a_run_that_goes_on(people, tmp_path):
@@ -486,3 +512,14 @@ def test_results_of_another_training_are_not_taken_for_the_last_ones(tmp_path, m
     results = train_recipe(slower, resume=True, **how)
     assert results["history"] == trained
     assert json.loads((tmp_path / "validation.json").read_text())["history"] == trained
+
+
+def test_a_report_of_an_earlier_judging_does_not_stay(tmp_path, capsys):
+    how = dict(out=tmp_path, device="cpu", people=16, bars=False)
+    train_recipe(TINY, settings=Settings(keep=3, report=True), **how)
+    report = tmp_path / "report.html"
+    again = Settings(from_epoch=2, report=False)
+    capsys.readouterr()
+    train_recipe(TINY, resume=True, settings=again, **how)
+    assert not report.exists() and f"{report} is removed" in capsys.readouterr().out
+

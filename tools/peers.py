@@ -21,7 +21,7 @@ from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 import click
 import numpy as np
@@ -37,6 +37,7 @@ from dppt_nb.files import read_json, write_json
 from dppt_nb.judged import stored_score
 from dppt_nb.metrics import pck
 from dppt_nb.models import create_model
+from dppt_nb.optim import compute_name, has_bf16
 from dppt_nb.predictor import PosePredictor
 from dppt_nb.released import load_released
 from dppt_nb.store import load_people
@@ -52,6 +53,7 @@ LANDMARKS = {  # BlazePose's numbers of the twelve joints that all sets have
 
 
 NOBODY = "no network is named; name one that ships, such as dppt_s_lspet, or a run's folder"
+BLAZEPOSE, ITS_WAY = "BlazePose full", "MediaPipe 0.10.21, with its detector"
 LEAST_SCORE = 0.1  # of a box, as BlazePose is asked in tools/blazepose.py
 
 
@@ -103,28 +105,49 @@ def in_photos(joints, crops):
     return (joints - shift) @ torch.linalg.inv(linear).mT
 
 
-def score_detected(name, crops, refine, least_score):
-    "One network in the best box that MediaPipe's detector finds in the same pictures."
+def look(name, crops, refine, least_score):
+    "Of each stored picture what a network finds with MediaPipe's detector; seconds of each."
     detector = MediaPipeDetector(least_score=least_score, threads=1)
     predictor = PosePredictor.from_pretrained(name, "cpu", detector=detector, refine=refine)
-    found = predictor.keypoint_set
-    joints = torch.full((len(crops), len(found), 2), torch.nan)
-    seconds, nobody = [], 0
-    for row, picture in enumerate(crops.images.permute(0, 2, 3, 1).numpy()):
+    answers, seconds = [], []
+    for picture in crops.images.permute(0, 2, 3, 1).numpy():
         start = time.process_time()
-        people = predictor(picture)
+        answers.append(predictor(picture))
         seconds.append(time.process_time() - start)
-        if len(people) == 0:
-            nobody += 1
-            continue
-        joints[row] = torch.as_tensor(people.keypoints[people.box_scores.argmax()])
-    joints, judges = answer_in_terms_of(crops, in_photos(joints, crops), found)
+    return predictor, answers, seconds
+
+
+def way_of(refine, least_score):
+    "How a row with MediaPipe's detector is called."
     looks = "two looks" if refine else "one look"
     surer = f", boxes from a score of {least_score}" if least_score > LEAST_SCORE else ""
+    return f"PyTorch, MediaPipe's detector, {looks}{surer}"
+
+
+def score_detected(name, crops, refine, least_score):
+    "One network in the best box that MediaPipe's detector finds in the same pictures."
+    predictor, answers, seconds = look(name, crops, refine, least_score)
+    found = predictor.keypoint_set
+    joints = torch.full((len(crops), len(found), 2), torch.nan)
+    for row, people in enumerate(answers):
+        if len(people) == 0: continue
+        joints[row] = torch.as_tensor(people.keypoints[people.box_scores.argmax()])
+    joints, judges = answer_in_terms_of(crops, in_photos(joints, crops), found)
     return dict(
-        network=Path(name).name, way=f"PyTorch, MediaPipe's detector, {looks}{surer}",
-        found_nobody=nobody, least_score=least_score, processor_ms=1000 * median(seconds),
-        **score(joints, judges),
+        network=Path(name).name, way=way_of(refine, least_score),
+        found_nobody=sum(len(people) == 0 for people in answers), least_score=least_score,
+        processor_ms=1000 * median(seconds), **score(joints, judges),
+    )
+
+
+def time_pictures(name, crops, refine, least_score):
+    "What a picture takes with MediaPipe's detector, and how many boxes there are in it."
+    predictor, answers, seconds = look(name, crops, refine, least_score)
+    return dict(
+        network=Path(name).name, way=way_of(refine, least_score),
+        processor_ms=1000 * median(seconds), mean_ms=1000 * mean(seconds),
+        boxes=mean(len(people) for people in answers),
+        compute=compute_name(predictor.recipe, predictor.device),
     )
 
 
@@ -140,8 +163,8 @@ def check_blazepose(python):
         )
 
 
-def score_blazepose(python, crops):
-    "BlazePose on the same people, its own detector in a picture of 1.5 times their window."
+def ask_blazepose(python, crops):
+    "BlazePose's joints (N, 33, 3) in stored pictures, its own detector at work; seconds of each."
     with tempfile.TemporaryDirectory() as folder:
         given, found = Path(folder, "pictures.npy"), Path(folder, "found.npz")
         np.save(given, crops.images.permute(0, 2, 3, 1).numpy())
@@ -149,14 +172,19 @@ def score_blazepose(python, crops):
         if subprocess.run([python, program, given, found]).returncode:
             raise DataError(f"BlazePose ended early in {python}; what it said stands above")
         answer = np.load(found)
-        points, seconds = torch.from_numpy(answer["joints"]).float(), answer["seconds"]
+        return torch.from_numpy(answer["joints"]).float(), answer["seconds"]
+
+
+def score_blazepose(python, crops):
+    "BlazePose on the same people, in a picture of 1.5 times their window."
+    points, seconds = ask_blazepose(python, crops)
     joints = torch.full((len(crops), len(crops.keypoint_set), 2), torch.nan)
     for place, name in enumerate(crops.keypoint_set.names):
         if name in LANDMARKS: joints[:, place] = points[:, LANDMARKS[name], :2]
     joints = in_photos(joints, crops)
     nobody = int(points[:, 0, 0].isnan().sum())
     return dict(
-        network="BlazePose full", way="MediaPipe 0.10.21, with its detector", found_nobody=nobody,
+        network=BLAZEPOSE, way=ITS_WAY, found_nobody=nobody,
         processor_ms=1000 * float(np.median(seconds)), **score(joints, crops),
     )
 
@@ -165,7 +193,7 @@ def known():
     "The conditions that the rows share."
     def plain(word):
         if word.endswith("bin/python"): return "VENV/bin/python"
-        return Path(word).name if Path(word).is_absolute() else word
+        return Path(word).name if "/" in word else word
     words = map(plain, sys.argv[1:])
     return dict(
         command=" ".join(["python tools/peers.py", *words]), device=device_name("cpu"),
@@ -225,6 +253,16 @@ def accuracy(networks, data, root, split, blazepose, detected, least_score, cali
     keep(f"accuracy {data} {split}", known() | more, rows)
 
 
+CLOCKS = {"processor": time.process_time, "wall": time.perf_counter}
+
+
+def in_bf16(network):
+    "The network as `PosePredictor` runs it where the processor multiplies bf16."
+    def run(images):
+        with torch.autocast("cpu", torch.bfloat16): return network(images)
+    return run
+
+
 def others():
     "Networks of others with drawn weights, where their packages are: name and way -> call."
     ways = {}
@@ -245,20 +283,27 @@ def others():
 @main.command()
 @click.argument("networks", nargs=-1)
 @click.option("--repeats", type=click.IntRange(1), default=20, show_default=True, help="rounds")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--label", help="of another machine, whose rows are to stand apart")
 @calibrate_option
-def timing(networks, repeats, label, calibrate):
-    "Milliseconds of one thread's processor time for one person, all in turn."
-    torch.set_num_threads(1)
-    ways = {}
+def timing(networks, repeats, threads, label, calibrate):
+    """Milliseconds for one person: of one thread processor time, all in turn; of several threads
+    the time that passes, one after the other, since threads of one library that wait for work slow
+    those of another."""
+    torch.set_num_threads(threads)
+    ways, clock = {}, "processor" if threads == 1 else "wall"
     for name in networks:
         with tempfile.TemporaryDirectory() as folder:
             runners = ways_of(name, Path(folder), calibrate)[0]
         image = torch.zeros(1, 3, *runners["PyTorch"].image_size)
+        if has_bf16("cpu"): runners["PyTorch, bf16"] = in_bf16(runners["PyTorch"])
         ways |= {(Path(name).name, way): partial(run, image) for way, run in runners.items()}
     ways |= others()
     if not ways: raise DataError(NOBODY)
-    with torch.inference_mode(): took = time_interleaved(ways, repeats, clock=time.process_time)
+    groups = [ways] if threads == 1 else [{name: run} for name, run in ways.items()]
+    took = {}
+    with torch.inference_mode():
+        for group in groups: took |= time_interleaved(group, repeats, clock=CLOCKS[clock])
     first = next(iter(took.values()))
     rows = [
         dict(network=name, way=way, milliseconds=1000 * median(seconds),
@@ -266,8 +311,37 @@ def timing(networks, repeats, label, calibrate):
         for (name, way), seconds in took.items()
     ]
     for row in rows: print(row)
-    conditions = known() | dict(rounds=repeats, clock="processor")
-    keep(f"timing {conditions['instructions']}" + (f", {label}" if label else ""), conditions, rows)
+    conditions = known() | dict(rounds=repeats, clock=clock)
+    more = [f"{threads} threads"] * (threads > 1) + [label] * bool(label)
+    keep(", ".join([f"timing {conditions['instructions']}", *more]), conditions, rows)
+
+
+@main.command()
+@click.argument("networks", nargs=-1)
+@click.option("--data", required=True)
+@click.option("--root", type=click.Path(), required=True)
+@click.option("--split", default="test", show_default=True)
+@click.option("--people", type=click.IntRange(1), default=200, show_default=True, help="the first")
+@click.option("--blazepose", type=click.Path(), help="python of an environment with mediapipe")
+def pictures(networks, data, root, split, people, blazepose):
+    "Milliseconds of one thread's processor time for a picture in which people have to be found."
+    if not (networks or blazepose): raise DataError(NOBODY)
+    if blazepose: check_blazepose(blazepose)
+    torch.set_num_threads(1)
+    crops = load_people(data, root, (split,), (256, 192))[split]
+    crops = crops.select(torch.arange(min(people, len(crops))))
+    rows = [
+        time_pictures(name, crops, refine, least_score) for name in networks
+        for least_score in (LEAST_SCORE, 0.5) for refine in (False, True)
+    ]
+    if blazepose:
+        seconds = ask_blazepose(blazepose, crops)[1]
+        rows.append(dict(
+            network=BLAZEPOSE, way=ITS_WAY, processor_ms=1000 * float(np.median(seconds)),
+            mean_ms=1000 * float(np.mean(seconds)),
+        ))
+    for row in rows: print(row)
+    keep(f"pictures {data} {split}", known() | dict(people=len(crops)), rows)
 
 
 def released_ppt(folder):

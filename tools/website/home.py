@@ -58,17 +58,22 @@ COMPARING = {
 ANSWERING = ("study_lspet_nano_fresh", "study_lspet_s")
 
 
-@cache
-def index_cells():
-    "Prose of the index page, cell by cell."
-    cells = json.loads((NBS / "index.ipynb").read_text())["cells"]
+def prose_of(page):
+    "Prose of a notebook at the top of the folder, cell by cell."
+    cells = json.loads((NBS / page).read_text())["cells"]
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
 
 
 @cache
+def index_cells():
+    "Prose of the index page, cell by cell."
+    return prose_of("index.ipynb")
+
+
+@cache
 def index_rows():
-    "Notebook -> what the index page says of it."
-    text = "\n".join(index_cells())
+    "Notebook -> what the index page says of it, or of a page of machinery the list of all pages."
+    text = "\n".join([*index_cells(), *prose_of("pages.ipynb")])
     rows = re.findall(r"^\| \[[^\]]+\]\(([^)]+\.ipynb)\) \| (.+?) \|$", text, re.M)
     return {f"nbs/{path}": words for path, words in rows}
 
@@ -106,7 +111,7 @@ def lesson_cards():
 
 
 def machinery():
-    "Machinery's notebooks in the order of the index page, then what is not on it."
+    "Machinery's notebooks in the order of the list of all pages, then what is not on it."
     listed = [path for path in index_rows() if path.startswith("nbs/machinery/")]
     return listed + sorted(p for p in notebooks() if p.startswith("nbs/machinery/")
                            and p not in listed)
@@ -318,7 +323,7 @@ def titled(pages):
 def navigation():
     "The list of pages, as MkDocs takes it."
     own = {str(path.relative_to(ROOT)) for path in lessons()} | {
-        "nbs/index.ipynb", "nbs/papers.ipynb", "nbs/glossary.ipynb", *machinery()
+        *(f"nbs/{name}.ipynb" for name in ("index", "pages", "papers", "glossary")), *machinery()
     }
     answers = [path for path in notebooks() if path not in own]
     about = {"README": "project/index.md"} | {

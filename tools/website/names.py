@@ -31,7 +31,7 @@ def notebooks():
     found = sorted(NBS.glob("*.ipynb")) + sorted(NBS.glob("*/*.ipynb"))
     pages = {path: f"{path.relative_to(NBS).with_suffix('.md')}" for path in found}
     return {str(path.relative_to(ROOT)): page for path, page in pages.items()} | {
-        "nbs/index.ipynb": "project/index.md"
+        "nbs/index.ipynb": "project/index.md", "nbs/pages.ipynb": "map.md"
     }
 
 
