@@ -247,7 +247,7 @@ def check_state(
     state: Path, # the file that it names
 ) -> dict: # the record to go on with
     """Refuse a state that is another run's: it carries a record of its own. Where the histories
-    differ a run went back and was killed between its state and its record: that of the state holds."""
+    differ a run went back and was killed between state and record: that of the state holds."""
     from safetensors import safe_open
     with safe_open(state, "pt") as file: own = (file.metadata() or {}).get("record")
     if own is None: return record    # an older one carries none
