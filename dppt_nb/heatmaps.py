@@ -43,7 +43,7 @@ def encode_heatmaps(
     visible: Tensor,  # (B, J), 0 where there is nothing to learn
     heatmap_size: tuple[int, int] = (64, 48),  # (height, width)
     sigma: float = 2.0,  # standard deviation of the Gaussian, heatmap pixels
-) -> tuple:                 # targets (B, J, H, W) with peak 1, weights (B, J); both float32
+) -> tuple:                 # targets (B, J, H, W) with height 1, weights (B, J); both float32
     """A Gaussian at each joint's true place, over the whole map (DARK, Sec. 3.2; weights as in its
     release)."""
     if not sigma > 0: raise ValueError(f"sigma is {sigma}; a Gaussian needs one above 0")
@@ -79,11 +79,12 @@ def rescale_joints(
 # %% ../nbs/03_heatmaps.ipynb #cc2d8f91
 def heatmap_mse_loss(
     heatmaps: Tensor,  # (B, J, H, W) the network's heatmaps
-    targets: Tensor,  # (B, J, H, W) Gaussians with peak 1
+    targets: Tensor,  # (B, J, H, W) Gaussians with height 1
     weights: Tensor,  # (B, J) 0 takes a joint out
     factor: float = 0.5,  # 0.5 in the released TokenPose and PPT (`JointsMSELoss`), 1 in MMPose
 ) -> Tensor:  # scalar
     "Mean squared error over joints and pixels."
+    # the weights are squared as in the released code; 0 and 1 are their own squares
     return factor * ((heatmaps - targets).square().mean((-2, -1)) * weights.square()).mean()
 
 # %% ../nbs/03_heatmaps.ipynb #ed3eac0f
@@ -214,7 +215,7 @@ def heatmap_coordinates(
     method: str = "dark",  # "argmax", "quarter" or "dark"
     kernel: int = 11,  # size of DARK's blur in pixels
 ) -> tuple:         # joints (B, J, 2) x, y in heatmap pixels, scores (B, J); both float32
-    """Where each map says that its joint is, and the peak of the map. ValueError for an
+    """Where each map says that its joint is, and the value of its highest pixel. ValueError for an
     unknown method."""
     if method not in ("argmax", "quarter", "dark"):
         raise ValueError(f"unknown decoding {method!r}: use 'argmax', 'quarter' or 'dark'")

@@ -7,24 +7,14 @@ __all__ = ['SIGMAS', 'UNKNOWN_SIGMA', 'LOWER_BODY', 'COCO17', 'MPII16', 'LSP14',
            'flip_pairs_of', 'sigma_of', 'KeypointSet', 'build_keypoint_set', 'map_keypoints']
 
 # %% ../nbs/01_keypoints.ipynb #819859bc
-import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 
 from numpy.typing import ArrayLike
 
 from .checks import DataError
-from .faces import face_pairs
-from dppt_nb.spelling import (
-    as_tuples,
-    canonical_name,
-    check_keypoint_set,
-    find_name,
-    find_pair,
-    letter_pairs,
-    set_fields,
-)
+from .spelling import CheckedFields, canonical_name, find_name, find_pair, special_pairs
 
 # %% ../nbs/01_keypoints.ipynb #360f99b7
 def flip_pairs_of(
@@ -34,9 +24,7 @@ def flip_pairs_of(
     where = {canonical_name(n): i for i, n in enumerate(names)}
     pairs = [(i, where.get("right" + n[4:])) for n, i in where.items() if n.startswith("left")]
     pairs = [(left, right) for left, right in pairs if right is not None]
-    # special cases (skip them): a side of one letter, the numbered points of a face
-    pairs += letter_pairs(where, pairs)
-    pairs += face_pairs(tuple(map(canonical_name, names)))
+    pairs += special_pairs(names, where, pairs)
     return tuple(pairs)
 
 # %% ../nbs/01_keypoints.ipynb #779d08e2
@@ -59,7 +47,7 @@ def sigma_of(
 
 # %% ../nbs/01_keypoints.ipynb #e5cacd5d
 @dataclass(frozen=True)
-class KeypointSet:
+class KeypointSet(CheckedFields):
     "The points of a body: their order, sides and limbs, and how exactly people mark them."
     name: str                                    # short name, such as "coco"
     names: tuple[str, ...]                       # one name a keypoint, in the order of the arrays
@@ -73,13 +61,6 @@ class KeypointSet:
     torso: tuple[int, int] | None = None
     # (neck, head top), None where the set has no such points
     head_segment: tuple[int, int] | None = None
-
-    def __post_init__(self):
-        # arrays become tuples of plain numbers, which can be stored in a file and compared;
-        # a frozen class forbids `self.name = ...`, so it is set through `object`
-        for name, value in list(vars(self).items()):
-            object.__setattr__(self, name, as_tuples(value))
-        check_keypoint_set(self)
 
     def __len__(self) -> int: return len(self.names)
 
@@ -109,15 +90,6 @@ class KeypointSet:
         raise DataError(
             f"keypoint set {self.name!r} has no {name!r}; it has {', '.join(self.names)}."
         )
-
-    def to_dict(self) -> dict:
-        "As a dictionary that JSON can hold."
-        return json.loads(json.dumps(asdict(self)))
-
-    @classmethod
-    def from_dict(cls, fields: dict) -> "KeypointSet":
-        "The set that `to_dict` gave. `DataError` names a field that is not known, or not there."
-        return cls(**set_fields(fields, list(cls.__dataclass_fields__)))
 
 # %% ../nbs/01_keypoints.ipynb #3a6d8bff
 LOWER_BODY = (
@@ -218,7 +190,8 @@ def map_keypoints(
     known[..., [p is None for p in parents]] = False
     middle = (joints[..., a, :] + joints[..., b, :]) / 2        # (..., K, 2)
     middle[~known] = 0
-    return middle, known * visible[..., a]  # the first parent's value, 0 where nothing is known
+    # keeps the source's 1 (or COCO's 2) where both parents are known
+    return middle, known * visible[..., a]
 
 # %% ../nbs/01_keypoints.ipynb #7a83c630
 from .moved import former_names
