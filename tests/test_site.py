@@ -171,6 +171,7 @@ def test_the_papers_print_what_the_package_keeps():
         assert (row.parameters, row.giga) == (rows[name]["params, M"], rows[name]["GFLOPs"])
     sdpose = {name: text.split()[0] for name, text in PUBLISHED.items() if "SDPose" in text}
     assert sdpose == {name: rows[name]["AP"] for name in sdpose}
+    assert set(PUBLISHED) == {r.model for r in PUBLISHED_COSTS} - {"sdpose_reg"}
 
 
 # Lessons in Colab
