@@ -166,7 +166,8 @@ OWN_CLAIMS = [
     Claim(
         "the taught pruned network beats a taught TokenPose", "ours, printed nowhere", "dppt",
         "tokenpose_taught",
-        "nano: three seeds of one study, and four fresh ones; at the papers' size one seed",
+        "nano: three seeds of one study, and four fresh ones with the same three teachers; at the "
+        "papers' size one seed",
     ),
     Claim(
         "cycles on top of a teacher gain", "ours, printed nowhere", "sd_dppt", "dppt",
@@ -183,9 +184,13 @@ def corrected(
     return _values(partial(once, studies), questions)
 
 
-def _values(ask, questions=PRIMARY):
-    values = _answers(ask, questions)[1]
-    return {frozenset(rows): p for rows, p in zip(questions.values(), values)}
+def _values(ask, families):
+    "One family of questions, or several, each corrected by itself."
+    families = [families] if isinstance(families, dict) else families
+    return {
+        frozenset(rows): p for questions in families
+        for rows, p in zip(questions.values(), _answers(ask, questions)[1])
+    }
 
 
 def answer_of(
@@ -232,8 +237,9 @@ def _as_table(
 def table_of_claims(
     studies: dict[str, list[list[dict]]], # what a column is called -> its studies, see `once`
     claims: list[Claim] = CLAIMS + OWN_CLAIMS,
-    # a column -> its questions, which are corrected together; else those of `PRIMARY`
-    questions: dict[str, dict[str, tuple[str, str]]] | None = None,
+    # a column -> its questions, which are corrected together, or several such families; else
+    # those of `PRIMARY`
+    questions: dict[str, dict | list[dict]] | None = None,
 ) -> str: # Markdown
     """One row a claim: what was printed, the difference in each study, the answers, and what to
     know before believing them. Those that are corrected are bold. Where several studies answer
@@ -261,16 +267,16 @@ def claims_in_short(
     studies: dict[str, list[list[dict]]], # as for `table_of_claims`
     sizes: dict[str, list[str]], # a size -> its columns, that which decides first
     claims: list[Claim] = CLAIMS + OWN_CLAIMS,
-    questions: dict[str, dict[str, tuple[str, str]]] | None = None, # as for `table_of_claims`
+    questions: dict[str, dict | list[dict]] | None = None, # as for `table_of_claims`
 ) -> str: # Markdown
     """One row a claim: what was printed, of each size the study that decides, and an answer in a
-    word. A dagger: the study that decides did not ask, so it is the next one."""
+    word. A double dagger: the study that decides did not ask, so it is the next one."""
     lines = [["claim", "printed", *sizes, "answer"]]
     for claim, words, results, answers in _answered(studies, claims, questions):
         cells, said = [], []
         for size, columns in sizes.items():
             column = next((name for name in columns if results[name]), columns[0])
-            dagger = " \u2020" * (column != columns[0])
+            dagger = " \u2021" * (column != columns[0])
             cells.append(format_interval(results[column], sign=True) + dagger)
             if results[column]: said.append(f"{size}: {_in_short(answers[column])}")
         lines.append([words, claim.source, *cells, "; ".join(said)])

@@ -6,7 +6,7 @@
 __all__ = ['WIDE', 'RATIOS', 'OKABE_ITO', 'load_widgets', 'Explorer', 'choose', 'slide', 'slide_through', 'attention_pictures',
            'Reduced', 'reduce_person', 'show_costs', 'mark_costs', 'reduction_pictures', 'cycle_pictures',
            'shared_attention', 'pair_pictures', 'Film', 'read_film', 'sharpness', 'film_pictures', 'read_upload',
-           'photo_pictures']
+           'view_framed', 'photo_pictures']
 
 # %% ../nbs/machinery/stills.ipynb #02ddaad1
 import copy
@@ -271,8 +271,8 @@ def cycle_pictures(
         off = np.linalg.norm(view.joints[c] - view.joints[c - 1], axis=1)
         words += (
             f", before it {view.scores[c - 1, number]:.2f}; the cycle moves the "
-            f"{spoken(joint)} by {off[number]:.1f} pixels of the crop, and half of all joints by "
-            f"more than {np.median(off):.1f}"
+            f"{spoken(joint)} by {off[number]:.1f} pixels of the crop, and the median joint by "
+            f"{np.median(off):.1f}"
         )
     return {
         f"cycle {cycle}: the answer": view.drawn(c),
@@ -295,18 +295,19 @@ def pair_pictures(
     joint: str,    # its name
     layer: int,    # counted from 1
 ) -> tuple[dict, str]:  # title -> picture; a sentence
-    "Two networks' answers on what each still sees, and where one joint looks in each."
+    "Two networks' answers on what each still sees there, and where one joint looks in each."
     number = teacher.keypoint_set.index(joint)
     looks = [attention_on_grid(view, layer - 1, number) for view in (teacher, student)]
     off = np.linalg.norm(teacher.joints[0] - student.joints[0], axis=1)
     pictures = {}
     for name, view, shares in zip(("teacher", "student"), (teacher, student), looks):
-        pictures[f"{name}: answer"] = view.drawn(0, view.darkened(-1, 0))
+        there = draw_kept(view.photo, view.trace.column_owner(layer - 1)[0], view.grid)
+        pictures[f"{name}: answer"] = view.drawn(0, there)
         pictures[f"{name}, layer {layer}: {spoken(joint)}"] = attention_picture(view, shares)
     return pictures, (
         f"Layer {layer}: the {spoken(joint)} of teacher and student share "
         f"{shared_attention(*looks):.0%} of their attention; their answers for it are "
-        f"{off[number]:.1f} pixels of the crop apart, half of all joints more than "
+        f"{off[number]:.1f} pixels of the crop apart, those for the median joint "
         f"{np.median(off):.1f}."
     )
 
@@ -403,22 +404,32 @@ def read_upload(
     picture.thumbnail((1024, 1024))
     return np.asarray(picture)
 
-def photo_pictures(
+def view_framed(
     network: tuple,     # network, recipe, keypoint set, as `load_network` gives them
     photo: np.ndarray,  # (H, W, 3) uint8
     across: tuple,      # where the person begins and ends, percent of the width
     down: tuple,        # and of the height
-) -> tuple[dict, str]:  # title -> picture; a sentence
-    "A person framed in a photograph: the answer, and the patches that were left for it."
+) -> View:
+    "Ask a network once about a person framed in a photograph."
     (height, width), (left, right), (top, bottom) = photo.shape[:2], across, down
     if right - left < 2 or bottom - top < 2: raise DataError("the frame is empty; open it again")
     box = np.array([left * width, top * height, (right - left) * width, (bottom - top) * height])
     model, recipe, keypoint_set = network
     crop = crop_person(photo, box / 100, recipe.image_size)
-    view = view_person(model, crop, recipe, keypoint_set, 1, ())
+    return view_person(model, crop, recipe, keypoint_set, 1, ())
+
+
+def photo_pictures(
+    network: tuple,     # this and the others as for `view_framed`
+    photo: np.ndarray,
+    across: tuple,
+    down: tuple,
+) -> tuple[dict, str]:  # title -> picture; a sentence
+    "A person framed in a photograph: the answer, and the patches that were left for it."
+    view = view_framed(network, photo, across, down)
     left_over, score = view.trace.kept[0][-1].shape[1], view.scores[0]
     return {"the crop": view.crop, "patches left": view.kept(), "answer": view.drawn()}, (
         f"{left_over} of {np.prod(view.grid)} patches left; "
         f"{(score >= SHOWN).sum()} of {len(score)} joints are drawn, the surest "
-        f"is the {spoken(keypoint_set.names[score.argmax()])}."
+        f"is the {spoken(view.keypoint_set.names[score.argmax()])}."
     )
