@@ -114,6 +114,8 @@ def test_alignment_composes_over_two_prunings():
     assert torch.allclose(at_once, in_steps, atol=1e-6)
     gathered = torch.cat((attention[..., :3], attention[..., [4, 7, 12]]), -1)
     assert torch.equal(at_once, gathered / gathered.sum(-1, keepdim=True))
+    fewer = torch.cat((scores[..., :3], scores[..., [4, 7, 12]]), -1)
+    assert torch.allclose(at_once, fewer.softmax(-1), atol=1e-6)
 
 
 def test_columns_of_one_owner_are_summed():
