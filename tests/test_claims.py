@@ -240,18 +240,19 @@ def test_the_short_table_answers_as_the_long_one():
         long = {part.split(": ")[0]: part.split(": ")[1] for part in re.split(
             r"; (?=nano|S:)", verdict
         )}
-        dagger = "" if fresh != "-" else " \u2021"
-        for told, known, name in zip(
-            short[2:], (two if dagger else fresh, large), (column, "S"), strict=True
+        nano, dagger = (fresh, "") if fresh != "-" else (two, " \u2021")
+        for told, known, name, end in zip(
+            short[2:], (nano, large), (column, "S"), (dagger, ""), strict=True
         ):
-            said = told.removesuffix(dagger if name == column else "").removeprefix(known)
-            assert told.startswith(known) and told.endswith(dagger) or name == "S"
+            assert told.startswith(known) and told.endswith(end), told
+            said = told.removeprefix(known).removesuffix(end)
             if known == "-" or "one seed" in known: assert said == "", told
             else:
+                assert said.startswith(", "), told
                 said = said.removeprefix(", ")
                 hint = ", not corrected" if said.endswith(", a hint") else ""
                 said = said.removesuffix(", a hint")
-                assert said and long[name].startswith(words.get(said, said) + hint), told
+                assert long[name].startswith(words.get(said, said) + hint), told
     assert cells[1][2][2].endswith("), yes") and cells[1][2][3].endswith("), open")
     assert cells[1][-1][2].endswith(", open \u2021")
     # the papers' head is a family of questions of its own, corrected for the two
