@@ -269,17 +269,18 @@ def claims_in_short(
     claims: list[Claim] = CLAIMS + OWN_CLAIMS,
     questions: dict[str, dict | list[dict]] | None = None, # as for `table_of_claims`
 ) -> str: # Markdown
-    """One row a claim: what was printed, of each size the study that decides, and an answer in a
-    word. A double dagger: the study that decides did not ask, so it is the next one."""
-    lines = [["claim", "printed", *sizes, "answer"]]
+    """One row a claim: what was printed, and of each size the study that decides with its answer in
+    a word. A double dagger: the study that decides did not ask, so it is the next one."""
+    lines = [["claim", "printed", *sizes]]
     for claim, words, results, answers in _answered(studies, claims, questions):
-        cells, said = [], []
-        for size, columns in sizes.items():
+        cells = []
+        for columns in sizes.values():
             column = next((name for name in columns if results[name]), columns[0])
-            dagger = " \u2021" * (column != columns[0])
-            cells.append(format_interval(results[column], sign=True) + dagger)
-            if results[column]: said.append(f"{size}: {_in_short(answers[column])}")
-        lines.append([words, claim.source, *cells, "; ".join(said)])
+            known, dagger = results[column], " \u2021" * (column != columns[0])
+            # of one seed the interval says so itself
+            said = f", {_in_short(answers[column])}" if known and known["seeds"] > 1 else ""
+            cells.append(format_interval(known, sign=True) + said + dagger)
+        lines.append([words, claim.source, *cells])
     return _as_table(lines)
 
 # %% ../nbs/machinery/claims.ipynb #430e6887
