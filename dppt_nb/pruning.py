@@ -183,10 +183,6 @@ class KeepPlaces:
     def __call__(self, tokens: Tokens, attention: Tensor, keys: Tensor, count: int) -> Tokens:
         return keep_patches(tokens, keep_top(self.ranks.to(tokens.x.device)[tokens.kept], count))
 
-# %% ../nbs/07_pruning.ipynb #d2b63e0e
-# how patches are reduced; another way is another row
-REDUCERS: dict[str, Reducer] = {"prune": prune, "random": KeepRandom(), "first": keep_first}
-
 # %% ../nbs/07_pruning.ipynb #e9bb4868
 def keep_ratio_at(
     epoch: float,       # epochs done; parts of an epoch count
@@ -205,6 +201,10 @@ def keep_ratio_at(
     left = (1 + math.cos(math.pi * progress)) / 2
     if steps: left = math.ceil(left * steps) / steps
     return final + (1 - final) * left
+
+# %% ../nbs/07_pruning.ipynb #d2b63e0e
+# how patches are reduced; another way is another row
+REDUCERS: dict[str, Reducer] = {"prune": prune, "random": KeepRandom(), "first": keep_first}
 
 # %% ../nbs/07_pruning.ipynb #84a3a4f6
 def draw_kept(
