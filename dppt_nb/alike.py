@@ -116,6 +116,7 @@ def _refuse_others(runs, parts, mend):
             other, known = seen.setdefault(name, (run, value))
             if known == value: continue
             one, two = (f"{r['row']!r} of seed {r['seed']}" for r in (other, run))
+            if one == two: two = "the one that is asked for"
             words = f"{name} is {known!r} in the first, {value!r} in the second"
             words = DIGESTS.get(name.partition(" ")[0], words)
             raise DataError(f"runs {one} and {two} are not to be compared: {words}; {mend}")
@@ -248,7 +249,12 @@ def check_teachers(
             try: prints[recipe.teacher] = weights_print(load_teacher(recipe, keypoints))
             except (DataError, OSError):    # a finished study is printed without its teacher
                 if not (run_folder(out, row.name, recipe.seed) / JUDGED).exists(): raise
-                continue
+                prints[recipe.teacher] = None
+                print(
+                    f"teacher {recipe.teacher} cannot be read: whether it taught the finished runs "
+                    "is not known"
+                )
+        if not prints[recipe.teacher]: continue
         told = {None, prints[recipe.teacher]}
         for run in done:
             if run["seed"] != recipe.seed or run.get("taught_by") in told: continue

@@ -19,6 +19,7 @@ import click
 from .checks import DataError, each_once, names_once, refuse_idle
 from dppt_nb.options import (
     NetworkCommand,
+    drift_option,
     format_shipped,
     how_to_judge,
     reader_options,
@@ -156,10 +157,7 @@ protocol_option = click.option(
 @train_people_option
 @device_option
 @click.option("--resume", is_flag=True, help="go on from the last checkpoint in --out")
-@click.option(
-    "--allow-drift", is_flag=True,
-    help="with --resume: go on with other threads or another number format; last bits change",
-)
+@drift_option
 @run_options
 @protocol_option
 @reader_options
@@ -353,13 +351,14 @@ def list_studies(
     "--list", "list_only", is_flag=True,
     help="show every run with its state, and stop; of all studies without NAME",
 )
+@drift_option
 @people_option
 @device_option
 @protocol_option
 @reader_options
 def study(
     name, data, root, out, teacher, base, epochs, seeds, rows, split, together, stored, list_only,
-    people, device, protocol, **given,
+    allow_drift, people, device, protocol, **given,
 ):
     """Train and compare the rows of study NAME (dppt, sdpose, protocol, why, start, keep), several
     seeds each; go on where it stopped."""
@@ -369,7 +368,7 @@ def study(
         raise click.UsageError("name a study, or see all of them with --list")
     if wrong := [seed for seed in seeds.split(",") if not seed.strip().isdecimal()]:
         raise DataError(
-            f"--seeds is {seeds!r}; {wrong[0]!r} is not a whole number, write for example 0,1,2"
+            f"--seeds is {seeds!r}; {wrong[0]!r} is no whole number from 0 on, write for example 0,1,2"
         )
     seeds = each_once([int(seed) for seed in seeds.split(",")], "--seeds")
     asked, rows = rows, [row.strip() for row in rows.split(",") if row.strip()]
@@ -380,7 +379,7 @@ def study(
     run_study(
         name, data, root, out or f"runs/{name}-{data}", base, seeds, epochs,
         os.path.expanduser(teacher), rows, device, split or judged_split(data), people, protocol,
-        together, stored or "",
+        together, stored or "", allow_drift,
         **take_reader_options(given),
     )
 

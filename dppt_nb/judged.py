@@ -331,6 +331,7 @@ def run_row(
     split: str = "test", # theirs
     device: str | None = None,
     people: int | None = None, # how many synthetic ones to train on
+    allow_drift: bool = False, # as for `train_recipe`
     **reader_options, # of the data set's reader
 ) -> dict: # as `judge`, with the row's name and seed
     "Train one run, or go on with it, and judge it; a run that is finished is read from its folder."
@@ -353,7 +354,8 @@ def run_row(
     if not row.of and not is_whole(folder, recipe):
         begun = (folder / RECORD).exists()
         train_recipe(
-            recipe, data, root, folder, device, begun, bars=False, people=people, **reader_options
+            recipe, data, root, folder, device, begun, bars=False, people=people,
+            allow_drift=allow_drift, **reader_options,
         )
     judged = dict(
         row=row.name, words=row.words.strip(), seed=recipe.seed,
@@ -366,8 +368,12 @@ def run_row(
 def finished_runs(
     out: Path, # folder of a study
 ) -> list[dict]: # of `run_row`
-    "All runs that are finished."
-    return [read_judged(path) for path in sorted(Path(out).glob(f"*/{JUDGED}"))]
+    "All runs that are finished; also those of `runs.json` whose folders are not there any more."
+    runs = [read_judged(path) for path in sorted(Path(out).glob(f"*/{JUDGED}"))]
+    there, path = {(run["row"], run["seed"]) for run in runs}, Path(out) / "runs.json"
+    mend = "copy it again, or remove it: it is written anew from the folders of the runs"
+    stored = read_runs(path, mend) if path.is_file() else []
+    return runs + [run for run in stored if (run["row"], run["seed"]) not in there]
 
 
 def never_run(
@@ -448,6 +454,7 @@ def run_study(
     protocol: str | None = None, # "tokenpose" | "mmpose"; None: that of the base recipe
     together: int = 1, # runs that train side by side
     stored: str | Path = "", # a results file of the same study, to compare each run with
+    allow_drift: bool = False, # go on with other threads or another format: other last bits
     **reader_options, # of the data set's reader
 ) -> list[dict]: # of judged runs
     """Run what is not there yet, seed by seed, so that a study that is stopped early is still fair;
@@ -464,10 +471,14 @@ def run_study(
     if together > 1:
         mine = [(row, recipe) for row, recipe in plan if not row.of]
         recipes = {run_folder(out, row.name, recipe.seed): recipe for row, recipe in mine}
-        train_runs(recipes, data, root, together, device, people, **reader_options)
+        train_runs(
+            recipes, data, root, together, device, people, allow_drift=allow_drift,
+            **reader_options,
+        )
     for row, recipe in plan:
         judged = run_row(
-            row, recipe, data, root, out, crops, split, device, people, **reader_options
+            row, recipe, data, root, out, crops, split, device, people, allow_drift,
+            **reader_options,
         )
         print(f"{row.name:<20} seed {recipe.seed}   {beside_stored(judged, known)}", flush=True)
         done = finished_runs(out)

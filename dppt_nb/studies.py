@@ -345,6 +345,7 @@ class JudgedRun(BaseModel):
     @model_validator(mode="after")
     def fit_together(self):
         "As many marks as people times joints, and the score that they give."
+        if "epochs" not in self.recipe: raise ValueError("its 'recipe' has no 'epochs'")
         if None not in self.interval and self.interval[0] > self.interval[1]:
             raise ValueError("'interval' ends before it begins")
         if self.photos is not None and len(self.photos.split()) != self.shape[0]:
@@ -377,11 +378,12 @@ def read_judged(
 
 def read_runs(
     path: str | Path, # runs.json of a study
+    mend: str = "name the runs.json that a study wrote", # what to do about a damaged one
 ) -> list[dict]: # of `run_row`
     "The runs of a results file."
     runs = read_json(Path(path), list)
-    validated(list[JudgedRun], runs, path, "name the runs.json that a study wrote")
-    if not runs: raise DataError(f"{path} holds no run; name the runs.json that a study wrote")
+    validated(list[JudgedRun], runs, path, mend)
+    if not runs: raise DataError(f"{path} holds no run; {mend}")
     for run in runs: check_format(run.get("format", 1), RESULTS_FORMAT, "judged run", path)
     return runs
 

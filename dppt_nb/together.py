@@ -87,6 +87,7 @@ def train_runs(
     device: str | torch.device | None = None, # None: the fastest there is
     people: int | None = None, # how many synthetic people
     tell: Callable[[str], None] = print, # called with a line for every run that has ended
+    allow_drift: bool = False, # as for `train_recipe`
     **reader_options, # of the data set's reader
 ) -> list[Path]: # folders of the runs, in the order in which they ended
     """Train several runs side by side, each into its folder; one that was begun there goes on, one
@@ -97,7 +98,7 @@ def train_runs(
     size = next(iter(left.values())).image_size
     crops = load_people(data, root, ("train",), size, False, people, **reader_options)["train"]
     with ExitStack() as claims:
-        trainers = make_trainers(left, near(crops, device), device, claims)
+        trainers = make_trainers(left, near(crops, device), device, claims, allow_drift)
         for trainer in train_together(trainers, lanes):
             trainer.save()
             folders.append(trainer.folder.path)
@@ -121,6 +122,7 @@ def make_trainers(
     crops: CropSet, # to learn from
     device: torch.device,
     claims: ExitStack, # the folders are held until it is closed
+    allow_drift: bool = False, # as for `train_recipe`
 ) -> Iterator[Trainer]:
     "A trainer for each, made when it is asked for; teachers are loaded once."
     teachers = {}
@@ -131,5 +133,5 @@ def make_trainers(
             recipe, crops, None, path, device, bars=False, teacher=teachers[recipe.teacher],
         )
         claims.enter_context(trainer.folder.claim())
-        if (path / RECORD).exists(): trainer.resume()
+        if (path / RECORD).exists(): trainer.resume(allow_drift)
         yield trainer

@@ -1,6 +1,7 @@
 """The study: stopping and going on, packed hits, intervals that know of seeds and of people."""
 import json
 import math
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -45,6 +46,7 @@ from dppt_nb.studies import (
 )
 from dppt_nb.study import CLAIMS, format_claims, verdict
 from dppt_nb.together import is_whole, train_runs
+from dppt_nb.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 TOY = get_recipe(
@@ -102,7 +104,7 @@ def test_a_study_is_stopped_and_goes_on_as_if_nothing_had_been(tmp_path):
     assert abs(mean_rate(hits.sum(0), counts.sum(0)) - judged["score"]) < 1e-9
 
 
-def test_a_study_has_one_teacher(tmp_path):
+def test_a_study_has_one_teacher(tmp_path, capsys):
     for seed in (0, 1):
         recipe = TOY.change(seed=seed, epochs=1)
         train_recipe(recipe, out=tmp_path / str(seed), device="cpu", bars=False, people=16)
@@ -114,8 +116,61 @@ def test_a_study_has_one_teacher(tmp_path):
     assert run_study("dppt", teacher=str(tmp_path / "0"), **settings) == done
     with pytest.raises(DataError, match="another teacher taught"):
         run_study("dppt", teacher=str(tmp_path / "1"), **settings)
-    # a finished study is printed without its teacher
+    # a finished study is printed without its teacher, and says so
+    capsys.readouterr()
     assert run_study("dppt", teacher=str(tmp_path / "gone"), **settings) == done
+    assert f"teacher {tmp_path / 'gone'} cannot be read" in capsys.readouterr().out
+
+
+def test_stored_runs_whose_folders_are_gone_stay(tmp_path):
+    "And are held to the people and the recipe of the study as those with a folder are."
+    settings = dict(
+        data="synthetic", base=TOY, device="cpu", people=16, epochs=1, names=("ppt",), out=tmp_path,
+    )
+    run_study("dppt", seeds=(0,), **settings)
+    shutil.rmtree(tmp_path / "ppt-seed0")
+    before, = read_runs(tmp_path / "runs.json")
+    done = run_study("dppt", seeds=(1,), **settings)
+    assert done == read_runs(tmp_path / "runs.json") and before in done and len(done) == 2
+    stored = (tmp_path / "runs.json").read_text()
+    for changes, words in ((dict(people=24), "people"), (dict(epochs=2), "holds another study")):
+        with pytest.raises(DataError, match=words):
+            run_study("dppt", seeds=(2,), **{**settings, **changes})
+    assert (tmp_path / "runs.json").read_text() == stored
+    again = run_study("dppt", seeds=(0,), **settings)    # run again, it takes its own place
+    assert [run["seed"] for run in again] == [0, 1] and again[0]["hits"] == before["hits"]
+    (tmp_path / "runs.json").write_text(stored[:100])
+    with pytest.raises(DataError, match="runs.json is not JSON"):
+        run_study("dppt", seeds=(0,), **settings)
+    (tmp_path / "runs.json").write_text("[]")
+    with pytest.raises(DataError, match="holds no run; copy it again, or remove it"):
+        run_study("dppt", seeds=(0,), **settings)
+
+
+def test_a_study_goes_on_with_other_threads_where_that_is_allowed(tmp_path):
+    row, = find_rows("dppt", ["ppt"])
+    recipe = row_recipe(row, TOY, 0)
+    people = load_people("synthetic", None, ("train",), TOY.image_size, False, 16)["train"]
+    Trainer(recipe, people, None, tmp_path / "ppt-seed0", "cpu", bars=False).fit(epochs=1)
+    settings = dict(
+        data="synthetic", base=TOY, seeds=(0,), device="cpu", people=16, names=("ppt",),
+        out=tmp_path,
+    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        with pytest.raises(DataError, match="began with threads .* --allow-drift"):
+            run_study("dppt", **settings)
+        assert len(run_study("dppt", allow_drift=True, **settings)) == 1
+    finally: torch.set_num_threads(threads)
+
+
+def test_a_stored_recipe_without_epochs_is_named(tmp_path):
+    runs = json.loads((ROOT / "nbs/results/study_lspet_nano/runs.json").read_text())[:2]
+    del runs[1]["recipe"]["epochs"]
+    (tmp_path / "runs.json").write_text(json.dumps(runs))
+    with pytest.raises(DataError, match="runs.json is damaged: 1.*its 'recipe' has no 'epochs'"):
+        format_runs(tmp_path, "dppt")
 
 
 def test_equal_rows_are_not_told_apart_and_different_ones_are():
