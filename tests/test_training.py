@@ -50,6 +50,9 @@ def trainer(people, out=None, **changes):
 def test_people_of_another_kind_are_one_sentence(people, start, wrong, kind):
     told = r"{0} is " + kind + r"; give a CropSet, as load_people\(...\)\['{0}'\] is"
     with pytest.raises(DataError, match=told.format("train")): start("tokenpose_nano", wrong)
+    network = create_model("tokenpose_nano")
+    with pytest.raises(DataError, match=told.format("crops").replace("crops'", "test'")):
+        evaluate(network, wrong, Recipe(**TINY))
     if start is Loop or wrong is None: return    # without people to look at it trains
     with pytest.raises(DataError, match=told.format("val")): start("tokenpose_nano", people, wrong)
 
