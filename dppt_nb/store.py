@@ -251,9 +251,7 @@ def synthetic_people(
 ) -> CropSet:
     "People made by program; each split has its own seed, so nobody is in two of them."
     if split not in SYNTHETIC_PEOPLE:
-        raise DataError(
-            f"synthetic people have no split {split!r}; there are {', '.join(SYNTHETIC_PEOPLE)}"
-        )
+        raise DataError(f"synthetic people have no split {split!r}; there are train, val and test")
     seed, people = list(SYNTHETIC_PEOPLE).index(split), _count(people, split)
     shape = people, 3, *(round(STORE_MARGIN * side) for side in image_size)
     if not fits_memory(shape):
@@ -423,6 +421,7 @@ def find_store(
 # %% ../nbs/machinery/store.ipynb #e19f9419
 def _split_advice(data, root, split, annotations):
     "What can be done about people of a split who are not there."
+    if split not in SYNTHETIC_PEOPLE: return "; splits are called train, val and test"
     if not has_ap(data): return ""
     judge = "" if split == "train" else "judge on others with --split, or "
     if is_store(root): return f"; {judge}prepare it again with --annotations {split}=FILE"

@@ -996,6 +996,13 @@ def test_a_split_that_no_box_shows_names_the_boxes(coco):
         load_people("coco", coco, ("test",), (64, 48), False, boxes="first.json")
 
 
+@pytest.mark.parametrize("data", ["coco", "synthetic"])
+def test_a_split_that_does_not_exist_is_no_lack_of_a_file(coco, data):
+    root = coco if data == "coco" else None
+    with pytest.raises(DataError, match="split 'vall'; .*train, val and test$"):
+        load_people(data, root, ("vall",), (64, 48), False)
+
+
 def test_a_wrong_name_is_said_before_crops_are_cut(coco, capsys):
     for root in (coco, None):
         with pytest.raises(DataError, match="there is no data set 'nosuch'"):
