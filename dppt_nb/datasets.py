@@ -277,6 +277,7 @@ def read_coco(
     options = dict(category=category, flip_pairs=flip_pairs, pixels=pixels, val_share=val_share,
                    split_seed=split_seed)
     boxes = source_of(boxes, root) if boxes else None
+    if boxes and not boxes[1]: raise DataError(f"--boxes is {boxes[0].root}, no file; name one")
     tables = [
         _read_one(place, file, split or said, pictures, options, name, boxes, min_score)
         for place, file, said in annotation_files(source, root, annotations)

@@ -558,6 +558,8 @@ def test_detections(tmp_path):
     with pytest.raises(DataError, match="not a list of detections") as error:
         read_coco(tmp_path, boxes="found.json")
     one_sentence(error)
+    with pytest.raises(DataError, match="--boxes is .*annotations, no file; name one"):
+        read_coco(tmp_path, boxes="annotations")
 
 
 def test_crowdpose_keeps_its_own_points(tmp_path):
