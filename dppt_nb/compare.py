@@ -117,9 +117,8 @@ def compare_networks(
     """Score two networks on the same people and on the joints that both know, with a 95 % interval
     over people for the difference. DataError where they have no joint in common."""
     device, options = pick_device(device), reader_options or {}
-    # a wrong name is said before people are cut out
     networks = {name: load_network(name, device) for name in (one, other)}
-    check_two(networks)
+    check_two(networks)    # a wrong name is said before people are cut out
     crops, answers = {}, []    # image size -> people; joints and the people who judge them
     for name, (network, recipe, found) in networks.items():
         recipe, size = recipe.change(**changes), recipe.image_size
