@@ -53,7 +53,7 @@ def load_lists(
     "An annotation file as its three lists. Raises `DataError` if it is not COCO's format."
     is_path = isinstance(source, (str, Path))
     where = where or (str(source) if is_path else "ground truth")
-    if is_path and not from_home(source).is_file():
+    if is_path and not from_home(source).exists():
         raise FileNotFoundError(f"{source}: no such file")
     content = read_json(Path(source)) if is_path else getattr(source, "dataset", source)
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in LISTS):
@@ -482,7 +482,7 @@ def predictions_index(
 ):                                    # a pycocotools COCO object beside `truth`
     "Result rows, checked, as pycocotools wants them."
     is_path = isinstance(predictions, (str, Path))
-    if is_path and not from_home(predictions).is_file():
+    if is_path and not from_home(predictions).exists():
         raise FileNotFoundError(f"{predictions}: no such file")
     rows = read_json(Path(predictions), object) if is_path else predictions
     if isinstance(rows, dict) or not hasattr(rows, "__iter__"):

@@ -29,7 +29,7 @@ from .codec import check_quality, encode_crop
 from .crops import PIXEL_STD, apply_affine, batched_affine, box_to_center_scale, crop_image
 from .files import digest_of, watch
 from .shards import MOST_PIXELS, StoreHeader, people_digest, person_keys, read_manifest
-from .tables import PoseTable, format_counts
+from .tables import PoseTable, check_somebody, format_counts
 from .writing import StoreWriter, finish_overwriting
 
 # %% ../nbs/machinery/cutting.ipynb #9a1502c8
@@ -231,11 +231,8 @@ def _with_windows(table, image_size):
     odd = f"window below {least} or above {most:,} pixels"
     counts = {"no usable box": int((~usable).sum()), odd: int((~sound).sum())}
     left_out = table.left_out | {reason: n for reason, n in counts.items() if n}
-    if not sound.any():
-        raise DataError(
-            f"{table.name} ({table.source.root}) has nobody to cut crops of; left out: "
-            f"{format_counts(left_out)}."
-        )
+    files = ", ".join([*table.annotations, f"pictures of {table.source.root}"])
+    check_somebody(int(sound.sum()), f"{table.name} ({files})", left_out)
     return kept.select(sound), (centers[sound], scales[sound]), left_out
 
 def _photographs(table):

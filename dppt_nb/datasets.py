@@ -28,6 +28,7 @@ from .pictures import find_pictures, measure_pictures
 from .splits import annotation_files, only_file, picture_splits, says_split, source_of
 from dppt_nb.tables import (
     PoseTable,
+    check_somebody,
     clip_boxes,
     drop_copies,
     empty_outside,
@@ -61,9 +62,8 @@ def _lsp_joints(source):
     shape = joints.shape
     if len(shape) != 3 or shape[:2] not in ((14, 3), (3, 14)):
         raise DataError(
-            f"{source.root}: 'joints' of {found} has shape {shape}; it must be (14, "
-            "3, people) as in LSPET "
-            "or (3, 14, people) as in LSP."
+            f"{source.root}: 'joints' of {found} has shape {shape}; it must be (14, 3, people) "
+            "as in LSPET or (3, 14, people) as in LSP."
         )
     order = (2, 0, 1) if shape[:2] == (14, 3) else (2, 1, 0)
     return (
@@ -78,8 +78,7 @@ def _check_finite(raw, ids, where):
     if bad.any():
         raise DataError(
             f"{where}: a coordinate or flag in 'joints' of person {ids[bad][0]} is not "
-            "a number (NaN or infinity); "
-            "mend it or copy the file again."
+            "a number (NaN or infinity); mend it or copy the file again."
         )
 
 def _read_leeds(name, root, flag_means_seen, split_of):
@@ -146,7 +145,10 @@ def _person_rows(file):
 # %% ../nbs/machinery/datasets.ipynb #8ae1eecf
 def _check_detection(d, number, where):
     "A detection's picture, box and score alone. `DataError` names it and the field."
-    who, picture = f"{where}: detection {number}", as_id(d["image_id"])
+    who = f"{where}: detection {number}"
+    lacking = [k for k in ("image_id", "bbox", "score") if not isinstance(d, dict) or k not in d]
+    if lacking: raise DataError(f"{who} has no {lacking[0]!r}; add it, as in COCO results.")
+    picture = as_id(d["image_id"])
     if type(picture) is not int:
         raise DataError(
             f"{who}: 'image_id' is {str(d['image_id'])[:99]!r}; it must be a whole number."
@@ -159,13 +161,8 @@ def _check_detection(d, number, where):
 def _detected_rows(found, file, min_score, where):
     """Boxes of a detector: rows without keypoints, the counts of the detections without a row, and
     notes. A detector's own keypoints are answers, not truth, and are not read."""
-    if not isinstance(found, list) or not all(
-        isinstance(d, dict) and {"image_id", "bbox", "score"} <= d.keys() for d in found
-    ):
-        raise DataError(
-            f"{where} is not a list of detections; each needs 'image_id', 'bbox' and "
-            "'score', as in COCO results."
-        )
+    if not isinstance(found, list):
+        raise DataError(f"{where} is not a list of detections, as in COCO results; write one.")
     left_out, rows, ours = Counter(), [], file.content["categories"][0]["id"]
     known = {*file.category_ids, ours}    # of several that are read as one, any
     blank = {"keypoints": [0] * (3 * file.num_joints), "category_id": ours}
@@ -280,11 +277,14 @@ def read_coco(
     options = dict(category=category, flip_pairs=flip_pairs, pixels=pixels, val_share=val_share,
                    split_seed=split_seed)
     boxes = source_of(boxes, root) if boxes else None
+    if boxes and not boxes[1]: raise DataError(f"--boxes is {boxes[0].root}, no file; name one")
     tables = [
         _read_one(place, file, split or said, pictures, options, name, boxes, min_score)
         for place, file, said in annotation_files(source, root, annotations)
     ]
-    return join_tables(drop_copies(tables))
+    table = join_tables(drop_copies(tables))
+    if boxes: check_somebody(len(table), f"{boxes[0].root}/{boxes[1]}", table.left_out, "box")
+    return table
 
 # %% ../nbs/machinery/datasets.ipynb #e43ed1cb
 def _crowdpose_files(source):

@@ -25,7 +25,7 @@ from .checkpoints import load_network, results_folder
 from .checks import DataError, whole_number, with_nan
 from .coco import person_category, to_coco_results
 from .crops import apply_affine, box_to_center_scale
-from .cropset import known_people
+from .cropset import check_crops, known_people
 from .datasets import SeveralFiles, coco_truth, has_ap
 from .files import digest_of, folder_for, read_json, watch, write_json
 from .heatmaps import average_flip, decode_argmax, decode_dark, decode_quarter
@@ -40,10 +40,13 @@ from dppt_nb.scoring import (
     bootstrap_ap,
     boxes_of_people,
     oks_nms,
+    only_shared,
     pck_by_body,
     pck_row,
     pckh_row,
     rescore,
+    say_left_out,
+    say_unmeasured,
 )
 from .splits import named_content
 from .store import CropSet, is_store, load_people
@@ -125,6 +128,7 @@ def predict_joints(
     rows: Tensor | None = None, # (M,) numbers of the people to answer for; None: all of them
 ) -> tuple[Tensor, Tensor]: # joints (N, J, 2) in photograph pixels, scores (N, J); on the CPU
     "The network's answer for the people of a set, as they lie in their photographs."
+    check_crops(crops, "crops", "test")
     keypoint_set = keypoint_set or crops.keypoint_set
     device, found = next(model.parameters()).device, []
     rows = torch.arange(len(crops)) if rows is None else rows
@@ -259,13 +263,11 @@ def format_scores(
     for name, row in with_nan(scores).items():
         ends = row.get("interval")
         span = "   95 % interval {:.1f} to {:.1f}".format(*ends) if ends else ""
-        without = (
-            f", {row['left_out']} left out: their size is not visible" if row["left_out"] else ""
-        )
         if not row["people"]:
-            lines += [f"{name:<16}  nobody to measure{without}"]
+            lines += [f"{name:<16}  {say_unmeasured(row)}"]
             continue
-        lines += [f"{name:<16}{row['mean']:6.1f}{span}   ({row['people']} people{without})"]
+        people = f"({row['people']} people{say_left_out(row)})"
+        lines += [f"{name:<16}{row['mean']:6.1f}{span}   {people}"]
         of_size = name == "AP"
         lines += [_format_part(joint, value, of_size) for joint, value in row["joints"].items()]
     return "\n".join(lines)
@@ -444,12 +446,9 @@ def score_answers(
     if not crops.visible.any(): return scores
     joints, crops = answer_in_terms_of(crops, joints, found)
     if not crops.visible.any(): return scores
-    measured = score_joints(joints, crops)
     # a joint that the network does not know is no joint that nobody labelled
     shared = shared_joints(found, crops.keypoint_set)
-    for row in measured.values():
-        row["joints"] = {name: row["joints"][name] for name in shared if name in row["joints"]}
-    return scores | measured
+    return scores | only_shared(score_joints(joints, crops), crops.keypoint_set, shared)
 
 
 def evaluate_checkpoint(

@@ -195,6 +195,7 @@ def read_session(
 ) -> tuple[Any, OnnxAbout]: # onnxruntime's session, what the file says
     "Open an ONNX file. Raises DataError for what is none, or none of ours."
     runtime, path = needed("onnxruntime"), from_home(path)
+    if path.is_dir(): raise DataError(f"{path} is a folder; name the file of `dppt export` in it")
     if not path.is_file(): raise DataError(f"{path} is missing; `dppt export` writes such a file")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()

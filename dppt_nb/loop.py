@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from .checkpoints import start_from
 from .checks import DataError
+from .cropset import check_crops
 from .cycles import PoseObjective
 from .devices import Team, make_parts, own_rows, part_shares, seeded, share_step
 from .feed import feed, near
@@ -79,6 +80,7 @@ class LoopStart:
         team: Team | None = None, # other processes that train along; None: there are none
     ):
         recipe = get_recipe(recipe)
+        check_crops(train, "train", "train")
         if not len(train): raise DataError(f"{train.name} has no people to train on")
         self.recipe, self.team = recipe, team or Team(device)
         self.device = self.team.device

@@ -31,7 +31,7 @@ from .coco import describe_pairs
 from .codec import EncodedCrops, decode_crop
 from .cropset import CropSet, from_synthetic
 from .cutting import prepare_store, usable_cores
-from .datasets import has_ap, read_dataset
+from .datasets import find_dataset, has_ap, read_dataset
 from .endless import ENDLESS, endless_people
 from dppt_nb.files import (
     CACHE_MEND,
@@ -251,9 +251,7 @@ def synthetic_people(
 ) -> CropSet:
     "People made by program; each split has its own seed, so nobody is in two of them."
     if split not in SYNTHETIC_PEOPLE:
-        raise DataError(
-            f"synthetic people have no split {split!r}; there are {', '.join(SYNTHETIC_PEOPLE)}"
-        )
+        raise DataError(f"synthetic people have no split {split!r}; there are train, val and test")
     seed, people = list(SYNTHETIC_PEOPLE).index(split), _count(people, split)
     shape = people, 3, *(round(STORE_MARGIN * side) for side in image_size)
     if not fits_memory(shape):
@@ -263,8 +261,7 @@ def synthetic_people(
             "--people, or to train --people endless"
         )
     made = make_people(
-        people, COCO17, image_size, seed=seed, margin=STORE_MARGIN,
-        device=device,
+        people, COCO17, image_size, seed=seed, margin=STORE_MARGIN, device=device,
     )
     return from_synthetic(made, split=split)
 
@@ -394,16 +391,17 @@ def find_store(
     **options                         # of the reader
 ) -> Path:                            # of the crop store
     "The crops of a data set: `root` itself, or a folder of the cache, cut now if it is not there."
+    options |= {"boxes": boxes}
+    if is_store(root):
+        why = f"says what crops are cut from, and {root} is a store of crops; leave it out, or "
+        refuse_idle(options, why + "name the data set's own folder in the store's place")
+        return from_home(root)
+    find_dataset(data)  # a wrong name is said before a word of cutting
     if root is None:
         raise DataError(
             f"data set {data!r} needs --root, the folder or zip it was downloaded to, "
             "or a crop store"
         )
-    options |= {"boxes": boxes}
-    if is_store(root):
-        why = f"is taken when a store is prepared, and {root} is one; leave it out, or name the "
-        refuse_idle(options, why + "data set's own folder with --root")
-        return from_home(root)
     made = made_from(data, root, image_size, **options)
     store = cached_store(made)
     if is_store(store): return store
@@ -423,6 +421,7 @@ def find_store(
 # %% ../nbs/machinery/store.ipynb #e19f9419
 def _split_advice(data, root, split, annotations):
     "What can be done about people of a split who are not there."
+    if split not in SYNTHETIC_PEOPLE: return "; splits are called train, val and test"
     if not has_ap(data): return ""
     judge = "" if split == "train" else "judge on others with --split, or "
     if is_store(root): return f"; {judge}prepare it again with --annotations {split}=FILE"
@@ -493,7 +492,7 @@ def load_people(
     for split in {*splits} - {*manifest.splits, "all"}:
         counts = ", ".join(f"{k} {n:,}" for k, n in manifest.splits.items())
         advice = _split_advice(data, root, split, options.get("annotations"))
-        raise DataError(f"{root} has nobody in split {split!r}; it has {counts}{advice}")
+        raise DataError(f"{boxes or root} has nobody in split {split!r}; it has {counts}{advice}")
     notes = [*manifest.warnings, *_enlarged(store, header, image_size)]
     print("\n".join([f"{data}: left out {format_counts(header.left_out)}", *notes]))
     if not header.keypoint_set.mirrored: print(*describe_pairs(header.keypoint_set))

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from .checks import DataError, whole_number
+from .cropset import check_crops
 from .devices import Team, predict_together, stop_was_asked
 from .evaluation import headline, score_joints
 from .feed import near
@@ -54,6 +55,7 @@ class Trainer(Kept, Loop):
         save_minutes: float = 10.0, # a state is saved so often within an epoch
         show: Show | None = None, # samples and trackers; None: neither
     ):
+        if val is not None: check_crops(val, "val", "val")
         super().__init__(recipe, train, device, objectives, teacher, team)
         self.val_set, self.bars = near(val, self.device), bars and self.team.main
         made = out is None or isinstance(out, RunFolder)

@@ -16,6 +16,7 @@ from dppt_nb.compare import (
     compare_networks,
     format_comparison,
     hits_of,
+    in_photos_of,
 )
 from dppt_nb.evaluation import predict_joints
 from dppt_nb.keypoints import COCO17, KeypointSet
@@ -28,16 +29,16 @@ from dppt_nb.synthetic import make_people
 SIZE = (64, 48)
 
 
-def saved(folder, names):
+def saved(folder, names, size=SIZE):
     "A network with drawn weights that finds joints of these names."
     folder.mkdir()
     torch.manual_seed(sum(map(len, names)))
     overrides = dict(width=32, depth=1, heads=2)
-    network = create_model("tokenpose_nano", len(names), SIZE, **overrides)
+    network = create_model("tokenpose_nano", len(names), size, **overrides)
     own = KeypointSet("own", names, (), (), (0.05,) * len(names))
     save_network(folder, network.state_dict(), dict(
         config=asdict(network.config), keypoint_set=own.to_dict(),
-        recipe=Recipe(image_size=SIZE, overrides=overrides).to_dict(),
+        recipe=Recipe(image_size=size, overrides=overrides).to_dict(),
     ))
     return folder
 
@@ -120,6 +121,26 @@ def test_a_torso_is_the_ruler_only_where_it_is_labelled():
     counted = visible.numpy() > 0
     hit = (3 <= found["threshold"] * sizes.numpy())[:, None] & counted
     assert found["normaliser"] == "box" and np.array_equal(found["hits"] & counted, hit)
+
+
+@pytest.mark.parametrize("size", [(128, 96), (64, 64)])
+def test_people_made_by_program_are_the_same_at_another_input_size(tmp_path, size):
+    "Of twice the size, and of another shape; a true answer is a hit in the pixels of either."
+    one = saved(tmp_path / "one", ("left_wrist", "nose"))
+    other = saved(tmp_path / "other", ("left_wrist", "left_eye"), size)
+    result = compare_networks(one, other, people=8, device="cpu", bars=False, mirror=False)
+    assert set(result["joints"]) == {"left_wrist"} and result["people"]
+
+    here, there = (synthetic_people("test", s, 8) for s in (SIZE, size))
+    placed = in_photos_of(here, there, there.photo_joints)
+    assert torch.allclose(placed, here.photo_joints, atol=1e-3)
+    assert hits_of(placed, here, here.visible)["mean"] == 100
+
+
+def test_other_people_are_not_compared_at_another_input_size():
+    here, there = (synthetic_people(s, (z, z), 8) for s, z in (("test", 64), ("val", 128)))
+    with pytest.raises(DataError, match="one and other were given other people"):
+        check_same_people(here, there, "one", "other")
 
 
 @pytest.mark.parametrize("people", [(6, 1), (5, 1), (6, 2)])

@@ -486,6 +486,41 @@ def test_bad_detections_are_one_sentence(tmp_path, change, words):
     assert "found.json: detection 2" in one_sentence(error)
 
 
+@pytest.mark.parametrize("field", ["image_id", "bbox", "score", None])
+def test_a_detection_without_a_field_is_named(tmp_path, field):
+    "Also an entry that is no detection at all."
+    whole = dict(image_id=1, bbox=[5, 6, 9, 30], score=0.5)
+    bad = {k: v for k, v in whole.items() if k != field} if field else 7
+    save_coco(tmp_path, coco_content())
+    (tmp_path / "found.json").write_text(json.dumps([whole, bad, whole]))
+    with pytest.raises(DataError, match=f"has no '{field or 'image_id'}'; add it") as error:
+        read_coco(tmp_path, boxes="found.json")
+    assert "found.json: detection 2" in one_sentence(error)
+
+
+@pytest.mark.parametrize("change, words", [
+    (None, "holds no box at all"),
+    (dict(image_id=99), "left out: photograph not in the annotations 2."),
+    (dict(bbox=[5000, 6, 9, 30]), "left out: box outside the picture 2."),
+    (dict(score=0.1), "left out: score below 0.5 2."),
+])
+def test_a_boxes_file_that_shows_nobody_is_named(tmp_path, change, words):
+    "Unless its boxes are of another annotation file alone."
+    box = dict(image_id=1, bbox=[5, 6, 9, 30], score=0.9)
+    save_coco(tmp_path, coco_content())
+    rows = [] if change is None else [box | change] * 2
+    (tmp_path / "found.json").write_text(json.dumps(rows))
+    with pytest.raises(DataError, match=words) as error:
+        read_coco(tmp_path, boxes="found.json", min_score=0.5)
+    assert f"{tmp_path}/found.json " in one_sentence(error)
+    train = coco_content()
+    for thing in train["images"]: thing["id"] += 98
+    for thing in train["annotations"]: thing["image_id"] += 98
+    save_coco(tmp_path, train, "annotations/person_keypoints_train2017.json", "train2017")
+    (tmp_path / "found.json").write_text(json.dumps([box | dict(image_id=99)]))
+    assert len(read_coco(tmp_path, boxes="found.json")) == 1
+
+
 def test_text_that_is_not_json(tmp_path):
     save_coco(tmp_path, [])
     (tmp_path / "annotations/person_keypoints_val2017.json").write_text("{")
@@ -523,6 +558,8 @@ def test_detections(tmp_path):
     with pytest.raises(DataError, match="not a list of detections") as error:
         read_coco(tmp_path, boxes="found.json")
     one_sentence(error)
+    with pytest.raises(DataError, match="--boxes is .*annotations, no file; name one"):
+        read_coco(tmp_path, boxes="annotations")
 
 
 def test_crowdpose_keeps_its_own_points(tmp_path):

@@ -26,7 +26,7 @@ from dppt_nb.evaluation import (
     score_joints,
 )
 from dppt_nb.judged import stored_score
-from dppt_nb.keypoints import COCO17, LSP14, map_keypoints
+from dppt_nb.keypoints import COCO17, LSP14, MPII16, KeypointSet, map_keypoints
 from dppt_nb.metrics import pck
 from dppt_nb.models import create_model
 from dppt_nb.recipes import Recipe
@@ -49,6 +49,9 @@ TINY = Recipe(
     image_size=SIZE, overrides=dict(width=32, depth=1, heads=2), epochs=1, batch_size=16,
     warmup_steps=3,
 )
+
+# without hips
+UPPER = KeypointSet("upper", COCO17.names[:11], (), (), COCO17.sigmas[:11])
 
 
 def store_of(folder, splits, name="coco", keypoints=COCO17):
@@ -87,6 +90,27 @@ def test_people_of_another_keypoint_set_are_judged_on_the_joints_that_both_have(
     # what the network does not know is not told of as "labelled on nobody"
     assert 0 <= joints["left_wrist"] <= 100 and list(joints) == list(COCO17.names[5:])
     assert "nobody" not in format_scores(results["scores"])
+
+
+@pytest.mark.parametrize("found, labelled, measure, unknown", [
+    (COCO17, LSP14, "PCK@0.5 head", "head_top"),
+    (COCO17, MPII16, "PCK@0.5 head", "upper_neck and head_top"),
+    (UPPER, COCO17, "PCK@0.2 torso", "right_hip"),
+])
+def test_a_measure_of_joints_that_the_network_does_not_know_says_so(
+    tmp_path, found, labelled, measure, unknown,
+):
+    "Everybody's are labelled: nobody is left out because something is not visible."
+    people = from_synthetic(make_people(8, labelled, SIZE, seed=1, margin=STORE_MARGIN))
+    joints, sure = torch.zeros(8, len(found), 2), torch.ones(8, len(found))
+    scores = score_answers(joints, sure, people, found, None, tmp_path)
+    line, = (line for line in format_scores(scores).splitlines() if line.startswith(measure))
+    assert line.endswith(f"  not measured: the network does not know {unknown}")
+    # the other measures, and the same people with a network of their own joints, say what they did
+    assert sum("unknown" in row for row in scores.values()) == 1
+    own = score_answers(people.photo_joints, torch.ones(8, len(labelled)), people, labelled, None,
+                        tmp_path)
+    assert "not measured" not in format_scores(own) and own[measure]["people"]
 
 
 def test_intervals_draw_photographs_with_all_people_in_them():
@@ -389,7 +413,7 @@ def test_what_can_be_done_about_a_split_without_people_can_be_done(tmp_path, mon
 def test_what_a_store_cannot_do_anything_about_is_refused(tmp_path):
     store_of(tmp_path / "store", ["val"] * 8)
     for words in (dict(boxes="boxes.json"), dict(category="dog"), dict(annotations=["a.json"])):
-        with pytest.raises(DataError, match=f"--{next(iter(words))} is taken when a store is"):
+        with pytest.raises(DataError, match=f"--{next(iter(words))} says what crops are cut from"):
             load_people("coco", tmp_path / "store", ("val",), SIZE, bars=False, **words)
     with pytest.raises(DataError, match="--category goes with data sets in COCO's format"):
         load_people("synthetic", None, ("val",), SIZE, people=4, category="dog")

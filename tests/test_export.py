@@ -278,6 +278,8 @@ def test_wrong_files(tokens, tmp_path):
         (tmp_path / "bad.onnx").write_bytes(content)
         with pytest.raises(DataError, match="bad.onnx"): OnnxNetwork(tmp_path / "bad.onnx")
     with pytest.raises(DataError, match="is missing"): OnnxNetwork(tmp_path / "none.onnx")
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(DataError, match="is a folder; name"): OnnxNetwork(tmp_path / "folder.onnx")
     for words, sentence in (
         (None, "was not written by"), ("{", "is not JSON"), ('{"format": 9}', "install a newer"),
         ('{"format": 1, "form": "poses"}', "form"),

@@ -440,6 +440,8 @@ def test_bad_coco_input_is_one_sentence(tmp_path):
     )
     with pytest.raises(FileNotFoundError, match="no such file"):
         evaluate_coco(tmp_path / "none.json", rows)
+    for given in ((tmp_path, rows), (truth, tmp_path)):    # a folder is no missing file
+        with pytest.raises(DataError, match="cannot be read"): evaluate_coco(*given)
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(DataError, match="broken.json is not JSON"):
         evaluate_coco(tmp_path / "broken.json", rows)

@@ -115,7 +115,8 @@ def test_nobody_is_a_sentence_that_says_why(photographs, tmp_path):
     photographs.boxes[:] = 0
     for table, words in (
         (photographs, "nobody to cut crops of; left out: no usable box 6."),
-        (photographs.select([]), "left out: nobody."),
+        (photographs.select([]), "holds no person at all; name another file"),
+        (replace(photographs, annotations=("a.json",)), r"\(a.json, pictures of .*usable box 6."),
     ):
         with pytest.raises(DataError, match=words) as error:
             prepare_store(table, tmp_path / "store", progress=False)
@@ -979,6 +980,40 @@ def label(root, people, shift=0):
 
 def people(root, **options):
     return load_people("coco", root, ("val",), (64, 48), False, **options)["val"]
+
+
+def test_options_beside_a_store_have_a_way_out(coco, tmp_path):
+    "`dppt data prepare` takes no boxes: the data set's own folder is named in the store's place."
+    store = find_store("coco", coco, (64, 48), False)
+    for option in (dict(boxes="first.json"), dict(val_share=0.3)):
+        with pytest.raises(DataError, match="is a store of crops; leave it out, or name the data "
+                           "set's own folder in the store's place"):
+            people(store, **option)
+
+
+def test_a_split_that_no_box_shows_names_the_boxes(coco):
+    with pytest.raises(DataError, match="^first.json has nobody in split 'test'; it has val 4"):
+        load_people("coco", coco, ("test",), (64, 48), False, boxes="first.json")
+
+
+@pytest.mark.parametrize("data", ["coco", "synthetic"])
+def test_a_split_that_does_not_exist_is_no_lack_of_a_file(coco, data):
+    root = coco if data == "coco" else None
+    with pytest.raises(DataError, match="split 'vall'; .*train, val and test$"):
+        load_people(data, root, ("vall",), (64, 48), False)
+
+
+def test_a_wrong_name_is_said_before_crops_are_cut(coco, capsys):
+    for root in (coco, None):
+        with pytest.raises(DataError, match="there is no data set 'nosuch'"):
+            load_people("nosuch", root, ("val",), (64, 48), False)
+    assert not capsys.readouterr().out
+
+
+def test_an_annotation_file_without_people_is_named(coco):
+    label(coco, 0)
+    with pytest.raises(DataError, match="person_keypoints_val.json.* holds no person at all"):
+        people(coco)
 
 
 def test_every_boxes_file_has_its_own_crops(coco, tmp_path, monkeypatch):

@@ -15,7 +15,9 @@ import pytest
 from PIL import Image
 
 from dppt_nb.checkpoints import load_network
-from dppt_nb.store import synthetic_people
+from dppt_nb.shards import StoreHeader
+from dppt_nb.store import crop_rows, synthetic_people
+from dppt_nb.writing import write_store
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / "tools"
@@ -60,6 +62,12 @@ def test_scripts_of_the_shell_help_too(name):
     ("answers", ["--network", "dppt_s_lspet"], "name LSPET's folder with --root"),
     ("peers", ["timing"], "no network is named"),
     ("peers", ["accuracy", "--data", "lspet", "--root", "x"], "no network is named"),
+    ("peers", ["accuracy", "x", "--data", "coco", "--root", "x", "--split", "vall"],
+     "'vall' is not one of 'train', 'val', 'test', 'all'"),
+    ("peers", ["accuracy", "x", "--data", "coco", "--root", "x", "--least-score", "0.3"],
+     "--least-score goes with --detected and a network"),
+    ("peers", ["accuracy", "x", "--data", "nosuch", "--root", "."],
+     "there is no data set 'nosuch'"),
     ("scores", ["--root", ".", "--out", "x.json", "--device", "abacus"], "device 'abacus' cannot"),
     ("benchmark", ["forward", "--device", "abacus"], "device 'abacus' cannot"),
     ("pack_network", ["card", "dppt_nano_lspet", "x", "card.json"], "card.json has no 'words'"),
@@ -74,6 +82,18 @@ def test_what_cannot_be_done_is_one_sentence(
     code, said = run(monkeypatch, capsys, name, *words)
     assert code and sentence in said and "Traceback" not in said and "mistake of dppt" not in said
     assert [path.name for path in tmp_path.iterdir()] == ["card.json"]
+
+
+@pytest.mark.parametrize("part", ["accuracy", "pictures"])
+def test_a_split_without_people_is_answered_with_options_that_peers_has(
+    monkeypatch, capsys, tmp_path, part,
+):
+    people = synthetic_people("val", (32, 24), 4)
+    header = StoreHeader("coco", people.keypoint_set, people.images.shape[2:], people.margin)
+    write_store(tmp_path / "store", header, crop_rows(people))
+    words = [part, "dppt_nano_lspet", "--data", "coco", "--root", tmp_path / "store"]
+    code, said = run(monkeypatch, capsys, "peers", *words)
+    assert code and "has nobody in split 'test'; name another with --split: val or all" in said
 
 
 def test_blazepose_is_missed_before_anything_is_judged(monkeypatch, capsys, tmp_path):

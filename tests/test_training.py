@@ -24,7 +24,7 @@ from dppt_nb.synthetic import make_people
 from dppt_nb.terminal import Terminated
 from dppt_nb.tokenpose import PoseTransformer
 from dppt_nb.trainer import Trainer
-from dppt_nb.training import make_batch
+from dppt_nb.training import Loop, make_batch
 
 SIZE = (64, 48)
 TINY = dict(
@@ -40,6 +40,21 @@ def people():
 
 def trainer(people, out=None, **changes):
     return Trainer(Recipe(**TINY).change(**changes), people, people, out, "cpu", bars=False)
+
+
+@pytest.mark.parametrize("start", [Loop, Trainer])
+@pytest.mark.parametrize("wrong, kind", [
+    ("a/store", "of type str"), (None, "None"), ({"train": None}, "of type dict"),
+    ([], "of type list"),
+])
+def test_people_of_another_kind_are_one_sentence(people, start, wrong, kind):
+    told = r"{0} is " + kind + r"; give a CropSet, as load_people\(...\)\['{0}'\] is"
+    with pytest.raises(DataError, match=told.format("train")): start("tokenpose_nano", wrong)
+    network = create_model("tokenpose_nano")
+    with pytest.raises(DataError, match=told.format("crops").replace("crops'", "test'")):
+        evaluate(network, wrong, Recipe(**TINY))
+    if start is Loop or wrong is None: return    # without people to look at it trains
+    with pytest.raises(DataError, match=told.format("val")): start("tokenpose_nano", people, wrong)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from dppt_nb.checkpoints import load_network
-from dppt_nb.checks import DataError
+from dppt_nb.checks import DataError, refuse_idle
 from dppt_nb.costs import time_interleaved
 from dppt_nb.detectors import MediaPipeDetector
 from dppt_nb.evaluation import answer_in_terms_of, device_name, predict_joints
@@ -40,7 +40,7 @@ from dppt_nb.models import create_model
 from dppt_nb.optim import compute_name, has_bf16
 from dppt_nb.predictor import PosePredictor
 from dppt_nb.released import load_released
-from dppt_nb.store import load_people
+from dppt_nb.store import known_splits, load_people
 from dppt_nb.terminal import Sentences
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,6 +55,17 @@ LANDMARKS = {  # BlazePose's numbers of the twelve joints that all sets have
 NOBODY = "no network is named; name one that ships, such as dppt_s_lspet, or a run's folder"
 BLAZEPOSE, ITS_WAY = "BlazePose full", "MediaPipe 0.10.21, with its detector"
 LEAST_SCORE = 0.1  # of a box, as BlazePose is asked in tools/blazepose.py
+
+
+def people_of(data, root, split, image_size):
+    "The people of a split. `DataError` names the others: no option here says whose a file is."
+    splits = known_splits(data, root, image_size)
+    if split not in (*splits, "all"):
+        raise DataError(
+            f"{root} has nobody in split {split!r}; name another with --split: "
+            f"{', '.join(splits)} or all"
+        )
+    return load_people(data, root, (split,), image_size)[split]
 
 
 def score(joints, crops):
@@ -223,24 +234,33 @@ calibrate_option = click.option(
 )
 
 
+split_option = click.option(
+    "--split", type=click.Choice(["train", "val", "test", "all"]), default="test",
+    show_default=True,
+)
+
+
 @main.command()
 @click.argument("networks", nargs=-1)
 @click.option("--data", required=True)
 @click.option("--root", type=click.Path(), required=True)
-@click.option("--split", default="test", show_default=True)
+@split_option
 @click.option("--blazepose", type=click.Path(), help="python of an environment with mediapipe")
 @click.option("--detected", is_flag=True, help="judge in the boxes of MediaPipe's detector alone")
 @click.option(
-    "--least-score", type=float, default=LEAST_SCORE, show_default=True,
-    help="of --detected: boxes below it are left out",
+    "--least-score", type=float,
+    help=f"of --detected: boxes below it are left out; {LEAST_SCORE} unless given",
 )
 @calibrate_option
 def accuracy(networks, data, root, split, blazepose, detected, least_score, calibrate):
     "PCK@0.2 of the torso over twelve joints, on people of a data set."
     if not (networks or blazepose): raise DataError(NOBODY)
+    why = "goes with --detected and a network; name both, or leave it out"
+    if not (detected and networks): refuse_idle({"least-score": least_score}, why)
+    least_score = LEAST_SCORE if least_score is None else least_score
     if blazepose: check_blazepose(blazepose)
     torch.set_num_threads(1)
-    def people(image_size): return load_people(data, root, (split,), image_size)[split]
+    people = partial(people_of, data, root, split)
     rows, crops = [], people((256, 192))
     for name in networks:
         if detected:
@@ -320,7 +340,7 @@ def timing(networks, repeats, threads, label, calibrate):
 @click.argument("networks", nargs=-1)
 @click.option("--data", required=True)
 @click.option("--root", type=click.Path(), required=True)
-@click.option("--split", default="test", show_default=True)
+@split_option
 @click.option("--people", type=click.IntRange(1), default=200, show_default=True, help="the first")
 @click.option("--blazepose", type=click.Path(), help="python of an environment with mediapipe")
 def pictures(networks, data, root, split, people, blazepose):
@@ -328,7 +348,7 @@ def pictures(networks, data, root, split, people, blazepose):
     if not (networks or blazepose): raise DataError(NOBODY)
     if blazepose: check_blazepose(blazepose)
     torch.set_num_threads(1)
-    crops = load_people(data, root, (split,), (256, 192))[split]
+    crops = people_of(data, root, split, (256, 192))
     crops = crops.select(torch.arange(min(people, len(crops))))
     rows = [
         time_pictures(name, crops, refine, least_score) for name in networks
