@@ -259,9 +259,10 @@ def follow(
     smooth: bool = False,      # joints through the One-Euro filter
     name: str = "",            # of the video, for the results
     first_boxes: np.ndarray | None = None,  # (N, 4) in the first frame, if somebody knows them
+    tracker: Tracker | None = None,  # one of your own, with the last word on smoothness
 ) -> Iterator[tuple[Frame, People]]:
     "Who is where in every frame, with the same number for the same person."
-    tracker = Tracker(predictor.keypoint_set, smooth)
+    if tracker is None: tracker = Tracker(predictor.keypoint_set, smooth)
     for frame in frames:
         photo = Photo(Image.fromarray(frame.pixels), name)
         boxes = tracker.boxes(frame.seconds, photo.size)
@@ -281,7 +282,7 @@ class Report:
     people: int = 0
     seconds: float = 0.0
     left_out: tuple = () # a sentence for each source that could not be read
-    notes: tuple = ()    # sentences on what was not read to its end
+    notes: tuple = ()    # sentences on what was not read to its end or left out
 
     def told(self,
         out: str | Path = "", # folder of the results, to be named
@@ -391,10 +392,11 @@ def predict_video(
     "Joints of everybody in a video, written frame by frame."
     report, start, name = report or Report(), time.perf_counter(), str(source)
     path = out / drawing_name(source, ".mp4", set() if taken is None else taken, out)
+    tracker = Tracker(predictor.keypoint_set, smooth)
     with Video(source, every) as video, VideoWriter(path, video.rate / every) as drawing:
         frames = watch(video, total=len(video) or None, show=len(video) > 0)
         try:
-            for frame, people in follow(predictor, frames, smooth, name):
+            for frame, people in follow(predictor, frames, smooth, name, None, tracker):
                 seconds = round(frame.seconds, 4)
                 lines.write([row | {"seconds": seconds} for row in people.to_rows(frame.number)])
                 if draw: drawing.write(np.asarray(people.draw()), frame.seconds)
@@ -402,6 +404,7 @@ def predict_video(
         except KeyboardInterrupt:
             report.notes = (f"{name} was stopped by hand after {report.photos:,} frames",)
         if video.note: report.notes += (f"{video.note}; {report.photos:,} frames were read",)
+        report.notes += tracker.told(name)
     report.seconds = time.perf_counter() - start
     return report
 

@@ -135,6 +135,31 @@ def test_who_leaves_the_frame_is_forgotten(predictor):
     assert len(tracker.boxes(1.0, (180, 160))) == 0 and not tracker.tracks
 
 
+class Scaled(torch.nn.Module):
+    "A network whose heatmaps are multiplied."
+    def __init__(self, network, factor):
+        super().__init__()
+        self.network, self.factor, self.image_size = network, factor, network.image_size
+    def forward(self, images): return self.network(images) * self.factor
+
+
+def test_poses_with_low_scores_are_counted(predictor, tmp_path):
+    "In a film as in Python it is said how many poses were left out."
+    person, faint = pixels_of(make_photo(1, COCO17, (96, 80), seed=3)), copy.copy(predictor)
+    faint.network = Scaled(predictor.network, 0.1)
+    film = write(tmp_path / "four.mp4", [person] * 4)
+    one = write(tmp_path / "one.mp4", [person])
+    report = predict_files(faint, [film, one], tmp_path / "out", draw=False)
+    assert report.people == 0 and report.notes == (
+        f"4 poses with a score below 0.2 are left out of {film}",
+        f"1 pose with a score below 0.2 is left out of {one}",
+    )
+    tracker = Tracker(COCO17, least_score=0)
+    with Video(film) as video: found = list(follow(faint, video, tracker=tracker))
+    assert [len(people) for _, people in found] == [1] * 4 and tracker.faint == 0
+    assert predict_files(predictor, [film], tmp_path / "sharp", draw=False).notes == ()
+
+
 def test_the_one_euro_filter_knows_no_frame_rate():
     "The same movement at 10 and at 60 frames a second is calmed by about as much."
     def last(rate):
@@ -399,13 +424,8 @@ def test_frames_before_a_fault_are_counted(predictor, tmp_path, monkeypatch):
 
 
 def test_a_network_of_nan_finds_nobody(predictor, tmp_path):
-    class Nan(torch.nn.Module):
-        def __init__(self, network):
-            super().__init__()
-            self.network, self.image_size = network, network.image_size
-        def forward(self, images): return self.network(images) * float("nan")
     broken = copy.copy(predictor)
-    broken.network = Nan(predictor.network)
+    broken.network = Scaled(predictor.network, float("nan"))
     with pytest.raises(DataError, match="numbers that are not finite"):
         broken(np.zeros((60, 50, 3), np.uint8))
 
