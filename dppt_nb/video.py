@@ -129,8 +129,10 @@ class Video:
     def promised(self) -> float: # 0: it does not say
         "Seconds that the pictures last, by the file's own words; sound may go on for longer."
         if self.stream.duration: return float(self.stream.duration * self.stream.time_base)
-        alone = len(self.container.streams) == 1 and self.container.duration
-        return self.container.duration / 1e6 if alone else 0.0
+        if len(self.container.streams) > 1 or not self.container.duration: return 0.0
+        # files without times of their streams (Matroska) say when the last picture ends, not how
+        # long after the first
+        return max(self.container.duration - (self.container.start_time or 0), 0) / 1e6
 
     def __enter__(self): return self
 

@@ -198,6 +198,20 @@ def test_a_video_that_ends_too_early_gives_what_is_there(predictor, tmp_path):
     assert len(drawn) == report.photos
 
 
+@pytest.mark.parametrize("begin", [0, 1000, 5000])
+@pytest.mark.parametrize("ending", [".mkv", ".mp4", ".ts"])
+def test_a_whole_video_that_begins_late_does_not_end_early(tmp_path, begin, ending):
+    "Times of the first picture that are not 0 are no missing pictures; a cut file still is."
+    times, path = [begin + 100 * k for k in range(20)], tmp_path / f"late{ending}"
+    write(path, map(pixels_of, passing(20)), 10, times)
+    with Video(path) as video:
+        assert [round(1000 * frame.seconds) for frame in video] == [t - begin for t in times]
+        assert video.note == ""
+    if ending != ".mkv": return    # of the others a cut one is not opened, or is whole by its words
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    with Video(path) as video: assert len(list(video)) < 20 and "ends early" in video.note
+
+
 def test_videos_that_are_none_are_named(predictor, tmp_path):
     (tmp_path / "letter.mp4").write_text("Dear reader")
     (tmp_path / "empty.mp4").write_bytes(b"")
