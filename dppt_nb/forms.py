@@ -24,6 +24,7 @@ from dppt_nb.crops import (
     uncrop_points,
 )
 from .heatmaps import heatmap_coordinates
+from .pruning import KeepRandom
 from .recipes import Recipe
 from .tokenpose import PoseTransformer
 from .tokens import PoseTokens
@@ -189,9 +190,15 @@ def make_form(
     form: str = "heatmaps",   # a row of `FORMS`
     half: bool = False,       # weights and arithmetic in float16; inputs and outputs stay float32
 ) -> nn.Module: # on the CPU, in eval mode, without gradients
-    "A copy of the network in one of its forms. Raises DataError for an unknown form."
+    """A copy of the network in one of its forms. Raises DataError for an unknown form, and for a
+    network that draws lots."""
     if form not in FORMS:
         raise DataError(f"there is no form {form!r}; take one of {', '.join(FORMS)}")
+    if isinstance(network.encoder.reducer, KeepRandom):
+        raise DataError(
+            "a network that drops patches at random (reduce is 'random') cannot be exported; "
+            "export one with reduce 'prune', 'merge' or 'first'"
+        )
     twin = copy.deepcopy(network).cpu().to(memory_format=torch.contiguous_format)
     twin.tokens = PatchConvolution(twin.tokens)
     twin = twin.half() if half else twin.float()

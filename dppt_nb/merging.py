@@ -24,7 +24,7 @@ def match_tokens(
     keys = F.normalize(keys, dim=-1)
     best, partner = (keys[:, ::2] @ keys[:, 1::2].mT).max(-1)                # (B, ceil(K / 2))
     leave = best.topk(count).indices                                         # (B, count)
-    stay = torch.arange(keys.shape[1], device=keys.device).repeat(len(keys), 1)
+    stay = torch.arange(keys.shape[1], device=keys.device).repeat(keys.shape[0], 1)
     return stay.scatter(1, 2 * leave, 2 * partner.gather(1, leave) + 1)
 
 def pooled(
@@ -35,8 +35,8 @@ def pooled(
 ) -> Tensor:         # (B, count, channels)
     "Weighted means of those that go into the same token."
     index, weights = columns[..., None].expand_as(x), sizes[..., None]
-    new = x.new_zeros(len(x), count, x.shape[2], dtype=torch.float32)
-    total = sizes.new_zeros(len(x), count).scatter_add(1, columns, sizes)
+    new = x.new_zeros(x.shape[0], count, x.shape[2], dtype=torch.float32)
+    total = sizes.new_zeros(x.shape[0], count).scatter_add(1, columns, sizes)
     return (new.scatter_add(1, index, x.float() * weights) / total[..., None]).to(x.dtype)
 
 def merge_pairs(
@@ -47,13 +47,14 @@ def merge_pairs(
 ) -> Tokens:
     """Tokens and codes of a pair become their mean, weighted by size; its patches have one owner,
     and `kept` names the one that the others went into."""
-    J, sizes = tokens.num_keypoints, tokens.sizes
+    # a shape's first number, not `len`: an exported network's number of people stays free
+    people, J, sizes = goal.shape[0], tokens.num_keypoints, tokens.sizes
     stays = goal == torch.arange(goal.shape[1], device=goal.device)
     join = lambda x: torch.cat((x[:, :J], pooled(x[:, J:], sizes, columns, count)), 1)
     return Tokens(
-        join(tokens.x), join(tokens.code.expand(len(goal), -1, -1)),
+        join(tokens.x), join(tokens.code.expand(people, -1, -1)),
         tokens.kept.gather(1, keep_top(stays.float(), count)), new_owner(tokens.owner, columns),
-        sizes.new_zeros(len(goal), count).scatter_add(1, columns, sizes),
+        sizes.new_zeros(people, count).scatter_add(1, columns, sizes),
     )
 
 def merge(

@@ -156,7 +156,7 @@ def keep_first(
 ) -> Tokens:
     "The blunt opponent: the first patches stay, whatever they show."
     first = torch.arange(count, device=tokens.x.device)
-    return keep_patches(tokens, first.expand(len(tokens.x), -1))
+    return keep_patches(tokens, first.expand(tokens.x.shape[0], -1))
 
 class KeepRandom:
     """Chance as an opponent: every person's patches are chosen at random, by a generator of its own

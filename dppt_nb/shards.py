@@ -228,7 +228,8 @@ def column_fault(
 
 # %% ../nbs/machinery/shards.ipynb #a6d74b67
 def read_manifest(
-    folder: str | Path  # of a crop store
+    folder: str | Path,     # of a crop store
+    digests: bool = False,  # read the shards too, and compare every byte
 ) -> Manifest:
     "What a store holds. Raises `DataError` if there is none, or it is damaged or unfinished."
     folder = from_home(folder)
@@ -238,9 +239,23 @@ def read_manifest(
     manifest = as_manifest(read_json(folder / MANIFEST), folder / MANIFEST)
     for shard in manifest.shards:
         path = folder / shard.file
-        if not path.is_file() or path.stat().st_size != shard.bytes:
-            raise DataError(f"{path} is missing or not complete; copy the store again.")
+        if not path.is_file(): raise DataError(f"{path} is missing; copy the store again.")
+        if (size := path.stat().st_size) != shard.bytes:
+            raise DataError(
+                f"{path} is damaged: it has {size:,} bytes, not {shard.bytes:,}; copy the store "
+                "again."
+            )
+        if digests: _shard_content(path, shard)
     return manifest
+
+def _shard_content(path, shard):
+    "All bytes of a shard, which are those that were written."
+    try: content = read_file(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({plain_reason(error)}); copy it again.") from None
+    if shard.sha256 and hashlib.sha256(content).hexdigest() != shard.sha256:
+        raise DataError(f"{path} is damaged: its digest is another; copy the store again.")
+    return content
 
 def _why_no_manifest(folder):
     if who := folder_writer(folder):
@@ -397,11 +412,7 @@ def read_shard(
     import pyarrow as pa
     import pyarrow.parquet as pq
     path = Path(folder) / shard.file
-    try: content = read_file(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({plain_reason(error)}); copy it again.") from None
-    if shard.sha256 and hashlib.sha256(content).hexdigest() != shard.sha256:
-        raise DataError(f"{path} is damaged: its digest is another; copy the store again.")
+    content = _shard_content(path, shard)
     names = ["image", "id", "image_id", "split", *shard_columns(len(manifest.header.keypoint_set))]
     names += ["key"] * (manifest.format > 1)
     try:

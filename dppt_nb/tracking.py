@@ -18,6 +18,7 @@ from .keypoints import KeypointSet
 from .metrics import oks
 from .photos import open_photo
 from .scoring import oks_nms
+from .terminal import counted
 
 # %% ../nbs/machinery/tracking.ipynb #b55ffb83
 def share_of_new(
@@ -166,6 +167,7 @@ class Tracker:
         self.smooth = smooth
         self.patience, self.least_score = patience, least_score
         self.tracks, self.count = [], 0
+        self.faint = 0    # poses so far with a lower score, which were left out
 
     def boxes(self,
         seconds: float,
@@ -224,12 +226,22 @@ class Tracker:
 
     def _distinct(self, people):
         "People without those who are nobody, and without second copies of the same pose."
-        people = take_people(people, np.flatnonzero(people.pose_scores >= self.least_score))
+        sure = people.pose_scores >= self.least_score
+        self.faint += int((~sure).sum())
+        people = take_people(people, np.flatnonzero(sure))
         if len(people) < 2: return people
         areas = np.prod(pose_boxes(people.keypoints, people.scores, people.boxes)[:, 2:], axis=1)
         one = np.zeros(len(people), int)
         kept = oks_nms(people.keypoints, people.pose_scores, areas, one, self.sigmas, COPY)
         return take_people(people, kept)
+
+    def told(self,
+        name: str,     # of the video
+    ) -> tuple:        # a sentence, or nothing
+        "What is to be said of poses that were left out."
+        if not self.faint: return ()
+        what = f"with a score below {self.least_score:g}"
+        return f"{counted(self.faint, f'pose {what} is', f'poses {what} are')} left out of {name}",
 
     def _begin(self, joints, scores, box, seconds, worn):
         self.count += 1

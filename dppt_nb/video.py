@@ -129,8 +129,10 @@ class Video:
     def promised(self) -> float: # 0: it does not say
         "Seconds that the pictures last, by the file's own words; sound may go on for longer."
         if self.stream.duration: return float(self.stream.duration * self.stream.time_base)
-        alone = len(self.container.streams) == 1 and self.container.duration
-        return self.container.duration / 1e6 if alone else 0.0
+        if len(self.container.streams) > 1 or not self.container.duration: return 0.0
+        # files without times of their streams (Matroska) say when the last picture ends, not how
+        # long after the first
+        return max(self.container.duration - (self.container.start_time or 0), 0) / 1e6
 
     def __enter__(self): return self
 
@@ -259,9 +261,10 @@ def follow(
     smooth: bool = False,      # joints through the One-Euro filter
     name: str = "",            # of the video, for the results
     first_boxes: np.ndarray | None = None,  # (N, 4) in the first frame, if somebody knows them
+    tracker: Tracker | None = None,  # one of your own, with the last word on smoothness
 ) -> Iterator[tuple[Frame, People]]:
     "Who is where in every frame, with the same number for the same person."
-    tracker = Tracker(predictor.keypoint_set, smooth)
+    if tracker is None: tracker = Tracker(predictor.keypoint_set, smooth)
     for frame in frames:
         photo = Photo(Image.fromarray(frame.pixels), name)
         boxes = tracker.boxes(frame.seconds, photo.size)
@@ -281,7 +284,7 @@ class Report:
     people: int = 0
     seconds: float = 0.0
     left_out: tuple = () # a sentence for each source that could not be read
-    notes: tuple = ()    # sentences on what was not read to its end
+    notes: tuple = ()    # sentences on what was not read to its end or left out
 
     def told(self,
         out: str | Path = "", # folder of the results, to be named
@@ -391,10 +394,11 @@ def predict_video(
     "Joints of everybody in a video, written frame by frame."
     report, start, name = report or Report(), time.perf_counter(), str(source)
     path = out / drawing_name(source, ".mp4", set() if taken is None else taken, out)
+    tracker = Tracker(predictor.keypoint_set, smooth)
     with Video(source, every) as video, VideoWriter(path, video.rate / every) as drawing:
         frames = watch(video, total=len(video) or None, show=len(video) > 0)
         try:
-            for frame, people in follow(predictor, frames, smooth, name):
+            for frame, people in follow(predictor, frames, smooth, name, None, tracker):
                 seconds = round(frame.seconds, 4)
                 lines.write([row | {"seconds": seconds} for row in people.to_rows(frame.number)])
                 if draw: drawing.write(np.asarray(people.draw()), frame.seconds)
@@ -402,6 +406,7 @@ def predict_video(
         except KeyboardInterrupt:
             report.notes = (f"{name} was stopped by hand after {report.photos:,} frames",)
         if video.note: report.notes += (f"{video.note}; {report.photos:,} frames were read",)
+        report.notes += tracker.told(name)
     report.seconds = time.perf_counter() - start
     return report
 

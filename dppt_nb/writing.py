@@ -32,6 +32,7 @@ from dppt_nb.shards import (
     column_fault,
     people_digest,
     person_keys,
+    read_manifest,
     read_shard,
     shard_bytes,
     shard_columns,
@@ -69,32 +70,50 @@ def _as_bytes(image, header, id):
 UNFINISHED = "unfinished.json"
 _NEW = ".new"  # in the folder of a complete store: the one that will take its place
 
-def _is_own(path):
-    "Whether a file is a store's by name and by content."
-    if path.is_symlink() or not path.is_file(): return False
+def _listed(path):
+    "Whether a file with a name of a store's is one by content, and the shards that it lists."
     try:
-        if path.name in (MANIFEST, UNFINISHED): return bool(as_manifest(read_json(path), path))
+        if path.name in (MANIFEST, UNFINISHED):
+            return True, {shard.file for shard in as_manifest(read_json(path), path).shards}
         import pyarrow.parquet as pq
-        own = re.fullmatch(SHARD_NAME, path.name)
-        return bool(own) and b"dppt" in (pq.read_schema(path).metadata or {})
+        return b"dppt" in (pq.read_schema(path).metadata or {}), set()
     except (DataError, OSError, ValueError):
-        return False
+        return False, set()
+
+def _foreign(folder, names):
+    """Which files are not of a store. A damaged one is, by its name, where another is whole; a
+    damaged shard also has to be listed, if a list is whole."""
+    fits = lambda name: name in (MANIFEST, UNFINISHED) or re.fullmatch(SHARD_NAME, name)
+    plain = lambda path: path.is_file() and not path.is_symlink()
+    own = {name for name in names if fits(name) and plain(folder / name)}
+    found = {name: _listed(folder / name) for name in own}
+    whole = {name for name, (is_whole, _) in found.items() if is_whole}
+    listed = set().union(*(shards for _, shards in found.values()))
+    if listed: damaged = listed | {MANIFEST, UNFINISHED}
+    else: damaged = own if whole else set()
+    return [name for name in names if name not in own & (whole | damaged)]
+
+def _why_it_stays(folder):
+    "What is to be said of a store that may not be overwritten."
+    try: read_manifest(folder, digests=True)
+    except DataError as error:
+        return f"{str(error).rstrip('.')}, or say --overwrite to cut the people again."
+    return (
+        f"{folder} holds a complete crop store already, of other people, pictures or options; name "
+        "another --out, or say --overwrite."
+    )
 
 def _clear_folder(folder, overwrite, keep=()):
     """Empty a folder of an unfinished store, but for the files to keep. A complete one stays, if it
     may be overwritten, until the new one is complete; what is left of another new one goes."""
     names, new = sorted(set(os.listdir(folder)) - {CLAIM}), folder / _NEW
     if new.is_dir() and not new.is_symlink(): names.remove(_NEW)
-    if foreign := [name for name in names if not _is_own(folder / name)]:
+    if foreign := _foreign(folder, names):
         raise DataError(
             f"{folder} holds files that are not of a crop store ({first_few(foreign)}); give the "
             "store a folder of its own."
         )
-    if MANIFEST in names and not overwrite:
-        raise DataError(
-            f"{folder} holds a complete crop store already, of other people, pictures or "
-            "options; name another --out, or say --overwrite."
-        )
+    if MANIFEST in names and not overwrite: raise DataError(_why_it_stays(folder))
     if new.exists():
         sweep(new)
         _clear_folder(new, True)    # nobody else's files

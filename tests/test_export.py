@@ -84,6 +84,38 @@ def test_tokens_are_those_of_a_trace(small, tokens, people):
     torch.testing.assert_close(found["keypoint_attention"], attention, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("reduce, form", [
+    ("merge", "heatmaps"), ("merge", "tokens"), ("merge", "keypoints"), ("first", "heatmaps"),
+])
+def test_every_way_to_reduce_leaves_the_number_of_people_free(reduce, form, tmp_path):
+    "`len` of a tensor would write the two people of the example into the file."
+    torch.manual_seed(0)
+    network = create_model(
+        "ppt_nano", 14, image_size=(64, 48), depth=3, prune_at=(0, 1), keep_ratio=0.4, reduce=reduce
+    ).eval()
+    made, path = make_form(network, form), tmp_path / "reduced.onnx"
+    exported = OnnxNetwork(export_onnx(network, LSP14, path, form))
+    for people in (1, 3):
+        draw = torch.Generator().manual_seed(people)
+        images = torch.randn(people, 3, 64, 48, generator=draw)
+        if form == "keypoints":
+            photo = torch.randint(0, 256, (70, 90, 3), dtype=torch.uint8, generator=draw)
+            given = dict(photo=photo, boxes=torch.tensor([[5.0, 5, 50, 60]] * people))
+        else: given = dict(images=images)
+        found = exported.run(**given)
+        with torch.no_grad(): expected = made(*given.values())
+        for name, value in zip(made.outputs, [expected] if form == "heatmaps" else expected):
+            atol = 0.01 if name == "keypoints" else 1e-4    # pixels of the photo
+            torch.testing.assert_close(found[name], value, atol=atol, rtol=0)
+
+
+def test_a_network_that_draws_lots_is_not_exported(tmp_path):
+    network = create_model("ppt_nano", 14, image_size=(64, 48), reduce="random").eval()
+    for form in ("heatmaps", "tokens", "keypoints"):
+        with pytest.raises(DataError, match="at random .* export one with reduce 'prune'"):
+            export_onnx(network, LSP14, tmp_path / "m.onnx", form)
+
+
 def test_attention_to_dropped_patches_is_zero():
     "Patches that leave before the last layer have no column in it."
     torch.manual_seed(0)

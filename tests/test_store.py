@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -597,7 +598,7 @@ def test_damaged_stores(tmp_path):
     shard = tmp_path / "s/crops-00000.parquet"
     content = shard.read_bytes()
     for name, damage, words in (
-        ("short", content[:-9], "not complete"),
+        ("short", content[:-9], "is damaged: it has [0-9,]+ bytes, not "),
         ("tail", content[:-9] + b"x" * 9, "its digest is another"),
         ("jpeg", content.replace(b"\xff\xd8\xff", b"zzz", 3), "its digest is another"),
         ("end", content[:-60] + b"\x15" * 52 + content[-8:], "its digest is another"),
@@ -607,7 +608,7 @@ def test_damaged_stores(tmp_path):
             read_store(tmp_path / "s", progress=False)
         assert "crops-00000.parquet" in one_sentence(error), name
     shard.unlink()
-    with pytest.raises(DataError, match="missing or not complete"): read_store(tmp_path / "s")
+    with pytest.raises(DataError, match="00000.parquet is missing"): read_store(tmp_path / "s")
 
 
 @pytest.mark.parametrize(
@@ -919,6 +920,54 @@ def test_users_files_are_left_alone(tmp_path, name, overwrite):
     assert "not of a crop store" in one_sentence(error)
     assert [p.name for p in tmp_path.iterdir()] == [name]
     assert "an app of mine" in (tmp_path / name).read_text()
+
+
+def cut_short(path): path.write_bytes(path.read_bytes()[:5000])
+def emptied(path): path.write_bytes(b"")
+def one_byte(path):
+    path.write_bytes(path.read_bytes().replace(b"\xff\xd8\xff", b"\xff\xd8\xfe", 1))
+
+
+@pytest.mark.parametrize("name, harm, words", [
+    ("crops-00001.parquet", cut_short, "is damaged: it has 5,000 bytes, not "),
+    ("crops-00000.parquet", emptied, "is damaged: it has 0 bytes, not "),
+    ("crops-00000.parquet", one_byte, "is damaged: its digest is another"),
+    ("crops-00001.parquet", Path.unlink, "is missing"),
+    ("manifest.json", lambda path: path.write_text("{"), "is not JSON"),
+    ("manifest.json", lambda path: path.write_text('{"format": 9}'), "install a newer dppt-nb"),
+])
+def test_a_damaged_store_is_named_and_cut_again(photographs, tmp_path, name, harm, words, capsys):
+    "Whatever is wrong with it: it is said, with the way out, and overwriting is that way."
+    cut = dict(image_size=(64, 48), progress=False, shard_mb=(2**16 + 6000) / 2**20)
+    for folder in ("s", "whole"): prepare_store(photographs, tmp_path / folder, **cut)
+    harm(tmp_path / "s" / name)
+    left = {p.name: p.read_bytes() for p in (tmp_path / "s").iterdir()}
+    with pytest.raises(DataError, match=words) as error:
+        prepare_store(photographs, tmp_path / "s", **cut)
+    said = one_sentence(error)
+    assert name in said and said.endswith(", or say --overwrite to cut the people again.")
+    assert left == {p.name: p.read_bytes() for p in (tmp_path / "s").iterdir()}
+    for foreign in ("notes.txt", *["crops-00099.parquet"] * (name != "manifest.json")):
+        (tmp_path / "s" / foreign).write_text("somebody's")
+        with pytest.raises(DataError, match=f"not of a crop store .{foreign}"):
+            prepare_store(photographs, tmp_path / "s", **cut, overwrite=True)
+        (tmp_path / "s" / foreign).unlink()
+    prepare_store(photographs, tmp_path / "s", **cut, overwrite=True)
+    assert same_files(tmp_path / "s", tmp_path / "whole")
+
+
+def test_a_damaged_shard_of_an_unfinished_store_is_cut_again(photographs, tmp_path, monkeypatch):
+    "Nothing is lost by that, so nobody is asked."
+    cut = dict(image_size=(64, 48), progress=False, shard_mb=(2**16 + 6000) / 2**20)
+    prepare_store(photographs, tmp_path / "whole", **cut)
+    for number, overwrite in enumerate((False, True)):
+        out = tmp_path / str(number)
+        with monkeypatch.context() as patch:
+            stop_at(4, patch, False)
+            with pytest.raises(Stopped): prepare_store(photographs, out, **cut)
+        cut_short(out / "crops-00000.parquet")
+        prepare_store(photographs, out, **cut, overwrite=overwrite)
+        assert same_files(out, tmp_path / "whole")
 
 
 def test_a_file_of_the_user_in_a_finished_store_stays(tmp_path):

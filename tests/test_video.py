@@ -135,6 +135,31 @@ def test_who_leaves_the_frame_is_forgotten(predictor):
     assert len(tracker.boxes(1.0, (180, 160))) == 0 and not tracker.tracks
 
 
+class Scaled(torch.nn.Module):
+    "A network whose heatmaps are multiplied."
+    def __init__(self, network, factor):
+        super().__init__()
+        self.network, self.factor, self.image_size = network, factor, network.image_size
+    def forward(self, images): return self.network(images) * self.factor
+
+
+def test_poses_with_low_scores_are_counted(predictor, tmp_path):
+    "In a film as in Python it is said how many poses were left out."
+    person, faint = pixels_of(make_photo(1, COCO17, (96, 80), seed=3)), copy.copy(predictor)
+    faint.network = Scaled(predictor.network, 0.1)
+    film = write(tmp_path / "four.mp4", [person] * 4)
+    one = write(tmp_path / "one.mp4", [person])
+    report = predict_files(faint, [film, one], tmp_path / "out", draw=False)
+    assert report.people == 0 and report.notes == (
+        f"4 poses with a score below 0.2 are left out of {film}",
+        f"1 pose with a score below 0.2 is left out of {one}",
+    )
+    tracker = Tracker(COCO17, least_score=0)
+    with Video(film) as video: found = list(follow(faint, video, tracker=tracker))
+    assert [len(people) for _, people in found] == [1] * 4 and tracker.faint == 0
+    assert predict_files(predictor, [film], tmp_path / "sharp", draw=False).notes == ()
+
+
 def test_the_one_euro_filter_knows_no_frame_rate():
     "The same movement at 10 and at 60 frames a second is calmed by about as much."
     def last(rate):
@@ -171,6 +196,20 @@ def test_a_video_that_ends_too_early_gives_what_is_there(predictor, tmp_path):
     assert all(json.loads(line)["track"] == 1 for line in lines)
     with Video(tmp_path / "out" / "cut-poses.mp4") as video: drawn = list(video)
     assert len(drawn) == report.photos
+
+
+@pytest.mark.parametrize("begin", [0, 1000, 5000])
+@pytest.mark.parametrize("ending", [".mkv", ".mp4", ".ts"])
+def test_a_whole_video_that_begins_late_does_not_end_early(tmp_path, begin, ending):
+    "Times of the first picture that are not 0 are no missing pictures; a cut file still is."
+    times, path = [begin + 100 * k for k in range(20)], tmp_path / f"late{ending}"
+    write(path, map(pixels_of, passing(20)), 10, times)
+    with Video(path) as video:
+        assert [round(1000 * frame.seconds) for frame in video] == [t - begin for t in times]
+        assert video.note == ""
+    if ending != ".mkv": return    # of the others a cut one is not opened, or is whole by its words
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    with Video(path) as video: assert len(list(video)) < 20 and "ends early" in video.note
 
 
 def test_videos_that_are_none_are_named(predictor, tmp_path):
@@ -399,13 +438,8 @@ def test_frames_before_a_fault_are_counted(predictor, tmp_path, monkeypatch):
 
 
 def test_a_network_of_nan_finds_nobody(predictor, tmp_path):
-    class Nan(torch.nn.Module):
-        def __init__(self, network):
-            super().__init__()
-            self.network, self.image_size = network, network.image_size
-        def forward(self, images): return self.network(images) * float("nan")
     broken = copy.copy(predictor)
-    broken.network = Nan(predictor.network)
+    broken.network = Scaled(predictor.network, float("nan"))
     with pytest.raises(DataError, match="numbers that are not finite"):
         broken(np.zeros((60, 50, 3), np.uint8))
 
