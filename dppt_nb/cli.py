@@ -368,8 +368,8 @@ def study(
         raise click.UsageError("name a study, or see all of them with --list")
     if wrong := [seed for seed in seeds.split(",") if not seed.strip().isdecimal()]:
         raise DataError(
-            f"--seeds is {seeds!r}; {wrong[0]!r} is no whole number from 0 on, write for example "
-            "0,1,2"
+            f"--seeds is {seeds!r}; {wrong[0]!r} is not a whole number from 0 on, write for "
+            "example 0,1,2"
         )
     seeds = each_once([int(seed) for seed in seeds.split(",")], "--seeds")
     asked, rows = rows, [row.strip() for row in rows.split(",") if row.strip()]

@@ -468,18 +468,13 @@ def run_study(
     crops = load_people(data, root, (split,), size, False, people, **reader_options)[split]
     check_teachers(plan, done, out, crops.keypoint_set)
     check_people(done, data, split, crops, out)
+    how = dict(reader_options, allow_drift=allow_drift)
     if together > 1:
         mine = [(row, recipe) for row, recipe in plan if not row.of]
         recipes = {run_folder(out, row.name, recipe.seed): recipe for row, recipe in mine}
-        train_runs(
-            recipes, data, root, together, device, people, allow_drift=allow_drift,
-            **reader_options,
-        )
+        train_runs(recipes, data, root, together, device, people, **how)
     for row, recipe in plan:
-        judged = run_row(
-            row, recipe, data, root, out, crops, split, device, people, allow_drift,
-            **reader_options,
-        )
+        judged = run_row(row, recipe, data, root, out, crops, split, device, people, **how)
         print(f"{row.name:<20} seed {recipe.seed}   {beside_stored(judged, known)}", flush=True)
         done = finished_runs(out)
         check_people(done, data, split, crops, out)
