@@ -9,8 +9,8 @@ import torch
 from click.testing import CliRunner
 from data_fixture import coco_file, picture
 from PIL import Image
-from torch import nn
 from sampling import sample
+from torch import nn
 
 from dppt_nb import PosePredictor
 from dppt_nb.checkpoints import load_network
