@@ -244,11 +244,13 @@ def _photographs(table):
 def _complete_store(folder, header, keys, pictures):
     "The report of a store that holds these people cut like this; None where there is none."
     finish_overwriting(folder)
-    try: manifest = read_manifest(folder, digests=True)
-    except DataError: return None    # the writer says what is wrong with it
     people = people_digest(keys, header.keypoint_set)
-    if manifest.header != header or manifest.people != people: return None
-    if (manifest.made_from or {}).get("pictures", pictures) != pictures: return None
+    try:
+        manifest = read_manifest(folder)
+        if manifest.header != header or manifest.people != people: return None
+        if (manifest.made_from or {}).get("pictures", pictures) != pictures: return None
+        read_manifest(folder, digests=True)    # last, since it reads every byte
+    except DataError: return None    # the writer says what is wrong with it
     print(f"{folder} holds these {len(keys):,} people already, cut as asked; nothing to do")
     return dict(
         people=len(keys), shards=len(manifest.shards), bytes=sum(s.bytes for s in manifest.shards),

@@ -398,7 +398,7 @@ def predict_video(
     with Video(source, every) as video, VideoWriter(path, video.rate / every) as drawing:
         frames = watch(video, total=len(video) or None, show=len(video) > 0)
         try:
-            for frame, people in follow(predictor, frames, smooth, name, None, tracker):
+            for frame, people in follow(predictor, frames, name=name, tracker=tracker):
                 seconds = round(frame.seconds, 4)
                 lines.write([row | {"seconds": seconds} for row in people.to_rows(frame.number)])
                 if draw: drawing.write(np.asarray(people.draw()), frame.seconds)

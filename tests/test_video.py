@@ -427,8 +427,8 @@ def test_a_full_disk_under_a_video_leaves_what_was_there(predictor, tmp_path, mo
 
 def test_frames_before_a_fault_are_counted(predictor, tmp_path, monkeypatch):
     video, follow_all = write(tmp_path / "a.mp4", map(pixels_of, passing(3))), follow
-    def broken(*given):
-        for number, answer in enumerate(follow_all(*given)):
+    def broken(*given, **named):
+        for number, answer in enumerate(follow_all(*given, **named)):
             if number == 2: raise DataError("a frame is odd")
             yield answer
     monkeypatch.setattr(video_module, "follow", broken)

@@ -37,7 +37,7 @@ from dppt_nb.files import read_json, write_json
 from dppt_nb.judged import stored_score
 from dppt_nb.metrics import pck
 from dppt_nb.models import create_model
-from dppt_nb.optim import compute_name, has_bf16
+from dppt_nb.optim import compute_name, has_bf16, precision
 from dppt_nb.predictor import PosePredictor
 from dppt_nb.released import load_released
 from dppt_nb.store import known_splits, load_people
@@ -276,10 +276,11 @@ def accuracy(networks, data, root, split, blazepose, detected, least_score, cali
 CLOCKS = {"processor": time.process_time, "wall": time.perf_counter}
 
 
-def in_bf16(network):
+def in_bf16(network, recipe):
     "The network as `PosePredictor` runs it where the processor multiplies bf16."
+    recipe = recipe.change(precision="bf16")
     def run(images):
-        with torch.autocast("cpu", torch.bfloat16): return network(images)
+        with precision(recipe, images.device): return network(images)
     return run
 
 
@@ -314,9 +315,9 @@ def timing(networks, repeats, threads, label, calibrate):
     ways, clock = {}, "processor" if threads == 1 else "wall"
     for name in networks:
         with tempfile.TemporaryDirectory() as folder:
-            runners = ways_of(name, Path(folder), calibrate)[0]
+            runners, recipe, _ = ways_of(name, Path(folder), calibrate)
         image = torch.zeros(1, 3, *runners["PyTorch"].image_size)
-        if has_bf16("cpu"): runners["PyTorch, bf16"] = in_bf16(runners["PyTorch"])
+        if has_bf16("cpu"): runners["PyTorch, bf16"] = in_bf16(runners["PyTorch"], recipe)
         ways |= {(Path(name).name, way): partial(run, image) for way, run in runners.items()}
     ways |= others()
     if not ways: raise DataError(NOBODY)
