@@ -22,7 +22,7 @@ from dppt_nb.keypoints import LSP14
 from dppt_nb.metrics import PCK_THRESHOLDS, pck, person_size
 from dppt_nb.skeletons import COLOURS, limb_side
 from dppt_nb.store import load_people
-from dppt_nb.terminal import Sentence
+from dppt_nb.terminal import Place, Sentence
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "nbs" / "results" / "answers_lspet.json"
@@ -97,7 +97,7 @@ def draw(results):
 
 
 @click.command(cls=Sentence)
-@click.option("--root", type=click.Path(exists=True), help="LSPET's folder or zip")
+@click.option("--root", type=Place(exists=True), help="LSPET's folder or zip")
 @click.option("--network", help="of --root: whose joints; dppt_s_lspet unless given")
 def main(root, network):
     "Find joints of test people, or draw those that are stored."

@@ -22,7 +22,7 @@ from dppt_nb.keypoints import COCO17
 from dppt_nb.models import create_model, list_models
 from dppt_nb.optim import pick_device
 from dppt_nb.store import synthetic_people
-from dppt_nb.terminal import Sentences
+from dppt_nb.terminal import Place, Sentences
 
 # beside this file, which is run as a script or loaded by a test
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -53,7 +53,7 @@ def main():
     help="instead of the wall clock; for one thread on a machine that others use",
 )
 @click.option(
-    "--out", type=click.Path(), help="also write the rows and their conditions here, as JSON"
+    "--out", type=Place(), help="also write the rows and their conditions here, as JSON"
 )
 def forward(models, batch, image_size, repeats, threads, device, processor_time, out):
     """Time MODELS (default: tokenpose_s_v1 ppt_s), the first being the one that the others are
@@ -133,7 +133,7 @@ def time_ways(ways, batch, rounds, clock):
 @click.option("--repeats", type=click.IntRange(1), default=20, show_default=True, help="rounds")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--processor-time", is_flag=True, help="instead of the wall clock; for one thread")
-@click.option("--out", type=click.Path(), help="also write rows and conditions here, as JSON")
+@click.option("--out", type=Place(), help="also write rows and conditions here, as JSON")
 def predict(networks, batch, repeats, threads, processor_time, out):
     """Time NETWORKS (default: ppt_s; names of `dppt models` with drawn weights, or trained ones) on
     the CPU: PyTorch, onnxruntime, onnxruntime in 8 bits, in turns."""
@@ -175,7 +175,7 @@ def runners_of(name):
 @main.command()
 @click.argument("networks", nargs=-1, required=True)
 @click.option("--repeats", type=click.IntRange(1), default=20, show_default=True, help="rounds")
-@click.option("--out", type=click.Path(), help="also write rows and conditions here, as JSON")
+@click.option("--out", type=Place(), help="also write rows and conditions here, as JSON")
 def runners(networks, repeats, out):
     """Time the ways to run NETWORKS on one thread of the CPU, one person, in float32: processor
     time, and each way's share of the eager time with the range of the rounds."""

@@ -17,7 +17,7 @@ from dppt_nb.files import make_folder, write_json
 from dppt_nb.optim import pick_device
 from dppt_nb.recipes import get_recipe
 from dppt_nb.store import load_people
-from dppt_nb.terminal import Sentence
+from dppt_nb.terminal import Place, Sentence
 from dppt_nb.training import Loop
 
 # beside this file, which is run as a script or loaded by a test
@@ -162,9 +162,9 @@ def check_alike(findings, crops, device, jobs, ways, steps):
 
 @click.command("card", cls=Sentence)
 @click.option("--data", default="synthetic", show_default=True, help="name of the data set")
-@click.option("--root", type=click.Path(), help="its folder, or a crop store")
+@click.option("--root", type=Place(), help="its folder, or a crop store")
 @click.option("--people", type=click.IntRange(1), default=1024, show_default=True, help="synthetic")
-@click.option("--out", type=click.Path(), default="card", show_default=True, help="folder")
+@click.option("--out", type=Place(), default="card", show_default=True, help="folder")
 @click.option(
     "--minutes", type=click.FloatRange(0), default=10, show_default=True,
     help="no part begins later",

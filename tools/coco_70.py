@@ -12,7 +12,7 @@ import click
 
 from dppt_nb.checks import DataError
 from dppt_nb.files import make_folder, read_json, write_json
-from dppt_nb.terminal import Sentence
+from dppt_nb.terminal import Place, Sentence
 
 IDS = Path(__file__).resolve().parent.parent / "nbs" / "results" / "coco_70.json"
 
@@ -27,8 +27,8 @@ def cut(content, ids):
 
 
 @click.command(cls=Sentence)
-@click.option("--root", type=click.Path(exists=True, path_type=Path), required=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--root", type=Place(exists=True, path_type=Path), required=True)
+@click.option("--out", type=Place(path_type=Path), required=True)
 def main(root, out):
     "Write OUT/annotations/person_keypoints.json, and the photographs into OUT/images."
     images, people, sources, wanted = [], [], [], read_json(IDS)

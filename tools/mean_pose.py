@@ -10,14 +10,14 @@ import click
 from dppt_nb.evaluation import RESULTS_FORMAT, answer_mean_pose, mean_pose, score_joints
 from dppt_nb.files import write_json
 from dppt_nb.store import load_people
-from dppt_nb.terminal import Sentence
+from dppt_nb.terminal import Place, Sentence
 
 RESULTS = Path(__file__).resolve().parent.parent / "nbs" / "results" / "mean_pose.json"
 
 
 @click.command(cls=Sentence)
-@click.option("--root", type=click.Path(exists=True), required=True, help="folder, zip or store")
-@click.option("--out", type=click.Path(), default=RESULTS, help="another file")
+@click.option("--root", type=Place(exists=True), required=True, help="folder, zip or store")
+@click.option("--out", type=Place(), default=RESULTS, help="another file")
 def main(root, out):
     "Judge the mean pose of LSPET's training people on its test people."
     crops = load_people("lspet", root, ("train", "test"), (128, 96), False)

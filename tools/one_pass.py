@@ -15,7 +15,7 @@ from dppt_nb.evaluation import RESULTS_FORMAT
 from dppt_nb.files import read_json, write_json
 from dppt_nb.metrics import bootstrap_interval
 from dppt_nb.store import SYNTHETIC_PEOPLE, load_people
-from dppt_nb.terminal import Sentence
+from dppt_nb.terminal import Place, Sentence
 
 RESULTS = Path(__file__).resolve().parent.parent / "nbs" / "results" / "one_pass.json"
 DRAWN = SYNTHETIC_PEOPLE["test"]
@@ -52,8 +52,8 @@ def plan(roots):
 
 
 @click.command(cls=Sentence)
-@click.option("--lspet", type=click.Path(exists=True), required=True, help="its folder or zip")
-@click.option("--coco", type=click.Path(exists=True), required=True, help="coco_mini")
+@click.option("--lspet", type=Place(exists=True), required=True, help="its folder or zip")
+@click.option("--coco", type=Place(exists=True), required=True, help="coco_mini")
 def main(lspet, coco):
     "Judge every network that ships with one pass."
     runs = []

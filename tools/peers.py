@@ -41,7 +41,7 @@ from dppt_nb.optim import compute_name, has_bf16, precision
 from dppt_nb.predictor import PosePredictor
 from dppt_nb.released import load_released
 from dppt_nb.store import known_splits, load_people
-from dppt_nb.terminal import Sentences
+from dppt_nb.terminal import Place, Sentences
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "nbs" / "results" / "peers.json"
@@ -243,9 +243,9 @@ split_option = click.option(
 @main.command()
 @click.argument("networks", nargs=-1)
 @click.option("--data", required=True)
-@click.option("--root", type=click.Path(), required=True)
+@click.option("--root", type=Place(), required=True)
 @split_option
-@click.option("--blazepose", type=click.Path(), help="python of an environment with mediapipe")
+@click.option("--blazepose", type=Place(), help="python of an environment with mediapipe")
 @click.option("--detected", is_flag=True, help="judge in the boxes of MediaPipe's detector alone")
 @click.option(
     "--least-score", type=float,
@@ -340,10 +340,10 @@ def timing(networks, repeats, threads, label, calibrate):
 @main.command()
 @click.argument("networks", nargs=-1)
 @click.option("--data", required=True)
-@click.option("--root", type=click.Path(), required=True)
+@click.option("--root", type=Place(), required=True)
 @split_option
 @click.option("--people", type=click.IntRange(1), default=200, show_default=True, help="the first")
-@click.option("--blazepose", type=click.Path(), help="python of an environment with mediapipe")
+@click.option("--blazepose", type=Place(), help="python of an environment with mediapipe")
 def pictures(networks, data, root, split, people, blazepose):
     "Milliseconds of one thread's processor time for a picture in which people have to be found."
     if not (networks or blazepose): raise DataError(NOBODY)
@@ -391,7 +391,7 @@ def with_the_same_weights(theirs):
 
 
 @main.command()
-@click.argument("folder", type=click.Path())
+@click.argument("folder", type=Place())
 @click.option("--repeats", type=click.IntRange(1), default=20, show_default=True, help="rounds")
 def released(folder, repeats):
     "Our PPT-S beside that of its authors, the same weights, in turns."

@@ -20,7 +20,7 @@ from dppt_nb.files import write_json
 from dppt_nb.keypoints import map_keypoints
 from dppt_nb.optim import pick_device
 from dppt_nb.store import load_people
-from dppt_nb.terminal import Sentence
+from dppt_nb.terminal import Place, Sentence
 
 EDGES = 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, np.inf
 
@@ -39,7 +39,7 @@ def by_score(scores, hits, counts):
 @click.option("--network", default="dppt_s_lspet", show_default=True)
 @click.option("--data", default="lspet", show_default=True)
 @click.option(
-    "--root", type=click.Path(exists=True), required=True,
+    "--root", type=Place(exists=True), required=True,
     help="its folder, zip, or a crop store",
 )
 @click.option(
@@ -47,7 +47,7 @@ def by_score(scores, hits, counts):
     help="test, or what the data set is judged on, unless given",
 )
 @click.option("--device", default="cpu", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--out", type=Place(path_type=Path), required=True)
 def main(network, data, root, split, device, out):
     "Write OUT: how many joints have a score in each range, and how many of them are right."
     count(network, data, root, split or judged_split(data), device, out)

@@ -23,7 +23,7 @@ from dppt_nb.inference import pose_boxes
 from dppt_nb.keypoints import map_keypoints
 from dppt_nb.metrics import bootstrap_interval, pck
 from dppt_nb.photos import open_photo
-from dppt_nb.terminal import Sentence
+from dppt_nb.terminal import Place, Sentence
 
 RESULTS = Path(__file__).resolve().parent.parent / "nbs" / "results" / "second_look.json"
 EVERY, LABELLED, MOVED, GROWN, SEED = 6, 8, 0.25, 1.5, 0
@@ -136,8 +136,8 @@ def measure(predictor, table, whole):
 
 
 @click.command(cls=Sentence)
-@click.option("--lspet", type=click.Path(exists=True), required=True, help="its folder or zip")
-@click.option("--coco", type=click.Path(exists=True), required=True, help="its folder")
+@click.option("--lspet", type=Place(exists=True), required=True, help="its folder or zip")
+@click.option("--coco", type=Place(exists=True), required=True, help="its folder")
 @click.option("--network", default="dppt_s_lspet", show_default=True)
 def main(lspet, coco, network):
     "Measure, and store the result."

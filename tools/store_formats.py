@@ -22,7 +22,7 @@ from dppt_nb.evaluation import RESULTS_FORMAT, find_joints
 from dppt_nb.files import write_json
 from dppt_nb.metrics import bootstrap_interval, pck
 from dppt_nb.store import read_store
-from dppt_nb.terminal import Sentence
+from dppt_nb.terminal import Place, Sentence
 from dppt_nb.views import plain_crops
 
 RESULTS = Path(__file__).resolve().parent.parent / "nbs" / "results" / "store_formats.json"
@@ -108,7 +108,7 @@ def row_of(name, words, result, first, known):
 @click.option(
     "--people", type=click.IntRange(8), help="the first so many, to try it; writes nothing"
 )
-@click.option("--root", type=click.Path(exists=True), required=True, help="LSPET's folder or zip")
+@click.option("--root", type=Place(exists=True), required=True, help="LSPET's folder or zip")
 def main(root, people):
     "Measure what formats of a crop store cost."
     table = read_dataset("lspet", root).select("test").select(slice(people))

@@ -27,7 +27,7 @@ from dppt_nb.models import create_model, macs
 from dppt_nb.optim import pick_device
 from dppt_nb.recipes import get_recipe, needs_teacher
 from dppt_nb.store import load_people
-from dppt_nb.terminal import Sentence
+from dppt_nb.terminal import Place, Sentence
 from dppt_nb.training import Batch, Loop
 
 WAYS = {
@@ -238,7 +238,7 @@ def read_change(text):
     help="may be given several times; all that this machine can do unless given",
 )
 @click.option("--data", default="synthetic", show_default=True, help="name of the data set")
-@click.option("--root", type=click.Path(), help="its folder, or a crop store")
+@click.option("--root", type=Place(), help="its folder, or a crop store")
 @click.option("--people", type=click.IntRange(1), default=256, show_default=True, help="synthetic")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--steps", type=click.IntRange(1), default=5, show_default=True, help="in a round")
@@ -246,7 +246,7 @@ def read_change(text):
 @click.option("--jpegs", is_flag=True, help="the plain loop decodes every person in every step")
 @click.option("--epoch", is_flag=True, help="whole epochs, in place of --steps steps a round")
 @click.option("--set", "changes", multiple=True, help="field=value, as in Python")
-@click.option("--out", type=click.Path(), help="also write rows and conditions here, as JSON")
+@click.option("--out", type=Place(), help="also write rows and conditions here, as JSON")
 def train(
     recipes, batch, ways, data, root, people, rounds, steps, device, jpegs, epoch, changes, out
 ):

@@ -19,7 +19,7 @@ from dppt_nb.files import read_json, write_json
 from dppt_nb.judged import finished_runs, stored_score
 from dppt_nb.store import load_people
 from dppt_nb.studies import run_folder
-from dppt_nb.terminal import Sentence
+from dppt_nb.terminal import Place, Sentence
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "nbs" / "results" / "transfer.json"
@@ -62,9 +62,9 @@ def of_studies(studies):
 
 
 @click.command(cls=Sentence)
-@click.option("--root", type=click.Path(exists=True), required=True, help="coco_mini")
+@click.option("--root", type=Place(exists=True), required=True, help="coco_mini")
 @click.option(
-    "--study", "studies", type=click.Path(exists=True), multiple=True, help="folder of a study"
+    "--study", "studies", type=Place(exists=True), multiple=True, help="folder of a study"
 )
 @click.option("--add", is_flag=True, help="keep what is stored, judge what is not")
 def main(root, studies, add):

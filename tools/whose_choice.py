@@ -19,7 +19,7 @@ from dppt_nb.judged import finished_runs, stored_score
 from dppt_nb.pruning import KeepPlaces, joints_kept, keep_patches, often_kept
 from dppt_nb.store import load_people
 from dppt_nb.studies import run_folder
-from dppt_nb.terminal import Sentence
+from dppt_nb.terminal import Place, Sentence
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "nbs" / "results" / "choice.json"
@@ -143,10 +143,10 @@ SHIPPED = {"ppt": "ppt_s_lspet", "dppt": "dppt_s_lspet"}
 
 
 @click.command(cls=Sentence)
-@click.option("--root", type=click.Path(exists=True), required=True, help="LSPET, or a store of it")
-@click.option("--s", "large", type=click.Path(exists=True), help="LSPET for the S networks")
+@click.option("--root", type=Place(exists=True), required=True, help="LSPET, or a store of it")
+@click.option("--s", "large", type=Place(exists=True), help="LSPET for the S networks")
 @click.option(
-    "--study", "studies", type=click.Path(exists=True), multiple=True, required=True,
+    "--study", "studies", type=Place(exists=True), multiple=True, required=True,
     help="folder of a study with ppt and dppt",
 )
 def main(root, large, studies):
