@@ -259,8 +259,8 @@ def _in_short(answer):
     "The word or two of `answer_of`, without its p; what was not corrected is a hint."
     words = answer.split(" (")[0]
     said = words.removesuffix(", not corrected")
-    hint = ", a hint" * (said != words)
-    return {"holds": "yes", "does not hold": "no"}.get(said, said) + hint
+    if said == words: return {"holds": "yes", "does not hold": "no"}.get(said, said)
+    return {"holds": "above zero", "does not hold": "below zero"}.get(said, said) + ", a hint"
 
 
 def claims_in_short(
