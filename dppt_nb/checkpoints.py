@@ -37,7 +37,7 @@ from dppt_nb.files import (
     unpack_tensors,
     write_json,
 )
-from .keypoints import KeypointSet
+from .keypoints import COCO17, MPII16, KeypointSet
 from .locks import write_together
 from .models import create_model, model_config
 from .ownsets import finds_same, same_joints
@@ -420,16 +420,25 @@ def load_teacher(
     "The trained network that the recipe names; one that finds other keypoints is refused."
     if not recipe.teacher: return None
     if recipe.teacher_model:
-        network = create_model(recipe.teacher_model, len(keypoints), recipe.image_size)
+        # a release does not say which joints it finds; those of so many it is known for
+        known = {len(one): one for one in (COCO17, MPII16)}.get(len(keypoints), keypoints)
+        _check_teacher(recipe.teacher, known, keypoints)
+        with torch.random.fork_rng(devices=[]):    # its start weights are replaced
+            network = create_model(recipe.teacher_model, len(keypoints), recipe.image_size)
         network = load_released(network, recipe.teacher)
         return network.to(memory_format=torch.channels_last).eval()
     teacher, _, known = load_network(recipe.teacher)
-    if not finds_same(known, keypoints):
-        raise DataError(
-            f"the teacher {recipe.teacher} finds {known.name} keypoints, but the data "
-            f"is labelled with {keypoints.name}; take a teacher of its kind"
-        )
+    _check_teacher(recipe.teacher, known, keypoints)
     return teacher
+
+
+def _check_teacher(name, known, keypoints):
+    "Refuse a teacher that finds other keypoints than the data's."
+    if finds_same(known, keypoints): return
+    raise DataError(
+        f"the teacher {name} finds {known.name} keypoints, but the data is labelled with "
+        f"{keypoints.name}; take a teacher of its kind"
+    )
 
 # %% ../nbs/machinery/checkpoints.ipynb #e924ae2d
 def results_folder(

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .checks import DataError, each_once, from_home
+from .checks import DataError, each_once
 from .faces import MIRROR_LAYOUTS
 from .files import field_numbers, read_json
 from .keypoints import COCO17, KeypointSet
@@ -53,8 +53,6 @@ def load_lists(
     "An annotation file as its three lists. Raises `DataError` if it is not COCO's format."
     is_path = isinstance(source, (str, Path))
     where = where or (str(source) if is_path else "ground truth")
-    if is_path and not from_home(source).exists():
-        raise FileNotFoundError(f"{source}: no such file")
     content = read_json(Path(source)) if is_path else getattr(source, "dataset", source)
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in LISTS):
         lacking = [k for k in LISTS if not isinstance(content, dict) or k not in content]
@@ -456,17 +454,18 @@ def truth_index(
     return coco_index(file.content | {"annotations": people})
 
 # %% ../nbs/machinery/coco.ipynb #5a52dfab
-def _check_row(row, number, truth, num_joints):
+def _check_row(row, who, truth, num_joints):
     "A result row with its ids as numbers, or one sentence about why it cannot be scored."
-    who, fields = f"prediction {number}", row if isinstance(row, dict) else {}
+    fields = row if isinstance(row, dict) else {}
     needed = ("image_id", "category_id", "keypoints", "score")
     lacking = [field for field in needed if field not in fields]
-    if lacking: raise ValueError(f"{who}: has no {lacking[0]!r}")
+    if lacking: raise DataError(f"{who}: has no {lacking[0]!r}; every row needs one")
     image, kind = (as_id(row[k]) for k in ("image_id", "category_id"))
     if isinstance(image, (list, dict)) or image not in truth.imgs:
-        raise ValueError(f"{who}: image {say(row['image_id'])} is not in the ground truth")
+        image = say(row["image_id"])
+        raise DataError(f"{who}: image {image} is not in the ground truth; leave the row out")
     if kind not in list(truth.cats):
-        raise ValueError(
+        raise DataError(
             f"{who}: category {say(row['category_id'])} is not that of the ground truth's people, "
             f"{list(truth.cats)[0]}; write the id that `person_category` gives"
         )
@@ -482,13 +481,14 @@ def predictions_index(
 ):                                    # a pycocotools COCO object beside `truth`
     "Result rows, checked, as pycocotools wants them."
     is_path = isinstance(predictions, (str, Path))
-    if is_path and not from_home(predictions).exists():
-        raise FileNotFoundError(f"{predictions}: no such file")
     rows = read_json(Path(predictions), object) if is_path else predictions
+    where = f"{predictions}: " if is_path else ""
     if isinstance(rows, dict) or not hasattr(rows, "__iter__"):
-        raise ValueError("predictions must be a list of rows as `to_coco_results` makes them")
+        raise DataError(f"{where}predictions must be rows as `to_coco_results` makes them")
     # copies: loadRes writes into them
-    rows = [_check_row(row, i, truth, num_joints) for i, row in enumerate(rows)]
+    rows = [
+        _check_row(row, f"{where}prediction {i}", truth, num_joints) for i, row in enumerate(rows)
+    ]
     if rows: return quiet(truth.loadRes, rows)
     return coco_index({k: truth.dataset[k] for k in ("images", "categories")} | {"annotations": []})
 

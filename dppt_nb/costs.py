@@ -303,11 +303,15 @@ def benchmark_forward(
     """Time float32 forward passes in rounds with a matrix product, and set both ratios beside the
     counted ones."""
     side = side or (4096 if torch.device(device).type == "cuda" else 1024)
-    networks = {name: create_model(name, image_size=image_size).eval().to(device) for name in names}
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        built = {name: create_model(name, image_size=image_size) for name in names}
+        square = torch.randn(side, side).to(device)
+        pictures = torch.randn(max(batches), 3, *image_size).to(device)
+    networks = {name: network.eval().to(device) for name, network in built.items()}
     needed, rows = {name: macs(network).total for name, network in networks.items()}, []
-    square = torch.randn(side, side, device=device)
     for batch in batches:
-        images = torch.randn(batch, 3, *image_size, device=device)
+        images = pictures[:batch]
         runs = {name: lambda network=network: network(images) for name, network in networks.items()}
         with torch.inference_mode():
             took = time_interleaved(

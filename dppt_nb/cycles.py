@@ -49,8 +49,8 @@ def equal_weights(
     gradient at the tokens that leave the first cycle."""
     ends = []
     hook = model.encoder.register_forward_hook(lambda module, given, made: ends.append(made[0][-1]))
-    trace = model.trace(batch.images, 2, look=())
-    hook.remove()
+    try: trace = model.trace(batch.images, 2, look=())
+    finally: hook.remove()
 
     def pulls(loss):
         "Length of a loss's gradient at the keypoint tokens and at the patch tokens."

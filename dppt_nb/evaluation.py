@@ -329,16 +329,17 @@ def compare_people(
     known: dict, # the conditions of the new results
 ) -> None:
     "Say where results that are about to be replaced were of other people of the same split."
-    try: before = read_json(path)["conditions"] if path.exists() else {}
-    except (DataError, KeyError): return    # damaged, and replaced by whole ones
+    try: before = read_json(path).get("conditions") if path.exists() else {}
+    except DataError: return    # damaged, and replaced by whole ones
+    if not isinstance(before, dict): return    # likewise
     same = [before.get(name) == known[name] for name in ("data", "split")]
     if before and not all(same):
         print(f"{path} held a score on {before.get('data')}, {before.get('split')}: it is replaced")
     digest = before.get("people_digest", known["people_digest"])
     if all(same) and digest != known["people_digest"]:
         print(
-            f"{path} was of {before['people']} other people of this split: the two scores cannot "
-            "be compared"
+            f"{path} was of {before.get('people', '')} other people of this split: the two scores "
+            "cannot be compared"
         )
 
 

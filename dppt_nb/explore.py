@@ -8,6 +8,7 @@ __all__ = ['explore_attention', 'explore_reduction', 'explore_cycles', 'explore_
 # %% ../nbs/12_explore.ipynb #76987f46
 import numpy as np
 
+from .checks import DataError
 from dppt_nb.stills import (
     WIDE,
     Explorer,
@@ -32,10 +33,12 @@ from .views import View
 def explore_attention(view: View) -> Explorer:
     "Choose a joint, a layer and a head, and see where the joint looks."
     maps = view.trace.attention[0]    # of the first cycle, a layer each: (1, heads, tokens, tokens)
-    heads, depth = maps[0].shape[1], len(maps)
+    layers = [number for number, each in enumerate(maps, 1) if each is not None]
+    if not layers: raise DataError("the view's trace holds no attention; take one of `view_person`")
+    heads = maps[layers[0] - 1].shape[1]
     return Explorer(
         lambda **chosen: attention_pictures(view, **chosen),
-        joint=choose("joint", list(view.keypoint_set.names)), layer=slide("layer", 1, depth),
+        joint=choose("joint", list(view.keypoint_set.names)), layer=slide_through("layer", layers),
         head=slide_through("head", [*range(1, heads + 1), "mean"]),
     )
 

@@ -301,10 +301,9 @@ def quantise_onnx(
     people: int = 100,  # how many of them are looked at
 ) -> Path: # of the file
     "Weights and activations of convolutions and linear layers in 8 bits (static quantisation)."
-    tools, prepare = needed("onnxruntime.quantization"), needed(
-        "onnxruntime.quantization.shape_inference"
-    )
-    about, path = read_session(source)[1], from_home(path)
+    tools = needed("onnxruntime.quantization")
+    prepare = needed("onnxruntime.quantization.shape_inference")
+    about, source, path = read_session(source)[1], from_home(source), from_home(path)
     if people < 1 or not len(crops):
         raise DataError(f"{min(people, len(crops))} people give no ranges; take some from 1 on")
     if about.precision != "float32":
@@ -357,7 +356,7 @@ def open_cached(
     path = cached_onnx(network, keypoint_set)
     try: return OnnxNetwork(path)
     except DataError as error: print(f"{error}; it is made anew")
-    path.unlink()
+    path.unlink(missing_ok=True)    # another process may mend it too
     return OnnxNetwork(cached_onnx(network, keypoint_set))
 
 def norm_pairs(

@@ -150,11 +150,11 @@ class ImageSource:
             )
         if self.root.is_dir(): return
         if not (self.root.is_file() and zipfile.is_zipfile(self.root)):
-            cut = self.root.is_file() and self.root.open("rb").read(4) == b"PK\3\4"
-            raise DataError(
-                f"the zip file {self.root} is cut short; copy or download it again." if cut else
-                f"{self.root} is neither a folder nor a zip file; give one of these as root."
-            )
+            what = "is neither a folder nor a zip file; give one of these as root."
+            if self.root.is_file():
+                with self.root.open("rb") as file:
+                    if file.read(4) == b"PK\3\4": what = "is cut short; download it again."
+            raise DataError(f"{self.root} {what}")
         try: self._zip = zipfile.ZipFile(self.root)
         except _DAMAGE as error:
             raise DataError(

@@ -7,6 +7,7 @@ __all__ = ['HOST', 'LONGEST_NAME', 'lock', 'is_alive', 'take_claim', 'leave_clai
            'sweep', 'write_together', 'write_whole']
 
 # %% ../nbs/machinery/locks.ipynb #b9b782d9
+import errno
 import os
 import re
 import secrets
@@ -59,6 +60,7 @@ def take_claim(
     place: str | Path  # of the claim's file, made if it is not there
 ) -> int | None:
     "The claim's open and locked file with our name in it; None if another process holds it."
+    tries = 0
     while True:
         handle = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
         locked, who = lock(handle), _claimant(Path(place))
@@ -75,7 +77,10 @@ def take_claim(
                 raise
             return handle
         os.close(handle)
-        if same: return None
+        if not same: continue
+        tries += 1
+        if tries == 5: return None
+        time.sleep(0.05)  # `is_held` of another process locks it for a moment, to look
 
 def leave_claim(
     place: str | Path,  # of the claim's file
@@ -91,10 +96,13 @@ def is_held(
     place: str | Path  # of the claim's file
 ) -> bool:
     "Whether a living process holds the claim."
-    try: handle = os.open(place, os.O_RDWR)
+    try: handle = os.open(place, os.O_RDONLY)  # of another user's claim, too
     except FileNotFoundError: return False
-    try: return lock(handle) is False
+    try: locked = lock(handle)
     finally: os.close(handle)
+    if locked is not None: return not locked
+    who = _claimant(Path(place))  # the disk knows no locks
+    return who is not None and (who[0] != HOST or is_alive(who[1]))
 
 def holder(
     place: str | Path  # of the claim's file
@@ -136,8 +144,9 @@ def _sync_folder(folder):
 def write_together(
     contents: dict     # path -> bytes, all of it
 ) -> None:
-    """Write files, each whole, all or none: under names of their own, which become their paths, in
-    this order, once all are safe on the disk. Raises `DataError` if one cannot be written."""
+    """Write files, each whole: under names of their own, which become their paths, in this order,
+    once all are safe on the disk. If one cannot be written none is, unless the system fails between
+    two renamings. Raises `DataError`."""
     temporaries = {path: temporary_name(path) for path in map(from_home, contents)}
     try:
         for path, content in zip(temporaries, contents.values()):
@@ -145,6 +154,8 @@ def write_together(
                 f.write(content)
                 f.flush()
                 os.fsync(f.fileno())
+        for path in temporaries:
+            if path.is_dir(): raise IsADirectoryError(errno.EISDIR, "it is a folder")
         for path, temporary in temporaries.items(): os.replace(temporary, path)
         for folder in {path.parent for path in temporaries}: _sync_folder(folder)
     except OSError as error: raise cannot_write(path, error) from None

@@ -302,7 +302,7 @@ def _resampled(weights, values, counts, statistic):
 def _photos_or_own(photos, people):
     "(N,) numbers of the photographs; one each if they are not given."
     if photos is None: return np.arange(people)
-    photos = np.asarray(photos).tolist()
+    photos = photos.tolist() if hasattr(photos, "tolist") else list(photos)
     if len(photos) != people:
         raise ValueError(f"photos has {len(photos)} entries for {people} people; give one each")
     return photo_numbers(photos)

@@ -256,6 +256,9 @@ class Lesson:
         recipe: Recipe, # whose loss it stands beside
     ) -> float:
         "The weight that it has unless somebody names another."
+        if recipe.model not in VARIANTS:
+            near = nearest(recipe.model, VARIANTS)
+            raise DataError(f"no model is called {recipe.model!r}; near it: {near}")
         head = {**VARIANTS[recipe.model], **recipe.overrides}.get("head", "mlp")
         if kind_of_loss(head, recipe.loss) == "cross_entropy": return self.cross_entropy
         return self.squared if self.factored else self.squared * recipe.loss_factor / 0.5
@@ -343,6 +346,9 @@ def teach(
     *names: str, # of lessons
 ) -> Recipe:
     "The same run with these lessons, each of its usual weight."
+    for name in names:
+        if name not in LESSONS:
+            raise DataError(f"no lesson is called {name!r}; near it: {nearest(name, LESSONS)}")
     return recipe.change(**{name: LESSONS[name].weight(recipe) for name in names})
 
 # %% ../nbs/machinery/recipes.ipynb #66d70adf

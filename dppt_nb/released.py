@@ -333,7 +333,8 @@ def released_network(
             "MPII (16) are known"
             if count else f"{where} has no keypoint tokens; it is no TokenPose, PPT or SDPose"
         )
-    network = create_model(name, len(keypoints), released_size(ours, name))
+    with torch.random.fork_rng(devices=[]):    # its start weights are replaced
+        network = create_model(name, len(keypoints), released_size(ours, name))
     _fill_released(network, where, state)
     recipe = released_recipe(network.config)
     # whoever saves or exports it says how it is judged too

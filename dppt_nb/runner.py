@@ -189,9 +189,11 @@ def earlier_results(
     "What `judge_run` wrote in this folder, where it judged the network that is in it now."
     written = trainer.folder.path / "validation.json"
     if trainer.trained or not written.exists(): return None
-    results = read_json(written)
+    try: results = read_json(written)
+    except DataError: return None    # damaged, and written anew
     # a stop may have come between a run's last epoch and its judging
-    if results.get("history") != trainer.history or "scores" not in results: return None
+    if results.get("history") != trainer.history: return None
+    if not isinstance(results.get("scores"), dict): return None
     return dict(results, scores=with_nan(results["scores"]))
 
 
@@ -235,6 +237,6 @@ def train_recipe(
             for note in schedule_notes(recipe, trainer.steps_per_epoch): print(note)
             if settings.plan or settings.plan_only: print(plan_of(trainer, settings), flush=True)
             if settings.plan_only: return {}
-            trainer.fit(resume, allow_drift=allow_drift, from_epoch=settings.from_epoch)
-            trainer.show.end()
+            try: trainer.fit(resume, allow_drift=allow_drift, from_epoch=settings.from_epoch)
+            finally: trainer.show.end()
             return earlier_results(trainer) or judge_run(trainer, judges, data, settings)

@@ -218,7 +218,7 @@ def boxes_of_people(
         while overlap.size and overlap.max() >= least:
             box, person = np.unravel_index(overlap.argmax(), overlap.shape)
             found[theirs[person]] = mine[box]
-            overlap[box], overlap[:, person] = 0, 0
+            overlap[box], overlap[:, person] = -1, -1    # below any `least`
     return found
 
 

@@ -292,7 +292,9 @@ def read_thrift(
     if kind in (4, 5, 6):
         number, at = _varint(data, at)
         return number >> 1 ^ -(number & 1), at    # signs alternate: 0, -1, 1, -2
-    if kind == 7: return None, at + 8             # a float, which nobody asks for
+    if kind == 7:                                 # a float, which nobody asks for
+        if at + 8 > len(data): raise IndexError("its description is cut off")
+        return None, at + 8
     if kind == 8:
         size, at = _varint(data, at)
         return data[at:at + size], at + size
@@ -303,6 +305,7 @@ def read_thrift(
 def _thrift_list(data, at, depth):
     size, kind, at, found = data[at] >> 4, data[at] & 15, at + 1, []
     if size == 15: size, at = _varint(data, at)
+    if size > len(data): raise ValueError("its description has a longer list than itself")
     for _ in range(size):
         # in a list also yes and no take a byte
         value, at = read_thrift(data, at, 3 if kind in (1, 2) else kind, depth + 1)

@@ -413,7 +413,8 @@ def find_store(
         if not store.exists(): partial.rename(store)  # else another run was first
     except KeyboardInterrupt: raise  # the next run goes on from there
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        # another process may have begun to write there in the meantime
+        if not folder_writer(partial): shutil.rmtree(partial, ignore_errors=True)
         raise
     shutil.rmtree(partial, ignore_errors=True)
     return store
@@ -489,7 +490,7 @@ def load_people(
             f"{store} holds crops of {header.name}, not of {data}; say --data "
             f"{header.name} or name another --root"
         )
-    for split in {*splits} - {*manifest.splits, "all"}:
+    for split in sorted({*splits} - {*manifest.splits, "all"}):
         counts = ", ".join(f"{k} {n:,}" for k, n in manifest.splits.items())
         advice = _split_advice(data, root, split, options.get("annotations"))
         raise DataError(f"{boxes or root} has nobody in split {split!r}; it has {counts}{advice}")

@@ -382,9 +382,10 @@ def read_runs(
 ) -> list[dict]: # of `run_row`
     "The runs of a results file."
     runs = read_json(Path(path), list)
+    for run in validated(list[dict], runs, path, mend):
+        check_format(run.get("format", 1), RESULTS_FORMAT, "judged run", path)
     validated(list[JudgedRun], runs, path, mend)
     if not runs: raise DataError(f"{path} holds no run; {mend}")
-    for run in runs: check_format(run.get("format", 1), RESULTS_FORMAT, "judged run", path)
     return runs
 
 

@@ -127,10 +127,10 @@ def make_trainers(
     "A trainer for each, made when it is asked for; teachers are loaded once."
     teachers = {}
     for path, recipe in recipes.items():
-        if recipe.teacher not in teachers:
-            teachers[recipe.teacher] = load_teacher(recipe, crops.keypoint_set)
+        named = recipe.teacher, recipe.teacher_model
+        if named not in teachers: teachers[named] = load_teacher(recipe, crops.keypoint_set)
         trainer = Trainer(
-            recipe, crops, None, path, device, bars=False, teacher=teachers[recipe.teacher],
+            recipe, crops, None, path, device, bars=False, teacher=teachers[named],
         )
         claims.enter_context(trainer.folder.claim())
         if (path / RECORD).exists(): trainer.resume(allow_drift)

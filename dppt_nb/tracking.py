@@ -241,7 +241,8 @@ class Tracker:
         "What is to be said of poses that were left out."
         if not self.faint: return ()
         what = f"with a score below {self.least_score:g}"
-        return f"{counted(self.faint, f'pose {what} is', f'poses {what} are')} left out of {name}",
+        poses = counted(self.faint, f"pose {what} is", f"poses {what} are")
+        return (f"{poses} left out of {name}",)
 
     def _begin(self, joints, scores, box, seconds, worn):
         self.count += 1

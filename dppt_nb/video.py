@@ -25,6 +25,7 @@ from dppt_nb.checks import (
     CannotWrite,
     DataError,
     cannot_write,
+    first_few,
     from_home,
     plain_reason,
     refuse_idle,
@@ -45,7 +46,7 @@ from dppt_nb.photos import (
 )
 from .pictures import say_several
 from .predictor import PosePredictor
-from .terminal import counted
+from .terminal import Terminated, counted
 from .tracking import Tracker
 
 # %% ../nbs/machinery/video.ipynb #c4a80823
@@ -245,8 +246,7 @@ class Lines:
 
     def __exit__(self, kind, *error):
         try:
-            self.file.truncate(self.whole)
-            self.file.close()
+            with self.file: self.file.truncate(self.whole)
             if kept_after(kind):
                 if self.keeps or self.whole: os.replace(self.temporary, self.path)
             elif issubclass(kind, CannotWrite) and self.whole: self._keep_part()
@@ -285,6 +285,7 @@ class Report:
     seconds: float = 0.0
     left_out: tuple = () # a sentence for each source that could not be read
     notes: tuple = ()    # sentences on what was not read to its end or left out
+    stopped: bool = False  # by hand, before the end of a video
 
     def told(self,
         out: str | Path = "", # folder of the results, to be named
@@ -403,7 +404,9 @@ def predict_video(
                 lines.write([row | {"seconds": seconds} for row in people.to_rows(frame.number)])
                 if draw: drawing.write(np.asarray(people.draw()), frame.seconds)
                 report.photos, report.people = report.photos + 1, report.people + len(people)
+        except Terminated: raise    # the whole command ends, and what was found stays
         except KeyboardInterrupt:
+            report.stopped = True
             report.notes = (f"{name} was stopped by hand after {report.photos:,} frames",)
         if video.note: report.notes += (f"{video.note}; {report.photos:,} frames were read",)
         report.notes += tracker.told(name)
@@ -448,12 +451,15 @@ def predict_files(
     if boxes: rows = boxes_by_photo(read_boxes(boxes, min_score, category), photos, searched)
     with claim_folder(out) as folder, Lines(folder / "poses.jsonl") as lines:
         reports = [predict_photos(predictor, photos, rows, folder, lines, draw)] if photos else []
-        for source in videos:
+        for number, source in enumerate(videos, 1):
             reports.append(Report())
             given = predictor, source, folder, lines, every, smooth, draw, taken, reports[-1]
             try: predict_video(*given)
             except CannotWrite: raise    # nor can another be written
             except DataError as error: reports[-1].left_out = (str(error),)
+            if reports[-1].stopped and (rest := videos[number:]):
+                reports[-1].notes += (f"not begun: {first_few(rest)}",)
+            if reports[-1].stopped: break
         lines.keeps = any(report.photos for report in reports)    # of whom nobody may be found
     whole = Report(*(sum(getattr(r, f) for r in reports) for f in ("photos", "people", "seconds")))
     whole.left_out, whole.notes = (

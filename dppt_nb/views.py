@@ -191,7 +191,9 @@ def show_attention(
 ):                             # the matplotlib figure
     "A joint's attention: a row for each layer, a column for each head, their mean at the right."
     from matplotlib.figure import Figure
-    number, heads = view.keypoint_set.index(joint), view.trace.attention[cycle][0].shape[1]
+    shown = [view.trace.attention[cycle][layer] for layer in layers]
+    number = view.keypoint_set.index(joint)
+    heads = next((each.shape[1] for each in shown if each is not None), 0)
     def cell(layer, head):
         shares = attention_on_grid(view, layer, number, head, cycle)
         return attention_picture(view, shares)[::2, ::2]

@@ -180,7 +180,7 @@ class StoreWriter:
         self.limit = int(shard_mb * 2**20) - 2**16
         self.columns = shard_columns(len(header.keypoint_set))
         self.rows, self.size, self.shards, self.splits, self.report = [], 0, [], {}, None
-        self.keys = []
+        self.keys, self.closed = [], False
         self._claim = ExitStack()
         claim = claim_folder(folder, "choose another folder for the store")
         self.folder = self.place = self._claim.enter_context(claim)
@@ -209,7 +209,7 @@ class StoreWriter:
         for name in (UNFINISHED, *(shard.file for shard in self.shards)):
             (self.place / name).unlink(missing_ok=True)
         if self.apart: shutil.rmtree(self.place, ignore_errors=True)
-        self.shards = []
+        self.shards, self.closed = [], True
         self._claim.close()
 
     def _stop(self, kind):
@@ -259,10 +259,12 @@ class StoreWriter:
 
     def close(self) -> dict:
         "Write what is left and the manifest: from now on the store is complete."
+        if self.closed: return self.report
         try: self._finish()
         except BaseException as error:
             self._stop(type(error))
             raise
+        self.closed = True
         self._claim.close()
         return self.report
 

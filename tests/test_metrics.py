@@ -365,8 +365,8 @@ def test_results_and_truths_that_are_something_else(tmp_path):
     keypoints, ids, sigmas = custom_people()
     truth = custom_truth(keypoints, ids)
     for content, words in (
-        ({"a": 1}, "list of rows"), (5, "list of rows"),
-        (["row"], "prediction 0: has no 'image_id'"),
+        ({"a": 1}, "must be rows"), (5, "must be rows"),
+        (["row"], "rows.json: prediction 0: has no 'image_id'"),
     ):
         (tmp_path / "rows.json").write_text(json.dumps(content))
         with pytest.raises(ValueError, match=words):
@@ -438,7 +438,7 @@ def test_bad_coco_input_is_one_sentence(tmp_path):
         custom_truth(keypoints, [1, 2]),
         to_coco_results(keypoints[..., :2], [1, 2], category_id=3),
     )
-    with pytest.raises(FileNotFoundError, match="no such file"):
+    with pytest.raises(DataError, match="none.json is missing"):
         evaluate_coco(tmp_path / "none.json", rows)
     for given in ((tmp_path, rows), (truth, tmp_path)):    # a folder is no missing file
         with pytest.raises(DataError, match="cannot be read"): evaluate_coco(*given)

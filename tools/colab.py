@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from dppt_nb.locks import write_whole
+
 NBS = Path(__file__).resolve().parent.parent / "nbs"
 REPOSITORY = "dppt-nb/dppt-nb"
 CELL = f"""\
@@ -43,7 +45,7 @@ def main():
     for path in sorted(NBS.glob("[0-9][0-9]_*.ipynb")):
         notebook = with_colab(json.loads(path.read_text()), path.name)
         text = json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
-        if text != path.read_text(): path.write_text(text)
+        if text != path.read_text(): write_whole(path, text.encode())
 
 
 if __name__ == "__main__": main()

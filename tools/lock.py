@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from dppt_nb.locks import write_whole
+
 HEAD = """\
 # Versions that are tested together, used as constraints: pip install -c requirements.lock -e .
 # Written by `make lock`. torch comes as the CUDA build on Linux; its nvidia packages follow from it
@@ -27,9 +29,8 @@ def main():
         if not line.startswith(("-e", "#"))
     ]
     pins = [re.sub(r"\+\w+$", "", line) for line in named]
-    Path(__file__).resolve().parent.parent.joinpath("requirements.lock").write_text(
-        HEAD + "\n".join(pins) + "\n"
-    )
+    text = HEAD + "\n".join(pins) + "\n"
+    write_whole(Path(__file__).resolve().parent.parent / "requirements.lock", text.encode())
 
 
 if __name__ == "__main__": main()

@@ -27,6 +27,7 @@ from dppt_nb.evaluation import evaluate_checkpoint
 from dppt_nb.files import read_json, write_whole
 from dppt_nb.models import macs
 from dppt_nb.recipes import get_recipe, recipe_fields
+from dppt_nb.store import known_splits
 from dppt_nb.terminal import Sentences
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "dppt_nb" / "weights"
@@ -80,7 +81,8 @@ CARD_PARTS = ("words", "data", "data_words", "trained", "limits", "terms")
 
 def judge(folder, data="synthetic", root=None, people=None):
     "Scores of the packed network on people it never saw, and their conditions."
-    split = "test" if data in ("lspet", "synthetic") else "all"
+    size = load_network(folder)[0].image_size
+    split = "test" if "test" in known_splits(data, root, size) else "all"
     with tempfile.TemporaryDirectory() as out:
         found = evaluate_checkpoint(folder, data, root, split, out, "cpu", False, people)
     names = ("data", "split", "people", "people_digest", "mirror", "decode")
@@ -187,14 +189,15 @@ def pack_run(folder, name, command, sets, words, replace):
         sys.exit(f"{command!r} does not lead to the recipe in {folder / 'config.json'}")
     state = read_json(folder / "training.json")
     said = read_json(folder / "validation.json")["conditions"]
-    if state["epoch"] != recipe.epochs:
-        sys.exit(f"{folder} is not finished: {state['epoch']} of {recipe.epochs} epochs")
+    epochs = len(state["history"])
+    if epochs != recipe.epochs:
+        sys.exit(f"{folder} is not finished: {epochs} of {recipe.epochs} epochs")
     trained = dict(
         command=command, people=state["people"], epochs=recipe.epochs, seed=recipe.seed
     ) | {k: said[k] for k in ("device", "threads", "seconds", "torch", "python")}
     info = dict(
         recipe=recipe.to_dict(), keypoint_set=keypoints.to_dict(), config=asdict(network.config),
-        epoch=state["epoch"], data=state["data"], trained=trained,
+        epoch=epochs, data=state["data"], trained=trained,
     )
     with packing(name, replace) as partial:
         save_network(partial, halve(network.state_dict()), info)

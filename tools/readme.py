@@ -7,6 +7,8 @@ import click
 import nbformat
 from nbconvert import MarkdownExporter
 
+from dppt_nb.locks import write_whole
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = "https://github.com/dppt-nb/dppt-nb/blob/main/"
 FILES = "https://raw.githubusercontent.com/dppt-nb/dppt-nb/main/"
@@ -42,8 +44,8 @@ def away(text):
 def main():
     "Write README.md and tools/pypi.md from nbs/index.ipynb."
     text = readme(ROOT / "nbs" / "index.ipynb")
-    ROOT.joinpath("README.md").write_text(text)
-    ROOT.joinpath("tools", "pypi.md").write_text(away(text))
+    write_whole(ROOT / "README.md", text.encode())
+    write_whole(ROOT / "tools" / "pypi.md", away(text).encode())
 
 
 if __name__ == "__main__": main()
