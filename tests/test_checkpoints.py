@@ -39,7 +39,7 @@ from dppt_nb.forms import recipe_of
 from dppt_nb.hrnet import HRModule, HRNet
 from dppt_nb.keypoints import COCO17, LSP14, MPII16, build_keypoint_set
 from dppt_nb.models import VARIANTS, create_model
-from dppt_nb.recipes import Recipe, get_recipe
+from dppt_nb.recipes import Recipe, get_recipe, teach
 from dppt_nb.released import load_backbone, load_released, read_checkpoint
 from dppt_nb.runner import check_sources, train_recipe
 from dppt_nb.tokenpose import PoseTransformer
@@ -858,3 +858,21 @@ def test_a_joint_of_two_names_begins_with_its_token_and_a_middle_of_two_is_new(c
 def test_what_names_no_network_is_refused(name):
     with pytest.raises(DataError, match="a network is named by a folder or a name"):
         load_network(name)
+
+
+def test_a_release_is_no_teacher_of_other_joints_and_draws_nothing(tmp_path):
+    "It does not say which joints it finds; of seventeen they are COCO's."
+    named = dict(teacher=str(tmp_path / "a.pth"), teacher_model="tokenpose_nano")
+    recipe = get_recipe("dppt_nano", **named)
+    turned = replace(COCO17, names=COCO17.names[::-1])
+    with pytest.raises(DataError, match="take a teacher of its kind"): load_teacher(recipe, turned)
+    before = torch.get_rng_state()
+    with pytest.raises(FileNotFoundError, match="a.pth"): load_teacher(recipe, COCO17)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_lesson_or_model_that_is_unknown_is_named():
+    with pytest.raises(DataError, match="no lesson is called 'atention'; near it: attention"):
+        teach(get_recipe("ppt_nano"), "atention")
+    with pytest.raises(DataError, match="no model is called 'ppt_nan'; near it: ppt_nano"):
+        teach(get_recipe("ppt_nano").change(model="ppt_nan"), "attention")

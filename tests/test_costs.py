@@ -304,3 +304,9 @@ def test_a_run_takes_the_bytes_that_the_page_reckons(root):
     plan = make_plan(loop, None, measure=1)
     numbers = parameters_count(loop.model)
     assert plan.disk == pytest.approx(numbers * (12 * 3 + 4 * 2), rel=0.01)
+
+
+def test_a_benchmark_draws_numbers_of_its_own():
+    before = torch.get_rng_state()
+    benchmark_forward(("tokenpose_nano",), (1, 2), (64, 48), repeats=1, side=8)
+    assert torch.equal(torch.get_rng_state(), before)

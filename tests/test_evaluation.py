@@ -75,6 +75,12 @@ def test_results_say_in_which_format_and_on_whom(tmp_path, capsys):
         assert known["threads"] == torch.get_num_threads()
         assert known["people_digest"] == synthetic_people(split, SIZE, count).digest
     assert json.loads((tmp_path / "results.json").read_text())["conditions"]["people"] == 20
+    # edited by hand: what is replaced cannot be compared, and the new judging is not lost
+    for edited in ({"conditions": None}, {"conditions": {"data": "synthetic", "split": "test"}}):
+        (tmp_path / "results.json").write_text(json.dumps(edited))
+        evaluate_checkpoint(tmp_path, split="test", people=12, device="cpu", bars=False)
+        judged = json.loads((tmp_path / "results.json").read_text())
+        assert judged["conditions"]["people"] == 12
 
 
 def test_people_of_another_keypoint_set_are_judged_on_the_joints_that_both_have(tmp_path, capsys):

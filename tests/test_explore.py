@@ -267,3 +267,16 @@ def test_an_upload_is_asked_about_and_a_bad_one_becomes_a_sentence():
     explorer.controls["across"].value = (10, 90)
     explorer.controls["network"].value = "ppt_nano_d12"
     assert "17 of 48 patches left" in explorer.words.value
+
+
+def test_a_view_of_one_layer_is_shown_and_explored(crop):
+    "Only what was recorded is offered."
+    network, *known = NETWORKS["tokenpose_nano"]
+    view = view_person(network, crop, *known, look=(2,))
+    assert show_attention(view, "nose", (2,)).axes
+    with pytest.raises(DataError, match="no attention of layer 1"):
+        show_attention(view, "nose", (0,))
+    explorer = explore_attention(view)
+    assert explorer.controls["layer"].options == (3,)
+    with pytest.raises(DataError, match="no attention"):
+        explore_attention(view_person(network, crop, *known, look=()))

@@ -444,3 +444,33 @@ def test_digests_change_with_everything(tmp_path):
     assert len({digest_of(*t) for t in things}) == len(things)
     assert digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1})
     assert digest_of(joints) == digest_of(joints.numpy())
+
+
+def test_who_looks_at_a_claim_takes_it_from_nobody(tmp_path):
+    "Others ask all the time whether a folder is written to; a writer gets it all the same."
+    watcher = subprocess.Popen([sys.executable, "-c", f"""
+from dppt_nb.locks import is_held
+while True: is_held({str(tmp_path / CLAIM)!r})
+"""])
+    try:
+        for _ in range(300):
+            with claim_folder(tmp_path): pass
+    finally:
+        watcher.kill()
+        watcher.wait()
+
+
+def test_without_locks_a_living_writer_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "lock", lambda handle: None)
+    for process, held in ((os.getpid(), True), (2**22 + 7, False)):
+        (tmp_path / CLAIM).write_text(f"{locks.HOST} {process} 2026-01-01 00:00:00\n")
+        assert locks.is_held(tmp_path / CLAIM) == held
+
+
+def test_of_files_written_together_none_is_new_where_one_is_a_folder(tmp_path):
+    (tmp_path / "a").write_bytes(b"old")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(DataError, match="b .it is a folder"):
+        locks.write_together({tmp_path / "a": b"new", tmp_path / "b": b"new"})
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert {place.name for place in tmp_path.iterdir()} == {"a", "b"}

@@ -24,6 +24,7 @@ from dppt_nb.metrics import (
 )
 from dppt_nb.scoring import (
     bootstrap_ap,
+    boxes_of_people,
     oks_nms,
     pckh_row,
     ranked_matches,
@@ -675,3 +676,17 @@ def test_who_has_no_head_box_is_counted_apart():
     heads[:] = 0
     row = pckh_row(joints + 3, joints, heads, seen)
     assert np.isnan(row["mean"]) and (row["people"], row["left_out"]) == (0, 6)
+
+
+def test_photographs_may_be_named_by_pairs():
+    values = torch.rand(6, generator=torch.Generator().manual_seed(0))
+    pairs = [("val", 1), ("val", 1), ("val", 2), ("train", 1), ("train", 1), ("train", 2)]
+    assert (bootstrap_interval(values, photos=pairs, n=50)
+            == bootstrap_interval(values, photos=[0, 0, 1, 2, 2, 3], n=50))
+
+
+def test_boxes_that_touch_nobody_may_show_people_too():
+    "With an overlap of 0 as least each box and each person is still taken once."
+    boxes = [[0, 0, 1, 1], [9, 9, 1, 1]]
+    found = boxes_of_people(boxes, [0, 0], [[0, 0, 1, 1], [5, 5, 1, 1]], [0, 0], least=0)
+    assert found.tolist() == [0, 1]

@@ -20,7 +20,7 @@ from dppt_nb.pictures import find_pictures
 from dppt_nb.recipes import Recipe
 from dppt_nb.spelling import check_keypoint_set
 from dppt_nb.store import load_people
-from dppt_nb.studies import beside_stored, read_judged
+from dppt_nb.studies import beside_stored, read_judged, read_runs
 from dppt_nb.tables import check_table
 from dppt_nb.terminal import plain_words
 from dppt_nb.tokenpose import PoseTransformer
@@ -322,6 +322,9 @@ def test_a_judged_run_of_a_newer_format_is_refused(tmp_path):
     write_json(tmp_path / "judged.json", dict(format=99))
     with pytest.raises(DataError, match="has format version 99"):
         read_judged(tmp_path / "judged.json")
+    write_json(tmp_path / "runs.json", [dict(format=99)])
+    with pytest.raises(DataError, match="has format version 99"):
+        read_runs(tmp_path / "runs.json")
 
 
 def test_what_builds_a_network_stands_beside_its_weights(tmp_path):

@@ -514,6 +514,15 @@ def test_results_of_another_training_are_not_taken_for_the_last_ones(tmp_path, m
     assert json.loads((tmp_path / "validation.json").read_text())["history"] == trained
 
 
+@pytest.mark.parametrize("damaged", ["{", '{"scores": 5}'])
+def test_a_damaged_judging_is_done_again(tmp_path, damaged):
+    how = dict(out=tmp_path, device="cpu", people=16, bars=False)
+    results = train_recipe(TINY, **how)
+    (tmp_path / "validation.json").write_text(damaged)
+    assert train_recipe(TINY, resume=True, **how)["scores"] == results["scores"]
+    assert "scores" in json.loads((tmp_path / "validation.json").read_text())
+
+
 def test_a_report_of_an_earlier_judging_does_not_stay(tmp_path, capsys):
     how = dict(out=tmp_path, device="cpu", people=16, bars=False)
     train_recipe(TINY, settings=Settings(keep=3, report=True), **how)

@@ -27,7 +27,7 @@ from dppt_nb.datasets import read_coco
 from dppt_nb.files import CLAIM, ImageSource, claim_folder
 from dppt_nb.keypoints import COCO17, LSP14
 from dppt_nb.locks import HOST
-from dppt_nb.shards import StoreHeader, read_manifest
+from dppt_nb.shards import StoreHeader, read_manifest, read_thrift
 from dppt_nb.store import (
     CropSet,
     cached_store,
@@ -1276,3 +1276,38 @@ def test_a_crop_of_another_size_or_kind_fills_no_row():
         assert "a.parquet: crop 3" in one_sentence(error) and (into == 7).all()
     decode_crop(encode_crop(np.full((24, 16, 3), 200, np.uint8)), (24, 16), "crop", into=into)
     assert (abs(into.astype(int) - 200) < 3).all()
+
+
+def test_who_comes_second_leaves_the_first_one_s_work(coco, tmp_path, monkeypatch):
+    "Another process may have begun in the same folder after it was chosen."
+    claims = []
+    def taken(data, root, out, *given, **named):
+        claims.append(claim_folder(out))
+        claims[0].__enter__()
+        (out / "crops-00000.parquet").write_bytes(b"of another process")
+        raise DataError(f"{out} is being written by another process")
+    monkeypatch.setattr(store, "prepare", taken)
+    try:
+        with pytest.raises(DataError, match="is being written by"): people(coco)
+        (partial,) = (tmp_path / "cache").iterdir()
+        assert (partial / "crops-00000.parquet").exists()
+    finally: claims[0].__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_writer_may_be_closed_inside_its_block(tmp_path, overwrite):
+    crops = crop_set()
+    if overwrite: write_store(tmp_path / "s", header_of(crops), crop_rows(crops))
+    with StoreWriter(tmp_path / "s", header_of(crops), overwrite=overwrite) as writer:
+        for row in crop_rows(crops): writer.add(**row)
+        report = writer.close()
+    assert report["people"] == len(read_store(tmp_path / "s", progress=False)) == 12
+
+
+@pytest.mark.parametrize("data", [
+    bytes([0xF7, 0xFF, 0xFF, 0xFF, 0xFF, 0x0F]),    # a list of 2 ** 32 numbers with a point
+    bytes([0xF8, 0xFF, 0xFF, 0xFF, 0xFF, 0x0F]), bytes([0x27, 0, 0]),
+])
+def test_a_description_that_claims_more_than_it_holds_is_refused_at_once(data):
+    with pytest.raises((ValueError, IndexError), match="its description"):
+        read_thrift(data, kind=9)

@@ -4,6 +4,7 @@ import copy
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from dppt_nb import video as video_module
 from dppt_nb.checks import CannotWrite, DataError
 from dppt_nb.keypoints import COCO17
 from dppt_nb.synthetic import make_photo
+from dppt_nb.terminal import Terminated
 from dppt_nb.tracking import OneEuro, Tracker
 from dppt_nb.video import Lines, Video, VideoWriter, follow, predict_files
 
@@ -564,3 +566,23 @@ def test_a_camera_has_no_number_on_other_systems(monkeypatch, tmp_path):
     monkeypatch.setattr(av, "open", lambda *args, **options: pytest.fail("opened"))
     with pytest.raises(DataError, match=r"by a number on this system \(win32\).* give its file"):
         Video("0")
+
+
+@pytest.mark.parametrize("stop, told", [
+    (KeyboardInterrupt, "not begun: .*b.mp4"), (Terminated, None),
+])
+def test_a_stop_ends_the_videos_that_follow_too(predictor, tmp_path, monkeypatch, stop, told):
+    "Ctrl-C ends with what was found and names the rest; SIGTERM ends the whole command."
+    names = [write(tmp_path / f"{name}.mp4", map(pixels_of, passing(3))) for name in "ab"]
+    follow_all = follow
+    def stopped(*given, **named):
+        yield next(follow_all(*given, **named))
+        raise stop
+    monkeypatch.setattr(video_module, "follow", stopped)
+    out = tmp_path / "out"
+    if told is None:
+        with pytest.raises(Terminated): predict_files(predictor, names, out, draw=False)
+    else:
+        report = predict_files(predictor, names, out, draw=False)
+        assert report.photos == 1 and re.search(told, report.notes[-1])
+    assert len((out / "poses.jsonl").read_text().splitlines()) == 1    # of one frame
