@@ -32,11 +32,13 @@ MOVED = {
         "rle": "RegressionObjective ResidualFlow joint_shares rle_loss",
     },
     "datasets": {
+        "cropset": "CropSet from_synthetic",
         "cutting": "usable_cores",
-        "files": "ImageSource field_numbers watch write_whole",
+        "files": "ImageSource field_numbers watch",
+        "locks": "write_whole",
         "shards": "MANIFEST StoreHeader read_manifest shard_bytes",
         "splits": "picture_splits",
-        "store": "CropSet crop_rows from_synthetic read_store room_for",
+        "store": "crop_rows read_store room_for",
         "writing": "StoreWriter write_store",
     },
     "distillation": {

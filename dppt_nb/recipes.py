@@ -401,22 +401,20 @@ RECIPES = {
         for size in ("t", "s_v1", "s_v2", "b", "reg")
     },
 }
-for data, base in (("coco", _PAPER), ("mpii", _PAPER_MPII)):
-    RECIPES |= {
-        f"tokenpose_{size}_{data}": base.change(model=f"tokenpose_{size}")
-        for size in ("s_v1", "s_v2", "b", "l_d6", "l_d24")
+
+def _of_papers(data, base):
+    "The papers' recipes for a data set."
+    whole = ((size, base) for size in ("s_v1", "s_v2", "b", "l_d6", "l_d24"))
+    pruned = [(size, base.change(**_SLOWLY)) for size in ("s", "b", "l_d6")]
+    both = base.change(model="dppt_s", overrides={"cycles": 2}, **_SLOWLY)
+    return {
+        **{f"tokenpose_{s}_{data}": one.change(model=f"tokenpose_{s}") for s, one in whole},
+        **{f"ppt_{s}_{data}": one.change(model=f"ppt_{s}") for s, one in pruned},
+        **{f"dppt_{s}_{data}": teach(one.change(model=f"dppt_{s}"), *DPPT) for s, one in pruned},
+        f"sd_dppt_s_{data}": teach(both, *DPPT, *SDPOSE),
     }
-    RECIPES |= {
-        f"ppt_{size}_{data}": base.change(model=f"ppt_{size}", **_SLOWLY)
-        for size in ("s", "b", "l_d6")
-    }
-    RECIPES |= {
-        f"dppt_{size}_{data}": teach(base.change(model=f"dppt_{size}", **_SLOWLY), *DPPT)
-        for size in ("s", "b", "l_d6")
-    }
-    RECIPES[f"sd_dppt_s_{data}"] = teach(
-        base.change(model="dppt_s", overrides={"cycles": 2}, **_SLOWLY), *DPPT, *SDPOSE
-    )
+
+RECIPES |= _of_papers("coco", _PAPER) | _of_papers("mpii", _PAPER_MPII)
 
 
 def get_recipe(

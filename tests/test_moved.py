@@ -19,6 +19,7 @@ ROWS = [
 @pytest.mark.parametrize("module, name, home", ROWS, ids=lambda part: part)
 def test_a_former_name_is_the_one_of_today(module, name, home):
     former, wanted = import_module(f"dppt_nb.{module}"), import_module(f"dppt_nb.{home}")
+    assert name in wanted.__all__
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert getattr(former, name) is getattr(wanted, name)
