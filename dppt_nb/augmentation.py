@@ -116,10 +116,8 @@ def half_body_window(
     chosen = (seen & (take_upper[:, None] == upper))[..., None]                  # (B, J, 1)
     count = chosen.sum(1)                                                        # (B, 1)
     centers = joints.masked_fill(~chosen, 0).sum(1) / count.clamp(min=1)
-    low, high = (
-        joints.masked_fill(~chosen, math.inf).amin(1),
-        joints.masked_fill(~chosen, -math.inf).amax(1),
-    )
+    low = joints.masked_fill(~chosen, math.inf).amin(1)
+    high = joints.masked_fill(~chosen, -math.inf).amax(1)
     size = (high - low) * 1.5
     return centers, torch.maximum(size[:, 0], size[:, 1] * aspect), count[:, 0] >= 2
 

@@ -41,14 +41,10 @@ class BasicBlock(nn.Module):
         channels: int, # in and out
     ):
         super().__init__()
-        self.conv1, self.bn1 = (
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
-        self.conv2, self.bn2 = (
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor: # (B, channels, H, W) -> same
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)

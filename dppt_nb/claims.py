@@ -143,8 +143,8 @@ def format_primary(
 ) -> str:
     "One line a question: difference, p-value after correction, answer, seeds that would tell."
     results, values = _answers(partial(once, [runs]), questions)
-    lines = [f"{'':<52}{'difference':<24}{'p':>8}  {'answer':<18}"
-             + "seeds that would tell" * seeds]
+    head = f"{'':<52}{'difference':<24}{'p':>8}  {'answer':<18}"
+    lines = [head + "seeds that would tell" if seeds else head]
     for words, result, p in zip(questions, results, values):
         if result is None:
             lines.append(f"{words:<52}not run")
@@ -276,7 +276,7 @@ def claims_in_short(
         cells = []
         for columns in sizes.values():
             column = next((name for name in columns if results[name]), columns[0])
-            known, dagger = results[column], " \u2021" * (column != columns[0])
+            known, dagger = results[column], "" if column == columns[0] else " \u2021"
             # of one seed the interval says so itself
             said = f", {_in_short(answers[column])}" if known and known["seeds"] > 1 else ""
             cells.append(format_interval(known, sign=True) + said + dagger)

@@ -94,10 +94,8 @@ MOST_PARAMETERS = 2e9    # of an encoder; the papers' largest have some 30 milli
 def check_config(config: object) -> None:
     "Refuse a configuration that cannot be built, with one sentence that says why."
     def refuse(sentence): raise ValueError(sentence)
-    (height, width), (down, across) = (
-        config.image_size,
-        (config.stride * patch for patch in config.patch_size),
-    )
+    height, width = config.image_size
+    down, across = (config.stride * patch for patch in config.patch_size)
     if height % down or width % across or height % 4 or width % 4:
         refuse(
             f"an image of {height} x {width} pixels does not divide into patches of "

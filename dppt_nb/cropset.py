@@ -184,10 +184,8 @@ def from_synthetic(
     """Synthetic people as a `CropSet`: their pictures are their own photographs, so the affine
     changes nothing."""
     n, _, height, width = people.images.shape
-    margin, keypoint_set = (
-        margin or getattr(people, "margin", None),
-        keypoint_set or getattr(people, "keypoint_set", None),
-    )
+    margin = margin or getattr(people, "margin", None)
+    keypoint_set = keypoint_set or getattr(people, "keypoint_set", None)
     if not margin or not keypoint_set:
         raise ValueError(
             "these people do not say how they were made; give margin and keypoint_set."

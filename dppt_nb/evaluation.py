@@ -282,14 +282,16 @@ def coco_annotations(
     "The annotation file of one split, which holds also the people that nobody is asked to find."
     if not has_ap(data): return None
     if is_store(root):
-        return print(
+        print(
             "no AP: it needs the annotation file, but --root names a crop store; name "
             "the data set's folder for AP"
         )
+        return None
     try: return coco_truth(data, root, split, **reader_options)
     except SeveralFiles as error:
         if reader_options.get("boxes"): raise    # nothing else can be told in a detector's boxes
-        return print(f"no AP: {error}")
+        print(f"no AP: {error}")
+        return None
 
 
 def score_coco(

@@ -299,10 +299,8 @@ def show_study(
     """Accuracy over multiply-accumulates of the deployed network, with intervals; rows of equal
     cost stand above each other."""
     import matplotlib.pyplot as plt
-    ax, rows = (
-        ax or plt.subplots(figsize=(7, 4), dpi=80)[1],
-        [row for row in rows if of_row(runs, row.name)],
-    )
+    ax = ax or plt.subplots(figsize=(7, 4), dpi=80)[1]
+    rows = [row for row in rows if of_row(runs, row.name)]
     check_alike([run for row in rows for run in of_row(runs, row.name).values()], rows)
     costs = {row.name: next(iter(of_row(runs, row.name).values()))["macs"] / 1e6 for row in rows}
     levels = sorted(set(costs.values()))

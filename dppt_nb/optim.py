@@ -235,18 +235,16 @@ class Average(AveragedModel):
         self.pairs, self.followed = [columns(floats), columns(others)], id(model)
 
 # %% ../nbs/machinery/optim.ipynb #eeaca8eb
+def _fastest():
+    "The name of the fastest device that is there."
+    if torch.cuda.is_available(): return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
 def pick_device(
     name: str | torch.device | None = None, # "cpu", "cuda", "cuda:1", "mps"; None: the fastest
 ) -> torch.device:
     "The device to train on; one that is not there is refused."
-    if name is None:
-        name = (
-            "cuda"
-            if torch.cuda.is_available()
-            else "mps"
-            if torch.backends.mps.is_available()
-            else "cpu"
-        )
+    if name is None: name = _fastest()
     try: torch.zeros(1, device=name).item()  # "meta" makes tensors, but holds no numbers
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise DataError(

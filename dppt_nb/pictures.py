@@ -260,7 +260,8 @@ def measure_pictures(
         if how == "swapped" and (points[name] > real).any() and (points[name] <= wanted).all():
             size = None
         if size is None:
-            turned = f", EXIF orientation {header.orientation}" * (header.orientation != 1)
+            upright = header.orientation == 1
+            turned = "" if upright else f", EXIF orientation {header.orientation}"
             raise DataError(
                 f"{source.root}: {named_in} says that {name} is {wanted[0]:g} x {wanted[1]:g}, but "
                 f"it is {header.width} x {header.height}{turned}; these are not the pixels that "

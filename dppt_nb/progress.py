@@ -240,7 +240,8 @@ class Pace:
         clock: Callable[[], float] = time.perf_counter,
     ):
         self.wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-        self.beside = ["validations"] * looks + ["new people"] * renews
+        beside = {"validations": looks, "new people": renews}
+        self.beside = [words for words, there in beside.items() if there]
         self.clock, self.ends = clock, []
 
     def note(

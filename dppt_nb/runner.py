@@ -103,7 +103,8 @@ def load_judges(
     "The validation people."
     splits = known_splits(data, root, image_size, bars, **reader_options)
     if "val" not in splits:
-        return print(f"training without validation people: {data} has {', '.join(splits)}")
+        print(f"training without validation people: {data} has {', '.join(splits)}")
+        return None
     found = load_people(data, root, ("val",), image_size, bars, people, **reader_options)
     return found["val"]
 
@@ -159,9 +160,8 @@ def judge_run(
     settings: Settings,
 ) -> dict: # what is written to validation.json
     "Judge the network with the mirrored test, and write `validation.json` and the report."
-    recipe, folder, history, scores, joints = (
-        trainer.recipe, trainer.folder, trainer.history, {}, None,
-    )
+    recipe, folder, history = trainer.recipe, trainer.folder, trainer.history
+    scores, joints = {}, None
     if judges:
         joints, _ = predict_together(
             trainer.team, trainer.network(), judges, recipe, bars=trainer.bars

@@ -410,14 +410,14 @@ def read_shard(
     shard: Shard,       # which
     manifest: Manifest, # of the store
     places: bool = False,  # also "start", the byte of the file with which each crop begins
-) -> tuple:             # JPEGs, a list of bytes; the other columns, name -> array
+) -> tuple:             # pictures, a list of bytes; the other columns, name -> array
     "One shard, checked. Raises `DataError` naming the file for whatever is wrong with it."
     import pyarrow as pa
     import pyarrow.parquet as pq
     path = Path(folder) / shard.file
     content = _shard_content(path, shard)
     names = ["image", "id", "image_id", "split", *shard_columns(len(manifest.header.keypoint_set))]
-    names += ["key"] * (manifest.format > 1)
+    if manifest.format > 1: names.append("key")
     try:
         check_packing(content)
         file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=["split", "file"])

@@ -117,7 +117,12 @@ def check_keypoint_set(
     """Raise a `DataError` if a field has another form, names repeat, lengths differ or a number
     points outside the set."""
     _check_forms(s)
-    twice = [n for i, n in enumerate(s.names) if n in s.names[:i]]
+    _check_names(s)
+    _check_sigmas(s)
+    _check_numbers(s)
+
+def _check_names(s):
+    "There are some, none is blank, and each is there once."
     if not s.names:
         raise DataError(f"keypoint set {s.name!r} has no keypoints; give at least one name.")
     if blank := [i for i, n in enumerate(s.names) if not n.strip()]:
@@ -125,11 +130,14 @@ def check_keypoint_set(
             f"keypoint set {s.name!r}: keypoint {blank[0]}, counted from 0, has a blank name; give "
             "every keypoint a name."
         )
-    if twice:
+    if twice := [n for i, n in enumerate(s.names) if n in s.names[:i]]:
         raise DataError(
             f"keypoint set {s.name!r} has the name {twice[0]!r} twice; give every "
             "keypoint its own name."
         )
+
+def _check_sigmas(s):
+    "Each keypoint has one, a share of the person's size."
     if len(s.sigmas) != len(s):
         raise DataError(
             f"keypoint set {s.name!r} has {len(s)} names and {len(s.sigmas)} sigmas; "
@@ -141,8 +149,11 @@ def check_keypoint_set(
             "most 1, a share of the person's size; give one for every keypoint, or leave 'sigmas' "
             "out."
         )
-    twice = [i for pair in s.flip_pairs for i in pair]
-    if twice := [i for i in twice if twice.count(i) > 1]:
+
+def _check_numbers(s):
+    "A point has one mirror image at most, and all numbers name points of the set."
+    paired = [i for pair in s.flip_pairs for i in pair]
+    if twice := [i for i in paired if paired.count(i) > 1]:
         raise DataError(
             f"keypoint set {s.name!r}: flip_pairs name keypoint {twice[0]} twice; a point has one "
             "mirror image."

@@ -363,10 +363,8 @@ def sample_angles(
 ) -> dict:  # name in `LIMITS` -> degrees, (n,) for the trunk, (n, 2) left and right for the limbs
     "Joint angles around the pose's means, within `LIMITS`; half of the people are mirrored."
     mean, spread = (t.to(pose.device)[pose] for t in _pose_table())  # (n, 28)
-    angles, mirrored = (
-        dice.normal("angles", mean.shape[1]) * spread + mean,
-        dice.chance("mirrored", 0.5),
-    )
+    angles = dice.normal("angles", mean.shape[1]) * spread + mean
+    mirrored = dice.chance("mirrored", 0.5)
     result = {}
     for i, name in enumerate(AXIAL):
         # these change sign in a mirror
@@ -776,10 +774,8 @@ def _add_shadow(bodies):
     under = lambda *names: (
         bodies.landmarks[:, [marks.index(n) for n in names]].mean(1, keepdim=True) * floor
     )
-    a, b = (
-        under("left_ankle", "right_ankle"),
-        under("neck", "pelvis") + torch.tensor([0.01, 0.0, 0.0], device=bodies.a.device),
-    )
+    a = under("left_ankle", "right_ankle")
+    b = under("neck", "pelvis") + torch.tensor([0.01, 0.0, 0.0], device=bodies.a.device)
     value = lambda *v: torch.tensor(v, device=a.device).expand(len(a), 1, len(v))
     across = torch.cross(b - a, value(0., 1., 0.), dim=-1)
     shadow = dict(
@@ -802,11 +798,8 @@ def make_bodies(
     sizes, t = sample_sizes(dice), _body_table(dice.device)
     origin, turn = pose_skeleton(sample_angles(dice, pose), sizes, yaw)
     worn = _sample_worn(dice, pose)
-    # (n, K, 1)
-    colours, on = (
-        _sample_colours(dice, worn),
-        torch.stack([worn[g] for g in GROUPS], 1)[:, t["group"], None],
-    )
+    colours = _sample_colours(dice, worn)
+    on = torch.stack([worn[g] for g in GROUPS], 1)[:, t["group"], None]        # (n, K, 1)
     weave = _sample_weave(dice, colours)[:, t["material"]]
     a, b = (_place(t["frame_" + e], origin, turn, sizes, t[e]) for e in "ab")  # (n, K, 3)
     weave = weave * torch.stack(
@@ -900,10 +893,8 @@ def project_bodies(
     a, b = camera.view(bodies.a), camera.view(bodies.b)
     pa, pb, axes = camera.project(a), camera.project(b), _part_axes(bodies, camera, a, b)
     flat = F.normalize(pb - pa + 1e-4, dim=-1)  # (B, K, 2) the stroke's direction
-    along, side = (
-        F.pad(flat, (0, 1)),
-        torch.stack([-flat[..., 1], flat[..., 0], torch.zeros_like(flat[..., 0])], -1),
-    )
+    along = F.pad(flat, (0, 1))
+    side = torch.stack([-flat[..., 1], flat[..., 0], torch.zeros_like(flat[..., 0])], -1)
     away = F.normalize((a + b) / 2, dim=-1)
     # (B, K, 2)
     radius, cap, bulge = (
@@ -934,9 +925,8 @@ def _paint_layer(canvas, stroke, corner, grid):
     """One stroke over each tile: canvas (m, 4, P) in place, stroke (m, 24), the tile's corner (m,
     2), grid (3, P) of 1, x, y."""
     s = dict(zip(STROKE, stroke.unbind(1)))
-    dx, dy, x0, y0 = (
-        s["bx"] - s["ax"], s["by"] - s["ay"], corner[:, 0] - s["ax"], corner[:, 1] - s["ay"],
-    )
+    dx, dy = s["bx"] - s["ax"], s["by"] - s["ay"]
+    x0, y0 = corner[:, 0] - s["ax"], corner[:, 1] - s["ay"]
     length = (dx * dx + dy * dy).sqrt().clamp(min=.05)
     ux, uy = dx / length, dy / length
     # (m, P) place along: 0 at a, 1 at b
@@ -1056,10 +1046,8 @@ def paint(
     start = count.cumsum(0) - count
     # busiest tiles first
     order = count.sort(descending=True, stable=True).indices[:int((count > 0).sum())]
-    sheet, corner = (
-        strokes.flatten(0, 1),
-        torch.stack([tile % columns, tile // columns % rows], 1) * TILE,
-    )
+    sheet = strokes.flatten(0, 1)
+    corner = torch.stack([tile % columns, tile // columns % rows], 1) * TILE
     group = group or (512 if tiles.device.type == "cpu" else len(order))
     layers, (x, y) = count[order].cpu(), _tile_pixels(TILE, TILE, tiles.device)
     grid = torch.cat([torch.ones_like(x), x, y])  # (3, 64)
@@ -1389,10 +1377,8 @@ def _read_joints(points, camera, indices, depth, edges):
     depth (B, H, W)."""
     seen = camera.view(points)[:, indices]  # (B, J, 3)
     joints, (h, w) = camera.project(seen), depth.shape[1:]
-    low, high = (
-        edges[:, None, :2].clamp(min=0),
-        edges[:, None, 2:].minimum(torch.tensor([w - 1.0, h - 1.0], device=depth.device)),
-    )
+    low = edges[:, None, :2].clamp(min=0)
+    high = edges[:, None, 2:].minimum(torch.tensor([w - 1.0, h - 1.0], device=depth.device))
     visible = ((joints >= low) & (joints <= high)).all(-1)
     x, y = joints.round().long().clamp(min=0).unbind(-1)
     surface = depth.flatten(1).gather(1, y.clamp(max=h - 1) * w + x.clamp(max=w - 1))  # (B, J)
