@@ -282,10 +282,7 @@ def coco_annotations(
     "The annotation file of one split, which holds also the people that nobody is asked to find."
     if not has_ap(data): return None
     if is_store(root):
-        print(
-            "no AP: it needs the annotation file, but --root names a crop store; name "
-            "the data set's folder for AP"
-        )
+        print("no AP: it needs the annotations, which a crop store lacks; name the set's folder")
         return None
     try: return coco_truth(data, root, split, **reader_options)
     except SeveralFiles as error:
