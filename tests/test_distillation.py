@@ -301,6 +301,25 @@ def test_the_objectives_of_dppt_are_its_losses_written_out(batch):
     assert torch.allclose(added["attention"], 0.5 * attention, rtol=1e-3, atol=1e-7)
 
 
+def test_the_guide_is_the_divergence_from_the_teachers_late_scores(batch):
+    "By hand: of four layers the last third is the last; a student that drops nothing yet."
+    wise, student = network(), network("dppt_nano", seed=1)
+    student.keep_ratio = 1.0
+    with torch.no_grad(): told, ours = wise.trace(batch.images), student.trace(batch.images)
+
+    def shares(trace, layer):
+        scores = trace.attention[0][layer][:, :, :17, 17:].sum((1, 2))
+        return scores / scores.sum(-1, keepdim=True)
+
+    late = shares(told, 3)
+    apart = [
+        (late * (late / shares(ours, layer)).log()).sum(-1).mean()
+        for layer in student.config.prune_at
+    ]
+    with torch.no_grad(): guide = losses([GuideObjective(Teacher(wise), student)], student, batch)
+    assert torch.allclose(guide["guide"], torch.stack(apart).mean(), rtol=1e-3)
+
+
 def test_layers_are_matched_by_name():
     assert match_layers(12, 12, "stages", (3, 6, 9)) == [(2, 2), (5, 5), (8, 8), (11, 11)]
     assert match_layers(12, 24, "stages", (3, 6, 9)) == [(2, 5), (5, 11), (8, 17), (11, 23)]
