@@ -600,14 +600,13 @@ def test_the_differences_in_mediapipes_boxes_are_those_of_their_record(root):
                 ours[f"PyTorch, MediaPipe's detector, {looks}{tail}"]
                 for looks in ("one look", "two looks")
             )
-            told[least].append("{:.1f} | {:.1f} | {:+.1f} ({:+.1f} to {:+.1f})".format(
-                one["score"], two["score"], *over(two, one)
-            ))
+            told[least].append("{:.1f} {{}}({:.1f} to {:.1f})".format(*over(two, one)))
         gap, low, high = over(two, theirs)
         better.append((-gap, -high, -low))
-    for least, (athletes, everyday) in told.items():
-        default = ", the default" if least == "0.5" else ""
-        assert f"| from a score of {least}{default} | {athletes} | {everyday} |" in text
+    (athletes, everyday), *surer = told.values()
+    words = athletes.format("points on LSPET "), everyday.format("on COCO ")
+    assert "a second look gains {} and {}".format(*words) in text
+    assert "from a score of 0.1, {} and {}".format(*(one.format("") for one in surer[0])) in text
     said = "found {:.1f} points more on LSPET ({:.1f} to {:.1f}) and {:.1f} more on COCO ({:.1f} to"
     assert said.format(*better[0], *better[1][:2]) in text
 
