@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,7 +44,7 @@ from .terminal import counted
 from .tokenpose import PoseTransformer
 from .trainer import Trainer
 from .training import make_batch
-from .views import crop_person, plain_crops, show_pictures, view_person
+from .views import crop_person, plain_crops, show_pictures, view_person, with_picture
 
 # %% ../nbs/machinery/demo.ipynb #5d0e0a02
 # networks that ship: trained on photographs, and on people made by program
@@ -86,15 +87,11 @@ def attention_overlay(
     image: Tensor,         # (H, W, 3) uint8
     attention: Tensor,     # (patches,)
     grid: tuple[int, int], # rows and columns of patches
-) -> Tensor:               # (H, W, 3) from 0 to 1
-    "One keypoint token's attention to the patches, as light on the photograph."
-    light = (attention - attention.min()).reshape(1, 1, *grid) / (
-        attention.max() - attention.min()
-    ).clamp(min=1e-12)
-    light = torch.nn.functional.interpolate(light, image.shape[:2], mode="bilinear")[
-        0, 0, ..., None
-    ]
-    return image / 255 * (0.3 + 0.7 * light.sqrt())
+) -> np.ndarray:           # (H, W, 3) uint8
+    "One keypoint token's attention to the patches, as heat on the photograph."
+    heat = (attention - attention.min()).reshape(1, 1, *grid)
+    heat = torch.nn.functional.interpolate(heat, image.shape[:2], mode="bilinear")
+    return draw_heatmaps(image.numpy(), heat[0, 0])
 
 # %% ../nbs/machinery/demo.ipynb #9fee1ee1
 def show_answers(
@@ -139,7 +136,7 @@ def show_answers(
             ax.set(xticks=[], yticks=[])
     for ax, title in zip(axes[:, 0], titles): ax.set_ylabel(title)
     figure.tight_layout(pad=0.3)
-    return figure
+    return with_picture(figure)
 
 # %% ../nbs/machinery/demo.ipynb #b2d03c07
 def show_networks(
@@ -179,7 +176,7 @@ def show_networks(
     for ax in axes.flat: ax.set(xticks=[], yticks=[])
     for ax, title in zip(axes[:, 0], ["truth", *networks]): ax.set_ylabel(title)
     figure.tight_layout(pad=0.3)
-    return figure
+    return with_picture(figure)
 
 # %% ../nbs/machinery/demo.ipynb #e115854f
 # recipes that the demo trains, and those that `--all` adds

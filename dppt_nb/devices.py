@@ -49,8 +49,8 @@ def load_accelerate():
         import accelerate
     except ImportError:
         raise DataError(
-            "several devices and trackers need Accelerate; install it: pip install "
-            "'dppt-nb[devices]'"
+            "several devices and trackers need Accelerate; in a clone of dppt-nb: pip install -e "
+            '".[devices]"'
         ) from None
     return accelerate
 

@@ -57,7 +57,7 @@ def load_widgets() -> ModuleType:
         import ipywidgets
     except ImportError:
         raise DataError(
-            'the explorers need ipywidgets; install it with: pip install "dppt-nb[notebooks]"'
+            'the explorers need ipywidgets; in a clone of dppt-nb: pip install -e ".[notebooks]"'
         ) from None
     return ipywidgets
 

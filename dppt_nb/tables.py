@@ -147,11 +147,8 @@ def far_boxes(
     "What to say of boxes that reach more than a tenth of the photograph beyond it."
     far = reaching_out(boxes, sizes)
     if not far.any(): return []
-    return [
-        f"WARNING: {counted(int(far.sum()), 'box reaches', 'boxes reach')} far out of their "
-        "picture; 'bbox' is x, y, width, "
-        "height, not two corners"
-    ]
+    who = counted(int(far.sum()), "box reaches far out of its", "boxes reach far out of their")
+    return [f"WARNING: {who} picture; 'bbox' is x, y, width, height, not two corners"]
 
 _STRAY = "a labelled joint outside of their picture"
 

@@ -186,7 +186,7 @@ def test_the_still_twin_shows_what_the_explorer_shows(views):
 
 def test_without_ipywidgets_one_sentence_says_what_to_install(views, monkeypatch):
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    with pytest.raises(DataError, match=r'pip install "dppt-nb\[notebooks\]"'):
+    with pytest.raises(DataError, match=r'pip install -e "\.\[notebooks\]"'):
         explore_cycles(views[0])
 
 

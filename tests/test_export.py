@@ -23,9 +23,9 @@ from dppt_nb.models import create_model
 from dppt_nb.store import synthetic_people
 from dppt_nb.synthetic import make_photo
 
-onnx = pytest.importorskip("onnx", reason='needs pip install "dppt-nb[export]"')
+onnx = pytest.importorskip("onnx", reason='needs pip install -e ".[export]"')
 for package in ("onnxscript", "onnxruntime"):
-    pytest.importorskip(package, reason='needs pip install "dppt-nb[export]"')
+    pytest.importorskip(package, reason='needs pip install -e ".[export]"')
 
 from dppt_nb import export  # noqa: E402
 
@@ -301,7 +301,7 @@ def test_wrong_wishes(wish, sentence, monkeypatch, tmp_path):
 
 def test_a_missing_package_is_a_sentence(monkeypatch, small, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(DataError, match=r'pip install "dppt-nb\[export\]"'):
+    with pytest.raises(DataError, match=r'pip install -e "\.\[export\]"'):
         export_onnx(small, LSP14, tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
 
@@ -480,7 +480,7 @@ def test_a_runner_that_cannot_be_had(trained, monkeypatch):
         export.take_runner(elsewhere, COCO17, "onnxruntime")
     assert export.take_runner(elsewhere, COCO17, "auto") == (elsewhere, "eager")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(DataError, match=r'pip install "dppt-nb\[export\]"'):
+    with pytest.raises(DataError, match=r'pip install -e "\.\[export\]"'):
         PosePredictor(*trained, runner="onnxruntime")
     monkeypatch.setattr(export, "find_spec", lambda name: None)
     assert PosePredictor(*trained, runner="auto").runner in ("eager", "folded")
