@@ -191,10 +191,9 @@ def test_pages_say_what_the_network_of_drawn_people_finds_on_photographs(name):
 
 def test_what_the_two_networks_of_drawn_people_find_on_photographs():
     pruned, tokenpose = mirrored("ppt_nano_d12"), mirrored("tokenpose_nano")
-    assert (
-        f"of athletes (LSPET) {pruned['lspet']:.0f} % and {tokenpose['lspet']:.0f} %, of everyday "
-        f"people (COCO) {pruned['coco']:.0f} % and {tokenpose['coco']:.0f} %"
-    ) in page("07_pruning")
+    found = [network[data] for network in (pruned, tokenpose) for data in ("lspet", "coco")]
+    assert "On photographs they find about a third of the joints" in page("07_pruning")
+    assert all(abs(share - 100 / 3) < 6 for share in found), found
     readme = (RESULTS / "study_lspet_nano_start" / "README.md").read_text()
     assert f"the same network finds {tokenpose['lspet']:.1f} %" in readme
     rows = page("machinery/study_rows")
