@@ -180,9 +180,7 @@ def page(name):
     return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
 
 
-@pytest.mark.parametrize("name", [
-    "06_tokenpose", "08_distillation", "machinery/tracking", "machinery/video",
-])
+@pytest.mark.parametrize("name", ["06_tokenpose", "08_distillation", "machinery/tracking"])
 def test_pages_say_what_the_network_of_drawn_people_finds_on_photographs(name):
     found = mirrored("tokenpose_nano")
     told = "On photographs it finds {lspet:.0f} % of the joints of athletes and {coco:.0f} % of"
