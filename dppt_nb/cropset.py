@@ -194,7 +194,7 @@ def from_synthetic(
     return CropSet(
         people.images, people.joints.float(), people.visible.to(torch.uint8),
         torch.eye(2, 3).repeat(n, 1, 1).to(device), ((size - 1) / 2).repeat(n, 1).to(device),
-        (size / margin / 200).repeat(n, 1).to(device), keypoint_set, margin, name,
+        (size / margin / PIXEL_STD).repeat(n, 1).to(device), keypoint_set, margin, name,
         torch.arange(1, n + 1, device=device), torch.arange(1, n + 1, device=device), [split] * n,
     )
 

@@ -24,7 +24,7 @@ from .augmentation import Augmentation, augment_batch
 from .checkpoints import load_network, results_folder
 from .checks import DataError, whole_number, with_nan
 from .coco import person_category, to_coco_results
-from .crops import apply_affine, box_to_center_scale
+from .crops import PIXEL_STD, apply_affine, box_to_center_scale
 from .cropset import check_crops, known_people
 from .datasets import SeveralFiles, coco_truth, has_ap
 from .files import digest_of, folder_for, read_json, watch, write_json
@@ -80,9 +80,9 @@ def take_people(
         t[index].to(device, non_blocking=True) for t in (crops.images, crops.joints, crops.visible)
     )
     # in photograph pixels
-    widths = (
-        None if recipe.unbiased else 200 * crops.scales[index.to(crops.scales.device), 0].to(device)
-    )
+    widths = None
+    if not recipe.unbiased:
+        widths = PIXEL_STD * crops.scales[index.to(crops.scales.device), 0].to(device)
     return augment_batch(
         images, joints, visible, crops.keypoint_set, crops.margin, recipe.image_size, augmentation,
         generator, widths,
@@ -197,7 +197,7 @@ def joints_in_box(
     crops: CropSet,
 ) -> Tensor: # (N, J, 2) x, y in units of the person's box, its centre at 0
     "Where each joint lies in its person's box, which is padded as the network sees it."
-    return (crops.photo_joints - crops.centers[:, None]) / (200 * crops.scales[:, None])
+    return (crops.photo_joints - crops.centers[:, None]) / (PIXEL_STD * crops.scales[:, None])
 
 
 def mean_pose(
@@ -213,7 +213,7 @@ def answer_mean_pose(
     crops: CropSet, # the people to answer for
 ) -> Tensor:        # (N, J, 2) photograph pixels
     "The same pose for everybody, fitted to each person's box."
-    return crops.centers[:, None] + pose * 200 * crops.scales[:, None]
+    return crops.centers[:, None] + pose * PIXEL_STD * crops.scales[:, None]
 
 # %% ../nbs/machinery/evaluation.ipynb #28c5104e
 RESULTS_FORMAT = 2    # of results.json, validation.json and judged.json
@@ -301,7 +301,7 @@ def score_coco(
     """AP as the papers compute it: poses rescored by their keypoints, near copies dropped, matched
     by pycocotools."""
     given = crops.box_scores if crops.box_scores is not None else torch.ones(len(crops))
-    poses, areas = rescore(given, confidence), (200 * crops.scales).prod(1)
+    poses, areas = rescore(given, confidence), (PIXEL_STD * crops.scales).prod(1)
     kept = oks_nms(joints, poses, areas, crops.image_ids, crops.keypoint_set.sigmas)
     rows = to_coco_results(
         joints[kept], crops.image_ids[kept], poses[kept], confidence[kept], person_category(truth)
