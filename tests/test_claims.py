@@ -669,6 +669,9 @@ def test_the_second_cycle_with_the_papers_head_is_what_the_results_say():
             gain = difference(runs, *pair)
             told = "{:+.1f} ({:+.1f} to {:+.1f})".format(gain["mean"], *gain["interval"])
             assert gain["seeds"] == 3 and told in cycles, told
+    gain = difference(stored("study_lspet_nano_h200"), "sdpose_heatmaps", "sdpose")
+    told = "({:+.1f} points, {:+.1f} to {:+.1f},".format(gain["mean"], *gain["interval"])
+    assert told in cycles, told
 
 
 def test_cycles_are_compared_over_seeds_and_people():
