@@ -159,6 +159,25 @@ def test_what_a_cell_prints_is_stored_in_one_piece(monkeypatch):
     assert [out.get("text", "shown") for out in cell.outputs] == ["ab", "shown", "c", "d"]
 
 
+def test_of_a_bar_that_has_ended_only_its_words_are_stored(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    pages = runpy.run_path(str(TOOLS / "run_notebooks.py"))
+    plain = "<IPython.core.display.HTML object>"
+    shown = lambda html, plain=plain: nbformat.v4.new_output(
+        "display_data", data={"text/html": html, "text/plain": plain}
+    )
+    cell = nbformat.v4.new_code_cell("", outputs=[
+        shown("\n<style>\n    progress { border: none; }\n</style>\n"), shown(""),
+        shown("<div><progress value='0' max='1'></progress> 0.00% [0/1]</div>"),
+        shown("epoch 1/2   pose 5.2<p>epoch 2/2   pose 5.1"), shown("<b>a table</b>", "a table"),
+    ])
+    pages["drop_bars"](nbformat.v4.new_notebook(cells=[cell]))
+    assert [out.data["text/plain"] for out in cell.outputs] == [
+        "epoch 1/2   pose 5.2\nepoch 2/2   pose 5.1", "a table",
+    ]
+    assert cell.outputs[0].data["text/html"] == "epoch 1/2   pose 5.2<p>epoch 2/2   pose 5.1"
+
+
 def test_a_page_that_is_run_keeps_its_folds_and_gets_its_pictures(tmp_path, root):
     "Also where another backend is set, as it is for the tests."
     folded = nbformat.v4.new_code_cell(

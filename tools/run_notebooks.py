@@ -36,6 +36,22 @@ def drop_widgets(notebook):
     notebook.metadata.pop("widgets", None)
 
 
+def drop_bars(notebook):
+    """A bar that has ended leaves styles and empty places, which are not kept. What is written
+    beside it is, as plain text too."""
+    for cell in notebook.cells:
+        kept = []
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if data.get("text/plain") == "<IPython.core.display.HTML object>":
+                html = re.sub(r"<style>.*?</style>", "", data["text/html"], flags=re.S)
+                words = re.sub(r"<[^>]+>", "", html.replace("<p>", "\n")).strip()
+                if not words or "<progress" in html: continue
+                data["text/plain"] = words
+            kept.append(output)
+        if "outputs" in cell: cell.outputs = kept
+
+
 def join_streams(notebook):
     "What a cell prints is one piece, however often the kernel sent some of it."
     for cell in notebook.cells:
@@ -90,6 +106,7 @@ def run(path):
         resources={"metadata": {"path": str(path.parent)}},
     ).execute()
     drop_widgets(notebook)
+    drop_bars(notebook)
     join_streams(notebook)
     shrink_pictures(notebook)
     clean(notebook)
