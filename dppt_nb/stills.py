@@ -305,10 +305,9 @@ def pair_pictures(
         pictures[f"{name}: answer"] = view.drawn(0, there)
         pictures[f"{name}, layer {layer}: {spoken(joint)}"] = attention_picture(view, shares)
     return pictures, (
-        f"Layer {layer}: the {spoken(joint)} of teacher and student share "
-        f"{shared_attention(*looks):.0%} of their attention; their answers for it are "
-        f"{off[number]:.1f} pixels of the crop apart, those for the median joint "
-        f"{np.median(off):.1f}."
+        f"Layer {layer}: for the {spoken(joint)} the attentions of teacher and student overlap by "
+        f"{shared_attention(*looks):.0%}; their answers lie {off[number]:.1f} pixels of the crop "
+        f"apart (median joint: {np.median(off):.1f})."
     )
 
 # %% ../nbs/machinery/stills.ipynb #0b8ce1d0
