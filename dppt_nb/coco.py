@@ -14,7 +14,6 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ from .checks import DataError, each_once
 from .faces import MIRROR_LAYOUTS
 from .files import field_numbers, read_json
 from .keypoints import COCO17, KeypointSet
-from .ownsets import keypoint_set_of, limbs_of, read_keypoint_set
+from .ownsets import keypoint_set_of, limbs_of, misspelt_fields, read_keypoint_set
 from .spelling import canonical_name
 
 # %% ../nbs/machinery/coco.ipynb #7e738476
@@ -162,20 +161,13 @@ def read_category(
     "The keypoint set that a file describes, and what there is to say of it. Raises `DataError`."
     try: s = keypoint_set_of(category)
     except DataError as error: raise DataError(f"{where}: {error}") from None
-    notes = [*_misspelt(category), *limbs_of(category.get("skeleton") or (), len(s))[1]]
+    notes = [*misspelt_fields(category), *limbs_of(category.get("skeleton") or (), len(s))[1]]
     given = flip_pairs or category.get("flip_pairs") or category.get("swap")
     who = f"{where}: flip pairs of category {s.name!r}"
-    if given: s = replace(s, flip_pairs=read_flip_pairs(given, s.names, who))
+    pairs = read_flip_pairs(given, s.names, who) if given else s.flip_pairs
+    try: s = replace(s, flip_pairs=pairs)
+    except DataError as error: raise DataError(f"{where}: {error}") from None
     return s, notes + describe_pairs(s)
-
-def _misspelt(category):
-    "A warning for each field that is nearly one that is read."
-    known = "name keypoints skeleton sigmas flip_pairs swap".split()
-    near = {k: get_close_matches(str(k), known, 1, .85) for k in category if k not in known}
-    return [
-        f"WARNING: {k!r} of the category is not read; {found[0]!r} would be"
-        for k, found in near.items() if found and found[0] not in category
-    ]
 
 def describe_pairs(
     s: KeypointSet  # whose pairs are to be looked at by a person
@@ -234,11 +226,15 @@ def choose_categories(
         chosen = chosen or [c for c in with_points if people[as_id(c["id"])]] or with_points[:1]
         chosen = chosen or [c for c in known if people[as_id(c["id"])]][:1] or known[:1]
     if not chosen: raise DataError(f"{where}: 'categories' is empty; add that of the people.")
-    if len({str(c.get("keypoints")) for c in chosen}) > 1:
+    for field in ("keypoints", "sigmas", "flip_pairs", "swap"):
+        if len({str(c.get(field)) for c in chosen}) < 2: continue
         raise DataError(
-            f"{where}: several categories have people, with keypoints of different names "
-            f"({there}); choose one with --category NAME."
+            f"{where}: several categories have people and differ in {field!r} ({there}); choose "
+            "one with --category NAME, or make them alike."
         )
+    if named and not chosen[0].get("keypoints"):
+        name = say(chosen[0].get("name"))
+        raise DataError(f"{where}: category {name} names no keypoints; add the list 'keypoints'.")
     return chosen
 
 def _meant(known, said, where):
@@ -298,6 +294,8 @@ def check_annotation(
     given = {k: v for k, v in a.items() if v is not None and v != []}
     for name, (shape, need) in needs.items():
         if name in given: field_numbers(given, name, shape, who, need)
+    if given.get("iscrowd", 0) not in (0, 1):
+        raise DataError(f"{who}: 'iscrowd' is {given['iscrowd']}; it must be 0 or 1.")
     return given | {"id": number, "image_id": image}
 
 def complete_annotation(

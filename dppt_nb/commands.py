@@ -6,6 +6,7 @@
 __all__ = ['predict', 'export_command']
 
 # %% ../nbs/machinery/commands.ipynb #49fb63bd
+import math
 import re
 from contextlib import contextmanager
 
@@ -92,7 +93,8 @@ def predict(
         least = {} if min_score is None else {"least_score": min_score}
         options["detector"] = MediaPipeDetector(**least)
     with _typed_words(): predictor = PosePredictor.from_pretrained(checkpoint, **options)
-    of_file = 0.0 if min_score is None or detector and not boxes else min_score
+    # of the boxes of a file; else it is of the detector's
+    of_file = -math.inf if min_score is None or detector and not boxes else min_score
     report = predict_files(
         predictor, photos, out, boxes, of_file, every, smooth, not no_drawings, category
     )

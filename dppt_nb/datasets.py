@@ -9,6 +9,7 @@ __all__ = ['DATASETS', 'FIRST_SHARD', 'lspet_split', 'read_lspet', 'lsp_split', 
 
 # %% ../nbs/machinery/datasets.ipynb #987b55c0
 import difflib
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from .keypoints import LSP14, MPII16
 from .matlab import read_mat
 from .photos import refuse_shares
 from .pictures import find_pictures, measure_pictures
-from .splits import annotation_files, only_file, picture_splits, says_split, source_of
+from .splits import annotation_files, only_file, picture_splits, source_of, split_notes
 from dppt_nb.tables import (
     PoseTable,
     check_somebody,
@@ -66,19 +67,16 @@ def _lsp_joints(source):
             "as in LSPET or (3, 14, people) as in LSP."
         )
     order = (2, 0, 1) if shape[:2] == (14, 3) else (2, 1, 0)
-    return (
-        joints.transpose(order).astype(np.float32), found[: -len("joints.mat")],
-        shape[:2] == (14, 3),
-    )
+    return joints.transpose(order), found[: -len("joints.mat")], shape[:2] == (14, 3)
 
 def _check_finite(raw, ids, where):
-    """Raise a `DataError` for NaN and infinity anywhere: also the flag and joints that are not
-    visible have numbers in the real file."""
-    bad = ~np.isfinite(raw).all((1, 2))                                                      # (N,)
+    """Raise a `DataError` for what is no number of pixels anywhere: also the flag and joints that
+    are not visible have numbers in the real file."""
+    bad = ~(np.abs(raw) <= 1e12).all((1, 2))                                                 # (N,)
     if bad.any():
         raise DataError(
             f"{where}: a coordinate or flag in 'joints' of person {ids[bad][0]} is not "
-            "a number (NaN or infinity); mend it or copy the file again."
+            "a number up to 10^12 (NaN, infinity or more); mend it or copy the file again."
         )
 
 def _read_leeds(name, root, flag_means_seen, split_of):
@@ -92,6 +90,7 @@ def _read_leeds(name, root, flag_means_seen, split_of):
         )
     digits, ids = (5 if extended else 4), np.arange(1, len(raw) + 1)
     _check_finite(raw, ids, f"{source.root}: joints.mat")
+    raw = raw.astype(np.float32)
     visible = (raw[..., 2] > 0) if flag_means_seen else np.ones(raw.shape[:2], bool)
     named = [f"{folder}images/im{i:0{digits}d}.jpg" for i in ids]
     files = find_pictures(source, named, f"{folder}joints.mat")
@@ -158,6 +157,13 @@ def _check_detection(d, number, where):
     field_numbers(d, "score", (), who, "it must be one number")
     return {"image_id": picture, "bbox": box, "score": d["score"]}
 
+def _why_no_row(d, kind, known, images, min_score):
+    "Why a detection gets no row; None where it gets one."
+    if isinstance(kind, (list, dict)) or kind not in known: return "another category"
+    if d["image_id"] not in images: return "photograph not in the annotations"
+    if not d["bbox"] or min(d["bbox"][2:]) <= 0: return "box of no size"
+    return f"score below {min_score}" if d["score"] < min_score else None
+
 def _detected_rows(found, file, min_score, where):
     """Boxes of a detector: rows without keypoints, the counts of the detections without a row, and
     notes. A detector's own keypoints are answers, not truth, and are not read."""
@@ -169,11 +175,7 @@ def _detected_rows(found, file, min_score, where):
     for number, detection in enumerate(found, 1):
         d = _check_detection(detection, number, where)
         kind = as_id(detection.get("category_id", ours))
-        reason = ("another category" if isinstance(kind, (list, dict)) or kind not in known else
-                  "photograph not in the annotations" if d["image_id"] not in file.images else
-                  "box of no size" if not d["bbox"] or min(d["bbox"][2:]) <= 0 else
-                  f"score below {min_score}" if d["score"] < min_score else None)
-        if reason: left_out[reason] += 1
+        if reason := _why_no_row(d, kind, known, file.images, min_score): left_out[reason] += 1
         else:
             area = BOX_SHARE * d["bbox"][2] * d["bbox"][3]
             rows.append(d | blank | {"id": len(rows) + 1, "area": area})
@@ -227,24 +229,19 @@ def _check_pixels(rows, where):
 
 def _read_one(place, file, split, pictures, options, name, boxes, min_score):
     "One annotation file as a table."
-    coco = read_content(
-        place.read_json(file), f"{place.root}/{file}", options["category"], options["flip_pairs"]
-    )
+    where = f"{place.root}/{file}"
+    coco = read_content(place.read_json(file), where, options["category"], options["flip_pairs"])
     if boxes:
-        box_place, box_file = boxes
-        found, where = box_place.read_json(box_file), f"{box_place.root}/{box_file}"
-        rows, left_out, notes = _detected_rows(found, coco, min_score, where)
+        place, box_file = boxes
+        where = f"{place.root}/{box_file}"
+        rows, left_out, notes = _detected_rows(place.read_json(box_file), coco, min_score, where)
     else: (rows, left_out), notes = _person_rows(coco), []
     split_of = picture_splits(
         coco.images, file, split, options["val_share"], options["split_seed"]
     )
     splits = np.array([split_of[a["image_id"]] for a in rows], dtype=str)
-    if not (split or says_split(file) or options["val_share"]):
-        notes.append(
-            f"the name of {file} says no split, so everybody is val; to train on it, say "
-            "--annotations train=FILE, or --val-share 0.3"
-        )
-    _check_pixels(rows, f"{place.root}/{file}")
+    notes = [*notes, *split_notes(file, split, options["val_share"])]
+    _check_pixels(rows, where)
     table = _coco_table(name, pictures, file, coco, rows, splits, not boxes, options["pixels"])
     left_out |= why_gone([a["bbox"] for a in rows], table.boxes)
     notes = (*table.notes, *coco.set_notes, *notes)
@@ -259,7 +256,7 @@ def read_coco(
     images: str | Path | None = None,  # folder or zip of the photographs if not in the root
     # results file of a detector: its boxes take the place of the true ones, without keypoints
     boxes: str | Path | None = None,
-    min_score: float = 0.,             # detections below this score are left out
+    min_score: float = -math.inf,  # detections below this score are left out; none unless given
     split: str | None = None,  # split of all rows; by the annotation file's name if not given
     name: str = "coco",                # of the table
     # whose people: name(s) or id(s), as in `choose_categories`
@@ -278,9 +275,10 @@ def read_coco(
                    split_seed=split_seed)
     boxes = source_of(boxes, root) if boxes else None
     if boxes and not boxes[1]: raise DataError(f"--boxes is {boxes[0].root}, no file; name one")
+    files = annotation_files(source, root, annotations, 0.0 if split else val_share)
     tables = [
         _read_one(place, file, split or said, pictures, options, name, boxes, min_score)
-        for place, file, said in annotation_files(source, root, annotations)
+        for place, file, said in files
     ]
     table = join_tables(drop_copies(tables))
     if boxes: check_somebody(len(table), f"{boxes[0].root}/{boxes[1]}", table.left_out, "box")
@@ -325,6 +323,8 @@ def _check_mpii(a, where):
             f"{where}: 'image' must be the name of a file; mend it or take the entry out."
         )
     for name, shape in _MPII_SHAPES.items(): field_numbers(a, name, shape, where)
+    if odd := [v for v in a["joints_vis"] if v not in (0, 1)]:
+        raise DataError(f"{where}: 'joints_vis' holds {odd[0]!r}; it must be 0 or 1, mend it.")
 
 def _head_boxes(source, keep):
     "Corners of the head boxes from gt_valid.mat, where it is there."
@@ -348,7 +348,7 @@ def _mpii_table(source, file, split, first_id):
             "of HRNet's MPII annotations."
         )
     for i, a in enumerate(entries, 1): _check_mpii(a, f"{source.root}: {file}, entry {i}")
-    visibility = np.clip([a["joints_vis"] for a in entries], 0, 255).astype(np.uint8)  # (N, 16)
+    visibility = np.array([a["joints_vis"] for a in entries], np.uint8)                # (N, 16)
     joints = np.array([a["joints"] for a in entries], np.float32) - 1  # MATLAB counts from 1
     scale = np.array([a["scale"] for a in entries], np.float32)[:, None].repeat(2, 1)       # (N, 2)
     center = np.array([a["center"] for a in entries], np.float32)

@@ -73,9 +73,9 @@ def find_array(
     content: bytes,  # of the whole file
     wanted: str      # name of the array
 ) -> np.ndarray | None:
-    """The array of this name; None if it is no array of numbers, of shape () if there is none.
-    Raises ValueError, struct.error or zlib.error for damage."""
-    content = memoryview(content)
+    """The array of this name; None if it is no array of numbers. Raises KeyError if there is none,
+    and ValueError, struct.error or zlib.error for damage."""
+    content, others = memoryview(content), []
     version, order = bytes(content[124:126]), {b"IM": "<", b"MI": ">"}.get(bytes(content[126:128]))
     if order is None or 1 not in version: raise ValueError("not MATLAB's version 5, save it by -v7")
     for kind, block in _mat_blocks(content[128:], order):
@@ -83,7 +83,9 @@ def find_array(
         if kind != _MAT_MATRIX: continue
         name, array = _mat_matrix(block, order)
         if name == wanted: return array
-    return np.array(0)
+        others.append(name)
+    there = ", ".join(sorted(filter(None, others))) or "nothing that has a name"
+    raise KeyError(f"has no {wanted!r}; it has {there}")
 
 # %% ../nbs/machinery/matlab.ipynb #ddd0efa5
 def read_mat(
@@ -91,11 +93,11 @@ def read_mat(
     file: str,            # its name there
     name: str             # of the array
 ) -> np.ndarray:
-    """One array of numbers from a MATLAB file; of shape () if the file has none of this name.
-    Raises `DataError` naming the file."""
+    "One array of numbers from a MATLAB file. Raises `DataError` naming the file."
     content = source.read_bytes(file)
-    try:
-        array = find_array(content, name)
+    try: array = find_array(content, name)
+    except KeyError as error:
+        raise DataError(f"{source.root}: {file} {error.args[0]}.") from None
     except (ValueError, struct.error, zlib.error) as error:
         raise DataError(
             f"{source.root}: {file} is no MATLAB file ({plain_reason(error)}); copy it again."

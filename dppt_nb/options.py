@@ -11,7 +11,6 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import click
 
@@ -94,9 +93,6 @@ _READER_OPTIONS = (
 )
 
 
-_SPLITS = "train=", "val=", "test="
-
-
 def reader_options(command: Callable):
     "Options of data sets in COCO's format, for every command that reads them."
     for option in reversed(_READER_OPTIONS): command = option(command)
@@ -112,21 +108,9 @@ def take_reader_options(given:dict)->dict: # all options; the reader's are taken
     if "val_share" not in said:
         seed = {"split-seed": "split_seed" in said}
         refuse_idle(seed, "is of the draw of --val-share; give that too, or leave it out")
-    elif said["val_share"] and (files := said.get("annotations")):
-        _refuse_idle_share(files)
+    if said.get("flip_pairs") == "":
+        raise DataError("--flip-pairs is empty; name the pairs, or leave it out")
     return said
-
-
-def _refuse_idle_share(files):
-    "A `DataError` where a share is to be held out, and every file says of which split it is."
-    from dppt_nb.datasets import says_split
-    # of a folder around the root the reader makes nothing
-    told = [f for f in files if f.startswith(_SPLITS) or says_split(Path(f).name)]
-    if len(told) < len(files): return
-    raise DataError(
-        f"--val-share divides people of no split, but {told[0]} says its split; leave out one of "
-        "both"
-    )
 
 # %% ../nbs/machinery/options.ipynb #b8a22f82
 class NetworkCommand(click.Command):

@@ -10,6 +10,7 @@ __all__ = ['FARTHEST', 'TINY', 'DRAWINGS', 'DRAWING', 'tensor_array', 'from_arra
 # %% ../nbs/machinery/photos.ipynb #0304e70a
 import errno
 import io
+import math
 import os
 import re
 import warnings
@@ -301,11 +302,10 @@ def split_scores(
 # %% ../nbs/machinery/photos.ipynb #19ea9c52
 def read_boxes(
     path: str | Path,        # JSON: a list of rows with bbox, image_id or file_name, and score
-    min_score: float = 0.0,  # boxes below it are left out
+    min_score: float = -math.inf,  # boxes below it are left out; none unless given
     category: int = 1,       # whose boxes; 1 is COCO's person
 ) -> dict:                   # name or number of a photo, as text -> list of [x, y, w, h, score]
-    """Boxes of people by photo. Rows of another category, and what is below `min_score`,
-    are left out, and counted in print. Raises `DataError`."""
+    "Boxes of people by photo; what is left out is counted in print. Raises `DataError`."
     if min_score != min_score: raise DataError("--min-score is no number; give one.")
     found, others, weak, every, rows = {}, 0, 0, [], read_json(path, (list, dict))
     if not isinstance(rows, list):
@@ -344,7 +344,7 @@ def _score_of(row, min_score, who):
         return float(check_scores(field_numbers(row, "score", (), who)[None], who)[0])
     if near := get_close_matches("score", row, 1, .8):
         raise DataError(f"{who} has {near[0]!r}, which is not known; write it 'score'.")
-    if min_score > 0:
+    if min_score > -math.inf:
         raise DataError(f"{who} has no 'score' to compare with --min-score; leave the option out.")
     return 1.0
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ANNOTATION_NAMES', 'split_word', 'split_of_file', 'says_split', 'annotation_names', 'source_of', 'named_content',
-           'annotation_files', 'picture_splits', 'only_file']
+           'annotation_files', 'split_notes', 'picture_splits', 'only_file']
 
 # %% ../nbs/machinery/splits.ipynb #9aecbd14
 import posixpath
@@ -103,10 +103,21 @@ def annotation_files(
     root: str | Path,     # where it lies
     # file(s), in the root or elsewhere, each also as "train=FILE"; None: all with known names
     annotations: str | Path | list | None = None,
+    val_share: float = 0.0,  # share of the pictures to hold out, where no file says its split
 ) -> list[tuple]:         # (source, name, split or None) of each
-    "The annotation files: those given, or all that are found. `DataError` for one given twice."
+    """The annotation files: those given, or all that are found. `DataError` for one given twice,
+    and for a share where every file says of which split it is."""
     if annotations is None or annotations == ():
-        return [(source, name, None) for name in annotation_names(source)]
+        found = [(source, name, None) for name in annotation_names(source)]
+    else: found = _given_files(source, root, annotations)
+    if not val_share or any(not (said or says_split(name)) for _, name, said in found): return found
+    raise DataError(
+        f"--val-share divides people of no split, but {found[0][1]} says its split; leave out one "
+        "of both"
+    )
+
+def _given_files(source, root, annotations):
+    "The files that were named, each once."
     found = []
     for given in [annotations] if isinstance(annotations, (str, Path)) else annotations:
         said = re.match("(train|val|test)(?:id|idation|ing)?=(.+)", str(given))
@@ -119,6 +130,18 @@ def annotation_files(
             raise DataError(f"--annotations names {name} twice; leave one out.")
         found.append((*place, split))
     return found
+
+def split_notes(
+    name: str,          # of an annotation file
+    split: str | None,  # what was said
+    val_share: float,   # share of the pictures that is held out
+) -> list[str]:         # a sentence, or none
+    "What can be done where nothing says of which split a file is."
+    if split or val_share or says_split(name): return []
+    return [
+        f"the name of {name} says no split, so everybody is val; to train on it, say "
+        "--annotations train=FILE, or --val-share 0.3"
+    ]
 
 def picture_splits(
     images: dict,            # id -> entry of all pictures of one annotation file

@@ -9,6 +9,7 @@ __all__ = ['VIDEO_SUFFIXES', 'Frame', 'is_video', 'Video', 'kept_after', 'VideoW
 # %% ../nbs/machinery/video.ipynb #61dfbf17
 import io
 import json
+import math
 import os
 import sys
 import time
@@ -423,7 +424,7 @@ def check_use(
     smooth: bool,
 ) -> None:
     "Refuse what nothing would come of; `predict_files` says what each is for."
-    of_boxes = {"min_score": min_score != 0, "category": category != 1}
+    of_boxes = {"min_score": min_score > -math.inf, "category": category != 1}
     of_videos = {"every": every != 1, "smooth": smooth}
     if not boxes: refuse_idle(of_boxes, "chooses among the boxes of a file; name it with --boxes")
     if not videos: refuse_idle(of_videos, "is of videos, and no video is named; leave it out")
@@ -435,7 +436,7 @@ def predict_files(
     sources: list[str | Path],  # photos, folders, videos, numbers of cameras
     out: str | Path,            # folder for the results
     boxes: str | Path | None = None,  # of photos: COCO results rows, see `read_boxes`
-    min_score: float = 0.0,     # of boxes; those below are left out
+    min_score: float = -math.inf,  # of boxes; those below are left out, none unless given
     every: int = 1,             # of videos: take one frame of so many
     smooth: bool = False,       # of videos: joints through the One-Euro filter
     draw: bool = True,          # write pictures and videos with skeletons
