@@ -64,13 +64,14 @@ def test_the_same_list_without_a_double_is_taken():
 
 @pytest.mark.parametrize("words, said", [
     (["--split-seed", "5"], "--split-seed is of the draw of --val-share"),
-    (["--annotations", "train=a.json", "--val-share", "0.5"], "train=a.json says its split"),
+    (["--annotations", "train=a.json", "--val-share", "0.5"], "a.json says its split"),
     (["--annotations", "val2017.json", "--val-share", "0.5"], "val2017.json says its split"),
     (["--flip-shift", "--no-mirror"], "--flip-shift moves the mirrored answer"),
 ])
 def test_an_option_that_does_nothing_is_refused(words, said, tmp_path):
+    for name in ("a.json", "val2017.json"): (tmp_path / name).write_text("{}")
     code, text = dppt("eval", "tokenpose_nano", "--data", "coco", "--root", tmp_path, *words)
-    assert code == 1 and said in text and len(text.splitlines()) == 1
+    assert code == 1 and said in text and "Traceback" not in text
 
 
 def test_a_folder_around_the_root_says_no_split():
