@@ -247,7 +247,8 @@ class Lines:
 
     def __exit__(self, kind, *error):
         try:
-            with self.file: self.file.truncate(self.whole)
+            try: self.file.truncate(self.whole)
+            finally: self.file.close()
             if kept_after(kind):
                 if self.keeps or self.whole: os.replace(self.temporary, self.path)
             elif issubclass(kind, CannotWrite) and self.whole: self._keep_part()
