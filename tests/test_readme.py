@@ -178,7 +178,7 @@ def page(name):
 
 
 @pytest.mark.parametrize("name", [
-    "06_tokenpose", "08_distillation", "machinery/tracking", "machinery/video",
+    "06_tokenpose", "08_distillation", "machinery/tracking",
 ])
 def test_pages_say_what_the_network_of_drawn_people_finds_on_photographs(name):
     found = mirrored("tokenpose_nano")
