@@ -185,7 +185,8 @@ def train(recipe, data, root, out, people, device, resume, allow_drift, protocol
     try: splits = known_splits(data, root, recipe.image_size, **reader)
     except DataError as error:    # the people went away meanwhile, the network did not
         return click.echo(f"\nThe network is in {out}; who can judge it is not known: {error}")
-    heading = f"validation people of {data}, mirrored test\n{format_scores(results['scores'])}\n"
+    test = "mirrored test" if results["conditions"]["mirror"] else "nobody mirrored"
+    heading = f"validation people of {data}, {test}\n{format_scores(results['scores'])}\n"
     click.echo(
         ("\n" + heading if "val" in splits else "")
         + f"\nThe network is in {out}; judge it on "

@@ -242,7 +242,9 @@ def conditions(
     return dict(
         model=recipe.model, data=data, split=split, people=len(crops), left_out=crops.left_out,
         people_digest=crops.digest, image_size=recipe.image_size, decode=recipe.decode,
-        mirror=recipe.mirror, flip_shift=recipe.flip_shift, unbiased=recipe.unbiased,
+        # without mirror pairs nobody is mirrored
+        mirror=recipe.mirror and crops.keypoint_set.mirrored,
+        flip_shift=recipe.flip_shift, unbiased=recipe.unbiased,
         seed=recipe.seed, epochs=recipe.epochs, device=device_name(device),
         compute=compute_name(recipe, torch.device(device)), threads=torch.get_num_threads(),
         seconds=round(seconds, 1), torch=torch.__version__, python=platform.python_version(),

@@ -550,3 +550,13 @@ def test_boxes_with_scores_below_zero_are_left_out_only_where_somebody_asks(tmp_
     count = lambda **more: sum(map(len, read_boxes(tmp_path / "found.json", **more).values()))
     assert count() == 2 and "left out" not in capsys.readouterr().out
     assert count(min_score=0.0) == 1 and "1 box with a score below 0.0" in capsys.readouterr().out
+
+
+def test_where_nobody_is_mirrored_results_say_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("DPPT_CACHE", str(tmp_path / "cache"))
+    content = content_of(names=["kpt-0", "kpt-1", "kpt-2"])
+    save(tmp_path, content, "people.json")
+    said = train_own(tmp_path, tmp_path / "run")
+    assert "nobody mirrored" in said and "mirrored test" not in said
+    known = json.loads((tmp_path / "run" / "validation.json").read_text())["conditions"]
+    assert known["mirror"] is False
