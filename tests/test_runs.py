@@ -193,7 +193,7 @@ def test_the_best_network_stays_until_the_run_has_gone_back(people, tmp_path, mo
     trainer(people, RunFolder(tmp_path, keep=4), recipe=recipe).fit()
     there = best_of(tmp_path)
     broken(tmp_path, 2)
-    with pytest.raises(DataError, match="go on from another state with --resume --from-epoch 1, or"):
+    with pytest.raises(DataError, match="from another state with --resume --from-epoch 1, or"):
         trainer(people, tmp_path, recipe=recipe).resume(epoch=2)
     assert best_of(tmp_path)[0] == there[0] == 4 and same_weights(best_of(tmp_path)[1], there[1])
     assert not capsys.readouterr().out
