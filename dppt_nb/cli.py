@@ -374,7 +374,8 @@ def study(
         )
     seeds = each_once([int(seed) for seed in seeds.split(",")], "--seeds")
     asked, rows = rows, [row.strip() for row in rows.split(",") if row.strip()]
-    if asked and not rows: raise DataError(f"--rows is {asked!r}; name a row, or leave it out")
+    if asked and not rows:
+        raise DataError(f"--rows (--only) is {asked!r}; name a row, or leave it out")
     if list_only:
         refuse_beside_list()
         return list_studies(name, out, data, seeds, rows)

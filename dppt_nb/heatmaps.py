@@ -294,6 +294,8 @@ def flip_back(
     order = list(range(heatmaps.shape[1]))
     # a set has the field `flip_pairs`; what has none are the pairs themselves
     for left, right in getattr(keypoint_set, "flip_pairs", keypoint_set):
+        if max(left, right) >= len(order):
+            raise ValueError(f"{len(order)} maps have no keypoint {max(left, right)} to mirror")
         order[left], order[right] = right, left
     return heatmaps.flip(-1)[:, constant(tuple(order), heatmaps, torch.int64)]
 

@@ -363,13 +363,14 @@ class PosePredictor(Locator):
         pixels = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), np.uint8)
         photo, box = open_photo(pixels), np.array([[500, 150, 200, 400]], np.float32)
         crowd = box.repeat(people, 0) + np.arange(people)[:, None] * [20, 0, 0, 0]
+        several = counted(people, "person", "people")
         size, unbiased = self.recipe.image_size, self.recipe.unbiased
         crop, graph = cut_boxes(photo.image, box, size, unbiased), self.graph
         jobs = {
             "cutting one person out": lambda: cut_boxes(photo.image, box, size, unbiased),
             "network and decoding, one person": lambda: self._pass(*crop),
             "all of it, one person": lambda: self.locate([photo], [box]),
-            f"all of it, {people} people": lambda: self.locate([photo], [crowd]),
+            f"all of it, {several}": lambda: self.locate([photo], [crowd]),
         }
         ways = {name: (job, False) for name, job in jobs.items()}
         if graph:

@@ -117,7 +117,7 @@ class PoseTable:
         sentence = (
             f"{self.name}: {counted(len(self), 'person', 'people')} in "
             f"{counted(len(set(self.files)), 'photograph', 'photographs')}, "
-            f"{len(self.keypoint_set)} keypoints, "
+            f"{counted(len(self.keypoint_set), 'keypoint', 'keypoints')}, "
             f"{self.visible.mean() if len(self) else 0:.0%} of them labelled; "
             f"{split_counts(self.split)}; left out: {format_counts(self.left_out)}."
         )

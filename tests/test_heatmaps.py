@@ -65,6 +65,12 @@ def test_one_window_serves_a_batch():
     assert decode_dark(heatmaps[:0], center[:0], scale[:0])[0].shape == (0, 5, 2)
 
 
+def test_maps_of_other_keypoints_are_not_mirrored_back():
+    for keypoints in (COCO17, COCO17.flip_pairs):
+        with pytest.raises(ValueError, match="^5 maps have no keypoint 6 to mirror$"):
+            flip_back(torch.zeros(1, 5, 4, 4), keypoints)
+
+
 def test_flip_back_agrees_with_the_release(shared):
     r = load(shared, "flip_back")
     assert torch.equal(flip_back(r["heatmaps_flipped_input"], COCO17), r["heatmaps_flipped_back"])

@@ -817,4 +817,5 @@ def test_a_benchmark_says_in_which_numbers_it_computed(precision, capsys):
     network, recipe, keypoints = load_network("tokenpose_nano")
     predictor = PosePredictor(network, recipe.change(precision=precision), keypoints)
     predictor.benchmark(people=1, rounds=1)
-    assert capsys.readouterr().out.splitlines()[0].endswith(f"eager, {precision}")
+    said = capsys.readouterr().out
+    assert said.splitlines()[0].endswith(f"eager, {precision}") and "all of it, 1 person " in said

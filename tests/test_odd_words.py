@@ -42,7 +42,7 @@ def dppt(*words):
 @pytest.mark.parametrize("words, said", [
     (["study", "protocol", "--list", "--seeds", "0,0"], "--seeds names 0 twice"),
     (["study", "protocol", "--list", "--seeds", "0,1,01"], "--seeds names 1 twice"),
-    (["study", "dppt", "--list", "--rows", "ppt,dppt,ppt"], "--rows names ppt twice"),
+    (["study", "dppt", "--list", "--rows", "ppt,dppt,ppt"], "--rows (--only) names ppt twice"),
     (["train", "tokenpose_nano", "--overrides", '{"depth": 1, "depth": 2}'], "--overrides"),
     (["train", "tokenpose_nano", "--plan", "--overrides", '{"prune_at": [1, 1]}'], "a layer twice"),
 ])
@@ -254,7 +254,7 @@ def test_after_training_without_validation_people_the_advice_works(tmp_path):
     (tmp_path / "own.json").write_text(json.dumps(own))
     words = shlex.split(line.replace("FILE", "own.json"))
     code, said = dppt(*words, "--device", "cpu")
-    assert code == 0 and "val people of coco" in said and "(1 people" in said
+    assert code == 0 and "val people of coco" in said and "(1 person" in said
 
 
 # places in the home folder: not every shell spells out what stands behind --out=
