@@ -224,7 +224,9 @@ def heatmap_coordinates(
     joints = torch.stack([x, y], -1).float()
     if method == "quarter": joints = joints + quarter_offset(heatmaps, x, y)
     if method == "dark": joints = joints + dark_offset(heatmaps, x, y, kernel)
-    return joints * (scores > 0)[..., None], scores
+    joints = joints * (scores > 0)[..., None]
+    # a map that holds NaN answers nothing
+    return joints.masked_fill(scores.isnan()[..., None], torch.nan), scores
 
 # %% ../nbs/03_heatmaps.ipynb #87e6153f
 def photo_joints(
