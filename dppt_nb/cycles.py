@@ -85,6 +85,8 @@ def kind_of_loss(
 ) -> str: # "cross_entropy", "mse", or "rle" for a head that points
     "The loss of the ground truth."
     if head == "regression": return "rle"
+    if (head, loss) == ("dot", "mse"):
+        raise DataError("the dot head gives probabilities, which loss 'mse' is not of; take 'auto'")
     if loss != "auto": return loss
     return "cross_entropy" if head == "dot" else "mse"
 

@@ -181,7 +181,7 @@ def blur_kernel(
     kernel: int = 11,  # odd number of pixels; 11 goes with targets of sigma 2, 17 with sigma 3
     device: torch.device | None = None,  # where to make it
 ) -> Tensor:  # (kernel,) with sum 1
-    "A Gaussian whose deviation follows from its size as in OpenCV: 2 pixels for 11."
+    "A Gaussian whose deviation follows from its size by OpenCV's formula: 2 pixels for 11."
     if not isinstance(kernel, Integral) or kernel < 1 or kernel % 2 == 0:
         raise ValueError(f"the blur's kernel must be odd and a number of pixels, not {kernel}")
     sigma = 0.3 * ((kernel - 1) / 2 - 1) + 0.8

@@ -151,7 +151,7 @@ def without_numbers(
 
 def macs(
     model: PoseTransformer, # left as it was
-    cycles: int = 1, # passes through the encoder; the deployed network makes one
+    cycles: int = 1, # passes of training, the head read after each; the deployed network makes one
 ) -> Macs:
     "Count the multiply-accumulates of one image with torch's counter."
     twin = without_numbers(model)

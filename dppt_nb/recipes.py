@@ -135,7 +135,9 @@ class Recipe:
         Rate, Field(description="the highest learning rate of Adam and AdamW")
     ] = 2e-3
     matrix_lr: Annotated[Rate, Field(description="the highest learning rate of Muon")] = 0.02
-    weight_decay: Annotated[Rate, Field(description="AdamW, on matrices only")] = 0.05
+    weight_decay: Annotated[
+        Rate, Field(description="AdamW, on matrices only; muon has none")
+    ] = 0.05
     betas: Annotated[
         Betas, Field(description="how long Adam remembers gradients and their squares")
     ] = (0.9, 0.99)

@@ -11,7 +11,7 @@ from torch import nn
 
 from dppt_nb.checks import DataError
 from dppt_nb.crops import normalize
-from dppt_nb.cycles import CycleObjective, heatmap_cycle_loss, token_loss
+from dppt_nb.cycles import CycleObjective, heatmap_cycle_loss, kind_of_loss, token_loss
 from dppt_nb.heatmaps import decode_dark, encode_heatmaps, rescale_joints
 from dppt_nb.models import create_model, list_models, macs
 from dppt_nb.rle import RegressionObjective, ResidualFlow, joint_shares, rle_loss
@@ -511,3 +511,9 @@ def test_one_flow_serves_all_cycles(batch):
         and objective.cycles == 2
     )
     with pytest.raises(DataError, match="at least 1"): RegressionObjective(0)
+
+
+def test_a_head_of_probabilities_learns_by_no_squared_error():
+    "Fitted to bells it would be put through a softmax in use, and every score would be nearly 0."
+    with pytest.raises(DataError, match="take 'auto'"): kind_of_loss("dot", "mse")
+    assert kind_of_loss("mlp", "cross_entropy") == "cross_entropy"
