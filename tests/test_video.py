@@ -2,12 +2,14 @@
 that stays flat."""
 import copy
 import errno
+import io
 import json
 import os
 import re
 import subprocess
 import sys
 import time
+import zipfile
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,11 +21,12 @@ from PIL import Image
 from dppt_nb import PosePredictor
 from dppt_nb import video as video_module
 from dppt_nb.checks import CannotWrite, DataError
+from dppt_nb.inference import People
 from dppt_nb.keypoints import COCO17
 from dppt_nb.synthetic import make_photo
 from dppt_nb.terminal import Terminated
 from dppt_nb.tracking import OneEuro, Tracker
-from dppt_nb.video import Lines, Video, VideoWriter, follow, predict_files
+from dppt_nb.video import Frame, Lines, Video, VideoWriter, follow, predict_files
 
 av = pytest.importorskip("av", reason="videos need PyAV: pip install av")
 SOAK = os.environ.get("DPPT_SOAK") == "1"
@@ -160,6 +163,53 @@ def test_poses_with_low_scores_are_counted(predictor, tmp_path):
     with Video(film) as video: found = list(follow(faint, video, tracker=tracker))
     assert [len(people) for _, people in found] == [1] * 4 and tracker.faint == 0
     assert predict_files(predictor, [film], tmp_path / "sharp", draw=False).notes == ()
+
+
+def patches(seed):
+    "A picture of squares of one colour each."
+    colours = np.random.default_rng(seed).integers(0, 256, (10, 8, 3), np.uint8)
+    return colours.repeat(24, 0).repeat(24, 1)
+
+
+def crouching(pixels, score=0.9, far=0):
+    "A person in it whose pose was read in one of two ways."
+    x, y = np.arange(17) % 4 * 30 + 20, np.arange(17) // 4 * 40 + 20
+    joints = np.stack([x + far, y], -1)[None].astype(np.float32)
+    box = np.array([[5, 5, 150, 200]], np.float32)
+    return People(joints, np.full((1, 17), score, np.float32), box, COCO17, pixels, "film.mp4")
+
+
+def test_a_pose_that_is_read_otherwise_is_the_same_persons():
+    "The picture is as it was: only the network's answer jumped, and stays."
+    tracker, still = Tracker(COCO17), patches(1)
+    answers = [crouching(still, far=45 * (k > 0)) for k in range(30)]
+    found = [tracker.update(a, k / 25, k > 0).tracks.tolist() for k, a in enumerate(answers)]
+    assert found == [[1]] * 30 and tracker.told("film.mp4") == ()
+
+
+def test_a_pose_in_another_picture_is_a_new_persons_or_counted():
+    for score, wanted, told in (
+        (0.9, [[2]] * 2, ()),
+        (0.25, [[]] * 2, (
+            "2 poses too unlike the person who was followed there are left out of film.mp4",
+        )),
+    ):
+        tracker, cut = Tracker(COCO17), patches(2)
+        tracker.update(crouching(patches(1)), 0.0)
+        answers = [crouching(cut, score, far=45) for _ in range(2)]
+        found = [tracker.update(a, 0.04 + k / 25, True) for k, a in enumerate(answers)]
+        assert [people.tracks.tolist() for people in found] == wanted
+        assert tracker.told("film.mp4") == told
+
+
+@pytest.mark.parametrize("number", [980, 905, 955, 1905, 1930])
+def test_a_still_film_of_a_photograph_loses_nobody(shared, number):
+    with zipfile.ZipFile(shared / "data" / "lspet_dataset.zip") as file:
+        name, = (n for n in file.namelist() if n.endswith(f"im{number:05}.jpg"))
+        pixels = np.asarray(Image.open(io.BytesIO(file.read(name))).convert("RGB"))
+    nano = PosePredictor.from_pretrained("dppt_nano_lspet", device="cpu")
+    frames = (Frame(k, k / 25, pixels) for k in range(12))
+    assert [people.tracks.tolist() for _, people in follow(nano, frames)] == [[1]] * 12
 
 
 def test_the_one_euro_filter_knows_no_frame_rate():
@@ -386,6 +436,8 @@ class FullDisk:
     "A file on a disk with room for so many bytes."
     def __init__(self, file, room): self.file, self.room = file, room
     def __getattr__(self, name): return getattr(self.file, name)
+    def __enter__(self): return self
+    def __exit__(self, *error): self.file.close()
     def write(self, content):
         if not self.room: raise OSError(errno.ENOSPC, "No space left on device")
         part = content[: self.room]
