@@ -35,11 +35,11 @@ from dppt_nb.photos import (
     OddBoxes,
     Photo,
     check_boxes,
-    list_photos,
     open_photo,
     split_scores,
     tensor_array,
 )
+from .pictures import list_photos
 from .recipes import Recipe
 from .terminal import counted
 

@@ -17,6 +17,7 @@ from .inference import SHOWN, People, pose_boxes
 from .keypoints import KeypointSet
 from .metrics import oks
 from .photos import open_photo
+from .predictor import check_choice
 from .scoring import oks_nms
 from .terminal import counted
 
@@ -165,6 +166,7 @@ class Tracker:
         patience: float = 2.0,      # seconds that somebody may be hidden
         least_score: float = 0.2,   # of a pose; below it, it is nobody
     ):
+        check_choice("smooth", smooth)
         self.sigmas, self.limbs = np.array(keypoint_set.sigmas), keypoint_set.limbs
         self.smooth = smooth
         self.patience, self.least_score = patience, least_score

@@ -27,7 +27,8 @@ from dppt_nb.files import ImageSource
 from dppt_nb.inference import cut_boxes, pose_boxes
 from dppt_nb.keypoints import COCO17
 from dppt_nb.metrics import bootstrap_interval
-from dppt_nb.photos import boxes_by_photo, check_boxes, list_photos, open_photo, read_boxes
+from dppt_nb.photos import boxes_by_photo, check_boxes, open_photo, read_boxes
+from dppt_nb.pictures import list_photos
 from dppt_nb.predictor import Captured, Locator, find_in_photo
 from dppt_nb.studies import photos_of, unpack_bits
 from dppt_nb.synthetic import make_photo
