@@ -21,9 +21,9 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from .checks import DataError, as_text, first_few
+from .checks import DataError, as_text, first_few, plain_reason
 from dppt_nb.files import (
     PICTURE_ERRORS,
     PICTURE_FORMATS,
@@ -211,11 +211,9 @@ def read_header(
             return PictureHeader(*picture.size, mode, turn, several)
     except DataError: raise
     except Exception as error:  # Pillow raises many kinds for files that are damaged or made up
-        is_no_picture = isinstance(error, UnidentifiedImageError)
-        why = "it is no picture" if is_no_picture else " ".join(str(error).split())
         raise DataError(
-            f"{source.root}: the picture {name} cannot be read ({why}); copy it again or take its "
-            "people out."
+            f"{source.root}: the picture {name} cannot be read ({plain_reason(error)}); copy it "
+            "again or take its people out."
         ) from None
 
 # %% ../nbs/machinery/pictures.ipynb #11b1668d
