@@ -150,7 +150,7 @@ def _upright(frame):
 
 # %% ../nbs/machinery/video.ipynb #6c68df85
 def _as_rate(rate):
-    "Frames a second as a fraction; a decimal as the one it was rounded from: 29.97 is 30000/1001."
+    "Frames a second as a fraction of small numbers: 29.97 is 2997/100."
     try: exact = rate if isinstance(rate, Rational) else Fraction(rate).limit_denominator(1001)
     except (TypeError, ValueError, ArithmeticError): exact = 0
     if exact <= 0: raise DataError(f"rate is {rate!r}; it is a number of frames a second, above 0")
@@ -393,8 +393,11 @@ def predict_video(
                 seconds = round(frame.seconds, 4)
                 lines.write([row | {"seconds": seconds} for row in people.to_rows(frame.number)])
                 report.photos, report.people = report.photos + 1, report.people + len(people)
-        except Terminated: raise    # the whole command ends, and what was found stays
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
+            if drawing.path.exists() and not _is_camera(source):    # an earlier drawing is whole
+                part = f"{Path(source).stem}.part.mp4"
+                drawing.path = out / drawing_name(part, ".mp4", set(), out)
+            if isinstance(stop, Terminated): raise    # the whole command ends
             report.stopped, there = True, len(video)
             frames = f"{report.photos:,} of {there:,}" if there else f"{report.photos:,}"
             report.notes = (f"{name} was stopped by hand after {frames} frames",)

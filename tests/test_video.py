@@ -670,14 +670,17 @@ def test_a_stop_among_photos_leaves_the_earlier_lines(predictor, tmp_path, monke
 def test_a_stop_in_a_film_leaves_the_earlier_lines(predictor, tmp_path, monkeypatch):
     "The frames that were read are counted, and the command ends as shells have it."
     film, out = write(tmp_path / "a.mp4", map(pixels_of, passing(3))), tmp_path / "out"
-    predict_files(predictor, [film], out, draw=False)
+    predict_files(predictor, [film], out)
+    drawn = (out / "a-poses.mp4").read_bytes()
     earlier, follow_all = (out / "poses.jsonl").read_text(), follow
     def stopped(*given, **named):
         yield next(follow_all(*given, **named))
         raise KeyboardInterrupt
     monkeypatch.setattr(video_module, "follow", stopped)
-    report = predict_files(predictor, [film], out, draw=False)
+    report = predict_files(predictor, [film], out)
     assert report.stopped and report.notes == (f"{film} was stopped by hand after 1 of 3 frames",)
+    assert (out / "a-poses.mp4").read_bytes() == drawn
+    with Video(out / "a.part-poses.mp4") as video: assert len(list(video)) == 1
     assert (out / "poses.jsonl").read_text() == earlier
     assert (out / "poses.part.jsonl").read_text() == earlier.splitlines(keepends=True)[0]
     words = ["tokenpose_nano", str(film), "--out", str(out), "--no-drawings", "--device", "cpu"]
