@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FREE', 'UNSET', 'DIGESTS', 'APART', 'teacher_is', 'run_fields', 'base_network', 'base_fields', 'check_seeds',
-           'check_alike', 'check_judged', 'check_network', 'check_plan', 'check_people', 'check_teachers']
+           'check_alike', 'check_folder', 'check_judged', 'check_network', 'check_plan', 'check_people',
+           'check_teachers']
 
 # %% ../nbs/machinery/alike.ipynb #a11ce003
 import json
@@ -167,6 +168,19 @@ def _check_recipe(folder, what, recipe, other, but=()):
         )
 
 
+def check_folder(
+    judged: dict, # a finished run
+    folder: Path, # where it lies
+) -> None:
+    "Refuse a finished run that was copied into another run's folder, or whose folder was renamed."
+    own = run_folder(folder.parent, judged["row"], judged["seed"]).name
+    if folder.name != own:
+        raise DataError(
+            f"{folder / JUDGED} is of row {judged['row']!r} and seed {judged['seed']}, its folder "
+            f"is not {own}; remove it, or give the folder its name"
+        )
+
+
 def check_judged(
     judged: dict, # of a finished run
     row: Row,
@@ -174,11 +188,7 @@ def check_judged(
     folder: Path, # of the finished run
 ) -> None:
     "Refuse a finished run that was another, of a study with other epochs or another protocol."
-    if (judged["row"], judged["seed"]) != (row.name, recipe.seed):
-        raise DataError(
-            f"{folder / JUDGED} is of row {judged['row']!r} and seed {judged['seed']}, its folder "
-            f"of {row.name!r} and {recipe.seed}; remove it, and the run is judged again"
-        )
+    check_folder(judged, folder)
     _check_recipe(folder, "run", recipe, Recipe.from_dict(judged["recipe"]))
 
 

@@ -185,7 +185,8 @@ def train(recipe, data, root, out, people, device, resume, allow_drift, protocol
     try: splits = known_splits(data, root, recipe.image_size, **reader)
     except DataError as error:    # the people went away meanwhile, the network did not
         return click.echo(f"\nThe network is in {out}; who can judge it is not known: {error}")
-    heading = f"validation people of {data}, mirrored test\n{format_scores(results['scores'])}\n"
+    test = "mirrored test" if results["conditions"]["mirror"] else "nobody mirrored"
+    heading = f"validation people of {data}, {test}\n{format_scores(results['scores'])}\n"
     click.echo(
         ("\n" + heading if "val" in splits else "")
         + f"\nThe network is in {out}; judge it on "
@@ -373,7 +374,8 @@ def study(
         )
     seeds = each_once([int(seed) for seed in seeds.split(",")], "--seeds")
     asked, rows = rows, [row.strip() for row in rows.split(",") if row.strip()]
-    if asked and not rows: raise DataError(f"--rows is {asked!r}; name a row, or leave it out")
+    if asked and not rows:
+        raise DataError(f"--rows (--only) is {asked!r}; name a row, or leave it out")
     if list_only:
         refuse_beside_list()
         return list_studies(name, out, data, seeds, rows)

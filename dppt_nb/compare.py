@@ -20,6 +20,7 @@ from .metrics import bootstrap_interval, pck
 from .optim import pick_device
 from .scoring import pck_by_body
 from .store import CropSet, load_people
+from .terminal import counted
 
 # %% ../nbs/machinery/compare.ipynb #0190ba02
 def hits_of(
@@ -158,8 +159,9 @@ def format_comparison(
     low, high = result["interval"]
     wide = max(12, len(one), len(other)) + 2
     lines = [
-        f"{result['measure']}, {result['people']} people, {result['left_out']} left out, "
-        f"{len(result['joints'])} joints that both know",
+        f"{result['measure']}, {counted(result['people'], 'person', 'people')}, "
+        f"{result['left_out']} left out, "
+        f"{counted(len(result['joints']), 'joint', 'joints')} that both know",
         f"{'':<18}{one:>{wide}}{other:>{wide}}  difference",
         f"{'all':<18}{result['scores'][0]:>{wide}.1f}{result['scores'][1]:>{wide}.1f}"
         f"{result['difference']:>+8.1f} ({low:+.1f} to {high:+.1f})",

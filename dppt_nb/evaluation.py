@@ -242,7 +242,9 @@ def conditions(
     return dict(
         model=recipe.model, data=data, split=split, people=len(crops), left_out=crops.left_out,
         people_digest=crops.digest, image_size=recipe.image_size, decode=recipe.decode,
-        mirror=recipe.mirror, flip_shift=recipe.flip_shift, unbiased=recipe.unbiased,
+        # without mirror pairs nobody is mirrored
+        mirror=recipe.mirror and crops.keypoint_set.mirrored,
+        flip_shift=recipe.flip_shift, unbiased=recipe.unbiased,
         seed=recipe.seed, epochs=recipe.epochs, device=device_name(device),
         compute=compute_name(recipe, torch.device(device)), threads=torch.get_num_threads(),
         seconds=round(seconds, 1), torch=torch.__version__, python=platform.python_version(),
@@ -266,7 +268,7 @@ def format_scores(
         if not row["people"]:
             lines += [f"{name:<16}  {say_unmeasured(row)}"]
             continue
-        people = f"({row['people']} people{say_left_out(row)})"
+        people = f"({counted(row['people'], 'person', 'people')}{say_left_out(row)})"
         lines += [f"{name:<16}{row['mean']:6.1f}{span}   {people}"]
         of_size = name == "AP"
         lines += [_format_part(joint, value, of_size) for joint, value in row["joints"].items()]

@@ -224,7 +224,9 @@ def heatmap_coordinates(
     joints = torch.stack([x, y], -1).float()
     if method == "quarter": joints = joints + quarter_offset(heatmaps, x, y)
     if method == "dark": joints = joints + dark_offset(heatmaps, x, y, kernel)
-    return joints * (scores > 0)[..., None], scores
+    joints = joints * (scores > 0)[..., None]
+    # a map that holds NaN answers nothing
+    return joints.masked_fill(scores.isnan()[..., None], torch.nan), scores
 
 # %% ../nbs/03_heatmaps.ipynb #87e6153f
 def photo_joints(
@@ -294,6 +296,8 @@ def flip_back(
     order = list(range(heatmaps.shape[1]))
     # a set has the field `flip_pairs`; what has none are the pairs themselves
     for left, right in getattr(keypoint_set, "flip_pairs", keypoint_set):
+        if max(left, right) >= len(order):
+            raise ValueError(f"{len(order)} maps have no keypoint {max(left, right)} to mirror")
         order[left], order[right] = right, left
     return heatmaps.flip(-1)[:, constant(tuple(order), heatmaps, torch.int64)]
 

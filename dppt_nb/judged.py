@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dppt_nb.alike import (
     check_alike,
+    check_folder,
     check_judged,
     check_network,
     check_people,
@@ -367,7 +368,10 @@ def finished_runs(
     out: Path, # folder of a study
 ) -> list[dict]: # of `run_row`
     "All runs that are finished; also those of `runs.json` whose folders are not there any more."
-    runs = [read_judged(path) for path in sorted(Path(out).glob(f"*/{JUDGED}"))]
+    runs = []
+    for path in sorted(Path(out).glob(f"*/{JUDGED}")):
+        runs.append(read_judged(path))
+        check_folder(runs[-1], path.parent)
     there, path = {(run["row"], run["seed"]) for run in runs}, Path(out) / "runs.json"
     mend = "copy it again, or remove it: it is written anew from the folders of the runs"
     stored = read_runs(path, mend) if path.is_file() else []
@@ -468,8 +472,8 @@ def run_study(
     check_people(done, data, split, crops, out)
     how = dict(reader_options, allow_drift=allow_drift)
     if together > 1:
-        mine = [(row, recipe) for row, recipe in plan if not row.of]
-        recipes = {run_folder(out, row.name, recipe.seed): recipe for row, recipe in mine}
+        mine = {run_folder(out, row.name, r.seed): r for row, r in plan if not row.of}
+        recipes = {path: r for path, r in mine.items() if not (path / JUDGED).exists()}
         train_runs(recipes, data, root, together, device, people, **how)
     for row, recipe in plan:
         judged = run_row(row, recipe, data, root, out, crops, split, device, people, **how)

@@ -93,8 +93,8 @@ class Kept:
         saved, tensors = self.folder.read(epoch)
         with self.folder.damage_in_words():
             self.check_record(saved, allow_drift)
-            self.renew_best(saved["history"], epoch is not None)
-            self.restore(saved, tensors)
+            self.restore(saved, tensors)    # nothing is touched where that fails
+            if self.renew_best(saved["history"], epoch is not None): self.restore(saved, tensors)
         # a network file that was lost comes back, also when there is nothing left to train
         if self.epoch >= self.recipe.epochs and not self.folder.has_network(self.info()):
             self.save_network()
@@ -103,21 +103,23 @@ class Kept:
         self,
         history: list[dict], # that the run goes on with
         back: bool, # it goes back: what lies in `best` may be of an epoch that it leaves
-    ) -> None:
+    ) -> bool: # whether another state may have been restored for that
         """Write `best` anew where it holds no network of this history's best epoch: a stop may have
-        come before that was written. What was restored before is replaced."""
-        if not self.folder.writes: return
+        come before that was written."""
+        if not self.folder.writes: return False
         folder, best = RunFolder(self.folder.path), best_epoch(history)
         there = folder.epoch_of_best()
-        if there == best and not back: return
+        if there == best and not back: return False
         if saved := self.restore_kept(folder, history[:best]) if best else None:
             known = self.info()
             known |= {name: saved[name] for name in known.keys() & saved.keys()}
             folder.write_best(self.network().state_dict(), known)
         elif there is not None:
-            why = f"no state was kept of epoch {best}, the best one" if best else "none is best"
+            kept = "can be read" if best in folder.kept_epochs() else "was kept"
+            why = f"no state {kept} of epoch {best}, the best one" if best else "none is best"
             print(f"{folder.path / 'best'} is removed: it was of epoch {there}, and {why}")
             folder.remove_best()
+        return True
 
     def restore_kept(
         self,

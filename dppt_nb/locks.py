@@ -219,7 +219,8 @@ class Lines:
 
     def __exit__(self, kind, *error):
         try:
-            with self.file: self.file.truncate(self.whole)
+            try: self.file.truncate(self.whole)
+            finally: self.file.close()
             stopped = kept_after(kind)
             if kind is None and not self.part:
                 if self.keeps or self.whole: os.replace(self.temporary, self.path)

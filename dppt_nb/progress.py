@@ -178,7 +178,8 @@ class Plan:
     def __str__(self):
         where = f" on {self.devices} devices" if self.devices > 1 else ""
         lines = [
-            f"plan: {counted(self.epochs, 'epoch', 'epochs')} of {self.people:,} people, "
+            f"plan: {counted(self.epochs, 'epoch', 'epochs')} of "
+            f"{counted(self.people, 'person', 'people')}, "
             f"{counted(self.steps, 'step', 'steps')} of about {self.batch}{where}; "
             f"{bytes_in_words(self.disk)} on disk",
         ]

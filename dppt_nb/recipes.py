@@ -23,7 +23,7 @@ from dppt_nb.distillation import (
     OutputObjective,
     Teacher,
 )
-from .fields import Betas, Epochs, ImageSize, Kernel, Rate, Span, Weight
+from .fields import Betas, Epochs, ImageSize, Kernel, Rate, Span, Weight, check_fields
 from .models import VARIANTS
 from .tokenpose import PoseTransformer
 
@@ -227,10 +227,8 @@ class Recipe:
         values: dict, # what `to_dict` gave, read back from JSON; newer fields have defaults
     ) -> "Recipe":
         "The recipe that a checkpoint was trained with."
-        if not isinstance(values, dict):
-            raise DataError(f"a recipe is a dictionary of its fields, not {values!r}")
-        if not isinstance(seen := values.get("augmentation", {}), dict):
-            raise DataError(f"augmentation is a dictionary of its fields, not {seen!r}")
+        check_fields("a recipe", values)
+        check_fields("augmentation", values.get("augmentation", {}))
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**{**values, "augmentation": Augmentation(**values.get("augmentation", {}))})
 

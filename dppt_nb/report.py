@@ -20,6 +20,7 @@ from .files import write_whole
 from .progress import NO_LOSSES, draw_people, in_words
 from .recipes import Recipe
 from .store import CropSet
+from .terminal import counted
 
 # %% ../nbs/machinery/report.ipynb #71589cba
 def person_errors(
@@ -151,7 +152,7 @@ def write_report(
     lists = {"Conditions": known, "Recipe": recipe.to_dict()}
     lists["Augmentation"] = lists["Recipe"].pop("augmentation")
     parts = [
-        f"<h1>{html.escape(title)}</h1><p>{len(history)} epochs in {took} on "
+        f"<h1>{html.escape(title)}</h1><p>{counted(len(history), 'epoch', 'epochs')} in {took} on "
         f"{html.escape(str(known['device']))}</p>",
         score_table(results["scores"]) if results["scores"] else "<p>Nobody was judged.</p>",
         "<h2>Curves</h2>" + curves(history) if history else "",

@@ -41,6 +41,7 @@ from dppt_nb.files import (
     write_json,
     write_tensors,
 )
+from .locks import sweep
 from .recipes import Recipe
 
 # %% ../nbs/machinery/runs.ipynb #5c0a5e06
@@ -230,6 +231,7 @@ class RunRecord(BaseModel):
     under_way: StoppedEpoch | None = None
     scaler: dict | None = None
     keep: int = Field(1, ge=1, strict=True)
+    tensors: int | None = Field(None, ge=1, strict=True, description="how many the state holds")
 
 
 def read_record(
@@ -316,6 +318,8 @@ class RunFolder:
         "Be the only writer; another one is refused at once, and told who holds the folder."
         outer = self.claimed
         with nullcontext() if outer else claim_folder(self.path):
+            # what a killed process left half written; `claim_folder` looks in the folder alone
+            for name in ("best", "samples") if not outer else (): sweep(self.path / name)
             self.claimed = True
             try: yield self
             finally: self.claimed = outer
@@ -352,12 +356,12 @@ class RunFolder:
         tensors: dict[str, Tensor], # all that training changes
     ) -> None:
         "The state, which holds the record too, then the record that names it."
-        epoch, batches = len(record["history"]), (record.get("under_way") or {}).get("done")
-        self.epoch, self.batches = epoch, batches or 0
+        self.note(record)
         if not self.writes: return
-        state, keep = state_name(epoch, batches), self.keep or 1
+        state, keep = state_name(self.epoch, self.batches or None), self.keep or 1
         make_folder(self.path)
-        record = without_nan(dict(record, format=RECORD_FORMAT, state=state, keep=keep))
+        record = dict(record, format=RECORD_FORMAT, state=state, tensors=len(tensors), keep=keep)
+        record = without_nan(record)
         write_tensors(self.path / state, tensors, {"record": json.dumps(record)})
         write_json(self.path / RECORD, record)
         self.sweep({state, *kept_states(record["history"], keep)})
@@ -376,15 +380,43 @@ class RunFolder:
     ) -> tuple[dict, dict[str, Tensor]]:
         "The record and the state that it names."
         record = read_record(self.path / RECORD) if epoch is None else self.earlier(epoch)
+        state = self.path / record["state"]
+        self.note(record)
         with self.damage_in_words():
             check_format(record.get("format", 1), RECORD_FORMAT, "run", self.path / RECORD)
-            tensors = read_tensors(self.path / record["state"], CANNOT)
-            record = check_state(record, self.path / record["state"])
+            tensors = read_tensors(state, self.way_on())
+            record = check_state(record, state)
+            self.note(record)
+            # an older record does not say how many
+            if (wrote := record.get("tensors") or len(tensors)) != len(tensors):
+                raise DataError(
+                    f"{state} holds {len(tensors)} tensors, not the {wrote} that were written; "
+                    f"{self.way_on()}"
+                )
             # fields of a recipe that are newer than the run have their defaults
             record["recipe"] = Recipe.from_dict(record["recipe"]).to_dict()
-            self.epoch = len(record["history"])
-            self.batches = (record.get("under_way") or {}).get("done", 0)
         return record, tensors
+
+    def note(
+        self,
+        record: dict, # that was read or written
+    ) -> None:
+        "Remember how far it came."
+        self.epoch, under_way = len(record["history"]), record.get("under_way") or {}
+        self.batches = under_way.get("done", 0)
+
+    def kept_epochs(self) -> list[int]:
+        "At whose end a state was kept."
+        found = (STATE.fullmatch(path.name) for path in self.path.glob("state-*"))
+        return sorted(int(name[1]) for name in found if name and not name[2])
+
+    def way_on(self) -> str:
+        "What to do where the state that was read last is unfit."
+        others = [n for n in self.kept_epochs() if (n, 0) != (self.epoch, self.batches)]
+        if not others: return CANNOT
+        near = max([n for n in others if n <= self.epoch] or others)
+        back = f"go on from another state with --resume --from-epoch {near}"
+        return f"{back}, or start again in another --out"
 
     def earlier(
         self,
@@ -394,14 +426,16 @@ class RunFolder:
         from safetensors import safe_open
         state = self.path / state_name(epoch)
         if not state.exists():
-            there = [int(found[1]) for path in self.path.glob("state-*")
-                     if (found := STATE.fullmatch(path.name)) and not found[2]]
+            there = ", ".join(map(str, self.kept_epochs())) or "no epoch"
             raise DataError(
-                f"{self.path} keeps no state of epoch {epoch}; there are those of "
-                f"{', '.join(map(str, sorted(there))) or 'no epoch'}; --keep says how many stay"
+                f"{self.path} keeps no state of epoch {epoch}; there are those of {there}; --keep "
+                "says how many stay"
             )
+        self.epoch, self.batches = epoch, 0
         with self.damage_in_words(), safe_open(state, "pt") as file:
-            return parse_json((file.metadata() or {})["record"].encode(), state, dict)
+            values = parse_json((file.metadata() or {})["record"].encode(), state, dict)
+            validated(RunRecord, values, state, self.way_on())
+            return values
 
     @contextmanager
     def damage_in_words(self):
@@ -412,7 +446,7 @@ class RunFolder:
             raise DataError(
                 f"the run in {self.path} cannot go on, {RECORD} or its state file is damaged or "
                 f"of another network ({type(error).__name__}: {str(error).splitlines()[0]}); "
-                "start again in another --out"
+                f"{self.way_on()}"
             ) from None
 
     def write_network(

@@ -188,7 +188,7 @@ def find_rows(
     if study not in STUDIES:
         raise DataError(f"there is no study {study!r}; nearest names: {nearest(study, STUDIES)}")
     rows = {row.name: row for row in STUDIES[study]}
-    if unknown := [name for name in each_once(list(names), "--rows") if name not in rows]:
+    if unknown := [name for name in each_once(list(names), "--rows (--only)") if name not in rows]:
         raise DataError(
             f"study {study!r} has no row {unknown[0]!r}; nearest names: {nearest(unknown[0], rows)}"
         )

@@ -117,7 +117,7 @@ class PoseTable:
         sentence = (
             f"{self.name}: {counted(len(self), 'person', 'people')} in "
             f"{counted(len(set(self.files)), 'photograph', 'photographs')}, "
-            f"{len(self.keypoint_set)} keypoints, "
+            f"{counted(len(self.keypoint_set), 'keypoint', 'keypoints')}, "
             f"{self.visible.mean() if len(self) else 0:.0%} of them labelled; "
             f"{split_counts(self.split)}; left out: {format_counts(self.left_out)}."
         )
@@ -333,42 +333,60 @@ def twin_pictures(
     have = counted(twins, "picture is", "pictures are")
     return [f"WARNING: {have} in several splits, as copies with other names"] if twins else []
 
-def check_table(
-    table: PoseTable  # as a reader made it
-) -> list[str]:       # lines to be read by a person
-    "What was found in a data set and what is odd about it."
-    named = sorted(set(table.files))
-    headers = {f: read_header(table.source, f) for f in named}
-    turned = {f for f in named if table.source.turns.get(f, 1) > 4}
-    size = lambda f: (headers[f].width, headers[f].height)[:: -1 if f in turned else 1]
-    sizes = np.array([size(f) for f in table.files], float).reshape(-1, 2)
-    lines = [table.summary()]
+def _shown_sizes(table, headers):
+    "(N, 2) width and height of each person's picture, as it is shown."
+    sizes = []
+    for file in table.files:
+        size = headers[file].width, headers[file].height
+        sizes.append(size[::-1] if table.source.turns.get(file, 1) > 4 else size)
+    return np.array(sizes, float).reshape(-1, 2)
+
+def _how_many(table, sizes):
+    "Lines on people and pictures of each split, and on how large they are."
+    lines = []
     for split in sorted(set(table.split)):
         mine = [f for f, s in zip(table.files, table.split) if s == split]
         people = counted(len(mine), "person", "people")
         lines.append(f"{split}: {people} in {counted(len(set(mine)), 'picture', 'pictures')}")
-    if len(table):
-        low, high = sizes.min(0), sizes.max(0)
-        lines.append("pictures from {:g} x {:g} to {:g} x {:g}".format(*low, *high))
-        share = np.quantile(table.boxes[:, 2:].max(1), [0, .5, 1])
-        words = "people {:.0f} to {:.0f} pixels, half of them above {:.0f}"
-        lines.append(words.format(*share[[0, 2, 1]]))
+    if not len(table): return lines
+    low, high = sizes.min(0), sizes.max(0)
+    least, middle, most = np.quantile(table.boxes[:, 2:].max(1), [0, 0.5, 1])
+    return [
+        *lines, "pictures from {:g} x {:g} to {:g} x {:g}".format(*low, *high),
+        f"people {least:.0f} to {most:.0f} pixels, half of them above {middle:.0f}",
+    ]
+
+def _odd_pictures(table, headers):
+    "Lines on pictures that are not plain colours, are turned, or hold several pictures."
+    lines = []
     for what, count in (
         ("modes", Counter(h.mode for h in headers.values())),
         ("EXIF orientations", Counter(h.orientation for h in headers.values())),
     ):
         if set(count) - {"RGB", 1}:
             lines.append(f"{what}: " + ", ".join(f"{k} {n:,}" for k, n in sorted(count.items())))
-    several = say_several([f for f in named if headers[f].several])
-    lines += [note for note in several if note not in table.notes]
+    several = say_several([f for f, header in headers.items() if header.several])
+    return lines + [note for note in several if note not in table.notes]
+
+def _unused_pictures(table, named):
+    "A line on pictures that have no row, if there are any."
+    unused = {n for n in table.source.names() if n.lower().endswith(_PICTURES)} - set(named)
+    if not unused: return []
+    folders = sorted({posixpath.dirname(n) or "." for n in unused})
+    have = counted(len(unused), "picture has", "pictures have")
+    return [f"{have} no row, in {', '.join(folders[:4])}"]
+
+def check_table(
+    table: PoseTable  # as a reader made it
+) -> list[str]:       # lines to be read by a person
+    "What was found in a data set and what is odd about it."
+    named = sorted(set(table.files))
+    headers = {f: read_header(table.source, f) for f in named}
+    sizes = _shown_sizes(table, headers)
+    lines = [table.summary(), *_how_many(table, sizes), *_odd_pictures(table, headers)]
     if not any(note.endswith(_STRAY) for note in table.notes):    # a reader said it, file by file
         lines += stray_joints(table.joints, table.visible, sizes)
     never = [n for n, c in zip(table.keypoint_set.names, (table.visible > 0).sum(0)) if not c]
     if never: lines.append(f"WARNING: labelled on nobody: {', '.join(never)}")
     lines += [*_lines(_small_people(table)), *wrong_people(table), *twin_pictures(table)]
-    unused = {n for n in table.source.names() if n.lower().endswith(_PICTURES)} - set(named)
-    if unused:
-        folders = sorted({posixpath.dirname(n) or "." for n in unused})
-        have = counted(len(unused), "picture has", "pictures have")
-        lines.append(f"{have} no row, in {', '.join(folders[:4])}")
-    return lines
+    return lines + _unused_pictures(table, named)

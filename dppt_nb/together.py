@@ -18,7 +18,7 @@ from .checkpoints import load_teacher
 from .feed import near
 from .optim import pick_device
 from .recipes import Recipe
-from .runs import RECORD, read_record
+from .runs import RECORD, RunFolder, read_record
 from .store import CropSet, load_people
 from .terminal import counted
 from .trainer import Trainer
@@ -110,11 +110,13 @@ def is_whole(
     folder: Path, # of a run
     recipe: Recipe, # that it should be of
 ) -> bool:
-    "Whether this run stands there and has reached its end."
+    "Whether this run stands there, has reached its end and left its last network."
     if not (folder / RECORD).exists(): return False
     record = read_record(folder / RECORD)
-    same = json.loads(json.dumps(recipe.to_dict())) == record["recipe"]
-    return same and len(record["history"]) >= recipe.epochs
+    known, epoch = json.loads(json.dumps(recipe.to_dict())), len(record["history"])
+    if known != record["recipe"] or epoch < recipe.epochs: return False
+    # a stop may have come between the record and the network
+    return RunFolder(folder).has_network(dict(recipe=known, epoch=epoch))
 
 
 def make_trainers(

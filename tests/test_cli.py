@@ -435,7 +435,7 @@ def test_a_refused_command_leaves_no_folder(tmp_path, words):
     (["train", "tokenpose_nano", "--seed", "9" * 25], "seed is 999"),
     (["compare", "tokenpose_nano", "tokenpose_nano_lspet", "--out", "."], "name a file in it"),
     (["study", "keep", "--seeds", "\u00b2"], "is not a whole number"),
-    (["study", "keep", "--rows", ","], "--rows is ','; name a row"),
+    (["study", "keep", "--rows", ","], "--rows (--only) is ','; name a row"),
     (["data", "prepare", "lspet", "--root", ".", "--out", "s", "--crop-size", "10x10"],
      "--crop-size: image_size is (10, 10)"),
     (["export", "tests", "--model", "ppt_s"], "there is no checkpoint tests"),

@@ -28,6 +28,7 @@ from dppt_nb.heatmaps import average_flip
 from dppt_nb.keypoints import COCO17, LSP14
 from dppt_nb.metrics import evaluate_coco
 from dppt_nb.ownsets import keypoint_set_of, write_keypoint_set
+from dppt_nb.photos import read_boxes
 from dppt_nb.splits import split_of_file
 from dppt_nb.store import CropSet
 
@@ -471,3 +472,91 @@ def test_a_training_on_upper_bodies_has_scores_and_a_best_network(tmp_path, monk
     history = json.loads((tmp_path / "run" / "training.json").read_text())["history"]
     assert "score" in history[-1]
     assert (tmp_path / "run" / "best" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("field, values", [
+    ("sigmas", ([0.05] * 17, [0.5] * 17)), ("sigmas", (None, [0.5] * 17)),
+    ("flip_pairs", ([[1, 2]], [[3, 4]])), ("swap", ([[1, 2]], None)),
+])
+def test_categories_that_would_be_judged_otherwise_are_not_joined(field, values):
+    "The first one's sigmas and pairs would be taken for all, without a word."
+    content = content_of()
+    content["categories"] = [
+        {k: v for k, v in (dict(content["categories"][0], id=i, name=n) | {field: value}).items()
+         if v is not None}
+        for i, (n, value) in enumerate(zip(("ape", "bear"), values), 1)
+    ]
+    for k, a in enumerate(content["annotations"]): a["category_id"] = k % 2 + 1
+    for category in (None, "ape,bear"):
+        with pytest.raises(DataError, match=f"differ in '{field}' .ape 3, bear 3.") as error:
+            read_content(content, category=category)
+        one_sentence(error)
+    assert len(read_content(content, category="bear").content["annotations"]) == 3
+
+
+def test_a_category_that_is_named_and_names_no_keypoints_is_refused(tmp_path):
+    content = content_of()
+    content["categories"].append(dict(id=3, name="ball"))
+    with pytest.raises(DataError, match="category \"ball\" names no keypoints") as error:
+        read_coco(save(tmp_path, content), category="ball")
+    assert "person_keypoints_val.json" in one_sentence(error)
+
+
+@pytest.mark.parametrize("pairs", [[[1, 2], [2, 3]], "left_eye:right_eye,left_eye:right_ear"])
+def test_a_point_of_two_pairs_is_said_with_its_file(tmp_path, pairs):
+    given = {} if isinstance(pairs, str) else dict(flip_pairs=pairs)
+    said = dict(flip_pairs=pairs) if isinstance(pairs, str) else {}
+    with pytest.raises(DataError, match="twice; a point has one mirror image") as error:
+        read_coco(save(tmp_path, content_of(**given)), **said)
+    assert "person_keypoints_val.json" in one_sentence(error)
+
+
+@pytest.mark.parametrize("crowd", [0.5, 2, -1])
+def test_a_crowd_is_one_or_none(tmp_path, crowd):
+    content = content_of()
+    content["annotations"][0]["iscrowd"] = crowd
+    with pytest.raises(DataError, match="annotation 1: 'iscrowd' is .*; it must be 0 or 1"):
+        read_coco(save(tmp_path, content))
+
+
+def test_a_share_of_which_nothing_comes_is_refused(tmp_path):
+    "Also where the files that are found say of which split they are."
+    save(tmp_path, content_of())
+    with pytest.raises(DataError, match="person_keypoints_val.json says its split; leave out one"):
+        read_coco(tmp_path, val_share=0.3)
+    asked = ["data", "check", "coco", "--root", str(tmp_path)]
+    done = CliRunner().invoke(main, [*asked, "--val-share", "0.3"])
+    assert done.exit_code == 1 and "--val-share divides people of no split" in done.output
+    done = CliRunner().invoke(main, [*asked, "--flip-pairs", ""])
+    assert done.exit_code == 1 and "--flip-pairs is empty" in done.output
+
+
+def test_boxes_in_shares_of_the_picture_are_said_of_their_own_file(tmp_path):
+    save(tmp_path, content_of())
+    (tmp_path / "found.json").write_text(
+        json.dumps([dict(image_id=1, bbox=[0.1, 0.1, 0.2, 0.2], score=0.5)])
+    )
+    with pytest.raises(DataError, match="found.json: every 'bbox' lies between 0 and 1"):
+        read_coco(tmp_path, boxes="found.json")
+
+
+def test_boxes_with_scores_below_zero_are_left_out_only_where_somebody_asks(tmp_path, capsys):
+    "Margins of a detector are scores too."
+    save(tmp_path, content_of())
+    rows = [dict(image_id=1, bbox=[5, 6, 90, 120], score=score) for score in (-0.5, 0.5)]
+    (tmp_path / "found.json").write_text(json.dumps(rows))
+    assert len(read_coco(tmp_path, boxes="found.json")) == 2
+    assert len(read_coco(tmp_path, boxes="found.json", min_score=0.0)) == 1
+    count = lambda **more: sum(map(len, read_boxes(tmp_path / "found.json", **more).values()))
+    assert count() == 2 and "left out" not in capsys.readouterr().out
+    assert count(min_score=0.0) == 1 and "1 box with a score below 0.0" in capsys.readouterr().out
+
+
+def test_where_nobody_is_mirrored_results_say_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("DPPT_CACHE", str(tmp_path / "cache"))
+    content = content_of(names=["kpt-0", "kpt-1", "kpt-2"])
+    save(tmp_path, content, "people.json")
+    said = train_own(tmp_path, tmp_path / "run")
+    assert "nobody mirrored" in said and "mirrored test" not in said
+    known = json.loads((tmp_path / "run" / "validation.json").read_text())["conditions"]
+    assert known["mirror"] is False

@@ -120,7 +120,9 @@ def test_a_lost_record_is_not_advised_away(people, run):
 
 
 @pytest.fixture(scope="module")
-def judged(): return read_runs(ROOT / "nbs/results/study_lspet_nano/runs.json")[0]
+def judged():
+    runs = read_runs(ROOT / "nbs/results/study_lspet_nano/runs.json")
+    return next(run for run in runs if (run["row"], run["seed"]) == ("ppt", 0))
 
 
 @pytest.mark.parametrize("change, field", [

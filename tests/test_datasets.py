@@ -125,7 +125,13 @@ def with_nan(joints, place):
         (lambda f, j: (f / "joints.mat").unlink(), "has no joints.mat"),
         (lambda f, j: (f / "joints.mat").write_bytes(b"not a mat file"), "no MATLAB file"),
         (lambda f, j: savemat(f / "joints.mat", {"joints": j}), r"shape \(5, 14, 3\)"),
-        (lambda f, j: savemat(f / "joints.mat", {"points": j}), r"shape \(\)"),
+        (lambda f, j: savemat(f / "joints.mat", {"points": j}), "has no 'joints'; it has points"),
+        (
+            lambda f, j: savemat(
+                f / "joints.mat", {"joints": np.where(j == j[3, 2, 0], 1e300, j).transpose(1, 2, 0)}
+            ),
+            "person 4 is not a number up to",
+        ),
         (
             lambda f, j: savemat(
                 f / "joints.mat",
@@ -648,7 +654,7 @@ def test_bad_mpii_entry(tmp_path, entry, words):
 def test_mpii_entries_and_head_boxes_of_another_kind(tmp_path):
     save_mpii(tmp_path, [mpii_entry(1)])
     for head_boxes, words in (
-        ({"other": 1}, r"shape \(\)"),
+        ({"other": 1}, "has no 'headboxes_src'; it has other"),
         ({"headboxes_src": np.ones((2, 2, 5))}, "take both files from one release"),
     ):
         savemat(tmp_path / "annot/gt_valid.mat", head_boxes)
@@ -717,3 +723,10 @@ def test_two_data_sets_in_one_folder_are_not_guessed_between(tmp_path, name, fil
         (tmp_path / folder / file).write_text("[]")
     with pytest.raises(DataError, match=f"2 data sets .a/{file}, b/{file}.; name the folder"):
         read_dataset(name, tmp_path)
+
+
+@pytest.mark.parametrize("flag", [0.5, -1, 300])
+def test_an_odd_flag_of_mpii_is_named(tmp_path, flag):
+    save_mpii(tmp_path, [mpii_entry(1), mpii_entry(2, joints_vis=[1] * 15 + [flag])])
+    with pytest.raises(DataError, match="entry 2: 'joints_vis' holds .*; it must be 0 or 1"):
+        read_mpii(tmp_path)

@@ -278,7 +278,8 @@ def test_mat_files_are_read_as_scipy_reads_them(tmp_path, kind, packed):
         ours, theirs = read_mat(ImageSource(tmp_path), "x.mat", name), loadmat(tmp_path / "x.mat")
         assert ours.shape == theirs[name].shape and np.array_equal(ours, theirs[name])
         assert ours.dtype == theirs[name].dtype
-    assert read_mat(ImageSource(tmp_path), "x.mat", "points").shape == ()
+    with pytest.raises(DataError, match="x.mat has no 'points'; it has .*flat, joints, "):
+        read_mat(ImageSource(tmp_path), "x.mat", "points")
     for name in ("text", "z"):
         with pytest.raises(DataError, match="not a number"):
             read_mat(ImageSource(tmp_path), "x.mat", name)

@@ -65,6 +65,12 @@ def test_one_window_serves_a_batch():
     assert decode_dark(heatmaps[:0], center[:0], scale[:0])[0].shape == (0, 5, 2)
 
 
+def test_maps_of_other_keypoints_are_not_mirrored_back():
+    for keypoints in (COCO17, COCO17.flip_pairs):
+        with pytest.raises(ValueError, match="^5 maps have no keypoint 6 to mirror$"):
+            flip_back(torch.zeros(1, 5, 4, 4), keypoints)
+
+
 def test_flip_back_agrees_with_the_release(shared):
     r = load(shared, "flip_back")
     assert torch.equal(flip_back(r["heatmaps_flipped_input"], COCO17), r["heatmaps_flipped_back"])
@@ -251,3 +257,13 @@ def test_unknown_method_is_refused():
 def test_heatmaps_that_are_none_are_refused(call, words):
     boxes = torch.full((2, 2), 50.), torch.full((2, 2), .4)
     with pytest.raises(ValueError, match=words): call(torch.rand(2, 3, 16, 12), boxes)
+
+
+@pytest.mark.parametrize("way", ["argmax", "quarter", "dark"])
+def test_a_map_of_nan_answers_nothing(way):
+    "The corner would be an answer, and near a joint that lies there it would be a right one."
+    maps = torch.rand(1, 3, 16, 12)
+    maps[0, 1, 4, 5] = torch.nan
+    joints, scores = heatmap_coordinates(maps, way)
+    assert joints.isnan().all(-1)[0].tolist() == [False, True, False]
+    assert scores.isnan()[0].tolist() == [False, True, False]

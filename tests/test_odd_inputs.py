@@ -342,7 +342,12 @@ def test_what_builds_a_network_stands_beside_its_weights(tmp_path):
 
 
 def test_a_recipe_of_odd_parts_is_refused():
-    for odd in (None, [1], "flip"):
+    with pytest.raises(DataError, match="a recipe is a dictionary of its fields, not {1: 2}"):
+        Recipe.from_dict({1: 2})
+    for epochs in ((-5, -1), (2, 1), (1.5,)):
+        with pytest.raises(DataError, match="milestones is .*; it must be epochs from 0 on"):
+            Recipe(milestones=epochs)
+    for odd in (None, [1], "flip", {1: 2}):
         with pytest.raises(DataError, match="augmentation is a dictionary"):
             Recipe.from_dict({"augmentation": odd})
 

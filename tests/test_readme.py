@@ -127,7 +127,7 @@ def test_the_table_of_what_was_measured(words, row):
     assert cells[2:4] == [f"{score['mean']:.1f}", span(score["interval"])]
     others = [stored("study_lspet_nano_h200"), of_epochs(stored("study_lspet_nano_fresh"), 12)]
     means = [row_score(runs, row)["mean"] for runs in others if any(r["row"] == row for r in runs)]
-    told = re.search(r"same rows lie ([\d.]+) to ([\d.]+) points", README)
+    told = re.search(r"these rows lie ([\d.]+) to ([\d.]+) points", README)
     least, most = map(float, told.groups())
     lower = [round(round(score["mean"], 1) - round(mean, 1), 1) for mean in means]
     assert least <= min(lower) and max(lower) <= most

@@ -10,6 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from dppt_nb import loop as loop_module
 from dppt_nb.checkpoints import load_network
@@ -18,6 +20,7 @@ from dppt_nb.codec import EncodedCrops, encode_crop
 from dppt_nb.devices import Team
 from dppt_nb.endless import EndlessPeople, endless_people
 from dppt_nb.keypoints import COCO17
+from dppt_nb.locks import HOST
 from dppt_nb.progress import Pace, Show, make_plan, start_tracker
 from dppt_nb.recipes import Recipe, get_recipe
 from dppt_nb.runner import Settings, plan_of, train_recipe
@@ -172,6 +175,67 @@ def test_the_best_network_goes_where_its_epoch_was_not_kept(
     run.fit(resume=True, from_epoch=2)
     epoch, weights = best_of(tmp_path)
     assert epoch == 4 and same_weights(weights, run.network().state_dict())
+
+
+def broken(folder, *epochs):
+    "Give states of these epochs a tensor that no network has; their records are as they were."
+    for path in (folder / state_name(epoch) for epoch in epochs):
+        with safe_open(path, "pt") as file: about = file.metadata()
+        record = json.loads(about["record"])
+        about["record"] = json.dumps(dict(record, tensors=record["tensors"] + 1))
+        save_file(load_file(path) | {"model.more": torch.zeros(1)}, path, about)
+
+
+def test_the_best_network_stays_until_the_run_has_gone_back(people, tmp_path, monkeypatch, capsys):
+    "And it is said where the best epoch's state is there but unfit."
+    recipe = TINY.change(epochs=4)
+    looks(monkeypatch, 10, 20, 15, 50)
+    trainer(people, RunFolder(tmp_path, keep=4), recipe=recipe).fit()
+    there = best_of(tmp_path)
+    broken(tmp_path, 2)
+    with pytest.raises(DataError, match="from another state with --resume --from-epoch 1, or"):
+        trainer(people, tmp_path, recipe=recipe).resume(epoch=2)
+    assert best_of(tmp_path)[0] == there[0] == 4 and same_weights(best_of(tmp_path)[1], there[1])
+    assert not capsys.readouterr().out
+    run = trainer(people, tmp_path, recipe=recipe)
+    run.resume(epoch=3)    # its best epoch is the second
+    assert "and no state can be read of epoch 2, the best one" in capsys.readouterr().out
+    third = {k.removeprefix("model."): v for k, v in load_file(tmp_path / state_name(3)).items()}
+    assert run.epoch == 3 and same_weights(run.model.state_dict(), third)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "broken"])
+def test_where_the_last_state_is_unfit_an_older_one_is_named(people, tmp_path, damage):
+    trainer(people, RunFolder(tmp_path, keep=3)).fit()
+    last = tmp_path / state_name(3)
+    if damage == "cut": last.write_bytes(last.read_bytes()[:1000])
+    if damage == "gone": last.unlink()
+    if damage == "broken": broken(tmp_path, 3)
+    with pytest.raises(DataError, match="--from-epoch 2, or start again in another --out"):
+        trainer(people, tmp_path).fit(resume=True)
+    trainer(people, tmp_path).fit(resume=True, from_epoch=2)    # as it was told
+    trainer(people, tmp_path).fit(resume=True)
+
+
+@pytest.mark.parametrize("lost", ["optimizer.", "optimizer.0.0.exp_avg", "average."])
+def test_a_state_without_some_of_its_tensors_is_not_gone_on_with(people, tmp_path, lost):
+    trainer(people, RunFolder(tmp_path, keep=3)).fit()
+    path = tmp_path / state_name(2)
+    with safe_open(path, "pt") as file: about = file.metadata()
+    left = {k: v for k, v in load_file(path).items() if not k.startswith(lost)}
+    save_file(left, path, about)
+    words = rf"state-0002.safetensors holds {len(left)} tensors, not the \d+ that were written"
+    with pytest.raises(DataError, match=words): trainer(people, tmp_path).resume(epoch=2)
+
+
+def test_half_written_files_of_a_killed_run_are_removed_below_its_folder(people, tmp_path):
+    trainer(people, tmp_path).fit(epochs=1)
+    names = ("best/.config.json", "samples/.epoch-0001.png", ".training.json")
+    ended = [tmp_path / f"{name}.{HOST}-{2 ** 22 + 1}-0123abcd.tmp" for name in names]
+    (tmp_path / "samples").mkdir(exist_ok=True)
+    for path in ended: path.touch()
+    trainer(people, tmp_path).fit(resume=True)
+    assert not [path for path in ended if path.exists()]
 
 
 def went_back(people, folder, monkeypatch, epochs=None):
@@ -432,6 +496,14 @@ def test_an_epoch_to_go_back_to_is_of_a_run_that_goes_on(people, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+def test_no_plan_is_told_of_an_epoch_that_was_not_kept(people, tmp_path):
+    trainer(people, RunFolder(tmp_path, keep=2)).fit()
+    run = trainer(people, RunFolder(tmp_path))
+    with pytest.raises(DataError, match="no state of epoch 9; there are those of 2, 3"):
+        plan_of(run, Settings(plan=True, from_epoch=9))
+    assert "plan: 1 epoch of " in plan_of(run, Settings(plan=True, from_epoch=2))
+
+
 @pytest.mark.parametrize("epochs", [0, -1, 4, 1.0, "1"])
 def test_an_early_stop_is_within_the_recipe(people, epochs):
     "Past its end the rates would follow no schedule."
@@ -514,11 +586,20 @@ def test_results_of_another_training_are_not_taken_for_the_last_ones(tmp_path, m
     assert json.loads((tmp_path / "validation.json").read_text())["history"] == trained
 
 
-@pytest.mark.parametrize("damaged", ["{", '{"scores": 5}'])
+ROW = dict(mean=1.0, joints={}, people=1, left_out=0)    # of a measure
+
+
+@pytest.mark.parametrize("damaged", [
+    "{", 5, dict(PCK=5), dict(PCK={}), dict(PCK=dict(ROW, people="1")),
+    dict(PCK=dict(ROW, interval=[1.0])), dict(PCK=dict(ROW, joints=[1.0])),
+    dict(PCK=dict(ROW, unknown="neck")),
+])
 def test_a_damaged_judging_is_done_again(tmp_path, damaged):
     how = dict(out=tmp_path, device="cpu", people=16, bars=False)
     results = train_recipe(TINY, **how)
-    (tmp_path / "validation.json").write_text(damaged)
+    file = tmp_path / "validation.json"
+    whole = json.dumps(dict(json.loads(file.read_text()), scores=damaged))
+    file.write_text(damaged if damaged == "{" else whole)
     assert train_recipe(TINY, resume=True, **how)["scores"] == results["scores"]
     assert "scores" in json.loads((tmp_path / "validation.json").read_text())
 

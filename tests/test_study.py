@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 from sampling import sample
 
+from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
 from dppt_nb.cli import main
 from dppt_nb.files import claim_folder
@@ -32,6 +33,7 @@ from dppt_nb.metrics import mean_rate
 from dppt_nb.models import create_model
 from dppt_nb.recipes import get_recipe
 from dppt_nb.runner import train_recipe
+from dppt_nb.runs import RunFolder
 from dppt_nb.store import load_people
 from dppt_nb.studies import (
     STUDIES,
@@ -102,6 +104,59 @@ def test_a_study_is_stopped_and_goes_on_as_if_nothing_had_been(tmp_path):
     hits, counts = (unpack_bits(judged[k], judged["shape"]) for k in ("hits", "counts"))
     # the score follows from the marks alone
     assert abs(mean_rate(hits.sum(0), counts.sum(0)) - judged["score"]) < 1e-9
+
+
+@pytest.mark.parametrize("epochs, together", [(2, 1), (1, 1), (2, 2)])
+def test_a_stop_between_a_runs_record_and_its_last_network(tmp_path, monkeypatch, epochs, together):
+    "The network is restored from the state and judged, not the one of the epoch before."
+    settings = dict(
+        data="synthetic", base=TOY, seeds=(0,), device="cpu", people=32, epochs=epochs,
+        names=("tokenpose",),
+    )
+    whole, = run_study("dppt", out=tmp_path / "whole", **settings)
+    written = RunFolder.write_network
+    def full(folder, *given):
+        if folder.epoch == epochs: raise OSError(28, "No space left on device")
+        written(folder, *given)
+    monkeypatch.setattr(RunFolder, "write_network", full)
+    with pytest.raises(OSError): run_study("dppt", out=tmp_path / "cut", **settings)
+    monkeypatch.undo()
+    folder = tmp_path / "cut" / "tokenpose-seed0"
+    assert format_runs(tmp_path / "cut", "dppt", (0,), ("tokenpose",)).endswith("not judged")
+    assert not is_whole(folder, load_network(tmp_path / "whole" / folder.name)[1])
+    cut, = run_study("dppt", out=tmp_path / "cut", together=together, **settings)
+    assert (cut["hits"], cut["score"]) == (whole["hits"], whole["score"])
+    assert load_network(folder)[0].about["epoch"] == epochs
+    for name in ("judged.json", "model.safetensors"): (folder / name).unlink()
+    cut, = run_study("dppt", out=tmp_path / "cut", together=together, **settings)
+    assert cut["hits"] == whole["hits"] and (folder / "model.safetensors").exists()
+
+
+def test_a_judged_run_is_not_trained_again_for_what_was_removed_of_it(tmp_path):
+    settings = dict(
+        data="synthetic", base=TOY, seeds=(0,), device="cpu", people=32, names=("tokenpose",),
+        out=tmp_path,
+    )
+    done = run_study("dppt", **settings)
+    folder = tmp_path / "tokenpose-seed0"
+    for path in folder.glob("*.safetensors"): path.unlink()
+    assert run_study("dppt", together=2, **settings) == done
+    assert not [*folder.glob("*.safetensors")]
+
+
+def test_a_judged_run_in_another_ones_folder_is_named(tmp_path):
+    settings = dict(
+        data="synthetic", base=TOY, seeds=(0,), device="cpu", people=16, epochs=1, names=("ppt",),
+        out=tmp_path,
+    )
+    run_study("dppt", **settings)
+    copy = tmp_path / "foo-seed3" / "judged.json"
+    copy.parent.mkdir()
+    shutil.copy(tmp_path / "ppt-seed0" / "judged.json", copy)
+    for read in (lambda: run_study("dppt", **settings), lambda: finished_runs(tmp_path)):
+        with pytest.raises(DataError, match="row 'ppt' and seed 0, its folder is not") as refused:
+            read()
+        assert str(refused.value).startswith(f"{copy} is of row")
 
 
 def test_a_study_has_one_teacher(tmp_path, capsys):

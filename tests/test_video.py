@@ -439,8 +439,6 @@ class FullDisk:
     "A file on a disk with room for so many bytes."
     def __init__(self, file, room): self.file, self.room = file, room
     def __getattr__(self, name): return getattr(self.file, name)
-    def __enter__(self): return self
-    def __exit__(self, *error): self.file.close()
     def write(self, content):
         if not self.room: raise OSError(errno.ENOSPC, "No space left on device")
         part = content[: self.room]
