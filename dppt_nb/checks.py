@@ -81,7 +81,7 @@ def plain_reason(
 ) -> str:
     """What a library says about a file, on one line of at most 200 letters; without the file's
     name, which the message has already, and the place in memory that Pillow names."""
-    if isinstance(error, UnidentifiedImageError): return "it is no picture"
+    if isinstance(error, UnidentifiedImageError): return "it is no picture that is read here"
     if isinstance(error, OSError) and error.filename and error.strerror: return error.strerror
     said = " ".join(str(error).split())
     return said if len(said) <= 200 else f"{said[:197]}..."

@@ -99,6 +99,7 @@ def predict(
         predictor, photos, out, boxes, of_file, every, smooth, not no_drawings, category
     )
     click.echo(report.told(out))
+    if report.stopped: click.get_current_context().exit(130)    # as shells have it after Ctrl-C
 
 # %% ../nbs/machinery/commands.ipynb #5c0aee12
 @click.command("export", cls=NetworkCommand)

@@ -6,8 +6,6 @@
 __all__ = ['explore_attention', 'explore_reduction', 'explore_cycles', 'explore_pair', 'explore_film', 'explore_photo']
 
 # %% ../nbs/12_explore.ipynb #76987f46
-import numpy as np
-
 from .checks import DataError
 from dppt_nb.stills import (
     WIDE,
@@ -72,7 +70,7 @@ def explore_pair(teacher: View, student: View) -> Explorer:
     return Explorer(
         lambda **chosen: pair_pictures(teacher, student, **chosen), size=2,
         joint=choose("joint", list(teacher.keypoint_set.names)),
-        layer=slide("layer", 1, len(student.trace.attention[0])),
+        layer=slide("layer", 1, min(len(v.trace.attention[0]) for v in (teacher, student))),
     )
 
 # %% ../nbs/12_explore.ipynb #de55afac
@@ -88,7 +86,7 @@ def explore_film(film: Film) -> Explorer:
 # %% ../nbs/12_explore.ipynb #0bbd5556
 def explore_photo(
     networks: dict[str, tuple],  # name -> what `load_network` gives
-    photo: np.ndarray,           # (H, W, 3) uint8, shown until another is chosen
+    photo: object,               # as `open_photo` takes it, shown until another is chosen
 ) -> Explorer:
     "Choose a picture, a network and a frame around one person."
     widgets = load_widgets()

@@ -217,12 +217,18 @@ class OnnxNetwork(nn.Module):
         providers: tuple[str, ...] = ("CPUExecutionProvider",), # of onnxruntime
     ):
         super().__init__()
+        self.opened = path, threads, providers
         self.session, self.about = read_session(path, threads, providers)
         self.keypoint_set = self.about.keypoint_set
         self.num_keypoints = len(self.keypoint_set)
         self.image_size, self.heatmap_size = self.about.image_size, self.about.heatmap_size
         # whoever asks a network for its device asks its parameters
         self.place = nn.Parameter(torch.empty(0), requires_grad=False)
+
+    def __getstate__(self): return self.opened
+    def __setstate__(self, opened):
+        "In another process, or as a copy, the file is opened anew."
+        self.__init__(*opened)
 
     def run(self,
         **inputs: Tensor, # by their names
@@ -453,6 +459,7 @@ def check_export(
     if int8 and suffix == ".pt2": raise DataError("--int8 goes with an .onnx file; change --out")
     if not (folder := from_home(out).parent).is_dir():
         raise DataError(f"there is no folder {folder}; make it, or change --out")
+    if from_home(out).is_dir(): raise DataError(f"{out} is a folder; name a file with --out")
 
 def calibration_people(
     data: str, # name of a data set

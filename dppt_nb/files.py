@@ -38,9 +38,7 @@ from .moved import former_names
 __getattr__ = former_names("dppt_nb.files")
 
 # what a broken or locked zip raises
-_DAMAGE = (
-    OSError, EOFError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error,
-)
+_DAMAGE = OSError, EOFError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error
 
 # what Pillow raises
 PICTURE_ERRORS = (
@@ -100,7 +98,9 @@ def to_rgb(
         values = np.asarray(picture, np.float64)
         if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 255):
             raise ValueError("mode F, numbers outside 0..255; save it with 8 or 16 bits")
-        scale = 255 if values.max() <= 1 else 1
+        most = values.max()
+        if 1 < most < 2: raise ValueError(f"mode F, it goes from 0 to {most:.4g}; cut it off at 1")
+        scale = 255 if most <= 1 else 1
         picture = Image.fromarray((scale * values).round().astype(np.uint8))
     elif picture.mode == "I":
         raise ValueError("mode I, 32 bits without a known range; save it with 8 or 16 bits")

@@ -4,18 +4,20 @@
 
 # %% auto #0
 __all__ = ['HOST', 'LONGEST_NAME', 'lock', 'is_alive', 'take_claim', 'leave_claim', 'is_held', 'holder', 'temporary_name',
-           'sweep', 'write_together', 'write_whole']
+           'sweep', 'write_together', 'write_whole', 'kept_after', 'Lines']
 
 # %% ../nbs/machinery/locks.ipynb #b9b782d9
 import errno
+import json
 import os
 import re
 import secrets
 import socket
 import time
+from itertools import chain, count
 from pathlib import Path
 
-from .checks import cannot_write, from_home
+from .checks import CannotWrite, DataError, cannot_write, from_home
 
 # %% ../nbs/machinery/locks.ipynb #98fd8ae7
 HOST = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())[:60]
@@ -170,3 +172,59 @@ def write_whole(
 ) -> None:
     "Write a file whole or not at all. Raises `DataError` if it cannot be written."
     write_together({path: content})
+
+# %% ../nbs/machinery/locks.ipynb #6fd00a04
+def kept_after(
+    kind: type | None,  # of the exception that ends a `with` block; None: it ends by itself
+) -> bool:
+    "Whether what was written so far stays: not after a failure."
+    return kind is None or issubclass(kind, KeyboardInterrupt)
+
+class Lines:
+    """A file of JSON, one object a line. It appears at the end; where it has no lines and `keeps`
+    is off, it does not. What is only a `part`, after a stop or on a full disk, goes beside an
+    earlier file."""
+    def __init__(self,
+        path: str | Path,
+    ):
+        self.path = from_home(path)
+        if self.path.is_dir():
+            raise DataError(f"{self.path} is a folder; move it away, the results go there.")
+        self.temporary, self.whole = temporary_name(self.path), 0
+        self.keeps, self.part = True, False
+        # unbuffered: what is written is in the file, and closing it can fail no more
+        try: self.file = open(self.temporary, "xb", buffering=0)
+        except OSError as error: raise cannot_write(self.path, error) from None
+
+    def write(self,
+        rows: list[dict],
+    ) -> None:
+        "A line for each."
+        left = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
+        try:
+            while left: left = left[self.file.write(left):]
+        except OSError as error: raise cannot_write(self.path, error) from None
+        self.whole = self.file.tell()
+
+    def __enter__(self): return self
+
+    def _keep_part(self, stopped):
+        "An earlier file stays as it is; hours of work are not thrown away either."
+        name, ending = self.path.stem, self.path.suffix
+        names = (f"{name}.part{k if k > 1 else ''}{ending}" for k in count(1))
+        places = [self.path] * stopped, map(self.path.with_name, names)
+        part = next(place for place in chain(*places) if not os.path.lexists(place))
+        os.replace(self.temporary, part)
+        print(f"what was found until then is in {part}")
+
+    def __exit__(self, kind, *error):
+        try:
+            try: self.file.truncate(self.whole)
+            finally: self.file.close()
+            stopped = kept_after(kind)
+            if kind is None and not self.part:
+                if self.keeps or self.whole: os.replace(self.temporary, self.path)
+            elif self.whole and (stopped or issubclass(kind, CannotWrite)): self._keep_part(stopped)
+        except OSError as error:
+            if kind is None: raise cannot_write(self.path, error) from None
+        finally: self.temporary.unlink(missing_ok=True)

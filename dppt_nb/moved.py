@@ -73,6 +73,11 @@ MOVED = {
     "metrics": {
         "matching": "match_coco",
     },
+    "photos": {
+        "pictures": (
+            "DRAWING DRAWINGS is_drawing is_written list_photos needed_av picture_suffixes"
+        ),
+    },
     "pruning": {
         "merging": "match_tokens merge merge_pairs pooled",
     },
@@ -145,6 +150,9 @@ MOVED = {
         "runner": "load_judges train_recipe",
         "runs": "check_same_run weights_print",
         "trainer": "Trainer",
+    },
+    "video": {
+        "locks": "Lines kept_after",
     },
 }
 

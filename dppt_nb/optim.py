@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from .checks import DataError
+from .checks import DataError, plain_reason
 from .recipes import Recipe
 
 # %% ../nbs/machinery/optim.ipynb #46ea4f61
@@ -248,7 +248,7 @@ def pick_device(
     try: torch.zeros(1, device=name).item()  # "meta" makes tensors, but holds no numbers
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise DataError(
-            f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); leave "
+            f"device {name!r} cannot be used here ({plain_reason(error).split('. ')[0]}); leave "
             "it out or take 'cpu'"
         ) from None
     return torch.device(name)

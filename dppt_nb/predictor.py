@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CAPTURED_PEOPLE', 'CAPTURED', 'DEFAULT_NETWORK', 'PIXELS_AT_ONCE', 'Captured', 'find_in_photo', 'photo_densities',
-           'check_choice', 'Locator', 'Look', 'PosePredictor', 'in_pairs', 'many_photos']
+           'check_choice', 'check_network', 'Locator', 'Look', 'PosePredictor', 'in_pairs', 'many_photos']
 
 # %% ../nbs/machinery/predictor.ipynb #f0f76b08
 import os
@@ -35,11 +35,11 @@ from dppt_nb.photos import (
     OddBoxes,
     Photo,
     check_boxes,
-    list_photos,
     open_photo,
+    plain_table,
     split_scores,
-    tensor_array,
 )
+from .pictures import list_photos
 from .recipes import Recipe
 from .terminal import counted
 
@@ -100,6 +100,23 @@ def check_choice(
     if value is not None and not isinstance(value, (bool, np.bool_)):
         raise DataError(f"{name} is {value!r}; it is True, False or None")
 
+def check_network(
+    network: nn.Module,
+    keypoint_set: KeypointSet,  # what it is said to find
+) -> None:
+    "Refuse a network that finds other joints, or holds its weights in another format."
+    found, kind = getattr(network, "num_keypoints", None), next(network.parameters()).dtype
+    if found not in (None, len(keypoint_set)):
+        raise DataError(
+            f"the network finds {found} keypoints, {keypoint_set.name} has {len(keypoint_set)}; "
+            "give the set that it was trained for"
+        )
+    if kind != torch.float32:
+        raise DataError(
+            f"the network's weights are {kind}; give network.float(): the recipe's `precision` "
+            "says in which format it runs"
+        )
+
 class Locator:
     "Finds joints in boxes that are known."
     def __init__(self,
@@ -114,6 +131,7 @@ class Locator:
         if not whole or batch_size < 1:
             raise DataError(f"batch_size is {batch_size!r}; it is a number of people, from 1 on")
         check_choice("graph", graph)
+        check_network(network, keypoint_set)
         self.network, self.recipe, self.keypoint_set = network.eval(), recipe, keypoint_set
         self.batch_size, self.device = int(batch_size), next(network.parameters()).device
         self.graph = self.device.type == "cuda" if graph is None else graph
@@ -133,7 +151,8 @@ class Locator:
         cuts = [cut_boxes(p.image, b, size, unbiased) for p, b in zip(photos, boxes)]
         cuts = [torch.cat(part) for part in zip(*cuts)]
         if not cuts or not len(cuts[0]): return [self._nobody() for _ in photos]
-        parts = [self._pass(*part) for part in zip(*(c.split(self.batch_size) for c in cuts))]
+        batch_size = min(self.batch_size, len(cuts[0]))
+        parts = [self._pass(*part) for part in zip(*(c.split(batch_size) for c in cuts))]
         joints, scores = (torch.cat(part).float().cpu().numpy() for part in zip(*parts))
         ends = np.cumsum([len(b) for b in boxes])[:-1]
         return self._finite(list(zip(np.split(joints, ends), np.split(scores, ends))))
@@ -163,11 +182,12 @@ class Locator:
         places = batched_affine(*windows, 0.0, size, unbiased)
         pixels, densities = torch.from_numpy(np.array(photo.image)), photo_densities(places)
         joints, scores = (np.zeros((len(boxes), *a.shape[1:]), np.float32) for a in self._nobody())
+        find = partial(find_in_photo, self.network, self.recipe, self.keypoint_set)
         for reduce in set(densities):
             mine = [i for i, density in enumerate(densities) if density == reduce]
             values = [pixels, *(t[mine] for t in (places, *windows))]
             values = [value.to(self.device) for value in values]
-            run = lambda *v: find_in_photo(self.network, self.recipe, self.keypoint_set, *v, reduce)
+            run = partial(find, reduce=reduce)
             run = self._recorded((*pixels.shape, len(mine), reduce), run, values)
             joints[mine], scores[mine] = (t.float().cpu().numpy() for t in run(*values))
         return joints, scores
@@ -248,7 +268,8 @@ class PosePredictor(Locator):
         **options,                  # as `PosePredictor` has them
     ) -> "PosePredictor":
         "A predictor with a trained network."
-        return cls(*load_network(name, pick_device(device), model), **options)
+        network, *others = load_network(name, pick_device(device), model)
+        return cls(network.float(), *others, **options)    # whatever PyTorch makes unless told
 
     def __call__(self,
         # as `open_photo` takes it, or a list of such; a folder, also in a list: all its pictures
@@ -278,7 +299,9 @@ class PosePredictor(Locator):
         return self._looked(self._pairs(photos, boxes), 2)
 
     def _pairs(self, photos, boxes):
-        return zip(photos, repeat(None)) if boxes is None else in_pairs(photos, boxes)
+        if boxes is None: return zip(photos, repeat(None))
+        if isinstance(boxes, Iterable): return in_pairs(photos, boxes)
+        raise DataError(f"boxes is {boxes!r}; give a list of boxes for each photo, or None for all")
 
     def _looked(self, pairs, depth):
         "The people of photos with their boxes; once all are done, a warning of odd boxes."
@@ -316,7 +339,7 @@ class PosePredictor(Locator):
         "The detector's boxes of a photo. Whoever wrote it is told of an answer that is none."
         answer = self.detector(np.asarray(seen.image))
         try:
-            boxes = np.asarray(tensor_array(answer, "") if hasattr(answer, "detach") else answer)
+            boxes = np.asarray(plain_table(answer, ""))
             if boxes.dtype == object: raise TypeError
             boxes = boxes.astype(np.float32)
             if not boxes.size or boxes.ndim == 2 and boxes.shape[1] in (4, 5): return boxes
@@ -363,9 +386,9 @@ class PosePredictor(Locator):
         pixels = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), np.uint8)
         photo, box = open_photo(pixels), np.array([[500, 150, 200, 400]], np.float32)
         crowd = box.repeat(people, 0) + np.arange(people)[:, None] * [20, 0, 0, 0]
-        several = counted(people, "person", "people")
         size, unbiased = self.recipe.image_size, self.recipe.unbiased
         crop, graph = cut_boxes(photo.image, box, size, unbiased), self.graph
+        several = counted(people, "person", "people")
         jobs = {
             "cutting one person out": lambda: cut_boxes(photo.image, box, size, unbiased),
             "network and decoding, one person": lambda: self._pass(*crop),

@@ -103,13 +103,18 @@ class Explorer:
 # %% ../nbs/machinery/stills.ipynb #bb4eeba1
 WIDE = {"description_width": "9em"}  # style of a control: room for its name
 
+def _choices(label, options):
+    "The same. A sentence where there are none."
+    if not options: raise DataError(f"there is nothing to choose from: no {label}")
+    return options
+
 def choose(
     label: str,
     options: list,         # names
     value: object = None,  # the first unless given
 ):                         # a drop-down list
     "A control that chooses one of several."
-    first = options[0] if value is None else value
+    first = _choices(label, options)[0] if value is None else value
     return load_widgets().Dropdown(description=label, options=options, value=first, style=WIDE)
 
 def slide(
@@ -131,8 +136,8 @@ def slide_through(
 ):                         # a slider
     "A control for one of several numbers."
     return load_widgets().SelectionSlider(
-        description=label, options=options, value=options[-1] if value is None else value,
-        style=WIDE, layout={"width": "28em"},
+        description=label, options=_choices(label, options),
+        value=options[-1] if value is None else value, style=WIDE, layout={"width": "28em"},
     )
 
 # %% ../nbs/machinery/stills.ipynb #e9aa1f82
@@ -227,6 +232,7 @@ def mark_costs(
     reduced: dict[tuple, Reduced],  # of `reduce_person`
 ) -> dict[float, np.ndarray]:       # keep ratio -> (H, W, 4) uint8
     "For each keep ratio the picture of `show_costs`, with a line at that ratio."
+    if not reduced: raise DataError("nothing is reduced; take what `reduce_person` gives")
     figure = show_costs(reduced, (2.4, 3.2))
     line, marked = figure.axes[0].axvline(0, color="0.3", linewidth=1), {}
     for ratio in dict.fromkeys(ratio for _, ratio in reduced):
@@ -296,6 +302,8 @@ def pair_pictures(
     layer: int,    # counted from 1
 ) -> tuple[dict, str]:  # title -> picture; a sentence
     "Two networks' answers on what each still sees there, and where one joint looks in each."
+    if teacher.keypoint_set.names != student.keypoint_set.names:
+        raise DataError("teacher and student find different joints; take two that find the same")
     number = teacher.keypoint_set.index(joint)
     looks = [attention_on_grid(view, layer - 1, number) for view in (teacher, student)]
     off = np.linalg.norm(teacher.joints[0] - student.joints[0], axis=1)
@@ -405,11 +413,14 @@ def read_upload(
 
 def view_framed(
     network: tuple,     # network, recipe, keypoint set, as `load_network` gives them
-    photo: np.ndarray,  # (H, W, 3) uint8
+    photo: object,      # as `open_photo` takes it
     across: tuple,      # where the person begins and ends, percent of the width
     down: tuple,        # and of the height
 ) -> View:
     "Ask a network once about a person framed in a photograph."
+    if not isinstance(network, tuple) or len(network) != 3:
+        raise DataError(f"{network!r:.60} is no network; take what `load_network` gives")
+    photo = np.asarray(open_photo(photo).image)
     (height, width), (left, right), (top, bottom) = photo.shape[:2], across, down
     if right - left < 2 or bottom - top < 2: raise DataError("the frame is empty; open it again")
     box = np.array([left * width, top * height, (right - left) * width, (bottom - top) * height])
@@ -420,7 +431,7 @@ def view_framed(
 
 def photo_pictures(
     network: tuple,     # this and the others as for `view_framed`
-    photo: np.ndarray,
+    photo: object,
     across: tuple,
     down: tuple,
 ) -> tuple[dict, str]:  # title -> picture; a sentence

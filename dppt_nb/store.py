@@ -44,7 +44,7 @@ from dppt_nb.files import (
     watch,
 )
 from .keypoints import COCO17
-from .photos import is_drawing, is_written
+from .pictures import is_drawing, is_written
 from dppt_nb.shards import (
     MANIFEST,
     PLACE,

@@ -88,21 +88,24 @@ class Place(click.Path):
 
 
 class Terminated(KeyboardInterrupt):
-    "Somebody asked the process to end (SIGTERM), as Ctrl-C does."
+    "Somebody asked the process to end (SIGTERM), or closed its terminal (SIGHUP)."
 
 
 @contextmanager
 def termination():
-    """SIGTERM ends what runs inside as Ctrl-C does; only a main thread may say so. Yields a list of
-    the signals that came, for where a library swallows the exception and falls over it later."""
+    """SIGTERM ends what runs inside as Ctrl-C does, and so does a terminal that closes, unless
+    `nohup` said otherwise; only a main thread may say so. Yields a list of the signals that came,
+    for where a library swallows the exception and falls over it later."""
     came = []
     if threading.current_thread() is not threading.main_thread(): return (yield came)
     def stop(number, frame):
         came.append(number)
-        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated
     before = {signal.SIGTERM: signal.signal(signal.SIGTERM, stop)}
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        before[signal.SIGINT] = signal.signal(signal.SIGINT, stop)
+    usual = {signal.SIGINT: signal.default_int_handler}
+    if hasattr(signal, "SIGHUP"): usual[signal.SIGHUP] = signal.SIG_DFL    # not on Windows
+    for number, handler in usual.items():
+        if signal.getsignal(number) is handler: before[number] = signal.signal(number, stop)
     try: yield came
     finally:
         for number, handler in before.items(): signal.signal(number, handler)
@@ -131,10 +134,11 @@ def sentence(
     return " ".join(shown(line) for line in text.splitlines())
 
 
-def _leave(context, terminated, words=""):
-    "End a command that was stopped, as shells have it."
-    click.echo(words or f"stopped by {'SIGTERM' if terminated else 'Ctrl-C'}", err=True)
-    context.exit(143 if terminated else 130)
+def _leave(context, number, words=""):
+    "End a command that a signal stopped, as shells have it."
+    name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+    click.echo(words or f"stopped by {name}", err=True)
+    context.exit(128 + number)
 
 class Plain:
     "What makes a click command answer bad input with one sentence; put before its class."
@@ -144,15 +148,17 @@ class Plain:
 
     def invoke(self, context):
         """Run the command; turn errors that a user can mend into a sentence and exit code 1, and a
-        stop by hand into one and 130 or 143, as shells have it."""
+        stop by hand into one and 128 more than the signal, as shells have it."""
         came = []
         try:
             with termination() as came: return super().invoke(context)
-        except KeyboardInterrupt as stop: _leave(context, isinstance(stop, Terminated), str(stop))
+        except KeyboardInterrupt as stop:
+            kind = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
+            _leave(context, came[0] if came else kind, str(stop))
         except (click.ClickException, click.exceptions.Exit, click.Abort): raise
         except Exception as error:
             if os.environ.get("DPPT_DEBUG"): raise
-            if came: _leave(context, came[0] == signal.SIGTERM)
+            if came: _leave(context, came[0])
             raise click.ClickException(sentence(error)) from None
 
 

@@ -45,7 +45,7 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         B, T, width = x.shape
         # (B, heads, T, width/heads) each
-        q, k, v = self.qkv(x).view(B, T, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(x).view(B, T, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         if not self.fuse(q): rows = T  # no fused kernel: the weights of all rows are written out
         weights, mixed = None, []
         if bias is not None: bias = bias.to(q.dtype)[:, None, None]                 # (B, 1, 1, T)

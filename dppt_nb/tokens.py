@@ -23,7 +23,8 @@ def split_patches(
     "Cut a map into patches and lay each out as one vector, channels running fastest."
     (B, C, H, W), (h, w) = features.shape, patch_size
     cells = features.reshape(B, C, H // h, h, W // w, w)  # (B, C, rows, h, columns, w)
-    return cells.permute(0, 2, 4, 3, 5, 1).reshape(B, -1, h * w * C)    # (B, rows*columns, h*w*C)
+    # (B, rows*columns, h*w*C)
+    return cells.permute(0, 2, 4, 3, 5, 1).reshape(B, H // h * (W // w), h * w * C)
 
 # %% ../nbs/05_tokens.ipynb #0594931c
 def join_patches(
@@ -33,9 +34,9 @@ def join_patches(
 ) -> Tensor:                     # (B, C, H, W)
     "Lay patch vectors back into a map: the inverse of `split_patches`."
     (rows, columns), (h, w) = grid, patch_size
-    people = patches.shape[0]
-    cells = patches.reshape(people, rows, columns, h, w, -1)  # (B, rows, columns, h, w, C)
-    return cells.permute(0, 5, 1, 3, 2, 4).reshape(people, -1, rows * h, columns * w)
+    B, C = patches.shape[0], patches.shape[2] // (h * w)
+    cells = patches.reshape(B, rows, columns, h, w, C)
+    return cells.permute(0, 5, 1, 3, 2, 4).reshape(B, C, rows * h, columns * w)
 
 # %% ../nbs/05_tokens.ipynb #4bb61cef
 def pixels_seen(

@@ -30,10 +30,12 @@ from .heat import draw_heatmaps
 from .heatmaps import heatmap_coordinates, rescale_joints
 from .inference import SHOWN
 from .keypoints import KeypointSet
+from .predictor import check_network
 from .pruning import draw_kept
 from .recipes import Recipe
 from .skeletons import draw_pose, in_256_colours
 from .store import CropSet
+from .terminal import counted
 from .tokenpose import PoseTransformer, Trace
 
 # %% ../nbs/machinery/views.ipynb #cb6b6e98
@@ -105,6 +107,7 @@ def view_person(
     look: tuple[int, ...] | None = None,  # record attention in these layers only; None: in all
 ) -> View:
     "Ask a network once about a crop, and keep all that happens inside."
+    check_network(network, keypoint_set)
     device = next(network.parameters()).device
     pixels = torch.from_numpy(np.array(crop)).permute(2, 0, 1)[None]             # (1, 3, H, W)
     trace = network.trace(normalize(pixels.to(device)), cycles, look)
@@ -158,6 +161,18 @@ def show_pictures(
     return with_picture(figure)
 
 # %% ../nbs/machinery/views.ipynb #57763718
+def _weights(view, cycle, layer):
+    "The attention of one layer of a cycle, both counted from 0. A sentence where there is none."
+    cycles = view.trace.attention
+    layers = cycles[cycle] if -len(cycles) <= cycle < len(cycles) else ()
+    if not -len(layers) <= layer < len(layers):
+        raise DataError(
+            f"there is no layer {layer + 1} of cycle {cycle + 1}; the trace has "
+            f"{counted(len(cycles), 'cycle', 'cycles')} of {len(cycles[0]) if cycles else 0} layers"
+        )
+    if layers[layer] is None: raise DataError(f"the trace holds no attention of layer {layer + 1}")
+    return layers[layer]
+
 def attention_on_grid(
     view: View,
     layer: int,               # counted from 0
@@ -166,9 +181,9 @@ def attention_on_grid(
     cycle: int = 0,
 ) -> Tensor:                  # (patches,) shares of the joint's attention; NaN where dropped
     "What a keypoint token gives to each patch of the grid."
-    weights = view.trace.attention[cycle][layer]
-    if weights is None: raise DataError(f"the trace holds no attention of layer {layer + 1}")
-    row = weights[0, :, joint, len(view.keypoint_set):].float().cpu()            # (heads, K)
+    row = _weights(view, cycle, layer)[0, :, joint, len(view.keypoint_set):].float().cpu()
+    if head is not None and not -len(row) <= head < len(row):                    # (heads, K)
+        raise DataError(f"there is no head {head + 1}; the layer has {len(row)}")
     row = row.mean(0) if head is None else row[head]
     owner = view.trace.column_owner(layer, cycle)[0].cpu()
     return row[owner.clamp(min=0)].where(owner >= 0, torch.nan)
@@ -191,9 +206,7 @@ def show_attention(
 ):                             # the matplotlib figure
     "A joint's attention: a row for each layer, a column for each head, their mean at the right."
     from matplotlib.figure import Figure
-    shown = [view.trace.attention[cycle][layer] for layer in layers]
-    number = view.keypoint_set.index(joint)
-    heads = next((each.shape[1] for each in shown if each is not None), 0)
+    number, heads = view.keypoint_set.index(joint), _weights(view, cycle, layers[0]).shape[1]
     def cell(layer, head):
         shares = attention_on_grid(view, layer, number, head, cycle)
         return attention_picture(view, shares)[::2, ::2]

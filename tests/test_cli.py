@@ -22,6 +22,7 @@ from PIL import Image
 from dppt_nb.checkpoints import shipped_networks
 from dppt_nb.checks import DataError
 from dppt_nb.cli import main
+from dppt_nb.terminal import termination
 
 TINY = [
     "--image-size", "64x48", "--overrides", '{"width": 32, "depth": 2, "heads": 2}', "--batch-size",
@@ -628,23 +629,35 @@ def test_a_reader_that_leaves_is_no_error(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("signal, code, word", [("INT", 130, "Ctrl-C"), ("TERM", 143, "SIGTERM")])
+@pytest.mark.parametrize("signal, code, word", [
+    ("INT", 130, "Ctrl-C"), ("TERM", 143, "SIGTERM"), ("HUP", 129, "SIGHUP"),
+])
 def test_a_stop_by_hand_is_a_sentence_and_a_code(tmp_path, signal, code, word):
     program = (
         "import time, click; from dppt_nb.cli import Sentences\n"
         "def wait(): click.echo('ready'); time.sleep(60)\n"
         "Sentences(commands=[click.Command('wait', callback=wait)]).main(['wait'])"
     )
+    by_hand = signals.SIGINT, signals.SIGHUP
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=environment(tmp_path), cwd=tmp_path,
-        # a test run that was itself sent to the background hands on that Ctrl-C is ignored
-        preexec_fn=lambda: signals.signal(signals.SIGINT, signals.SIG_DFL),
+        # a test run that was itself sent to the background hands on what is ignored
+        preexec_fn=lambda: [signals.signal(number, signals.SIG_DFL) for number in by_hand],
     )
     assert process.stdout.readline() == "ready\n"
     process.send_signal(getattr(signals, f"SIG{signal}"))
     said = process.communicate(timeout=600)[1]
     assert process.returncode == code and said == f"stopped by {word}\n"
+
+
+@pytest.mark.skipif(not hasattr(signals, "SIGHUP"), reason="signals of POSIX systems")
+def test_nohup_is_respected():
+    before = signals.signal(signals.SIGHUP, signals.SIG_IGN)
+    try:
+        with termination() as came: os.kill(os.getpid(), signals.SIGHUP)
+        assert came == [] and signals.getsignal(signals.SIGHUP) is signals.SIG_IGN
+    finally: signals.signal(signals.SIGHUP, before)
 
 
 def test_every_option_of_a_recipe_says_what_it_is():

@@ -2,6 +2,7 @@
 import io
 import re
 import sys
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -280,3 +281,39 @@ def test_a_view_of_one_layer_is_shown_and_explored(crop):
     assert explorer.controls["layer"].options == (3,)
     with pytest.raises(DataError, match="no attention"):
         explore_attention(view_person(network, crop, *known, look=()))
+
+
+@pytest.mark.parametrize("give", [
+    lambda path: str(path), lambda path: path, lambda path: Image.open(path),
+    lambda path: np.asarray(Image.open(path)) / 255,
+])
+def test_a_photo_is_given_as_to_a_predictor(give):
+    path = Path(__file__).resolve().parent.parent / "dppt_nb" / "photos" / "astronaut.jpg"
+    explorer = explore_photo(NETWORKS, give(path))
+    assert "joints are drawn" in explorer.words.value
+
+
+def test_what_cannot_be_explored_is_one_sentence(views, crop, film):
+    network = load_network("dppt_nano_lspet")
+    other = view_person(network[0], crop, *network[1:])
+    empty = Film(film.photos, film.keypoint_set, film.decode, film.kernel, film.unbiased)
+    for action, words in (
+        (lambda: explore_photo({}, free_photo("astronaut")), "no network"),
+        (lambda: explore_photo({"a": "tokenpose_nano"}, free_photo("astronaut")), "is no network"),
+        (lambda: explore_photo(NETWORKS, "gone.jpg"), "gone.jpg does not exist"),
+        (lambda: explore_pair(views[0], other), "find different joints"),
+        (lambda: explore_reduction({}), "nothing is reduced"),
+        (lambda: explore_film(empty), "no epoch"),
+        (lambda: show_attention(views[0], "nose", (99,)), "no layer 100 of"),
+        (lambda: show_attention(views[0], "nose", (0,), 9), "no layer 1 of cycle 10"),
+        (lambda: attention_on_grid(views[0], 0, 0, 99), "no head 100"),
+        (lambda: view_person(network[0], crop, network[1], JOINTS), "finds 14 keypoints"),
+    ):
+        with pytest.raises(DataError, match=words): action()
+
+
+def test_a_pair_is_explored_as_far_as_both_have_layers(views, crop):
+    small, recipe, joints = NETWORKS["tokenpose_nano"]
+    other = PoseTransformer(replace(small.config, depth=2)).eval()
+    explorer = explore_pair(view_person(other, crop, recipe, joints), views[0])
+    assert explorer.controls["layer"].max == 2

@@ -1,6 +1,8 @@
 """Exported networks answer as the network does: heatmaps, tokens, keypoints end to end, 16 and 8
 bits; wrong files and wrong wishes are refused in a sentence."""
+import copy
 import json
+import pickle
 import sys
 
 import numpy as np
@@ -254,6 +256,13 @@ def test_a_program_for_torch(small, tmp_path):
         assert program(images[:1]).shape == (1, 14, 16, 12)
 
 
+def test_a_program_answers_a_photo_without_people(small, tmp_path):
+    path = export.export_program(small, tmp_path / "small.pt2", "keypoints")
+    photo, program = torch.zeros(90, 80, 3, dtype=torch.uint8), torch.export.load(path).module()
+    assert [answer.shape for answer in program(photo, torch.zeros(0, 4))] == [(0, 14, 2), (0, 14)]
+    assert program(photo, torch.tensor([[1.0, 2, 60, 70]]))[0].shape == (1, 14, 2)
+
+
 def test_the_network_is_left_as_it_was(small):
     before = {name: value.clone() for name, value in small.state_dict().items()}
     make_form(small, "heatmaps", half=True)
@@ -413,6 +422,20 @@ def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DPPT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+def test_a_predictor_by_onnxruntime_is_copied_and_goes_to_other_processes(trained, cache):
+    predictor = PosePredictor(*trained, runner="onnxruntime")
+    pixels, box = np.random.default_rng(0).integers(0, 256, (90, 80, 3), np.uint8), [5, 5, 60, 80]
+    for other in (pickle.loads(pickle.dumps(predictor)), copy.deepcopy(predictor)):
+        found = other(pixels, box).keypoints
+        np.testing.assert_array_equal(found, predictor(pixels, box).keypoints)
+
+
+def test_a_folder_in_place_of_the_file_is_seen_before_the_work(tmp_path):
+    (tmp_path / "d.onnx").mkdir()
+    with pytest.raises(DataError, match="d.onnx is a folder; name a file with --out"):
+        export.check_export(tmp_path / "d.onnx", False, False)
 
 
 @pytest.mark.parametrize("mirror", [False, True])

@@ -1,5 +1,6 @@
 """From a photograph to joints: odd photographs and boxes, batches, boxes of files, tables,
 recordings on a GPU, and ten thousand answers without growth."""
+import copy
 import gc
 import io
 import json
@@ -9,6 +10,7 @@ import sys
 import warnings
 from contextlib import nullcontext
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from types import ModuleType
 
@@ -25,9 +27,10 @@ from dppt_nb.cli import main
 from dppt_nb.detectors import MediaPipeDetector
 from dppt_nb.files import ImageSource
 from dppt_nb.inference import cut_boxes, pose_boxes
-from dppt_nb.keypoints import COCO17
+from dppt_nb.keypoints import COCO17, LSP14
 from dppt_nb.metrics import bootstrap_interval
-from dppt_nb.photos import boxes_by_photo, check_boxes, list_photos, open_photo, read_boxes
+from dppt_nb.photos import boxes_by_photo, check_boxes, open_photo, read_boxes
+from dppt_nb.pictures import list_photos
 from dppt_nb.predictor import Captured, Locator, find_in_photo
 from dppt_nb.studies import photos_of, unpack_bits
 from dppt_nb.synthetic import make_photo
@@ -819,3 +822,91 @@ def test_a_benchmark_says_in_which_numbers_it_computed(precision, capsys):
     predictor.benchmark(people=1, rounds=1)
     said = capsys.readouterr().out
     assert said.splitlines()[0].endswith(f"eager, {precision}") and "all of it, 1 person " in said
+
+
+@pytest.mark.parametrize("give", [
+    lambda box: [torch.tensor(box, requires_grad=True)],
+    lambda box: [[torch.tensor(float(value), requires_grad=True) for value in box]],
+    lambda box: np.array([[Decimal(str(value)) for value in box]]),
+    lambda box: [[Decimal(str(value)) for value in [*box, 0.5]]],
+    lambda box: [torch.tensor([*box, 0.5], requires_grad=True)],
+])
+def test_boxes_may_hold_tensors_or_exact_numbers(predictor, made, give):
+    box = made[1][0].tolist()
+    people = predictor(made[0], give(box))
+    np.testing.assert_array_equal(people.keypoints, predictor(made[0], [box]).keypoints)
+    assert people.box_scores in (None, [0.5])
+
+
+def test_a_detector_may_give_tensors_with_a_gradient(made):
+    boxes = [torch.tensor(made[1][0], requires_grad=True)]
+    found = PosePredictor.from_pretrained(
+        "tokenpose_nano", device="cpu", detector=lambda photo: boxes
+    )(made[0])
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("boxes", [[[10**400, 0, 1, 1]], [[10**400, 0, 1, 1, 1]]])
+def test_a_number_that_no_format_holds_is_no_box(predictor, made, boxes):
+    assert "no table of numbers" in refusal(lambda: predictor(made[0], boxes))
+
+
+def test_boxes_of_a_stream_are_a_list(predictor, made):
+    assert "boxes is 3; give a list" in refusal(lambda: predictor.stream([made[0]], 3))
+
+
+def test_a_batch_may_be_of_any_size(predictor, made):
+    many = copy.copy(predictor)
+    many.batch_size = 10**30
+    np.testing.assert_array_equal(many(*made[:2]).keypoints, predictor(*made[:2]).keypoints)
+
+
+def test_a_network_with_other_joints_or_weights_is_refused(predictor):
+    network, recipe = predictor.network, predictor.recipe
+    said = refusal(lambda: PosePredictor(network, recipe, LSP14))
+    assert said.startswith(f"the network finds 17 keypoints, {LSP14.name} has 14; give the set")
+    for wrong in (copy.deepcopy(network).half(), copy.deepcopy(network).double()):
+        said = refusal(lambda network=wrong: PosePredictor(network, recipe, COCO17))
+        assert "network's weights are torch.float" in said and "give network.float()" in said
+
+
+def test_another_default_of_pytorch_changes_no_answer(predictor, made):
+    torch.set_default_dtype(torch.float64)
+    try: found = PosePredictor.from_pretrained("tokenpose_nano", device="cpu")(*made[:2])
+    finally: torch.set_default_dtype(torch.float32)
+    np.testing.assert_allclose(found.keypoints, predictor(*made[:2]).keypoints, atol=0.1)
+
+
+def test_a_picture_of_shares_is_cut_off_at_1_as_an_array_is(tmp_path):
+    "Else it would be black without a word."
+    grey = np.linspace(0, 1.02, 48, dtype=np.float32).reshape(8, 6)
+    Image.fromarray(grey).save(tmp_path / "f.tif")
+    for photo in (grey, tmp_path / "f.tif"):
+        assert "goes from 0 to 1.02; cut it off at 1" in refusal(lambda p=photo: open_photo(p))
+    with pytest.raises(DataError, match="f.tif cannot be read .*cut it off at 1"):
+        ImageSource(tmp_path).read("f.tif")
+    Image.fromarray(grey / 1.02).save(tmp_path / "f.tif")
+    assert np.asarray(open_photo(tmp_path / "f.tif").image).max() == 255
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    place = tmp_path / "a.png"
+    Image.new("RGB", (60, 80)).save(place)
+    with open(place, "rb") as closed: assert open_photo(closed).name == str(place)
+    with open(tmp_path / "b.png", "wb") as writes:
+        for file, name in ((closed, place), (writes, tmp_path / "b.png")):
+            said = refusal(lambda file=file: open_photo(file))
+            assert said.startswith(f"{name} cannot be read (") and "open it with 'rb'" in said
+    assert refusal(lambda: open_photo("")) == "an empty path names no photo."
+
+
+def test_a_format_that_is_not_read_is_not_called_no_picture(tmp_path):
+    Image.new("RGB", (60, 80)).save(tmp_path / "a.tga")
+    assert "(it is no picture that is read here)" in refusal(lambda: open_photo(tmp_path / "a.tga"))
+
+
+@pytest.mark.parametrize("device", ["mps", "xla", "vulkan"])
+def test_a_device_that_is_not_there_is_a_short_sentence(device):
+    if device == "mps" and torch.backends.mps.is_available(): pytest.skip("it is there")
+    said = refusal(lambda: PosePredictor.from_pretrained("tokenpose_nano", device=device))
+    assert len(said) < 300 and said.endswith("leave it out or take 'cpu'")

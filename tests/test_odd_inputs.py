@@ -15,8 +15,8 @@ from dppt_nb.coco import read_content
 from dppt_nb.datasets import read_coco
 from dppt_nb.files import CLAIM, ImageSource, claim_folder, write_json
 from dppt_nb.models import create_model
-from dppt_nb.photos import boxes_by_photo, check_boxes, list_photos, open_photo, read_boxes
-from dppt_nb.pictures import find_pictures
+from dppt_nb.photos import boxes_by_photo, check_boxes, open_photo, read_boxes
+from dppt_nb.pictures import find_pictures, list_photos
 from dppt_nb.recipes import Recipe
 from dppt_nb.spelling import check_keypoint_set
 from dppt_nb.store import load_people

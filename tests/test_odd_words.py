@@ -23,7 +23,8 @@ from dppt_nb.files import write_json
 from dppt_nb.keypoints import COCO17
 from dppt_nb.options import how_to_judge, take_reader_options
 from dppt_nb.ownsets import read_keypoint_set, write_keypoint_set
-from dppt_nb.photos import list_photos, read_boxes
+from dppt_nb.photos import read_boxes
+from dppt_nb.pictures import list_photos
 from dppt_nb.recipes import Recipe
 from dppt_nb.store import is_store, read_store
 from dppt_nb.studies import find_rows

@@ -1116,7 +1116,7 @@ def test_other_options_and_sizes_are_other_crops(coco):
 
 
 def test_what_training_and_judging_write_below_the_root_makes_no_other_crops(coco, tmp_path):
-    from dppt_nb.photos import DRAWING
+    from dppt_nb.pictures import DRAWING
     key = lambda: cached_store(made_from("coco", coco, (64, 48)))
     before, store_folder = key(), find_store("coco", coco, (64, 48), False)
     shutil.copytree(store_folder, coco / "mine")

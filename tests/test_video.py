@@ -2,28 +2,34 @@
 that stays flat."""
 import copy
 import errno
+import io
 import json
+import math
 import os
 import re
 import subprocess
 import sys
 import time
+import zipfile
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
 from dppt_nb import PosePredictor
 from dppt_nb import video as video_module
 from dppt_nb.checks import CannotWrite, DataError
+from dppt_nb.commands import predict
+from dppt_nb.inference import People
 from dppt_nb.keypoints import COCO17
 from dppt_nb.synthetic import make_photo
 from dppt_nb.terminal import Terminated
 from dppt_nb.tracking import OneEuro, Tracker
-from dppt_nb.video import Lines, Video, VideoWriter, follow, predict_files
+from dppt_nb.video import Frame, Lines, Video, VideoWriter, drawing_name, follow, predict_files
 
 av = pytest.importorskip("av", reason="videos need PyAV: pip install av")
 SOAK = os.environ.get("DPPT_SOAK") == "1"
@@ -160,6 +166,53 @@ def test_poses_with_low_scores_are_counted(predictor, tmp_path):
     with Video(film) as video: found = list(follow(faint, video, tracker=tracker))
     assert [len(people) for _, people in found] == [1] * 4 and tracker.faint == 0
     assert predict_files(predictor, [film], tmp_path / "sharp", draw=False).notes == ()
+
+
+def patches(seed):
+    "A picture of squares of one colour each."
+    colours = np.random.default_rng(seed).integers(0, 256, (10, 8, 3), np.uint8)
+    return colours.repeat(24, 0).repeat(24, 1)
+
+
+def crouching(pixels, score=0.9, far=0):
+    "A person in it whose pose was read in one of two ways."
+    x, y = np.arange(17) % 4 * 30 + 20, np.arange(17) // 4 * 40 + 20
+    joints = np.stack([x + far, y], -1)[None].astype(np.float32)
+    box = np.array([[5, 5, 150, 200]], np.float32)
+    return People(joints, np.full((1, 17), score, np.float32), box, COCO17, pixels, "film.mp4")
+
+
+def test_a_pose_that_is_read_otherwise_is_the_same_persons():
+    "The picture is as it was: only the network's answer jumped, and stays."
+    tracker, still = Tracker(COCO17), patches(1)
+    answers = [crouching(still, far=45 * (k > 0)) for k in range(30)]
+    found = [tracker.update(a, k / 25, k > 0).tracks.tolist() for k, a in enumerate(answers)]
+    assert found == [[1]] * 30 and tracker.told("film.mp4") == ()
+
+
+def test_a_pose_in_another_picture_is_a_new_persons_or_counted():
+    for score, wanted, told in (
+        (0.9, [[2]] * 2, ()),
+        (0.25, [[]] * 2, (
+            "2 poses too unlike the person who was followed there are left out of film.mp4",
+        )),
+    ):
+        tracker, cut = Tracker(COCO17), patches(2)
+        tracker.update(crouching(patches(1)), 0.0)
+        answers = [crouching(cut, score, far=45) for _ in range(2)]
+        found = [tracker.update(a, 0.04 + k / 25, True) for k, a in enumerate(answers)]
+        assert [people.tracks.tolist() for people in found] == wanted
+        assert tracker.told("film.mp4") == told
+
+
+@pytest.mark.parametrize("number", [980, 905, 955, 1905, 1930])
+def test_a_still_film_of_a_photograph_loses_nobody(shared, number):
+    with zipfile.ZipFile(shared / "data" / "lspet_dataset.zip") as file:
+        name, = (n for n in file.namelist() if n.endswith(f"im{number:05}.jpg"))
+        pixels = np.asarray(Image.open(io.BytesIO(file.read(name))).convert("RGB"))
+    nano = PosePredictor.from_pretrained("dppt_nano_lspet", device="cpu")
+    frames = (Frame(k, k / 25, pixels) for k in range(12))
+    assert [people.tracks.tolist() for _, people in follow(nano, frames)] == [[1]] * 12
 
 
 def test_the_one_euro_filter_knows_no_frame_rate():
@@ -586,3 +639,139 @@ def test_a_stop_ends_the_videos_that_follow_too(predictor, tmp_path, monkeypatch
         report = predict_files(predictor, names, out, draw=False)
         assert report.photos == 1 and re.search(told, report.notes[-1])
     assert len((out / "poses.jsonl").read_text().splitlines()) == 1    # of one frame
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, Terminated])
+@pytest.mark.parametrize("done", [0, 1])
+def test_a_stop_among_photos_leaves_the_earlier_lines(predictor, tmp_path, monkeypatch, stop, done):
+    "And says how many photos were done; what was found goes beside them."
+    photos = [tmp_path / f"{k}.png" for k in range(3)]
+    for photo in photos: Image.fromarray(pixels_of(make_photo(1, COCO17, (90, 80)))).save(photo)
+    out = tmp_path / "out"
+    predict_files(predictor, photos, out, draw=False)
+    earlier = (out / "poses.jsonl").read_text()
+    answers = predictor.in_batches
+    def stopped(looks):
+        for number, people in enumerate(answers(looks)):
+            if number == done: raise stop
+            yield people
+    monkeypatch.setattr(predictor, "in_batches", stopped)
+    with pytest.raises(stop, match=f"stopped after {done} of 3 photos"):
+        predict_files(predictor, photos, out, draw=False)
+    assert (out / "poses.jsonl").read_text() == earlier
+    parts = [path.read_text() for path in out.glob("poses.part*")]
+    assert parts == [earlier.splitlines(keepends=True)[0]] * done
+    with pytest.raises(stop): predict_files(predictor, photos, tmp_path / "new", draw=False)
+    assert (tmp_path / "new" / "poses.jsonl").exists() == (done == 1)
+
+
+def test_a_stop_in_a_film_leaves_the_earlier_lines(predictor, tmp_path, monkeypatch):
+    "The frames that were read are counted, and the command ends as shells have it."
+    film, out = write(tmp_path / "a.mp4", map(pixels_of, passing(3))), tmp_path / "out"
+    predict_files(predictor, [film], out)
+    drawn = (out / "a-poses.mp4").read_bytes()
+    earlier, follow_all = (out / "poses.jsonl").read_text(), follow
+    def stopped(*given, **named):
+        yield next(follow_all(*given, **named))
+        raise KeyboardInterrupt
+    monkeypatch.setattr(video_module, "follow", stopped)
+    report = predict_files(predictor, [film], out)
+    assert report.stopped and report.notes == (f"{film} was stopped by hand after 1 of 3 frames",)
+    assert (out / "a-poses.mp4").read_bytes() == drawn
+    with Video(out / "a.part-poses.mp4") as video: assert len(list(video)) == 1
+    assert (out / "poses.jsonl").read_text() == earlier
+    assert (out / "poses.part.jsonl").read_text() == earlier.splitlines(keepends=True)[0]
+    words = ["tokenpose_nano", str(film), "--out", str(out), "--no-drawings", "--device", "cpu"]
+    done = CliRunner().invoke(predict, words)
+    assert done.exit_code == 130 and "1 of 3 frames" in done.output, done.output
+
+
+@pytest.mark.parametrize("shape, words", [
+    ((64, 17000), "make the frames smaller, or say --no-drawings"),
+    ((1, 64), "a side of 1 pixel"),
+])
+def test_a_film_that_h264_does_not_take_stops_no_other(predictor, tmp_path, shape, words):
+    odd, good = tmp_path / "odd.mkv", write(tmp_path / "good.mp4", map(pixels_of, passing(2)))
+    with av.open(str(odd), "w") as file:
+        stream = file.add_stream("ffv1", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *shape, "bgr0"
+        frame = av.VideoFrame.from_ndarray(np.zeros((*shape, 3), np.uint8), format="rgb24")
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match=f"1 of 2 could not be used, .*odd-poses.mp4.*{words}"):
+        predict_files(predictor, [odd, good], out)
+    assert {path.name for path in out.iterdir()} == {"poses.jsonl", "good-poses.mp4"}
+    lines = map(json.loads, (out / "poses.jsonl").read_text().splitlines())
+    assert {line["photo"] for line in lines} == {str(good)}
+
+
+@pytest.mark.parametrize("one", ["/x/y.jpg", b"/x/y.jpg", Path("/x/y.jpg"), 7])
+def test_one_source_in_place_of_a_list_is_refused(predictor, tmp_path, one):
+    "Letter by letter a path would be the whole disk."
+    with pytest.raises(DataError, match="photos are a list of files and folders; put .* into one"):
+        predict_files(predictor, one, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_video_goes_on_where_a_loop_stopped(tmp_path):
+    film = write(tmp_path / "a.mp4", map(pixels_of, passing(4)))
+    with Video(film) as video:
+        first = next(iter(video))
+        assert [first.number, *(frame.number for frame in video)] == [0, 1, 2, 3]
+        with pytest.raises(DataError, match="a.mp4 was read to its end, or closed; open it again"):
+            list(video)
+    with Video(film) as closed: begun = iter(closed)
+    assert list(begun) == []
+    with Video(film) as unread: pass
+    for video in (closed, unread):
+        with pytest.raises(DataError, match="or closed; open it again"): next(iter(video))
+
+
+def test_drawings_that_some_disks_take_for_one_have_two_names(tmp_path):
+    "macOS and Windows know no case; of an e with dots there are two forms."
+    taken = set()
+    sources = ["a/IM.jpg", "b/im.jpg", "No\u00ebl.jpg", "Noe\u0308l.jpg"]
+    names = [drawing_name(source, ".jpg", taken, tmp_path) for source in sources]
+    assert names == ["IM-poses.jpg", "im-2-poses.jpg", "No\u00ebl-poses.jpg",
+                     "Noe\u0308l-2-poses.jpg"]
+
+
+def test_a_source_that_is_named_is_not_drawn_over(predictor, tmp_path):
+    "Though it is an earlier drawing: it is read after the first photo is drawn."
+    Image.new("RGB", (60, 80)).save(tmp_path / "im.jpg")
+    predict_files(predictor, [tmp_path / "im.jpg"], tmp_path)
+    drawn = (tmp_path / "im-poses.jpg").read_bytes()
+    predict_files(predictor, [tmp_path / "im.jpg", tmp_path / "im-poses.jpg"], tmp_path)
+    assert (tmp_path / "im-poses.jpg").read_bytes() == drawn
+    assert (tmp_path / "im-2-poses.jpg").exists() and (tmp_path / "im-poses-poses.jpg").exists()
+
+
+def test_rates_are_numbers_above_zero(tmp_path):
+    grey = np.zeros((60, 80, 3), np.uint8)
+    for rate, wanted in ((29.97, Fraction(2997, 100)), (30000 / 1001, Fraction(30000, 1001))):
+        with VideoWriter(tmp_path / "a.mp4", rate) as out: out.write(grey)
+        assert out.rate == wanted
+    for rate in (0, -1, math.nan, math.inf, "many", None, 1e-9):
+        with pytest.raises(DataError, match="rate is .* frames a second, above 0"):
+            VideoWriter(tmp_path / "b.mp4", rate)
+    for frame in (grey[..., 0], grey / 255, grey[..., :2], grey.tolist()):
+        with pytest.raises(DataError, match="a frame is an array"):
+            with VideoWriter(tmp_path / "b.mp4", 25) as out: out.write(frame)
+    assert not (tmp_path / "b.mp4").exists()
+
+
+def test_what_is_no_number_and_no_yes_or_no_is_refused(predictor, tmp_path):
+    film = write(tmp_path / "a.mp4", map(pixels_of, passing(2)))
+    for every in ("2", 1.5, 0, True):
+        with pytest.raises(DataError, match="every is .* whole number"): Video(film, every)
+    with pytest.raises(DataError, match="smooth is 'no'"):
+        with Video(film) as video: next(follow(predictor, video, smooth="no"))
+
+
+def test_a_folder_in_place_of_the_lines_is_seen_first(predictor, tmp_path, monkeypatch):
+    Image.new("RGB", (60, 80)).save(tmp_path / "im.jpg")
+    (tmp_path / "out" / "poses.jsonl").mkdir(parents=True)
+    monkeypatch.setattr(predictor, "locate", lambda *given: pytest.fail("worked in vain"))
+    with pytest.raises(DataError, match="poses.jsonl is a folder; move it away"):
+        predict_files(predictor, [tmp_path / "im.jpg"], tmp_path / "out")
