@@ -261,6 +261,34 @@ def test_a_printed_table_is_seen_whole_in_a_wide_window(tmp_path, chromium_progr
         chrome.close()
 
 
+def test_a_page_is_printed_dark_on_white_and_options_are_found(tmp_path, chromium_program):
+    "Where the reader's scheme is dark, too; the search reads no sign of an option as its own."
+    site, _ = built(tmp_path, ("11_inference.md", "14_train.md"))
+    from playwright.sync_api import sync_playwright
+    lightness = """() => ["color", "backgroundColor"].map(of => {
+        const parts = getComputedStyle(document.body)[of].match(/[\\d.]+/g).map(Number)
+        return parts[0] + parts[1] + parts[2]})"""
+    wrong = []
+    with sync_playwright() as play:
+        chrome = play.chromium.launch(executable_path=chromium_program, args=["--no-sandbox"])
+        tab = chrome.new_page(viewport=dict(width=1440, height=900), color_scheme="dark")
+        tab.on("console", lambda m: m.type in ("error", "warning") and wrong.append(m.text))
+        tab.goto((site / "14_train.html").as_uri())
+        assert tab.evaluate(lightness)[0] > 600 > 200 > tab.evaluate(lightness)[1]
+        tab.emulate_media(media="print", color_scheme="dark")
+        assert tab.evaluate(lightness)[0] < 100 and tab.evaluate(lightness)[1] == 3 * 255
+        tab.emulate_media(media="screen", color_scheme="dark")
+        tab.click(".md-search__input")
+        for asked in ("--refine", "--min-score", "dppt train --plan", "PCK@0.2:", "-heatmap"):
+            for words, answer in (("qqqq", "No matching"), (asked, "matching document")):
+                tab.fill(".md-search__input", words)
+                tab.keyboard.press("End")    # the search listens to keys
+                place = tab.locator(".md-search-result__meta")
+                place.filter(has_text=re.compile(rf"^\s*{answer}|^\s*\d+ {answer}")).wait_for()
+        chrome.close()
+    assert not wrong
+
+
 def test_pages_in_a_browser(tmp_path, chromium_program):
     site, axe = built(tmp_path, PART)
     found = [page.replace(".md", ".html") for page in PART]
