@@ -90,6 +90,43 @@ def test_the_reference_has_every_name_its_arguments_and_its_cell():
     assert "at 0x" not in page
 
 
+@pytest.fixture(scope="module")
+def reference():
+    "Every module's page of reference."
+    return {module: api.page_of(module) for module in names.floors()}
+
+
+@pytest.mark.parametrize("inside", [
+    " at 0x", "FieldInfo", "AfterValidator", "<factory>", "<class", "<function", "_empty",
+])
+def test_the_reference_shows_no_insides(reference, inside):
+    "Addresses differ from build to build; checks of fields are no types."
+    assert [module for module, page in reference.items() if inside in page] == []
+
+
+def test_the_reference_has_words_for_everything(reference):
+    assert {"train", "feed", "cli"} <= set(reference)
+    bare = re.compile(r"^## `([^`]+)` .*\n\n(?:\[Where|## |\Z)", re.M)
+    assert {m: found for m, page in reference.items() if (found := bare.findall(page))} == {}
+    thin = [m for m, page in reference.items() if len(page.splitlines()) < 3]
+    anchors = {m: re.findall(r"\{: #(\S+) \}", page) for m, page in reference.items()}
+    assert thin == [] and [m for m, ids in anchors.items() if len(set(ids)) < len(ids)] == []
+    assert not re.search(r"^A [aeio]\w*:", "\n".join(reference.values()), re.M)
+
+
+@pytest.mark.parametrize(("module", "line"), [
+    ("recipes", "| `betas` | `tuple` | `(0.9, 0.99)` | how long Adam remembers gradients and "),
+    ("recipes", "| `overrides` | `dict` | `dict()` | further arguments of `create_model` |"),
+    ("recipes", "| `epochs` | `int` | `30` | passes over the people |"),
+    ("shards", "| `crop_size` | `tuple[int, int]` |  | (height, width) of the stored crops, "),
+    ("cli", "An option of commands: `--data`, synthetic, lspet, lsp, coco "),
+    ("backbones", "Pixels()"), ("files", "A tuple: `(OSError, EOFError, "),
+    ("locks", "An int: `255`"), ("train", "Nothing is left here: "),
+])
+def test_a_line_of_the_reference(reference, module, line):
+    assert any(text.startswith(line) for text in reference[module].splitlines())
+
+
 def test_every_page_is_in_the_list_of_pages():
     import docs
     def flat(entry):
