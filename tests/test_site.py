@@ -322,6 +322,11 @@ def test_a_page_is_printed_dark_on_white_and_options_are_found(tmp_path, chromiu
                 tab.keyboard.press("End")    # the search listens to keys
                 place = tab.locator(".md-search-result__meta")
                 place.filter(has_text=re.compile(rf"^\s*{answer}|^\s*\d+ {answer}")).wait_for()
+            if asked == "--min-score":    # both parts in one section
+                links = tab.locator(".md-search-result__link").evaluate_all(
+                    "all => all.map(link => link.href)"
+                )
+                assert any("11_inference.html?h=min+score" in link for link in links), links
         chrome.close()
     assert not wrong
 
