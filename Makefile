@@ -7,9 +7,10 @@ OUT    ?= demo
 # Where PyTorch comes from: `auto` (the small CPU wheels unless there is an NVIDIA GPU), `cpu`, or
 # `default` (the usual index).
 TORCH  ?= auto
+BROKEN := the environment in $(VENV) is broken or was moved; run make distclean, which removes it, and try again
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test soak export outputs readme hooks lock lab docs page distclean
+.PHONY: help demo test soak export outputs readme hooks lock lab docs page distclean sound
 
 demo: $(VENV)/.plain            ## a picture at once, then three small networks trained on synthetic people; ALL=1: five
 	$(BIN)/dppt demo --out $(OUT) $(if $(ALL),--all)
@@ -44,17 +45,26 @@ hooks: $(VENV)/.dev             ## git hooks that clean notebooks and merge them
 lock: $(VENV)/.dev              ## write the versions that are installed now to requirements.lock
 	$(BIN)/python tools/lock.py
 
+help:                           ## what can be made
+	@sed -n 's/^\([a-z]*\):.*## */\1|/p' Makefile | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
+
 distclean:                      ## forget the environment and everything built
 	rm -rf $(VENV) build dist *.egg-info _docs _site $(OUT)
 
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	@! test -L $@ || { echo "$(BROKEN)"; exit 1; }    # a link that leads nowhere
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	  || { echo "dppt-nb needs Python 3.11 to 3.13; say which one to use: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	@echo "Making the environment in $(VENV) (about a minute where packages are near, more on a slow line)"
 	$(PYTHON) -m venv $(VENV)
 
+# Looked at each time: has it pip and, once installed, this package, whose folder may have moved?
+sound: | $(VENV)/bin/python
+	@$(BIN)/python -I -c 'import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, sys.argv[1:])))' \
+	  pip $(if $(wildcard $(VENV)/.plain),dppt_nb) 2>/dev/null || { echo "$(BROKEN)"; exit 1; }
+
 # PyTorch first, so that the next line finds it there and does not fetch gigabytes of CUDA.
-$(VENV)/.torch: | $(VENV)/bin/python
+$(VENV)/.torch: | sound
 	@bash tools/torch.sh $(TORCH) $(BIN)/pip
 	@touch $@
 

@@ -84,9 +84,11 @@ class Explorer:
         return {name: control.value for name, control in self.controls.items()}
 
     def update(self, change: object = None) -> None:
-        "Look up, set the pictures, draw. A mistake of the user becomes the sentence."
+        "Look up, set the pictures, draw. A mistake of the user becomes the sentence, no picture."
         try: pictures, sentence = self.look(**self.values())
-        except DataError as error: pictures, sentence = {}, str(error)
+        except DataError as error:
+            self._say(f"{str(error).rstrip('.')}. The pictures are still the former ones.")
+            return
         for ax, (title, picture) in zip(self.figure.axes, pictures.items()):
             height, width = picture.shape[:2]
             ax.images[0].set(data=picture, extent=(0, width, height, 0))
@@ -94,6 +96,10 @@ class Explorer:
             ax.set_title(title, fontsize=8)
         png, words = b64encode(figure_png(self.figure)).decode(), html.escape(sentence)
         self.image.value = f'<img alt="{words}" src="data:image/png;base64,{png}">'
+        self._say(sentence)
+
+    def _say(self, sentence):
+        words = html.escape(sentence)
         self.words.value = f'<p role="status" style="max-width: 46em">{words}</p>'
 
     def _repr_mimebundle_(self, **settings):
@@ -406,8 +412,10 @@ def film_pictures(
 def read_upload(
     files: tuple,      # value of an ipywidgets FileUpload
 ) -> np.ndarray:       # (H, W, 3) uint8, at most 1,024 pixels a side
-    "The picture that was chosen. `DataError` where it is none."
-    picture = open_photo(bytes(files[0]["content"])).image
+    "The picture that was chosen. `DataError` with its name where it is none."
+    file = io.BytesIO(files[0]["content"])
+    file.name = files[0]["name"]
+    picture = open_photo(file).image
     picture.thumbnail((1024, 1024))
     return np.asarray(picture)
 
@@ -422,7 +430,8 @@ def view_framed(
         raise DataError(f"{network!r:.60} is no network; take what `load_network` gives")
     photo = np.asarray(open_photo(photo).image)
     (height, width), (left, right), (top, bottom) = photo.shape[:2], across, down
-    if right - left < 2 or bottom - top < 2: raise DataError("the frame is empty; open it again")
+    if right - left < 2 or bottom - top < 2:
+        raise DataError("the frame is less than 2 % wide or high; open it further")
     box = np.array([left * width, top * height, (right - left) * width, (bottom - top) * height])
     model, recipe, keypoint_set = network
     crop = crop_person(photo, box / 100, recipe.image_size)

@@ -259,12 +259,18 @@ def test_an_upload_is_asked_about_and_a_bad_one_becomes_a_sentence():
     explorer.controls["file"].value = upload(saved(Image.fromarray(free_photo("astronaut"))))
     second = explorer.image.value
     assert second.split("src")[1] != first.split("src")[1]
-    explorer.controls["file"].value = upload(b"no picture")
-    assert "cannot be read as a photo" in explorer.words.value
-    assert explorer.image.value.split("src")[1] == second.split("src")[1]
+    explorer.controls["file"].value = upload(b"no picture", "notes.jpg")
+    said = explorer.words.value
+    assert "notes.jpg cannot be read as a photo" in said and "the photo in bytes" not in said
+    assert "The pictures are still the former ones." in said
+    assert explorer.image.value == second    # and what is said of it, which is still so
     explorer.controls["file"].value = ()
-    explorer.controls["across"].value = (40, 41)
-    assert "the frame is empty" in explorer.words.value
+    for frame in ((40, 41), (40, 40)):
+        explorer.controls["across"].value = frame
+        assert "the frame is less than 2 % wide or high" in explorer.words.value
+    explorer.controls["across"].value = (40, 42)
+    assert "joints are drawn" in explorer.words.value
+    assert "are drawn" in explorer.image.value.partition("src")[0]
     explorer.controls["across"].value = (10, 90)
     explorer.controls["network"].value = "ppt_nano_d12"
     assert "17 of 48 patches left" in explorer.words.value

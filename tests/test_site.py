@@ -90,6 +90,43 @@ def test_the_reference_has_every_name_its_arguments_and_its_cell():
     assert "at 0x" not in page
 
 
+@pytest.fixture(scope="module")
+def reference():
+    "Every module's page of reference."
+    return {module: api.page_of(module) for module in names.floors()}
+
+
+@pytest.mark.parametrize("inside", [
+    " at 0x", "FieldInfo", "AfterValidator", "<factory>", "<class", "<function", "_empty",
+])
+def test_the_reference_shows_no_insides(reference, inside):
+    "Addresses differ from build to build; checks of fields are no types."
+    assert [module for module, page in reference.items() if inside in page] == []
+
+
+def test_the_reference_has_words_for_everything(reference):
+    assert {"train", "feed", "cli"} <= set(reference)
+    bare = re.compile(r"^## `([^`]+)` .*\n\n(?:\[Where|## |\Z)", re.M)
+    assert {m: found for m, page in reference.items() if (found := bare.findall(page))} == {}
+    thin = [m for m, page in reference.items() if len(page.splitlines()) < 3]
+    anchors = {m: re.findall(r"\{: #(\S+) \}", page) for m, page in reference.items()}
+    assert thin == [] and [m for m, ids in anchors.items() if len(set(ids)) < len(ids)] == []
+    assert not re.search(r"^A [aeio]\w*:", "\n".join(reference.values()), re.M)
+
+
+@pytest.mark.parametrize(("module", "line"), [
+    ("recipes", "| `betas` | `tuple` | `(0.9, 0.99)` | how long Adam remembers gradients and "),
+    ("recipes", "| `overrides` | `dict` | `dict()` | further arguments of `create_model` |"),
+    ("recipes", "| `epochs` | `int` | `30` | passes over the people |"),
+    ("shards", "| `crop_size` | `tuple[int, int]` |  | (height, width) of the stored crops, "),
+    ("cli", "An option of commands: `--data`, synthetic, lspet, lsp, coco "),
+    ("backbones", "Pixels()"), ("files", "A tuple: `(OSError, EOFError, "),
+    ("locks", "An int: `255`"), ("train", "Nothing is left here: "),
+])
+def test_a_line_of_the_reference(reference, module, line):
+    assert any(text.startswith(line) for text in reference[module].splitlines())
+
+
 def test_every_page_is_in_the_list_of_pages():
     import docs
     def flat(entry):
@@ -259,6 +296,39 @@ def test_a_printed_table_is_seen_whole_in_a_wide_window(tmp_path, chromium_progr
         assert any(more > 0 for more, _ in scrolled) and min(size for _, size in scrolled) > 13
         assert not faults(wide, None, ()) and not faults(narrow, None, ())
         chrome.close()
+
+
+def test_a_page_is_printed_dark_on_white_and_options_are_found(tmp_path, chromium_program):
+    "Where the reader's scheme is dark, too; the search reads no sign of an option as its own."
+    site, _ = built(tmp_path, ("11_inference.md", "14_train.md"))
+    from playwright.sync_api import sync_playwright
+    lightness = """() => ["color", "backgroundColor"].map(of => {
+        const parts = getComputedStyle(document.body)[of].match(/[\\d.]+/g).map(Number)
+        return parts[0] + parts[1] + parts[2]})"""
+    wrong = []
+    with sync_playwright() as play:
+        chrome = play.chromium.launch(executable_path=chromium_program, args=["--no-sandbox"])
+        tab = chrome.new_page(viewport=dict(width=1440, height=900), color_scheme="dark")
+        tab.on("console", lambda m: m.type in ("error", "warning") and wrong.append(m.text))
+        tab.goto((site / "14_train.html").as_uri())
+        assert tab.evaluate(lightness)[0] > 600 > 200 > tab.evaluate(lightness)[1]
+        tab.emulate_media(media="print", color_scheme="dark")
+        assert tab.evaluate(lightness)[0] < 100 and tab.evaluate(lightness)[1] == 3 * 255
+        tab.emulate_media(media="screen", color_scheme="dark")
+        tab.click(".md-search__input")
+        for asked in ("--refine", "--min-score", "dppt train --plan", "PCK@0.2:", "-heatmap"):
+            for words, answer in (("qqqq", "No matching"), (asked, "matching document")):
+                tab.fill(".md-search__input", words)
+                tab.keyboard.press("End")    # the search listens to keys
+                place = tab.locator(".md-search-result__meta")
+                place.filter(has_text=re.compile(rf"^\s*{answer}|^\s*\d+ {answer}")).wait_for()
+            if asked == "--min-score":    # both parts in one section
+                links = tab.locator(".md-search-result__link").evaluate_all(
+                    "all => all.map(link => link.href)"
+                )
+                assert any("11_inference.html?h=min+score" in link for link in links), links
+        chrome.close()
+    assert not wrong
 
 
 def test_pages_in_a_browser(tmp_path, chromium_program):

@@ -4,7 +4,9 @@ import importlib.util
 import io
 import json
 import os
+import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from PIL import Image
 
 from dppt_nb.checkpoints import load_network
+from dppt_nb.checks import DataError
 from dppt_nb.shards import StoreHeader
 from dppt_nb.store import crop_rows, synthetic_people
 from dppt_nb.writing import write_store
@@ -193,6 +196,77 @@ def test_a_page_that_is_run_keeps_its_folds_and_gets_its_pictures(tmp_path, root
     cell, = nbformat.read(page, 4).cells
     assert cell.metadata == {"jupyter": {"source_hidden": True}}
     assert "image/png" in cell.outputs[0]["data"]
+
+
+# Make
+
+def make(folder, *words, **settings):
+    "Exit code, and what `make` said in a folder that has the project's Makefile and programs."
+    if not shutil.which("make"): pytest.skip("there is no make here")
+    for name in ("Makefile", "tools", "pyproject.toml", "requirements.lock"):
+        if not (folder / name).exists(): (folder / name).symlink_to(ROOT / name)
+    done = subprocess.run(
+        ["make", *words], cwd=folder, capture_output=True, text=True, timeout=120,
+        env=os.environ | settings,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_make_says_what_can_be_made(tmp_path):
+    code, said = make(tmp_path, "help")
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)[1].split()
+    lines = [re.fullmatch(r"make (\w+) +(\S.*)", line) for line in said.splitlines()]
+    assert code == 0 and all(lines)
+    assert {line[1] for line in lines} == set(phony) - {"sound"}
+
+
+def test_a_python_that_is_not_there_is_one_sentence(tmp_path):
+    code, said = make(tmp_path, "export", "PYTHON=python3.99")
+    assert code and "not found" not in said
+    assert "say which one to use: make export PYTHON=python3.11" in said.splitlines()[0]
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_an_environment_that_is_broken_or_was_moved_is_one_sentence(tmp_path):
+    "Without pip; with a Python that is gone; whose package lies elsewhere now."
+    sentence = "the environment in .venv is broken or was moved; run make distclean"
+    made = tmp_path / ".venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", made], check=True)
+    def refused():
+        code, said = make(tmp_path, "export")
+        first, *others = [line for line in said.splitlines() if not line.startswith("make: ")]
+        return code and first.startswith(sentence) and not others
+    assert refused()
+    packages = next(made.glob("lib/python*/site-packages"))
+    (packages / "pip").mkdir()
+    (packages / "pip/__init__.py").touch()
+    (packages / "dppt_nb.pth").write_text(f"{tmp_path / 'old'}\n")
+    for stamp in (".torch", ".plain", ".dev"): (made / stamp).touch()
+    assert refused()
+    (tmp_path / "old/dppt_nb").mkdir(parents=True)
+    (tmp_path / "old/dppt_nb/__init__.py").touch()
+    assert make(tmp_path, "sound") == (0, "")
+    (made / "bin/python").unlink()
+    (made / "bin/python").symlink_to(tmp_path / "nowhere")
+    assert refused()
+    assert make(tmp_path, "distclean")[0] == 0 and not made.exists()
+
+
+def test_a_pip_that_is_not_there_is_not_called_a_lack_of_wheels(tmp_path):
+    done = subprocess.run(
+        ["bash", TOOLS / "torch.sh", "cpu", tmp_path / "pip"], capture_output=True, text=True
+    )
+    assert done.returncode == 1 and done.stderr == ""
+    assert done.stdout == f"{tmp_path}/pip is no program; name the environment's pip\n"
+
+
+def test_a_cache_that_cannot_be_made_names_its_variable(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    from website import npm
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DPPT_CACHE", str(tmp_path / "file/cache"))
+    with pytest.raises(DataError, match="cannot write to the folder .*npm .*DPPT_CACHE"):
+        npm.files(*npm.AXE)
 
 
 def test_whole_epochs_are_timed_too(root, tmp_path):

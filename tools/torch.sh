@@ -17,6 +17,7 @@ case $choice in
 esac
 if [ "$choice" = default ]; then exit 0; fi
 
+command -v "$pip" >/dev/null || { echo "$pip is no program; name the environment's pip"; exit 1; }
 pin=$(grep '^torch==' requirements.lock)
 # Its own dependencies come with the package's, under the same lock. One try: nothing may hang here.
 "$pip" install -q --no-deps --retries 0 --timeout 15 \

@@ -3,11 +3,15 @@ nbdev's own reader of docments finds them, and the cell of the notebook that bui
 import inspect
 import json
 import re
+from dataclasses import MISSING
 from enum import EnumMeta
 from functools import cache, cached_property
 from importlib import import_module
+from types import SimpleNamespace
+from typing import get_type_hints
 
 from fastcore.docments import docments
+from torch import nn
 
 from website.names import (
     ROOT,
@@ -28,9 +32,27 @@ ATTRIBUTES = property, cached_property
 def words(value):
     "A type, a default or a note as one line of a table."
     if value is EMPTY or value is None: return ""
+    value = bare_type(value)
     name = value.__name__ if isinstance(value, type) else str(value)
     home = r"\b(?:dppt_nb|torch|pathlib|numpy|collections\.abc|typing)\."
     return re.sub(home + r"(?:\w+\.)*", "", name)
+
+
+def bare_type(value):
+    "A type without what checks it: int of Annotated[int, ...], at any depth."
+    if "Annotated[" not in str(value): return value
+    return get_type_hints(SimpleNamespace(__annotations__={"it": value}))["it"]
+
+
+def meaning(row):
+    "What is said of an argument: a field's own description, or the comment beside it."
+    return described(row.get("anno")) or row.get("docment")
+
+
+def described(kind):
+    "The description that an annotated type carries."
+    notes = (getattr(note, "description", None) for note in getattr(kind, "__metadata__", ()))
+    return next(filter(None, notes), None)
 
 
 def marked(value):
@@ -46,9 +68,9 @@ def arguments(item):
     except (TypeError, ValueError, OSError, SyntaxError):
         return ""    # made at run time, without a source
     given = {k: v for k, v in found.items() if k not in ("self", "cls") and v is not None}
-    if not any(row.get("docment") for row in given.values()): return ""
+    if not any(map(meaning, given.values())): return ""
     rows = [
-        row_of(name, row) for name, row in given.items()
+        row_of(name, row, factories(item).get(name)) for name, row in given.items()
         if name != "return" or row.get("docment") is not None
     ]
     columns = list(zip(("argument", "type", "default", "meaning"), *rows))
@@ -57,14 +79,22 @@ def arguments(item):
     return "\n".join([head, "|---" * len(columns) + "|", *lines])
 
 
-def row_of(name, row):
+def factories(item):
+    "Field -> call that makes its default, of a class's fields that get a new one each."
+    fields = getattr(item, "__dataclass_fields__", None) or getattr(item, "model_fields", {})
+    made = {name: getattr(field, "default_factory", None) for name, field in fields.items()}
+    return {name: Shown(f"{make.__name__}()") for name, make in made.items()
+            if make not in (None, MISSING)}
+
+
+def row_of(name, row, made=None):
     "An argument's name, type, default and meaning, marked for a table."
-    default = row.get("default", EMPTY)
+    default = made or row.get("default", EMPTY)
     return (
         "**returns**" if name == "return" else f"`{name}`",
         marked(row.get("anno", EMPTY)),
         "`None`" if default is None else marked(short(default)),
-        words(row.get("docment")).replace("|", "\\|").replace("\n", " "),
+        words(meaning(row)).replace("|", "\\|").replace("\n", " "),
     )
 
 
@@ -74,6 +104,7 @@ def short(value, length=60):
     if inspect.isfunction(value) or inspect.isclass(value): return value.__name__
     if name := constants().get(id(value)): return name
     text = re.sub(r" at 0x[0-9a-f]+", "", repr(value)).replace(f"{ROOT}/", "")
+    text = re.sub(r"<class '([\w.]+)'>", r"\1", text)
     return text if len(text) <= length else text[: length - 4] + " ..."
 
 
@@ -90,13 +121,15 @@ def constants():
 
 def signature(item, name):
     "How it is called, without the notes that stand in the table."
+    if getattr(item, "__init__", None) is nn.Module.__init__: return f"{name}()"    # has none
     try:
         given = inspect.signature(item)
     except (TypeError, ValueError):
         return name
-    bare = lambda p: p.replace(
-        annotation=EMPTY, default=EMPTY if p.default is EMPTY else Shown(short(p.default))
-    )
+    made = factories(item)
+    bare = lambda p: p.replace(annotation=EMPTY, default=EMPTY if p.default is EMPTY else Shown(
+        short(made.get(p.name, p.default))
+    ))
     plain = [bare(p) for p in given.parameters.values() if p.name not in ("self", "cls")]
     return f"{name}{given.replace(parameters=plain, return_annotation=EMPTY)}"
 
@@ -112,20 +145,34 @@ def section(name, item, level, notebook, page):
     parts = [f"{'#' * level} `{name}` {{: #{name} }}"]
     said = adapt(inspect.getdoc(item) or "", notebook, page)
     if isinstance(item, ATTRIBUTES): return "\n\n".join([*parts, said])
+    if option := option_of(item): return "\n\n".join([*parts, option])
     if not inspect.isclass(item) and not inspect.isroutine(item):
         return "\n\n".join([*parts, value_of(item)])
     parts += [fenced(signature(item, name), "python"), said, arguments(item)]
     return "\n\n".join(part for part in parts if part)
 
 
+def option_of(item):
+    "What an option of the commands says, of click's decorator that brings it; else nothing."
+    if getattr(item, "__module__", "") != "click.decorators": return ""
+    command = lambda: None
+    item(command)
+    option, = command.__click_params__
+    return f"An option of commands: `{', '.join(option.opts)}`, {option.help}"
+
+
 def value_of(item):
     "What a constant holds."
     kind = type(item).__name__.lstrip("_")
+    article = "An" if kind[0] in "aeioAEIO" else "A"
     if help_text := getattr(item, "help", None): return f"A command: {help_text}"
+    if hasattr(item, "__metadata__"):
+        about = described(item)
+        return f"A type with checks: {marked(item)}" + (f", {about}" if about else "")
     if isinstance(item, dict):
-        return f"A {kind} with the keys {', '.join(f'`{short(key)}`' for key in item)}." if item \
-            else f"An empty {kind}."
-    return f"A {kind}: `{short(item, 300)}`".replace("``", "`")
+        keys = ", ".join(f"`{short(key)}`" for key in item)
+        return f"{article} {kind} with the keys {keys}." if item else f"An empty {kind}."
+    return f"{article} {kind}: `{short(item, 300)}`".replace("``", "`")
 
 
 def methods(cls):
@@ -157,14 +204,17 @@ def page_of(module):
     page, code = f"api/{module}.md", import_module(f"dppt_nb.{module}")
     places = cells_of(module)
     notebook = next((path for path, _ in places.values()), None)
-    parts = [f"# {module} {{: #{module} }}"]
+    offered = exported(module)
+    anchor = f"module-{module}" if module in offered else module    # the name has the shorter one
+    parts = [f"# {module} {{: #{anchor} }}"]
+    if not offered: parts.append(adapt(code.__doc__ or "", f"dppt_nb/{module}.py", page))
     if notebook:
         parts += [
             f"> {adapt(subtitle_of(ROOT / notebook), notebook, page)}",
             f"Written in [{title_of(ROOT / notebook)}]({between(page, notebooks()[notebook])}); "
             f"`from dppt_nb.{module} import ...`",
         ]
-    for name in exported(module):
+    for name in offered:
         item = getattr(code, name)
         where = built_at(places[name], page) if name in places else ""
         parts += [section(name, item, 2, notebook, page), where]

@@ -6,7 +6,7 @@ import tarfile
 from fnmatch import fnmatch
 
 from dppt_nb.checks import DataError
-from dppt_nb.files import cache_folder
+from dppt_nb.files import CACHE_MEND, cache_folder, make_folder
 
 # What is served with the pages: package, version, the registry's digest, files.
 SERVED = [
@@ -41,7 +41,7 @@ def archive(name, version, digest):
 
 def fetch(what, folder):
     "Let npm put an archive into the folder."
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, CACHE_MEND)
     command = ["npm", "pack", what, "--pack-destination", str(folder), "--silent"]
     try:
         subprocess.run(command, check=True, capture_output=True, timeout=300)
