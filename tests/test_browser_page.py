@@ -67,11 +67,14 @@ def site(tmp_path_factory, networks):
 
 
 @pytest.fixture(scope="module")
-def browser(chromium_program):
-    "Headless Chromium with a camera that shows a test picture."
+def browser(chromium_program, tmp_path_factory):
+    "Headless Chromium with a camera that shows a photo without colours."
     from playwright import sync_api as playwright
+    film = tmp_path_factory.mktemp("camera") / "film.mjpeg"
+    Image.fromarray(free_photo("astronaut")).convert("L").convert("RGB").save(film, "JPEG")
     arguments = [
         "--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-video-capture={film}",
     ]
     with playwright.sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=chromium_program, args=arguments)
@@ -462,6 +465,10 @@ def test_the_webcam_runs_and_stops(visit):
     page = visit.page
     page.click("#webcam")
     page.wait_for_function("state.live && state.photoName === 'the webcam' && state.results.size")
+    for _ in range(8):    # what is painted: only the skeleton has colours
+        painted = np.array(Image.open(io.BytesIO(page.locator("#photo").screenshot())).convert("RGB"))
+        coloured = np.ptp(painted.astype(int), axis=2) > 60
+        assert coloured.sum() > 100
     page.click("#webcam")
     assert page.inner_text("#webcam") == "Webcam"
     assert page.evaluate("$('video').srcObject.getTracks().every(t => t.readyState === 'ended')")

@@ -89,15 +89,15 @@ async function startWebcam() {
   state.live = true;
   showLive();
   say("The webcam runs; each picture is forgotten when the next one comes.");
+  showPhoto(pictureNow(), "the webcam");
   while (state.live) {
-    const { videoWidth, videoHeight } = $("video");
-    const box = state.box;
-    showPhoto(canvasOf($("video"), videoWidth, videoHeight), "the webcam");
-    state.box = box;
     await estimateAll();
-    await new Promise(requestAnimationFrame);
+    await new Promise(requestAnimationFrame);  // the skeleton is painted
+    if (state.live) state.photo = pictureNow();  // shown when its own skeleton is there
   }
 }
+
+const pictureNow = () => canvasOf($("video"), $("video").videoWidth, $("video").videoHeight);
 
 function stopWebcam() {
   if (!state.live) return;
