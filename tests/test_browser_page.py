@@ -466,13 +466,49 @@ def test_the_webcam_runs_and_stops(visit):
     page.click("#webcam")
     page.wait_for_function("state.live && state.photoName === 'the webcam' && state.results.size")
     for _ in range(8):    # what is painted: only the skeleton has colours
-        painted = np.array(Image.open(io.BytesIO(page.locator("#photo").screenshot())).convert("RGB"))
-        coloured = np.ptp(painted.astype(int), axis=2) > 60
-        assert coloured.sum() > 100
+        painted = Image.open(io.BytesIO(page.locator("#photo").screenshot())).convert("RGB")
+        assert (np.ptp(np.array(painted).astype(int), axis=2) > 60).sum() > 100
     page.click("#webcam")
     assert page.inner_text("#webcam") == "Webcam"
     assert page.evaluate("$('video').srcObject.getTracks().every(t => t.readyState === 'ended')")
     assert not visit.complaints
+
+
+WATCHED = """() => {
+  window.streams = [];
+  const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+  navigator.mediaDevices.getUserMedia = async (wish) => {
+    streams.push(await ask(wish));
+    return streams.at(-1);
+  };
+}"""
+STOPPED = "streams.flatMap((s) => s.getTracks()).every(({ readyState }) => readyState === 'ended')"
+
+
+@pytest.fixture
+def camera(browser, site):
+    "The page, with all the streams that it gets from the camera in `streams`."
+    visit = Visit(browser, site.as_uri())
+    visit.page.evaluate(WATCHED)
+    yield visit
+    visit.close()
+
+
+def test_a_webcam_that_is_clicked_twice_is_asked_for_once_and_stops(camera):
+    page = camera.page
+    page.evaluate("$('webcam').click(); $('webcam').click()")
+    page.wait_for_function("state.live")
+    assert page.evaluate("streams.length") == 1
+    page.click("#webcam")
+    assert page.evaluate(STOPPED)
+
+
+def test_a_webcam_that_does_not_play_is_stopped(camera):
+    page = camera.page
+    page.evaluate("$('video').play = () => Promise.reject(new DOMException('', 'AbortError')); 0")
+    page.click("#webcam")
+    page.wait_for_function("$('status').textContent.includes('AbortError')")
+    assert page.evaluate("streams.length") == 1 and page.evaluate(STOPPED)
 
 
 # Widths, colours, a server

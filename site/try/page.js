@@ -12,7 +12,7 @@ const state = {
   results: new Map(), // name of a network -> what `estimate` gave
   joint: null,        // name of the joint whose attention is shown
   layer: Infinity,    // layers done; the last one unless the reader moves the slider
-  live: false,        // the webcam is on
+  live: null,         // the webcam's stream while it runs
 };
 
 function say(words) { $("status").textContent = words; }
@@ -77,23 +77,47 @@ async function sampleText(name) {
 
 // The webcam
 
+let opening = false;  // the webcam was asked for, and is not there yet
+
 async function startWebcam() {
+  if (opening) return;  // a second click
+  opening = true;
   try {
-    const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
-    $("video").srcObject = stream;
-    await $("video").play();
+    state.live = await openWebcam();
   } catch (error) {
     say(`The webcam cannot be used (${error.name}); allow it for this page, or choose a photo.`);
     return;
+  } finally {
+    opening = false;
   }
-  state.live = true;
+  await runWebcam(state.live);
+}
+
+/** A stream that plays; one that cannot be played is stopped. */
+async function openWebcam() {
+  const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
+  try {
+    $("video").srcObject = stream;
+    await $("video").play();
+  } catch (error) {
+    stopStream(stream);
+    throw error;
+  }
+  return stream;
+}
+
+function stopStream(stream) {
+  for (const track of stream.getTracks()) track.stop();
+}
+
+async function runWebcam(stream) {
   showLive();
   say("The webcam runs; each picture is forgotten when the next one comes.");
   showPhoto(pictureNow(), "the webcam");
-  while (state.live) {
+  while (state.live === stream) {
     await estimateAll();
     await new Promise(requestAnimationFrame);  // the skeleton is painted
-    if (state.live) state.photo = pictureNow();  // shown when its own skeleton is there
+    if (state.live === stream) state.photo = pictureNow();  // shown when its skeleton is there
   }
 }
 
@@ -101,13 +125,13 @@ const pictureNow = () => canvasOf($("video"), $("video").videoWidth, $("video").
 
 function stopWebcam() {
   if (!state.live) return;
-  state.live = false;
-  for (const track of $("video").srcObject.getTracks()) track.stop();
+  stopStream(state.live);
+  state.live = null;
   showLive();
 }
 
 function showLive() {
-  $("webcam").setAttribute("aria-pressed", state.live);
+  $("webcam").setAttribute("aria-pressed", Boolean(state.live));
   $("webcam").textContent = state.live ? "Stop the webcam" : "Webcam";
 }
 
