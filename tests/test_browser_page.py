@@ -360,6 +360,30 @@ def test_a_photo_is_turned_as_people_see_it_and_made_smaller_if_huge(visit, tmp_
         assert words in visit.page.inner_text("#box-words")
 
 
+def test_of_two_photos_the_one_that_is_chosen_later_counts(visit, tmp_path):
+    "Also where the first takes long to read; a webcam is one of them."
+    page = visit.page
+    visit.answer(lambda: page.click("#synthetic"))    # the sample is there when it is wanted again
+    slow = """() => {
+      const file = new Promise((give) => { window.give = give; });
+      window.first = takePhoto(file, "the first photo");
+    }"""
+    page.evaluate(slow)
+    visit.answer(lambda: page.click("#astronaut"))
+    page.evaluate("samplePhoto('astronaut').then(give); first")
+    assert page.evaluate("state.photoName") == "the astronaut"
+    page.evaluate(slow)
+    page.click("#webcam")
+    page.wait_for_function("state.live")
+    page.evaluate("samplePhoto('astronaut').then(give); first")
+    assert page.evaluate("state.live && state.photoName") == "the webcam"
+    page.click("#webcam")
+    page.evaluate("$('webcam').click()")
+    visit.answer(lambda: page.click("#astronaut"))    # while the webcam opens
+    page.wait_for_function("!opening")
+    assert page.evaluate("[state.live, state.photoName]") == [None, "the astronaut"]
+
+
 def test_what_is_no_picture_is_refused_in_a_sentence(visit, tmp_path):
     (tmp_path / "notes.png").write_text("no picture")
     visit.page.set_input_files("#file", tmp_path / "notes.png")

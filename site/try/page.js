@@ -45,16 +45,24 @@ const photoSize = () => [state.photo.height, state.photo.width];
 const wholeBox = () => [0, 0, state.photo.width, state.photo.height];
 const pixelsOf = (...part) => state.photo.getContext("2d").getImageData(...part);
 
+let chosen = 0;  // of two photos the one that was chosen later counts
+
 /** Take a photo from anywhere; says so in one sentence where it cannot be read. */
 async function takePhoto(blob, name) {
-  stopWebcam();
+  const mine = ++chosen;
+  say(`Reading ${name}.`);
+  let photo;
   try {
-    say(`Reading ${name}.`);
-    showPhoto(await readPhoto(blob), name);
+    photo = await readPhoto(await blob);
   } catch {
-    say(`${name} is no picture that this browser can read; take a JPEG or PNG file.`);
+    if (mine === chosen) {
+      say(`${name} is no picture that this browser can read; take a JPEG or PNG file.`);
+    }
     return;
   }
+  if (mine !== chosen) return;
+  stopWebcam();
+  showPhoto(photo, name);
   await estimateAll();
 }
 
@@ -64,34 +72,37 @@ function showPhoto(photo, name) {
   showAll();
 }
 
-async function takeSample(name, title) {
-  const bytes = Uint8Array.from(atob(await sampleText(name)), (letter) => letter.charCodeAt(0));
-  await takePhoto(new Blob([bytes]), title);
-}
+const takeSample = (name, title) => takePhoto(samplePhoto(name), title);
 
 const samples = new Map();
-async function sampleText(name) {
+async function samplePhoto(name) {
   if (!samples.has(name)) samples.set(name, await embedded(name));
-  return samples.get(name);
+  const bytes = Uint8Array.from(atob(samples.get(name)), (letter) => letter.charCodeAt(0));
+  return new Blob([bytes]);
 }
 
 // The webcam
 
-let opening = false;  // the webcam was asked for, and is not there yet
+let opening = 0;  // the choice for which a webcam is not there yet; 0: none
 
 async function startWebcam() {
-  if (opening) return;  // a second click
-  opening = true;
+  const again = opening;
+  opening = ++chosen;
+  if (again) return;  // a second click
   try {
-    state.live = await openWebcam();
+    const stream = await openWebcam();
+    if (opening === chosen) state.live = stream; else stopStream(stream);
   } catch (error) {
-    say(`The webcam cannot be used (${error.name}); allow it for this page, or choose a photo.`);
-    return;
+    if (opening === chosen) say(whyNoWebcam(error));
   } finally {
-    opening = false;
+    opening = 0;
   }
-  await runWebcam(state.live);
+  if (state.live) await runWebcam(state.live);
 }
+
+const whyNoWebcam = ({ name }) => (
+  `The webcam cannot be used (${name}); allow it for this page, or choose a photo.`
+);
 
 /** A stream that plays; one that cannot be played is stopped. */
 async function openWebcam() {
