@@ -391,6 +391,32 @@ def test_what_is_no_picture_is_refused_in_a_sentence(visit, tmp_path):
     assert "notes.png is no picture" in visit.page.inner_text("#status")
 
 
+def test_a_bad_file_stops_nothing_and_its_sentence_stays(camera, tmp_path):
+    "Also when an answer comes later, or a picture of the webcam."
+    (tmp_path / "notes.png").write_text("no picture")
+    page = camera.page
+    page.evaluate("""() => {
+      const truth = estimate;
+      const slow = new Promise((go) => { window.go = go; });
+      estimate = (...task) => slow.then(() => truth(...task));
+      window.done = askAgain();
+    }""")
+    page.set_input_files("#file", tmp_path / "notes.png")
+    page.wait_for_function("$('status').textContent.includes('PNG')")
+    page.evaluate("go(); done")
+    assert "notes.png is no picture" in page.inner_text("#status")
+    page.click("#webcam")
+    page.wait_for_function("state.live && $('status').textContent.includes('runs')")
+    page.set_input_files("#file", tmp_path / "notes.png")
+    page.wait_for_function("$('status').textContent.includes('PNG')")
+    page.evaluate("window.before = state.photo")
+    page.wait_for_function("state.live && state.photo !== before")
+    assert "notes.png is no picture" in page.inner_text("#status")
+    page.click("#add-twin")
+    page.wait_for_function("state.results.has('twin') && $('status').textContent === WEBCAM_RUNS")
+    page.click("#webcam")
+
+
 def test_a_photo_is_dropped_and_pasted(visit):
     give = """([photo, kind]) => {
       const bytes = Uint8Array.from(atob(photo), (letter) => letter.charCodeAt(0));
@@ -473,6 +499,38 @@ def test_layers_are_played(visit):
     assert page.inner_text("#layer-words") == "before the first"
     page.wait_for_function("document.getElementById('play').textContent === 'Play'")
     assert page.inner_text("#layer-words") == "after layer 4 of 4"
+
+
+def test_a_network_that_cannot_load_is_taken_out_and_others_answer(browser, site):
+    "It may be added again; the sentence about it stays until the reader acts."
+    visit = Visit(browser, site.as_uri())
+    page = visit.page
+    visit.open_numbers()
+    page.evaluate("""() => {
+      window.truth = estimate;
+      window.broken = "twin";
+      estimate = async (network, ...rest) => {
+        if (network.name === broken) throw new Error("it is missing");
+        return truth(network, ...rest);
+      };
+    }""")
+    page.click("#add-twin")
+    page.wait_for_function("$('status').textContent.includes('cannot run here: it is missing')")
+    assert page.evaluate("state.active.map(({ name }) => name)") == ["pruned"]
+    page.evaluate("window.broken = ''")
+    assert "2 networks" in visit.answer(lambda: page.click("#add-twin"))
+    page.evaluate("window.broken = 'pruned'")
+    page.click("#synthetic")
+    page.wait_for_function("state.results.has('twin') && state.active.length === 1")
+    assert page.inner_text("#status") == "Pruned cannot run here: it is missing."
+    assert "Twin found 17 joints" in visit.answer(lambda: page.click("#whole"))
+    assert page.locator("#add-pruned").count() == 1
+    page.evaluate("window.broken = 'twin'")
+    page.click("#astronaut")
+    page.wait_for_function("$('status').textContent.includes('Twin cannot run')")
+    page.evaluate("window.broken = ''")
+    assert "Twin found" in visit.answer(lambda: page.click("#whole"))
+    visit.close()
 
 
 def test_networks_stand_side_by_side(visit):

@@ -15,7 +15,23 @@ const state = {
   live: null,         // the webcam's stream while it runs
 };
 
-function say(words) { $("status").textContent = words; }
+let complained = false;  // what could not be done is said until the reader's next act
+
+/** Say what an act does. */
+function say(words) {
+  complained = false;
+  $("status").textContent = words;
+}
+
+function complain(words) {
+  say(words);
+  complained = true;
+}
+
+/** Say what comes by itself, such as an answer. */
+function report(words) {
+  if (!complained && $("status").textContent !== words) say(words);
+}
 
 const words = (name) => name.replaceAll("_", " ");
 const round = (value) => Math.round(value);
@@ -56,7 +72,7 @@ async function takePhoto(blob, name) {
     photo = await readPhoto(await blob);
   } catch {
     if (mine === chosen) {
-      say(`${name} is no picture that this browser can read; take a JPEG or PNG file.`);
+      complain(`${name} is no picture that this browser can read; take a JPEG or PNG file.`);
     }
     return;
   }
@@ -93,7 +109,7 @@ async function startWebcam() {
     const stream = await openWebcam();
     if (opening === chosen) state.live = stream; else stopStream(stream);
   } catch (error) {
-    if (opening === chosen) say(whyNoWebcam(error));
+    if (opening === chosen) complain(whyNoWebcam(error));
   } finally {
     opening = 0;
   }
@@ -121,9 +137,11 @@ function stopStream(stream) {
   for (const track of stream.getTracks()) track.stop();
 }
 
+const WEBCAM_RUNS = "The webcam runs; each picture is forgotten when the next one comes.";
+
 async function runWebcam(stream) {
   showLive();
-  say("The webcam runs; each picture is forgotten when the next one comes.");
+  say(WEBCAM_RUNS);
   showPhoto(pictureNow(), "the webcam");
   while (state.live === stream) {
     await estimateAll();
@@ -154,35 +172,53 @@ let asked = 0;  // of two questions the later one counts
 async function estimateAll() {
   if (!state.photo) return;
   const mine = ++asked;
-  for (const network of state.active) {
-    if (!await estimateOne(network, mine)) return;
+  for (const network of [...state.active]) {
+    try {
+      if (!await estimateOne(network, mine)) return;
+    } catch (error) {
+      if (mine !== asked) return;
+      complain(`${network.label} cannot run here: ${error.message}.`);
+      takeOut(network);
+    }
   }
-  if (!state.live) sayFound();
+  if (state.live) report(WEBCAM_RUNS); else sayFound();
+}
+
+/** The same, as an act of the reader. */
+function askAgain() {
+  complained = false;
+  return estimateAll();
 }
 
 /** Whether the answer still counts when it comes. */
 async function estimateOne(network, mine) {
-  if (!loaded.has(network.name)) say(`Loading ${network.label} (${network.megabytes} MB).`);
-  try {
-    const result = await estimate(network, pixelsOf, photoSize(), state.box, $("method").value);
-    if (mine !== asked) return false;
-    state.results.set(network.name, result);
-    showAll();
-    return true;
-  } catch (error) {
-    if (mine === asked) say(`${network.label} cannot run here: ${error.message}.`);
-    return false;
-  }
+  if (!loaded.has(network.name)) report(`Loading ${network.label} (${network.megabytes} MB).`);
+  const result = await estimate(network, pixelsOf, photoSize(), state.box, $("method").value);
+  if (mine !== asked) return false;
+  state.results.set(network.name, result);
+  showAll();
+  return true;
+}
+
+/** What cannot run may be added again; the last network stays, but no webcam runs for it. */
+function takeOut(network) {
+  if (state.active.length === 1) return stopWebcam();
+  state.active = state.active.filter((other) => other !== network);
+  state.results.delete(network.name);
+  showChoices();
+  showPanels();
+  showAll();
 }
 
 function sayFound() {
+  if (!state.active.every(({ name }) => state.results.has(name))) return;
   const network = drawnNetwork();
   const { keypoints, looks } = state.results.get(network.name);
   const sure = keypoints.filter(({ score }) => score >= UNSURE).length;
   const results = state.active.map(({ name }) => state.results.get(name));
   const sum = (value) => results.map(value).reduce((a, b) => a + b);
   const time = round(sum(({ milliseconds, around }) => milliseconds + around));
-  say(`${network.label} found ${keypoints.length} joints in ${state.photoName}, `
+  report(`${network.label} found ${keypoints.length} joints in ${state.photoName}, `
     + `${sure} of them with a score of at least ${UNSURE}. It looked ${timesOf(looks)}. `
     + `${countOf(results.length, "network")} took ${time} ms for `
     + `${countOf(sum((result) => result.looks), "look")}, from the photo to the joints.`);
@@ -196,7 +232,7 @@ async function addNetwork(network) {
   state.active.push(network);
   showChoices();
   showPanels();
-  await estimateAll();
+  await askAgain();
 }
 
 // Showing
@@ -488,7 +524,7 @@ function dragBox() {
     if (!start) return;
     state.box = boxBetween(start, placeOn(event));
     start = null;
-    estimateAll();
+    askAgain();
   });
   canvas.addEventListener("pointercancel", () => { start = null; });
 }
@@ -500,7 +536,7 @@ function typeBox() {
   const [left, top] = [clamp(x, 0, width - 1), clamp(y, 0, height - 1)];
   state.box = [left, top, clamp(w, 1, width - left), clamp(h, 1, height - top)];
   showBox();
-  estimateAll();
+  askAgain();
 }
 
 // Playing the layers
@@ -543,12 +579,12 @@ function listen() {
     takeSample(`person-${drawn++ % DRAWN_PEOPLE}`, "a drawn person");
   });
   $("webcam").addEventListener("click", () => (state.live ? stopWebcam() : startWebcam()));
-  $("whole").addEventListener("click", () => { state.box = null; showBox(); estimateAll(); });
+  $("whole").addEventListener("click", () => { state.box = null; showBox(); askAgain(); });
   for (const side of ["x", "y", "w", "h"]) $(`box-${side}`).addEventListener("change", typeBox);
   $("layer").addEventListener("input", ({ target }) => { stopPlaying(); moveTo(+target.value); });
   $("play").addEventListener("click", play);
   $("drawn").addEventListener("change", showAll);
-  $("method").addEventListener("change", estimateAll);
+  $("method").addEventListener("change", askAgain);
   window.addEventListener("resize", () => { drawPhoto(); drawPanels(); });
   dragBox();
   takeDropped();
@@ -560,7 +596,7 @@ function takeDropped() {
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     const file = first(event.dataTransfer.files);
-    if (file) takePhoto(file, file.name); else say("What was dropped is no picture.");
+    if (file) takePhoto(file, file.name); else complain("What was dropped is no picture.");
   });
   document.addEventListener("paste", (event) => {
     const file = first(event.clipboardData.files);
