@@ -540,7 +540,32 @@ def test_networks_stand_side_by_side(visit):
     np.testing.assert_array_equal(visit.picture("crop-pruned"), visit.picture("crop-twin"))
     page.select_option("#drawn", "twin")
     assert "that Twin found" in page.get_attribute("#photo", "aria-label")
+    assert page.inner_text("#status").startswith("Twin found")
+    page.evaluate("showPanels()")    # as when another one is added
+    assert page.input_value("#drawn") == "twin"
     page.select_option("#drawn", "pruned")
+    assert page.inner_text("#status").startswith("Pruned found")
+
+
+def test_networks_are_added_by_keyboard_and_by_double_click(browser, site, tmp_path):
+    "The focus goes on to the next button, at last to the heading; a double click adds one."
+    shutil.copytree(site.parent, tmp_path / "try")
+    facts = tmp_path / "try" / "embedded" / "list.js"
+    more = "NETWORKS.push(...['b', 'c'].map((name) => ({ ...NETWORKS[1], name, label: name })));"
+    facts.write_text(facts.read_text() + more)
+    visit = Visit(browser, (tmp_path / "try" / "index.html").as_uri())
+    page, focus = visit.page, "document.activeElement.id"
+    page.evaluate("estimate = () => new Promise(() => {}); 0")
+    active = "state.active.map(({ name }) => name)"
+    page.dblclick("#add-twin")
+    assert page.evaluate(active) == ["pruned", "twin"]
+    page.focus("#add-b")
+    page.keyboard.press("Enter")
+    assert page.evaluate(focus) == "add-c"
+    page.keyboard.press("Enter")
+    assert page.evaluate(focus) == "inside-title"
+    assert page.evaluate(active) == ["pruned", "twin", "b", "c"]
+    visit.close()
 
 
 def test_the_webcam_runs_and_stops(visit):
@@ -591,6 +616,21 @@ def test_a_webcam_that_does_not_play_is_stopped(camera):
     page.click("#webcam")
     page.wait_for_function("$('status').textContent.includes('AbortError')")
     assert page.evaluate("streams.length") == 1 and page.evaluate(STOPPED)
+
+
+@pytest.mark.parametrize("devices, words", [
+    ("undefined", "A webcam needs https or a local file"),
+    ("{ getUserMedia: () => Promise.reject(new DOMException('', 'NotFoundError')) }", "no webcam;"),
+    ("{ getUserMedia: () => Promise.reject(new DOMException('', 'NotAllowedError')) }", "allow it"),
+])
+def test_the_page_says_why_there_is_no_webcam(visit, devices, words):
+    page = visit.page
+    page.evaluate(f"Object.defineProperty(navigator, 'mediaDevices', {{ configurable: true, "
+                  f"value: {devices} }}); 0")
+    page.click("#webcam")
+    page.wait_for_function(f"$('status').textContent.includes({json.dumps(words)})")
+    page.evaluate("delete navigator.mediaDevices; 0")
+    visit.answer(lambda: page.click("#astronaut"))
 
 
 # Widths, colours, a server

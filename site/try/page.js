@@ -116,9 +116,11 @@ async function startWebcam() {
   if (state.live) await runWebcam(state.live);
 }
 
-const whyNoWebcam = ({ name }) => (
-  `The webcam cannot be used (${name}); allow it for this page, or choose a photo.`
-);
+function whyNoWebcam({ name }) {
+  if (!navigator.mediaDevices) return "A webcam needs https or a local file; choose a photo.";
+  if (name === "NotFoundError") return "There is no webcam; choose a photo.";
+  return `The webcam cannot be used (${name}); allow it for this page, or choose a photo.`;
+}
 
 /** A stream that plays; one that cannot be played is stopped. */
 async function openWebcam() {
@@ -240,6 +242,13 @@ async function addNetwork(network) {
 const drawnNetwork = () => state.active.find(({ name }) => name === $("drawn").value)
   ?? state.active[0];
 
+/** The skeleton and the words of another network, which has answered. */
+function drawAnother() {
+  complained = false;
+  showAll();
+  if (!state.live) sayFound();
+}
+
 function showAll() {
   drawPhoto();
   showBox();
@@ -338,7 +347,10 @@ function showPanels() {
     figure.append(place, caption);
     return figure;
   }));
-  $("drawn").replaceChildren(...state.active.map(({ name, label }) => new Option(label, name)));
+  const drawn = $("drawn").value;
+  $("drawn").replaceChildren(...state.active.map(({ name, label }) => (
+    new Option(label, name, false, name === drawn)
+  )));
   showJoints();
   drawPanels();
 }
@@ -458,17 +470,26 @@ function showRows() {
   }));
 }
 
-/** A button for each network that is not yet loaded. */
+/** A button for each network that is not yet loaded; the next takes the focus of one that goes. */
 function showChoices() {
+  const focused = document.activeElement;
+  const at = [...$("more").children].indexOf(focused);
   const rest = NETWORKS.filter((network) => !state.active.includes(network));
   $("more").replaceChildren(...rest.map((network) => {
     const button = document.createElement("button");
     button.type = "button";
     button.id = `add-${network.name}`;
     button.textContent = `Add ${network.label} (${network.megabytes} MB)`;
-    button.addEventListener("click", () => addNetwork(network));
+    button.addEventListener("click", ({ detail }) => {
+      if (detail < 2) addNetwork(network);  // the second of a double click is on another button
+    });
+    button.addEventListener("keydown", (event) => {
+      if (event.repeat && event.key === "Enter") event.preventDefault();
+    });
     return button;
   }));
+  if (at < 0) return;
+  ($(focused.id) ?? $("more").children[at] ?? $("more").lastChild ?? $("inside-title")).focus();
 }
 
 function showAbout() {
@@ -583,7 +604,7 @@ function listen() {
   for (const side of ["x", "y", "w", "h"]) $(`box-${side}`).addEventListener("change", typeBox);
   $("layer").addEventListener("input", ({ target }) => { stopPlaying(); moveTo(+target.value); });
   $("play").addEventListener("click", play);
-  $("drawn").addEventListener("change", showAll);
+  $("drawn").addEventListener("change", drawAnother);
   $("method").addEventListener("change", askAgain);
   window.addEventListener("resize", () => { drawPhoto(); drawPanels(); });
   dragBox();
