@@ -432,6 +432,68 @@ def test_a_photo_is_dropped_and_pasted(visit):
         assert f"in {name}" in visit.answer(lambda: visit.page.evaluate(give, [photo, kind]))
 
 
+def test_what_is_dropped_and_pasted_is_named_or_refused(visit):
+    "A photo without a type; the first of two photos; text and other files."
+    page = visit.page
+    give = """async ([kind, names, types]) => {
+      const photo = await samplePhoto("astronaut");
+      const data = new DataTransfer();
+      names.forEach((name, i) => data.items.add(new File([photo], name, { type: types[i] })));
+      if (!names.length) data.items.add("some text", "text/plain");
+      document.dispatchEvent(kind === "drop" ? new DragEvent("drop", { dataTransfer: data })
+        : new ClipboardEvent("paste", { clipboardData: data }));
+    }"""
+    for given, told in (
+        (["drop", ["photo"], [""]], "in photo,"),
+        (["drop", ["a.pdf", "b", "c"], ["application/pdf", "image/jpeg", "image/png"]],
+         "in b (the first of 2),"),
+        (["paste", ["b", "c"], ["image/jpeg"] * 2], "in the pasted photo (the first of 2),"),
+    ):
+        assert told in visit.answer(lambda: page.evaluate(give, given))
+    for given, told in (
+        (["drop", [], []], "What was dropped is no picture."),
+        (["paste", [], []], "What was pasted is no picture."),
+        (["paste", ["a.pdf"], ["application/pdf"]], "What was pasted is no picture."),
+    ):
+        page.evaluate("say('')")
+        page.evaluate(give, given)
+        assert page.inner_text("#status") == told
+
+
+def test_numbers_that_make_no_box_are_refused_in_a_sentence(visit):
+    page = visit.page
+    visit.answer(lambda: page.click("#astronaut"))
+    visit.open_numbers()
+    page.fill("#box-x", "100")
+    visit.answer(lambda: page.press("#box-x", "Tab"))
+    box = [100, 0, 412, 512]
+    assert page.evaluate("state.box") == box
+    for side, value, told in (
+        ("x", "", "The left must be a number from 0 to 511"), ("y", "-3", "The top"),
+        ("w", "413", "The width must be a number from 1 to 412"), ("h", "0", "The height"),
+    ):
+        page.fill(f"#box-{side}", value)
+        page.press(f"#box-{side}", "Tab")
+        assert page.inner_text("#status").startswith(told) and page.evaluate("state.box") == box
+        assert page.input_value(f"#box-{side}") == str(box["xywh".index(side)])
+
+
+def test_the_focus_of_the_file_field_is_seen_on_its_label_alone(visit):
+    visit.page.keyboard.press("Tab")
+    visit.page.focus("#file")
+    style = "(element) => getComputedStyle(element).outlineStyle"
+    rings = visit.page.evaluate(f"[...document.querySelectorAll('#file ~ *')].map({style})")
+    assert rings == ["solid", "none", "none", "none"]
+
+
+def test_without_javascript_the_page_says_that_it_needs_it(browser, site):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(site.as_uri())
+    assert "This page needs JavaScript" in page.inner_text("header")
+    context.close()
+
+
 def test_a_box_is_drawn_by_mouse_and_given_in_numbers(visit):
     page, canvas = visit.page, visit.page.locator("#photo")
     visit.answer(lambda: page.click("#synthetic"))

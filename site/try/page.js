@@ -550,14 +550,25 @@ function dragBox() {
   canvas.addEventListener("pointercancel", () => { start = null; });
 }
 
-function typeBox() {
+/** One number of the box; a box that is moved over the edge of the photo ends there. */
+function typeBox({ target }) {
   if (!state.photo) return;
-  const [x, y, w, h] = ["x", "y", "w", "h"].map((side) => Number($(`box-${side}`).value));
+  const side = ["x", "y", "w", "h"].indexOf(target.id.at(-1));
   const [height, width] = photoSize();
-  const [left, top] = [clamp(x, 0, width - 1), clamp(y, 0, height - 1)];
-  state.box = [left, top, clamp(w, 1, width - left), clamp(h, 1, height - top)];
+  const box = [...(state.box ?? wholeBox())];
+  const least = side < 2 ? 0 : 1;
+  const most = [width - 1, height - 1, width - box[0], height - box[1]][side];
+  const value = target.valueAsNumber;
+  if (value >= least && value <= most) {
+    box[side] = value;
+    const [x, y, w, h] = box;
+    state.box = [x, y, Math.min(w, width - x), Math.min(h, height - y)];
+    askAgain();
+  } else {
+    complain(`The ${["left", "top", "width", "height"][side]} must be a number from ${least} to `
+      + `${round(most)}; the box stays as it was.`);
+  }
   showBox();
-  askAgain();
 }
 
 // Playing the layers
@@ -612,17 +623,23 @@ function listen() {
 }
 
 function takeDropped() {
-  const first = (items) => [...items].find(({ type }) => type.startsWith("image/"));
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", (event) => {
     event.preventDefault();
-    const file = first(event.dataTransfer.files);
-    if (file) takePhoto(file, file.name); else complain("What was dropped is no picture.");
+    takeFirst(event.dataTransfer.files, "dropped");
   });
   document.addEventListener("paste", (event) => {
-    const file = first(event.clipboardData.files);
-    if (file) takePhoto(file, "the pasted photo");
+    const { files } = event.clipboardData;
+    if (files.length || event.target.tagName !== "INPUT") takeFirst(files, "pasted");
   });
+}
+
+/** Take the first of the files that may be a picture: without a suffix their type is not known. */
+function takeFirst(files, how) {
+  const photos = [...files].filter(({ type }) => !type || type.startsWith("image/"));
+  if (!photos.length) return complain(`What was ${how} is no picture.`);
+  const name = how === "pasted" ? "the pasted photo" : photos[0].name;
+  takePhoto(photos[0], photos.length > 1 ? `${name} (the first of ${photos.length})` : name);
 }
 
 function linkTo(address, title) {
