@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+import time
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -82,6 +83,14 @@ def browser(chromium_program, tmp_path_factory):
         chromium.close()
 
 
+def wait_for(page, condition):
+    "Playwright's own `wait_for_function` runs text as a script, which the page forbids."
+    end = time.monotonic() + 180    # a busy machine is no fault
+    while not page.evaluate(f"() => Boolean({condition})"):
+        assert time.monotonic() < end, f"waited for {condition}"
+        page.wait_for_timeout(20)
+
+
 class Visit:
     "A page that was opened, with all that it asked for and complained about."
     def __init__(self, browser, address, width=1440, scheme="light"):
@@ -95,13 +104,13 @@ class Visit:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.set_default_timeout(180_000)    # a busy machine is no fault
         self.page.goto(address)
-        self.page.wait_for_function(FOUND)
+        wait_for(self.page, FOUND)
 
     def answer(self, act):
         "Do something, wait for the new answer, and give the words of it."
         self.page.evaluate("say('')")
         act()
-        self.page.wait_for_function(FOUND)
+        wait_for(self.page, FOUND)
         return self.page.inner_text("#status")
 
     def open_numbers(self):
@@ -338,6 +347,33 @@ def test_the_page_asks_nobody_for_anything(visit):
     assert not visit.complaints
 
 
+def test_the_browser_forbids_what_lies_elsewhere(camera):
+    "Scripts, styles, frames and pictures of another site, requests and forms."
+    forbidden = camera.page.evaluate("""async () => {
+      const forbidden = [];
+      document.addEventListener("securitypolicyviolation", (event) => {
+        forbidden.push(event.effectiveDirective);
+      });
+      const there = "https://elsewhere.invalid/x";
+      for (const [tag, side] of [
+        ["script", "src"], ["link", "href"], ["iframe", "src"], ["img", "src"],
+      ]) {
+        const element = Object.assign(document.createElement(tag), { rel: "stylesheet" });
+        element[side] = there;
+        document.body.append(element);
+      }
+      await fetch(there).catch(() => {});
+      const form = Object.assign(document.createElement("form"), { action: there });
+      document.body.append(form);
+      form.submit();
+      await new Promise((go) => setTimeout(go, 500));
+      return forbidden.sort();
+    }""")
+    assert forbidden == [
+        "connect-src", "form-action", "frame-src", "img-src", "script-src-elem", "style-src-elem",
+    ]
+
+
 def test_a_photo_is_uploaded_and_its_skeleton_drawn(visit, tmp_path):
     image = make_people(1, image_size=(256, 192), seed=4).images[0].permute(1, 2, 0).numpy()
     (tmp_path / "person.png").write_bytes(png(image))
@@ -374,20 +410,20 @@ def test_of_two_photos_the_one_that_is_chosen_later_counts(visit, tmp_path):
     assert page.evaluate("state.photoName") == "the astronaut"
     page.evaluate(slow)
     page.click("#webcam")
-    page.wait_for_function("state.live")
+    wait_for(page, "state.live")
     page.evaluate("samplePhoto('astronaut').then(give); first")
     assert page.evaluate("state.live && state.photoName") == "the webcam"
     page.click("#webcam")
     page.evaluate("$('webcam').click()")
     visit.answer(lambda: page.click("#astronaut"))    # while the webcam opens
-    page.wait_for_function("!opening")
+    wait_for(page, "!opening")
     assert page.evaluate("[state.live, state.photoName]") == [None, "the astronaut"]
 
 
 def test_what_is_no_picture_is_refused_in_a_sentence(visit, tmp_path):
     (tmp_path / "notes.png").write_text("no picture")
     visit.page.set_input_files("#file", tmp_path / "notes.png")
-    visit.page.wait_for_function("document.getElementById('status').textContent.includes('PNG')")
+    wait_for(visit.page, "document.getElementById('status').textContent.includes('PNG')")
     assert "notes.png is no picture" in visit.page.inner_text("#status")
 
 
@@ -402,18 +438,18 @@ def test_a_bad_file_stops_nothing_and_its_sentence_stays(camera, tmp_path):
       window.done = askAgain();
     }""")
     page.set_input_files("#file", tmp_path / "notes.png")
-    page.wait_for_function("$('status').textContent.includes('PNG')")
+    wait_for(page, "$('status').textContent.includes('PNG')")
     page.evaluate("go(); done")
     assert "notes.png is no picture" in page.inner_text("#status")
     page.click("#webcam")
-    page.wait_for_function("state.live && $('status').textContent.includes('runs')")
+    wait_for(page, "state.live && $('status').textContent.includes('runs')")
     page.set_input_files("#file", tmp_path / "notes.png")
-    page.wait_for_function("$('status').textContent.includes('PNG')")
+    wait_for(page, "$('status').textContent.includes('PNG')")
     page.evaluate("window.before = state.photo")
-    page.wait_for_function("state.live && state.photo !== before")
+    wait_for(page, "state.live && state.photo !== before")
     assert "notes.png is no picture" in page.inner_text("#status")
     page.click("#add-twin")
-    page.wait_for_function("state.results.has('twin') && $('status').textContent === WEBCAM_RUNS")
+    wait_for(page, "state.results.has('twin') && $('status').textContent === WEBCAM_RUNS")
     page.click("#webcam")
 
 
@@ -559,7 +595,7 @@ def test_layers_are_played(visit):
     page = visit.page
     page.click("#play")
     assert page.inner_text("#layer-words") == "before the first"
-    page.wait_for_function("document.getElementById('play').textContent === 'Play'")
+    wait_for(page, "document.getElementById('play').textContent === 'Play'")
     assert page.inner_text("#layer-words") == "after layer 4 of 4"
 
 
@@ -577,19 +613,19 @@ def test_a_network_that_cannot_load_is_taken_out_and_others_answer(browser, site
       };
     }""")
     page.click("#add-twin")
-    page.wait_for_function("$('status').textContent.includes('cannot run here: it is missing')")
+    wait_for(page, "$('status').textContent.includes('cannot run here: it is missing')")
     assert page.evaluate("state.active.map(({ name }) => name)") == ["pruned"]
     page.evaluate("window.broken = ''")
     assert "2 networks" in visit.answer(lambda: page.click("#add-twin"))
     page.evaluate("window.broken = 'pruned'")
     page.click("#synthetic")
-    page.wait_for_function("state.results.has('twin') && state.active.length === 1")
+    wait_for(page, "state.results.has('twin') && state.active.length === 1")
     assert page.inner_text("#status") == "Pruned cannot run here: it is missing."
     assert "Twin found 17 joints" in visit.answer(lambda: page.click("#whole"))
     assert page.locator("#add-pruned").count() == 1
     page.evaluate("window.broken = 'twin'")
     page.click("#astronaut")
-    page.wait_for_function("$('status').textContent.includes('Twin cannot run')")
+    wait_for(page, "$('status').textContent.includes('Twin cannot run')")
     page.evaluate("window.broken = ''")
     assert "Twin found" in visit.answer(lambda: page.click("#whole"))
     visit.close()
@@ -633,7 +669,7 @@ def test_networks_are_added_by_keyboard_and_by_double_click(browser, site, tmp_p
 def test_the_webcam_runs_and_stops(visit):
     page = visit.page
     page.click("#webcam")
-    page.wait_for_function("state.live && state.photoName === 'the webcam' && state.results.size")
+    wait_for(page, "state.live && state.photoName === 'the webcam' && state.results.size")
     for _ in range(8):    # what is painted: only the skeleton has colours
         painted = Image.open(io.BytesIO(page.locator("#photo").screenshot())).convert("RGB")
         assert (np.ptp(np.array(painted).astype(int), axis=2) > 60).sum() > 100
@@ -666,7 +702,7 @@ def camera(browser, site):
 def test_a_webcam_that_is_clicked_twice_is_asked_for_once_and_stops(camera):
     page = camera.page
     page.evaluate("$('webcam').click(); $('webcam').click()")
-    page.wait_for_function("state.live")
+    wait_for(page, "state.live")
     assert page.evaluate("streams.length") == 1
     page.click("#webcam")
     assert page.evaluate(STOPPED)
@@ -676,7 +712,7 @@ def test_a_webcam_that_does_not_play_is_stopped(camera):
     page = camera.page
     page.evaluate("$('video').play = () => Promise.reject(new DOMException('', 'AbortError')); 0")
     page.click("#webcam")
-    page.wait_for_function("$('status').textContent.includes('AbortError')")
+    wait_for(page, "$('status').textContent.includes('AbortError')")
     assert page.evaluate("streams.length") == 1 and page.evaluate(STOPPED)
 
 
@@ -690,7 +726,7 @@ def test_the_page_says_why_there_is_no_webcam(visit, devices, words):
     page.evaluate(f"Object.defineProperty(navigator, 'mediaDevices', {{ configurable: true, "
                   f"value: {devices} }}); 0")
     page.click("#webcam")
-    page.wait_for_function(f"$('status').textContent.includes({json.dumps(words)})")
+    wait_for(page, f"$('status').textContent.includes({json.dumps(words)})")
     page.evaluate("delete navigator.mediaDevices; 0")
     visit.answer(lambda: page.click("#astronaut"))
 
