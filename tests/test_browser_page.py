@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+import time
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -67,16 +68,27 @@ def site(tmp_path_factory, networks):
 
 
 @pytest.fixture(scope="module")
-def browser(chromium_program):
-    "Headless Chromium with a camera that shows a test picture."
+def browser(chromium_program, tmp_path_factory):
+    "Headless Chromium with a camera that shows a photo without colours."
     from playwright import sync_api as playwright
+    film = tmp_path_factory.mktemp("camera") / "film.mjpeg"
+    Image.fromarray(free_photo("astronaut")).convert("L").convert("RGB").save(film, "JPEG")
     arguments = [
         "--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-video-capture={film}",
     ]
     with playwright.sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=chromium_program, args=arguments)
         yield chromium
         chromium.close()
+
+
+def wait_for(page, condition):
+    "Playwright's own `wait_for_function` runs text as a script, which the page forbids."
+    end = time.monotonic() + 180    # a busy machine is no fault
+    while not page.evaluate(f"() => Boolean({condition})"):
+        assert time.monotonic() < end, f"waited for {condition}"
+        page.wait_for_timeout(20)
 
 
 class Visit:
@@ -92,13 +104,13 @@ class Visit:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.set_default_timeout(180_000)    # a busy machine is no fault
         self.page.goto(address)
-        self.page.wait_for_function(FOUND)
+        wait_for(self.page, FOUND)
 
     def answer(self, act):
         "Do something, wait for the new answer, and give the words of it."
         self.page.evaluate("say('')")
         act()
-        self.page.wait_for_function(FOUND)
+        wait_for(self.page, FOUND)
         return self.page.inner_text("#status")
 
     def open_numbers(self):
@@ -335,6 +347,33 @@ def test_the_page_asks_nobody_for_anything(visit):
     assert not visit.complaints
 
 
+def test_the_browser_forbids_what_lies_elsewhere(camera):
+    "Scripts, styles, frames and pictures of another site, requests and forms."
+    forbidden = camera.page.evaluate("""async () => {
+      const forbidden = [];
+      document.addEventListener("securitypolicyviolation", (event) => {
+        forbidden.push(event.effectiveDirective);
+      });
+      const there = "https://elsewhere.invalid/x";
+      for (const [tag, side] of [
+        ["script", "src"], ["link", "href"], ["iframe", "src"], ["img", "src"],
+      ]) {
+        const element = Object.assign(document.createElement(tag), { rel: "stylesheet" });
+        element[side] = there;
+        document.body.append(element);
+      }
+      await fetch(there).catch(() => {});
+      const form = Object.assign(document.createElement("form"), { action: there });
+      document.body.append(form);
+      form.submit();
+      await new Promise((go) => setTimeout(go, 500));
+      return forbidden.sort();
+    }""")
+    assert forbidden == [
+        "connect-src", "form-action", "frame-src", "img-src", "script-src-elem", "style-src-elem",
+    ]
+
+
 def test_a_photo_is_uploaded_and_its_skeleton_drawn(visit, tmp_path):
     image = make_people(1, image_size=(256, 192), seed=4).images[0].permute(1, 2, 0).numpy()
     (tmp_path / "person.png").write_bytes(png(image))
@@ -357,11 +396,61 @@ def test_a_photo_is_turned_as_people_see_it_and_made_smaller_if_huge(visit, tmp_
         assert words in visit.page.inner_text("#box-words")
 
 
+def test_of_two_photos_the_one_that_is_chosen_later_counts(visit, tmp_path):
+    "Also where the first takes long to read; a webcam is one of them."
+    page = visit.page
+    visit.answer(lambda: page.click("#synthetic"))    # the sample is there when it is wanted again
+    slow = """() => {
+      const file = new Promise((give) => { window.give = give; });
+      window.first = takePhoto(file, "the first photo");
+    }"""
+    page.evaluate(slow)
+    visit.answer(lambda: page.click("#astronaut"))
+    page.evaluate("samplePhoto('astronaut').then(give); first")
+    assert page.evaluate("state.photoName") == "the astronaut"
+    page.evaluate(slow)
+    page.click("#webcam")
+    wait_for(page, "state.live")
+    page.evaluate("samplePhoto('astronaut').then(give); first")
+    assert page.evaluate("state.live && state.photoName") == "the webcam"
+    page.click("#webcam")
+    page.evaluate("$('webcam').click()")
+    visit.answer(lambda: page.click("#astronaut"))    # while the webcam opens
+    wait_for(page, "!opening")
+    assert page.evaluate("[state.live, state.photoName]") == [None, "the astronaut"]
+
+
 def test_what_is_no_picture_is_refused_in_a_sentence(visit, tmp_path):
     (tmp_path / "notes.png").write_text("no picture")
     visit.page.set_input_files("#file", tmp_path / "notes.png")
-    visit.page.wait_for_function("document.getElementById('status').textContent.includes('PNG')")
+    wait_for(visit.page, "document.getElementById('status').textContent.includes('PNG')")
     assert "notes.png is no picture" in visit.page.inner_text("#status")
+
+
+def test_a_bad_file_stops_nothing_and_its_sentence_stays(camera, tmp_path):
+    "Also when an answer comes later, or a picture of the webcam."
+    (tmp_path / "notes.png").write_text("no picture")
+    page = camera.page
+    page.evaluate("""() => {
+      const truth = estimate;
+      const slow = new Promise((go) => { window.go = go; });
+      estimate = (...task) => slow.then(() => truth(...task));
+      window.done = askAgain();
+    }""")
+    page.set_input_files("#file", tmp_path / "notes.png")
+    wait_for(page, "$('status').textContent.includes('PNG')")
+    page.evaluate("go(); done")
+    assert "notes.png is no picture" in page.inner_text("#status")
+    page.click("#webcam")
+    wait_for(page, "state.live && $('status').textContent.includes('runs')")
+    page.set_input_files("#file", tmp_path / "notes.png")
+    wait_for(page, "$('status').textContent.includes('PNG')")
+    page.evaluate("window.before = state.photo")
+    wait_for(page, "state.live && state.photo !== before")
+    assert "notes.png is no picture" in page.inner_text("#status")
+    page.click("#add-twin")
+    wait_for(page, "state.results.has('twin') && $('status').textContent === WEBCAM_RUNS")
+    page.click("#webcam")
 
 
 def test_a_photo_is_dropped_and_pasted(visit):
@@ -377,6 +466,68 @@ def test_a_photo_is_dropped_and_pasted(visit):
     photo = base64.b64encode(png(image)).decode()
     for kind, name in (("drop", "given.png"), ("paste", "the pasted photo")):
         assert f"in {name}" in visit.answer(lambda: visit.page.evaluate(give, [photo, kind]))
+
+
+def test_what_is_dropped_and_pasted_is_named_or_refused(visit):
+    "A photo without a type; the first of two photos; text and other files."
+    page = visit.page
+    give = """async ([kind, names, types]) => {
+      const photo = await samplePhoto("astronaut");
+      const data = new DataTransfer();
+      names.forEach((name, i) => data.items.add(new File([photo], name, { type: types[i] })));
+      if (!names.length) data.items.add("some text", "text/plain");
+      document.dispatchEvent(kind === "drop" ? new DragEvent("drop", { dataTransfer: data })
+        : new ClipboardEvent("paste", { clipboardData: data }));
+    }"""
+    for given, told in (
+        (["drop", ["photo"], [""]], "in photo,"),
+        (["drop", ["a.pdf", "b", "c"], ["application/pdf", "image/jpeg", "image/png"]],
+         "in b (the first of 2),"),
+        (["paste", ["b", "c"], ["image/jpeg"] * 2], "in the pasted photo (the first of 2),"),
+    ):
+        assert told in visit.answer(lambda: page.evaluate(give, given))
+    for given, told in (
+        (["drop", [], []], "What was dropped is no picture."),
+        (["paste", [], []], "What was pasted is no picture."),
+        (["paste", ["a.pdf"], ["application/pdf"]], "What was pasted is no picture."),
+    ):
+        page.evaluate("say('')")
+        page.evaluate(give, given)
+        assert page.inner_text("#status") == told
+
+
+def test_numbers_that_make_no_box_are_refused_in_a_sentence(visit):
+    page = visit.page
+    visit.answer(lambda: page.click("#astronaut"))
+    visit.open_numbers()
+    page.fill("#box-x", "100")
+    visit.answer(lambda: page.press("#box-x", "Tab"))
+    box = [100, 0, 412, 512]
+    assert page.evaluate("state.box") == box
+    for side, value, told in (
+        ("x", "", "The left must be a number from 0 to 511"), ("y", "-3", "The top"),
+        ("w", "413", "The width must be a number from 1 to 412"), ("h", "0", "The height"),
+    ):
+        page.fill(f"#box-{side}", value)
+        page.press(f"#box-{side}", "Tab")
+        assert page.inner_text("#status").startswith(told) and page.evaluate("state.box") == box
+        assert page.input_value(f"#box-{side}") == str(box["xywh".index(side)])
+
+
+def test_the_focus_of_the_file_field_is_seen_on_its_label_alone(visit):
+    visit.page.keyboard.press("Tab")
+    visit.page.focus("#file")
+    style = "(element) => getComputedStyle(element).outlineStyle"
+    rings = visit.page.evaluate(f"[...document.querySelectorAll('#file ~ *')].map({style})")
+    assert rings == ["solid", "none", "none", "none"]
+
+
+def test_without_javascript_the_page_says_that_it_needs_it(browser, site):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(site.as_uri())
+    assert "This page needs JavaScript" in page.inner_text("header")
+    context.close()
 
 
 def test_a_box_is_drawn_by_mouse_and_given_in_numbers(visit):
@@ -444,8 +595,40 @@ def test_layers_are_played(visit):
     page = visit.page
     page.click("#play")
     assert page.inner_text("#layer-words") == "before the first"
-    page.wait_for_function("document.getElementById('play').textContent === 'Play'")
+    wait_for(page, "document.getElementById('play').textContent === 'Play'")
     assert page.inner_text("#layer-words") == "after layer 4 of 4"
+
+
+def test_a_network_that_cannot_load_is_taken_out_and_others_answer(browser, site):
+    "It may be added again; the sentence about it stays until the reader acts."
+    visit = Visit(browser, site.as_uri())
+    page = visit.page
+    visit.open_numbers()
+    page.evaluate("""() => {
+      window.truth = estimate;
+      window.broken = "twin";
+      estimate = async (network, ...rest) => {
+        if (network.name === broken) throw new Error("it is missing");
+        return truth(network, ...rest);
+      };
+    }""")
+    page.click("#add-twin")
+    wait_for(page, "$('status').textContent.includes('cannot run here: it is missing')")
+    assert page.evaluate("state.active.map(({ name }) => name)") == ["pruned"]
+    page.evaluate("window.broken = ''")
+    assert "2 networks" in visit.answer(lambda: page.click("#add-twin"))
+    page.evaluate("window.broken = 'pruned'")
+    page.click("#synthetic")
+    wait_for(page, "state.results.has('twin') && state.active.length === 1")
+    assert page.inner_text("#status") == "Pruned cannot run here: it is missing."
+    assert "Twin found 17 joints" in visit.answer(lambda: page.click("#whole"))
+    assert page.locator("#add-pruned").count() == 1
+    page.evaluate("window.broken = 'twin'")
+    page.click("#astronaut")
+    wait_for(page, "$('status').textContent.includes('Twin cannot run')")
+    page.evaluate("window.broken = ''")
+    assert "Twin found" in visit.answer(lambda: page.click("#whole"))
+    visit.close()
 
 
 def test_networks_stand_side_by_side(visit):
@@ -455,17 +638,97 @@ def test_networks_stand_side_by_side(visit):
     np.testing.assert_array_equal(visit.picture("crop-pruned"), visit.picture("crop-twin"))
     page.select_option("#drawn", "twin")
     assert "that Twin found" in page.get_attribute("#photo", "aria-label")
+    assert page.inner_text("#status").startswith("Twin found")
+    page.evaluate("showPanels()")    # as when another one is added
+    assert page.input_value("#drawn") == "twin"
     page.select_option("#drawn", "pruned")
+    assert page.inner_text("#status").startswith("Pruned found")
+
+
+def test_networks_are_added_by_keyboard_and_by_double_click(browser, site, tmp_path):
+    "The focus goes on to the next button, at last to the heading; a double click adds one."
+    shutil.copytree(site.parent, tmp_path / "try")
+    facts = tmp_path / "try" / "embedded" / "list.js"
+    more = "NETWORKS.push(...['b', 'c'].map((name) => ({ ...NETWORKS[1], name, label: name })));"
+    facts.write_text(facts.read_text() + more)
+    visit = Visit(browser, (tmp_path / "try" / "index.html").as_uri())
+    page, focus = visit.page, "document.activeElement.id"
+    page.evaluate("estimate = () => new Promise(() => {}); 0")
+    active = "state.active.map(({ name }) => name)"
+    page.dblclick("#add-twin")
+    assert page.evaluate(active) == ["pruned", "twin"]
+    page.focus("#add-b")
+    page.keyboard.press("Enter")
+    assert page.evaluate(focus) == "add-c"
+    page.keyboard.press("Enter")
+    assert page.evaluate(focus) == "inside-title"
+    assert page.evaluate(active) == ["pruned", "twin", "b", "c"]
+    visit.close()
 
 
 def test_the_webcam_runs_and_stops(visit):
     page = visit.page
     page.click("#webcam")
-    page.wait_for_function("state.live && state.photoName === 'the webcam' && state.results.size")
+    wait_for(page, "state.live && state.photoName === 'the webcam' && state.results.size")
+    for _ in range(8):    # what is painted: only the skeleton has colours
+        painted = Image.open(io.BytesIO(page.locator("#photo").screenshot())).convert("RGB")
+        assert (np.ptp(np.array(painted).astype(int), axis=2) > 60).sum() > 100
     page.click("#webcam")
     assert page.inner_text("#webcam") == "Webcam"
     assert page.evaluate("$('video').srcObject.getTracks().every(t => t.readyState === 'ended')")
     assert not visit.complaints
+
+
+WATCHED = """() => {
+  window.streams = [];
+  const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+  navigator.mediaDevices.getUserMedia = async (wish) => {
+    streams.push(await ask(wish));
+    return streams.at(-1);
+  };
+}"""
+STOPPED = "streams.flatMap((s) => s.getTracks()).every(({ readyState }) => readyState === 'ended')"
+
+
+@pytest.fixture
+def camera(browser, site):
+    "The page, with all the streams that it gets from the camera in `streams`."
+    visit = Visit(browser, site.as_uri())
+    visit.page.evaluate(WATCHED)
+    yield visit
+    visit.close()
+
+
+def test_a_webcam_that_is_clicked_twice_is_asked_for_once_and_stops(camera):
+    page = camera.page
+    page.evaluate("$('webcam').click(); $('webcam').click()")
+    wait_for(page, "state.live")
+    assert page.evaluate("streams.length") == 1
+    page.click("#webcam")
+    assert page.evaluate(STOPPED)
+
+
+def test_a_webcam_that_does_not_play_is_stopped(camera):
+    page = camera.page
+    page.evaluate("$('video').play = () => Promise.reject(new DOMException('', 'AbortError')); 0")
+    page.click("#webcam")
+    wait_for(page, "$('status').textContent.includes('AbortError')")
+    assert page.evaluate("streams.length") == 1 and page.evaluate(STOPPED)
+
+
+@pytest.mark.parametrize("devices, words", [
+    ("undefined", "A webcam needs https or a local file"),
+    ("{ getUserMedia: () => Promise.reject(new DOMException('', 'NotFoundError')) }", "no webcam;"),
+    ("{ getUserMedia: () => Promise.reject(new DOMException('', 'NotAllowedError')) }", "allow it"),
+])
+def test_the_page_says_why_there_is_no_webcam(visit, devices, words):
+    page = visit.page
+    page.evaluate(f"Object.defineProperty(navigator, 'mediaDevices', {{ configurable: true, "
+                  f"value: {devices} }}); 0")
+    page.click("#webcam")
+    wait_for(page, f"$('status').textContent.includes({json.dumps(words)})")
+    page.evaluate("delete navigator.mediaDevices; 0")
+    visit.answer(lambda: page.click("#astronaut"))
 
 
 # Widths, colours, a server

@@ -12,10 +12,26 @@ const state = {
   results: new Map(), // name of a network -> what `estimate` gave
   joint: null,        // name of the joint whose attention is shown
   layer: Infinity,    // layers done; the last one unless the reader moves the slider
-  live: false,        // the webcam is on
+  live: null,         // the webcam's stream while it runs
 };
 
-function say(words) { $("status").textContent = words; }
+let complained = false;  // what could not be done is said until the reader's next act
+
+/** Say what an act does. */
+function say(words) {
+  complained = false;
+  $("status").textContent = words;
+}
+
+function complain(words) {
+  say(words);
+  complained = true;
+}
+
+/** Say what comes by itself, such as an answer. */
+function report(words) {
+  if (!complained && $("status").textContent !== words) say(words);
+}
 
 const words = (name) => name.replaceAll("_", " ");
 const round = (value) => Math.round(value);
@@ -45,16 +61,24 @@ const photoSize = () => [state.photo.height, state.photo.width];
 const wholeBox = () => [0, 0, state.photo.width, state.photo.height];
 const pixelsOf = (...part) => state.photo.getContext("2d").getImageData(...part);
 
+let chosen = 0;  // of two photos the one that was chosen later counts
+
 /** Take a photo from anywhere; says so in one sentence where it cannot be read. */
 async function takePhoto(blob, name) {
-  stopWebcam();
+  const mine = ++chosen;
+  say(`Reading ${name}.`);
+  let photo;
   try {
-    say(`Reading ${name}.`);
-    showPhoto(await readPhoto(blob), name);
+    photo = await readPhoto(await blob);
   } catch {
-    say(`${name} is no picture that this browser can read; take a JPEG or PNG file.`);
+    if (mine === chosen) {
+      complain(`${name} is no picture that this browser can read; take a JPEG or PNG file.`);
+    }
     return;
   }
+  if (mine !== chosen) return;
+  stopWebcam();
+  showPhoto(photo, name);
   await estimateAll();
 }
 
@@ -64,50 +88,81 @@ function showPhoto(photo, name) {
   showAll();
 }
 
-async function takeSample(name, title) {
-  const bytes = Uint8Array.from(atob(await sampleText(name)), (letter) => letter.charCodeAt(0));
-  await takePhoto(new Blob([bytes]), title);
-}
+const takeSample = (name, title) => takePhoto(samplePhoto(name), title);
 
 const samples = new Map();
-async function sampleText(name) {
+async function samplePhoto(name) {
   if (!samples.has(name)) samples.set(name, await embedded(name));
-  return samples.get(name);
+  const bytes = Uint8Array.from(atob(samples.get(name)), (letter) => letter.charCodeAt(0));
+  return new Blob([bytes]);
 }
 
 // The webcam
 
+let opening = 0;  // the choice for which a webcam is not there yet; 0: none
+
 async function startWebcam() {
+  const again = opening;
+  opening = ++chosen;
+  if (again) return;  // a second click
   try {
-    const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
+    const stream = await openWebcam();
+    if (opening === chosen) state.live = stream; else stopStream(stream);
+  } catch (error) {
+    if (opening === chosen) complain(whyNoWebcam(error));
+  } finally {
+    opening = 0;
+  }
+  if (state.live) await runWebcam(state.live);
+}
+
+function whyNoWebcam({ name }) {
+  if (!navigator.mediaDevices) return "A webcam needs https or a local file; choose a photo.";
+  if (name === "NotFoundError") return "There is no webcam; choose a photo.";
+  return `The webcam cannot be used (${name}); allow it for this page, or choose a photo.`;
+}
+
+/** A stream that plays; one that cannot be played is stopped. */
+async function openWebcam() {
+  const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
+  try {
     $("video").srcObject = stream;
     await $("video").play();
   } catch (error) {
-    say(`The webcam cannot be used (${error.name}); allow it for this page, or choose a photo.`);
-    return;
+    stopStream(stream);
+    throw error;
   }
-  state.live = true;
+  return stream;
+}
+
+function stopStream(stream) {
+  for (const track of stream.getTracks()) track.stop();
+}
+
+const WEBCAM_RUNS = "The webcam runs; each picture is forgotten when the next one comes.";
+
+async function runWebcam(stream) {
   showLive();
-  say("The webcam runs; each picture is forgotten when the next one comes.");
-  while (state.live) {
-    const { videoWidth, videoHeight } = $("video");
-    const box = state.box;
-    showPhoto(canvasOf($("video"), videoWidth, videoHeight), "the webcam");
-    state.box = box;
+  say(WEBCAM_RUNS);
+  showPhoto(pictureNow(), "the webcam");
+  while (state.live === stream) {
     await estimateAll();
-    await new Promise(requestAnimationFrame);
+    await new Promise(requestAnimationFrame);  // the skeleton is painted
+    if (state.live === stream) state.photo = pictureNow();  // shown when its skeleton is there
   }
 }
 
+const pictureNow = () => canvasOf($("video"), $("video").videoWidth, $("video").videoHeight);
+
 function stopWebcam() {
   if (!state.live) return;
-  state.live = false;
-  for (const track of $("video").srcObject.getTracks()) track.stop();
+  stopStream(state.live);
+  state.live = null;
   showLive();
 }
 
 function showLive() {
-  $("webcam").setAttribute("aria-pressed", state.live);
+  $("webcam").setAttribute("aria-pressed", Boolean(state.live));
   $("webcam").textContent = state.live ? "Stop the webcam" : "Webcam";
 }
 
@@ -119,35 +174,53 @@ let asked = 0;  // of two questions the later one counts
 async function estimateAll() {
   if (!state.photo) return;
   const mine = ++asked;
-  for (const network of state.active) {
-    if (!await estimateOne(network, mine)) return;
+  for (const network of [...state.active]) {
+    try {
+      if (!await estimateOne(network, mine)) return;
+    } catch (error) {
+      if (mine !== asked) return;
+      complain(`${network.label} cannot run here: ${error.message}.`);
+      takeOut(network);
+    }
   }
-  if (!state.live) sayFound();
+  if (state.live) report(WEBCAM_RUNS); else sayFound();
+}
+
+/** The same, as an act of the reader. */
+function askAgain() {
+  complained = false;
+  return estimateAll();
 }
 
 /** Whether the answer still counts when it comes. */
 async function estimateOne(network, mine) {
-  if (!loaded.has(network.name)) say(`Loading ${network.label} (${network.megabytes} MB).`);
-  try {
-    const result = await estimate(network, pixelsOf, photoSize(), state.box, $("method").value);
-    if (mine !== asked) return false;
-    state.results.set(network.name, result);
-    showAll();
-    return true;
-  } catch (error) {
-    if (mine === asked) say(`${network.label} cannot run here: ${error.message}.`);
-    return false;
-  }
+  if (!loaded.has(network.name)) report(`Loading ${network.label} (${network.megabytes} MB).`);
+  const result = await estimate(network, pixelsOf, photoSize(), state.box, $("method").value);
+  if (mine !== asked) return false;
+  state.results.set(network.name, result);
+  showAll();
+  return true;
+}
+
+/** What cannot run may be added again; the last network stays, but no webcam runs for it. */
+function takeOut(network) {
+  if (state.active.length === 1) return stopWebcam();
+  state.active = state.active.filter((other) => other !== network);
+  state.results.delete(network.name);
+  showChoices();
+  showPanels();
+  showAll();
 }
 
 function sayFound() {
+  if (!state.active.every(({ name }) => state.results.has(name))) return;
   const network = drawnNetwork();
   const { keypoints, looks } = state.results.get(network.name);
   const sure = keypoints.filter(({ score }) => score >= UNSURE).length;
   const results = state.active.map(({ name }) => state.results.get(name));
   const sum = (value) => results.map(value).reduce((a, b) => a + b);
   const time = round(sum(({ milliseconds, around }) => milliseconds + around));
-  say(`${network.label} found ${keypoints.length} joints in ${state.photoName}, `
+  report(`${network.label} found ${keypoints.length} joints in ${state.photoName}, `
     + `${sure} of them with a score of at least ${UNSURE}. It looked ${timesOf(looks)}. `
     + `${countOf(results.length, "network")} took ${time} ms for `
     + `${countOf(sum((result) => result.looks), "look")}, from the photo to the joints.`);
@@ -161,13 +234,20 @@ async function addNetwork(network) {
   state.active.push(network);
   showChoices();
   showPanels();
-  await estimateAll();
+  await askAgain();
 }
 
 // Showing
 
 const drawnNetwork = () => state.active.find(({ name }) => name === $("drawn").value)
   ?? state.active[0];
+
+/** The skeleton and the words of another network, which has answered. */
+function drawAnother() {
+  complained = false;
+  showAll();
+  if (!state.live) sayFound();
+}
 
 function showAll() {
   drawPhoto();
@@ -267,7 +347,10 @@ function showPanels() {
     figure.append(place, caption);
     return figure;
   }));
-  $("drawn").replaceChildren(...state.active.map(({ name, label }) => new Option(label, name)));
+  const drawn = $("drawn").value;
+  $("drawn").replaceChildren(...state.active.map(({ name, label }) => (
+    new Option(label, name, false, name === drawn)
+  )));
   showJoints();
   drawPanels();
 }
@@ -387,17 +470,26 @@ function showRows() {
   }));
 }
 
-/** A button for each network that is not yet loaded. */
+/** A button for each network that is not yet loaded; the next takes the focus of one that goes. */
 function showChoices() {
+  const focused = document.activeElement;
+  const at = [...$("more").children].indexOf(focused);
   const rest = NETWORKS.filter((network) => !state.active.includes(network));
   $("more").replaceChildren(...rest.map((network) => {
     const button = document.createElement("button");
     button.type = "button";
     button.id = `add-${network.name}`;
     button.textContent = `Add ${network.label} (${network.megabytes} MB)`;
-    button.addEventListener("click", () => addNetwork(network));
+    button.addEventListener("click", ({ detail }) => {
+      if (detail < 2) addNetwork(network);  // the second of a double click is on another button
+    });
+    button.addEventListener("keydown", (event) => {
+      if (event.repeat && event.key === "Enter") event.preventDefault();
+    });
     return button;
   }));
+  if (at < 0) return;
+  ($(focused.id) ?? $("more").children[at] ?? $("more").lastChild ?? $("inside-title")).focus();
 }
 
 function showAbout() {
@@ -453,19 +545,30 @@ function dragBox() {
     if (!start) return;
     state.box = boxBetween(start, placeOn(event));
     start = null;
-    estimateAll();
+    askAgain();
   });
   canvas.addEventListener("pointercancel", () => { start = null; });
 }
 
-function typeBox() {
+/** One number of the box; a box that is moved over the edge of the photo ends there. */
+function typeBox({ target }) {
   if (!state.photo) return;
-  const [x, y, w, h] = ["x", "y", "w", "h"].map((side) => Number($(`box-${side}`).value));
+  const side = ["x", "y", "w", "h"].indexOf(target.id.at(-1));
   const [height, width] = photoSize();
-  const [left, top] = [clamp(x, 0, width - 1), clamp(y, 0, height - 1)];
-  state.box = [left, top, clamp(w, 1, width - left), clamp(h, 1, height - top)];
+  const box = [...(state.box ?? wholeBox())];
+  const least = side < 2 ? 0 : 1;
+  const most = [width - 1, height - 1, width - box[0], height - box[1]][side];
+  const value = target.valueAsNumber;
+  if (value >= least && value <= most) {
+    box[side] = value;
+    const [x, y, w, h] = box;
+    state.box = [x, y, Math.min(w, width - x), Math.min(h, height - y)];
+    askAgain();
+  } else {
+    complain(`The ${["left", "top", "width", "height"][side]} must be a number from ${least} to `
+      + `${round(most)}; the box stays as it was.`);
+  }
   showBox();
-  estimateAll();
 }
 
 // Playing the layers
@@ -508,29 +611,35 @@ function listen() {
     takeSample(`person-${drawn++ % DRAWN_PEOPLE}`, "a drawn person");
   });
   $("webcam").addEventListener("click", () => (state.live ? stopWebcam() : startWebcam()));
-  $("whole").addEventListener("click", () => { state.box = null; showBox(); estimateAll(); });
+  $("whole").addEventListener("click", () => { state.box = null; showBox(); askAgain(); });
   for (const side of ["x", "y", "w", "h"]) $(`box-${side}`).addEventListener("change", typeBox);
   $("layer").addEventListener("input", ({ target }) => { stopPlaying(); moveTo(+target.value); });
   $("play").addEventListener("click", play);
-  $("drawn").addEventListener("change", showAll);
-  $("method").addEventListener("change", estimateAll);
+  $("drawn").addEventListener("change", drawAnother);
+  $("method").addEventListener("change", askAgain);
   window.addEventListener("resize", () => { drawPhoto(); drawPanels(); });
   dragBox();
   takeDropped();
 }
 
 function takeDropped() {
-  const first = (items) => [...items].find(({ type }) => type.startsWith("image/"));
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", (event) => {
     event.preventDefault();
-    const file = first(event.dataTransfer.files);
-    if (file) takePhoto(file, file.name); else say("What was dropped is no picture.");
+    takeFirst(event.dataTransfer.files, "dropped");
   });
   document.addEventListener("paste", (event) => {
-    const file = first(event.clipboardData.files);
-    if (file) takePhoto(file, "the pasted photo");
+    const { files } = event.clipboardData;
+    if (files.length || event.target.tagName !== "INPUT") takeFirst(files, "pasted");
   });
+}
+
+/** Take the first of the files that may be a picture: without a suffix their type is not known. */
+function takeFirst(files, how) {
+  const photos = [...files].filter(({ type }) => !type || type.startsWith("image/"));
+  if (!photos.length) return complain(`What was ${how} is no picture.`);
+  const name = how === "pasted" ? "the pasted photo" : photos[0].name;
+  takePhoto(photos[0], photos.length > 1 ? `${name} (the first of ${photos.length})` : name);
 }
 
 function linkTo(address, title) {
