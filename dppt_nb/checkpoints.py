@@ -37,12 +37,12 @@ from dppt_nb.files import (
     unpack_tensors,
     write_json,
 )
-from .keypoints import COCO17, MPII16, KeypointSet
+from .keypoints import KeypointSet
 from .locks import write_together
 from .models import create_model, model_config
 from .ownsets import finds_same, same_joints
 from .recipes import Recipe
-from .released import fill, released_network
+from .released import RELEASED_SETS, fill, released_network
 from .released import load_backbone as load_backbone
 from .released import load_released as load_released
 from .tokenpose import PoseTransformer
@@ -421,7 +421,7 @@ def load_teacher(
     if not recipe.teacher: return None
     if recipe.teacher_model:
         # a release does not say which joints it finds; those of so many it is known for
-        known = {len(one): one for one in (COCO17, MPII16)}.get(len(keypoints), keypoints)
+        known = RELEASED_SETS.get(len(keypoints), keypoints)
         _check_teacher(recipe.teacher, known, keypoints)
         with torch.random.fork_rng(devices=[]):    # its start weights are replaced
             network = create_model(recipe.teacher_model, len(keypoints), recipe.image_size)

@@ -55,6 +55,7 @@ from .files import CACHE_MEND, cache_folder, digest_of, make_folder, write_whole
 from .forms import make_form, recipe_of
 from .keypoints import KeypointSet
 from .optim import precision
+from .ownsets import check_count
 from .photos import OddBoxes, check_boxes, open_photo
 from .plumbing import check_images
 from .recipes import Recipe
@@ -72,11 +73,7 @@ def describe_network(
     half: bool = False, # whether its weights are float16
 ) -> dict: # plain values, as JSON has them
     "What stands in the file beside the network."
-    if len(keypoint_set) != network.num_keypoints:
-        raise DataError(
-            f"the network finds {network.num_keypoints} keypoints, {keypoint_set.name} has "
-            f"{len(keypoint_set)}; give the set that it was trained for"
-        )
+    check_count(network.num_keypoints, keypoint_set)
     config, recipe = network.config, recipe_of(network)
     return dict(
         format=ONNX_FORMAT, form=form, model=config.name, keypoint_set=asdict(keypoint_set),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['limbs_of', 'misspelt_fields', 'keypoint_set_of', 'write_keypoint_set', 'read_keypoint_set', 'same_joints',
-           'finds_same']
+           'check_count', 'finds_same']
 
 # %% ../nbs/machinery/ownsets.ipynb #e64a9999
 from dataclasses import replace
@@ -102,6 +102,17 @@ def same_joints(
         one, other = _parents(name, found) or (None, None)
         return one if one == other else None    # what is a middle of two is neither
     return [place(name) for name in wanted.names]
+
+def check_count(
+    found: int,  # keypoints that a network finds
+    keypoint_set: KeypointSet,  # what it is said to find
+) -> None:
+    "Raise `DataError` where there are more or fewer."
+    if found == len(keypoint_set): return
+    raise DataError(
+        f"the network finds {found} keypoints, {keypoint_set.name} has {len(keypoint_set)}; give "
+        "the set that it was trained for"
+    )
 
 def finds_same(
     found: KeypointSet,  # as in `same_joints`

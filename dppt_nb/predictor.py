@@ -31,6 +31,7 @@ from .evaluation import device_name, find_joints
 from .inference import People, cut_boxes, pose_boxes
 from .keypoints import KeypointSet
 from .optim import compute_name, pick_device
+from .ownsets import check_count
 from dppt_nb.photos import (
     OddBoxes,
     Photo,
@@ -106,11 +107,7 @@ def check_network(
 ) -> None:
     "Refuse a network that finds other joints, or holds its weights in another format."
     found, kind = getattr(network, "num_keypoints", None), next(network.parameters()).dtype
-    if found not in (None, len(keypoint_set)):
-        raise DataError(
-            f"the network finds {found} keypoints, {keypoint_set.name} has {len(keypoint_set)}; "
-            "give the set that it was trained for"
-        )
+    if found is not None: check_count(found, keypoint_set)
     if kind != torch.float32:
         raise DataError(
             f"the network's weights are {kind}; give network.float(): the recipe's `precision` "
