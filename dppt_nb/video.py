@@ -34,9 +34,9 @@ from dppt_nb.checks import (
     refuse_idle,
     whole_number,
 )
-from .files import claim_folder, watch, write_whole
+from .files import claim_folder, watch
 from .inference import People
-from .locks import Lines, kept_after, temporary_name
+from .locks import Lines, kept_after, temporary_name, write_whole
 from .photos import OddBoxes, Photo, boxes_by_photo, open_photo, read_boxes
 from .pictures import DRAWING, is_drawing, list_photos, needed_av, say_several
 from .predictor import PosePredictor
