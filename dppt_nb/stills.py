@@ -44,6 +44,7 @@ from dppt_nb.views import (
     attention_picture,
     crop_person,
     figure_png,
+    outline_kept,
     show_pictures,
     spoken,
     view_person,
@@ -159,8 +160,9 @@ def attention_pictures(
     best = shares.nan_to_num(0).topk(10).values.sum()
     owner = view.trace.column_owner(layer - 1)[0]
     who = "the mean of all heads" if one is None else f"head {head}"
+    there = outline_kept(draw_kept(view.photo, owner, view.grid, 0.4), owner, view.grid)
     return {
-        "answer": view.drawn(0, draw_kept(view.photo, owner, view.grid, 0.4)),
+        "answer": view.drawn(0, there),
         f"layer {layer}: {spoken(joint)}": attention_picture(view, shares),
         "its heatmap at the end": view.heat(number, 0),
     }, (
@@ -258,8 +260,8 @@ def reduction_pictures(
     left, all_of_them = one.view.trace.kept[0][layer - 1].shape[1], np.prod(one.view.grid)
     off = np.linalg.norm(one.view.joints[0] - whole.view.joints[0], axis=1)
     return {
-        f"after layer {layer}: {left} patches": one.view.kept(layer - 1, 0),
-        "the answer": one.view.drawn(0, one.view.darkened(-1, 0)),
+        f"after layer {layer}: {left} patches": one.view.outlined(layer - 1, 0)[one.view.part],
+        "the answer": one.view.drawn(0, one.view.outlined(-1, 0)),
     }, (
         f"{way} with keep ratio {ratio}: {left} of {all_of_them} patches after layer {layer}; "
         f"{one.macs / 1e9:.2f} of {whole.macs / 1e9:.2f} GMACs, {one.milliseconds:.0f} of "
@@ -447,7 +449,8 @@ def photo_pictures(
     "A person framed in a photograph: the answer, and the patches that were left for it."
     view = view_framed(network, photo, across, down)
     left_over, score = view.trace.kept[0][-1].shape[1], view.scores[0]
-    return {"the crop": view.crop, "patches left": view.kept(), "answer": view.drawn()}, (
+    left = view.outlined()[view.part]
+    return {"the crop": view.crop, "patches left": left, "answer": view.drawn()}, (
         f"{left_over} of {np.prod(view.grid)} patches left; "
         f"{(score >= SHOWN).sum()} of {len(score)} joints are drawn, the surest "
         f"is the {spoken(view.keypoint_set.names[score.argmax()])}."
