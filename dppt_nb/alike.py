@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FREE', 'UNSET', 'DIGESTS', 'APART', 'teacher_is', 'run_fields', 'base_network', 'base_fields', 'check_seeds',
-           'check_alike', 'check_folder', 'check_judged', 'check_network', 'check_plan', 'check_people',
+           'check_alike', 'check_folder', 'check_judged', 'check_trained', 'check_plan', 'check_people',
            'check_teachers']
 
 # %% ../nbs/machinery/alike.ipynb #a11ce003
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from .checkpoints import load_network, load_teacher, network_files, read_about
 from .checks import DataError
+from .cropset import CropSet
 from .keypoints import KeypointSet
 from .models import VARIANTS
 from .recipes import Recipe
 from .runs import weights_print
-from .store import CropSet
 from dppt_nb.studies import (
     JUDGED,
     JUDGED_BY,
@@ -192,7 +192,7 @@ def check_judged(
     _check_recipe(folder, "run", recipe, Recipe.from_dict(judged["recipe"]))
 
 
-def check_network(
+def check_trained(
     folder: Path, # of the run that is to be judged
     recipe: Recipe, # that it should be of
     but: dict, # fields in which it is judged in another way than it was trained

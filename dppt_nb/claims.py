@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .judged import combine, difference, format_interval, half_width, of_row
-from .studies import read_runs
+from .studies import read_runs, unpack_bits
 from .study import CLAIMS, Claim, each_seed, verdict
 
 # %% ../nbs/machinery/claims.ipynb #7b30837b
@@ -432,13 +432,14 @@ def format_cycles(
 def stored_runs(
     folder: str | Path, # of a study's results
 ) -> list[dict]: # of `run_row`
-    "The runs of a study; what they share is printed."
+    "The runs of a study; what they share is printed, with how many people can be measured."
     runs = read_runs(Path(folder) / "runs.json")
-    known = runs[0]["conditions"]
+    known, scored = runs[0]["conditions"], unpack_bits(runs[0]["counts"], runs[0]["shape"])
     epochs = sorted({run["recipe"]["epochs"] for run in runs})
     devices = sorted({run["conditions"]["device"] for run in runs})
     print(
-        f"{known['data']}, {known['split']} split, {known['people']} people, "
+        f"{known['data']}, {known['split']} split, "
+        f"{int(scored.any(1).sum())} of {known['people']} people, "
         f"{' or '.join(map(str, epochs))} epochs, on {' and '.join(devices)}"
     )
     return runs

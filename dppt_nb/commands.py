@@ -51,6 +51,10 @@ def _typed_words():
     "--detector", type=click.Choice(["mediapipe"]), help="find people where no boxes are given"
 )
 @click.option(
+    "--or-whole", is_flag=True,
+    help="where the detector finds nobody take the whole photo as one person",
+)
+@click.option(
     "--every", type=click.IntRange(min=1), default=1, help="of videos: one frame in so many"
 )
 @click.option("--smooth", is_flag=True, help="of videos: calm the joints (One-Euro filter)")

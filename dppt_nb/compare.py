@@ -14,12 +14,13 @@ from torch import Tensor
 
 from .checkpoints import load_network
 from .checks import DataError
+from .cropset import CropSet
 from .evaluation import answer_in_terms_of, learned_from, predict_joints, shared_joints
 from .files import digest_of, make_folder, read_json
 from .metrics import bootstrap_interval, pck
 from .optim import pick_device
 from .scoring import pck_by_body
-from .store import CropSet, load_people
+from .store import load_people
 from .terminal import counted
 
 # %% ../nbs/machinery/compare.ipynb #0190ba02

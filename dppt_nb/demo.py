@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .checkpoints import load_network, save_network
 from .crops import denormalize
+from .cropset import CropSet
 from dppt_nb.evaluation import (
     RESULTS_FORMAT,
     answer_mean_pose,
@@ -30,16 +31,17 @@ from dppt_nb.evaluation import (
     mean_pose,
     score_joints,
 )
-from .files import make_folder, write_json, write_whole
+from .files import make_folder, write_json
 from .heat import draw_heatmaps
 from .heatmaps import heatmap_coordinates, rescale_joints
+from .locks import write_whole
 from .models import macs
 from .optim import compute_name, pick_device
 from .pictures import FREE_PHOTOS, free_photo
 from .pruning import draw_kept
 from .recipes import Recipe, get_recipe
 from .skeletons import draw_pose
-from .store import SYNTHETIC_PEOPLE, CropSet, synthetic_people
+from .store import SYNTHETIC_PEOPLE, synthetic_people
 from .terminal import counted
 from .tokenpose import PoseTransformer
 from .trainer import Trainer

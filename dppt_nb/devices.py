@@ -23,13 +23,13 @@ import torch
 from torch import Tensor, nn
 
 from .checks import DataError, whole_number
+from .cropset import CropSet
 from .cutting import usable_cores
 from .draws import Part
 from .evaluation import predict_joints
 from .optim import pick_device
 from .recipes import Recipe
 from .runs import Stops
-from .store import CropSet
 
 # %% ../nbs/machinery/devices.ipynb #d2b32754
 def weigh(

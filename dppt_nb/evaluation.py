@@ -25,7 +25,7 @@ from .checkpoints import load_network, results_folder
 from .checks import DataError, whole_number, with_nan
 from .coco import person_category, to_coco_results
 from .crops import PIXEL_STD, apply_affine, box_to_center_scale
-from .cropset import check_crops, known_people
+from .cropset import CropSet, check_crops, known_people
 from .datasets import SeveralFiles, coco_truth, has_ap
 from .files import digest_of, folder_for, read_json, watch, write_json
 from .heatmaps import average_flip, decode_argmax, decode_dark, decode_quarter
@@ -49,7 +49,7 @@ from dppt_nb.scoring import (
     say_unmeasured,
 )
 from .splits import named_content
-from .store import CropSet, is_store, load_people
+from .store import is_store, load_people
 from .terminal import counted
 
 # %% ../nbs/machinery/evaluation.ipynb #cab3b0c5

@@ -50,16 +50,18 @@ from dppt_nb.checks import (
 from .config import Pair
 from .costs import time_interleaved
 from .crops import IMAGENET_MEAN, IMAGENET_STD, PADDING, PIXEL_STD
+from .cropset import CropSet
 from .evaluation import plain_images
-from .files import CACHE_MEND, cache_folder, digest_of, make_folder, write_whole
+from .files import CACHE_MEND, cache_folder, digest_of, make_folder
 from .forms import make_form, recipe_of
 from .keypoints import KeypointSet
+from .locks import write_whole
 from .optim import precision
 from .ownsets import check_count
 from .photos import OddBoxes, check_boxes, open_photo
 from .plumbing import check_images
 from .recipes import Recipe
-from .store import CropSet, known_splits, load_people
+from .store import known_splits, load_people
 from .tokenpose import PoseTransformer
 
 # %% ../nbs/machinery/export.ipynb #2aa2d94d

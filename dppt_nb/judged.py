@@ -21,15 +21,16 @@ from dppt_nb.alike import (
     check_alike,
     check_folder,
     check_judged,
-    check_network,
     check_people,
     check_plan,
     check_seeds,
     check_teachers,
+    check_trained,
     teacher_is,
 )
 from .checkpoints import load_network
 from .checks import DataError, from_home
+from .cropset import CropSet
 from .evaluation import RESULTS_FORMAT, conditions, predict_joints
 from .files import make_folder, write_json
 from .metrics import bootstrap_interval, pck
@@ -38,7 +39,7 @@ from .optim import pick_device
 from .recipes import Recipe
 from .runner import check_sources, train_recipe
 from .runs import RECORD, read_record
-from .store import CropSet, load_people
+from .store import load_people
 from dppt_nb.studies import (
     JUDGED,
     Row,
@@ -349,7 +350,7 @@ def run_row(
         raise DataError(
             f"row {row.name!r} judges the networks of row {row.of!r}; name that row too, before it"
         )
-    if row.of: check_network(trained, recipe, row.changes)
+    if row.of: check_trained(trained, recipe, row.changes)
     if not row.of and not is_whole(folder, recipe):
         begun = (folder / RECORD).exists()
         train_recipe(

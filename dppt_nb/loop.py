@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .checkpoints import start_from
 from .checks import DataError
-from .cropset import check_crops
+from .cropset import CropSet, check_crops
 from .cycles import PoseObjective
 from .devices import Team, make_parts, own_rows, part_shares, seeded, share_step
 from .feed import feed, near
@@ -29,7 +29,6 @@ from .recipes import Recipe, get_recipe, make_lessons
 from .released import load_backbone
 from .rle import RegressionObjective
 from .steps import CapturedStep, can_capture, compiled, tune
-from .store import CropSet
 from .tokenpose import PoseTransformer
 
 # %% ../nbs/machinery/loop.ipynb #03a7d829

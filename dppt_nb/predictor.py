@@ -218,6 +218,7 @@ class Look:
     # who says where: "caller", "detector", or "nobody": the whole photo, or squares around people
     # that reach out of it by right
     source: str = "caller"
+    whole: bool = False        # the photo itself is the box
 
     def count_odd(self,
         odd: OddBoxes, # of the whole call
@@ -240,6 +241,8 @@ class PosePredictor(Locator):
         # finds boxes where none are given: (H, W, 3) uint8 RGB -> (N, 4) x, y, w, h, or (N, 5) with
         # a score; with an attribute `reaches_out` its boxes may reach far out of the photo
         detector: Callable | None = None,
+        # where the detector finds nobody, the whole photo is one person
+        or_whole: bool = False,
         # "eager": PyTorch; "folded": PyTorch with norms folded into convolutions; on a CPU also
         # "onnxruntime", and "auto": the fastest one, measured now
         runner: str = "eager",
@@ -248,13 +251,16 @@ class PosePredictor(Locator):
         if detector is not None and not callable(detector):
             raise DataError(f"detector is {detector!r}; it is a function from a photo to boxes")
         check_choice("refine", refine)
+        check_choice("or_whole", or_whole)
+        if or_whole and detector is None:
+            raise DataError("or_whole=True goes with a detector; name one, or leave it out")
         recipe = recipe.change(mirror=mirror, **{} if decode is None else {"decode": decode})
         if runner != "eager":
             from dppt_nb.export import take_runner
             network, runner = take_runner(network.eval(), keypoint_set, runner, recipe)
         super().__init__(network, recipe, keypoint_set, **options)
-        self.refine, self.detector, self.told = refine, detector, False
-        self.runner = runner
+        self.refine, self.detector, self.or_whole = refine, detector, bool(or_whole)
+        self.runner, self.told = runner, False
 
     @classmethod
     def from_pretrained(cls,
@@ -321,8 +327,9 @@ class PosePredictor(Locator):
         if boxes is None and self.detector:
             boxes = self._detect(seen)
             source = "nobody" if getattr(self.detector, "reaches_out", False) else "detector"
+            if self.or_whole and not len(boxes): boxes = None
         if whole := boxes is None:
-            if not self.told: print(
+            if not self.told and not self.detector: print(
                 "no boxes and no detector: each photo is taken as one box around one person"
             )
             self.told, boxes, source = True, [0, 0, *seen.image.size], "nobody"
@@ -330,7 +337,7 @@ class PosePredictor(Locator):
         boxes = check_boxes(boxes, seen.size, seen.name)
         kept = photo if isinstance(photo, (str, Path)) else seen
         again = whole if self.refine is None else self.refine
-        return Look(seen, kept, boxes, scores, again, source)
+        return Look(seen, kept, boxes, scores, again, source, whole)
 
     def _detect(self, seen):
         "The detector's boxes of a photo. Whoever wrote it is told of an answer that is none."

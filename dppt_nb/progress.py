@@ -25,13 +25,14 @@ from torch import Tensor
 
 from .checks import DataError
 from .crops import apply_affine
+from .cropset import CropSet
 from .devices import Team, load_accelerate
 from .evaluation import predict_joints
-from .files import make_folder, write_whole
+from .files import make_folder
+from .locks import write_whole
 from .optim import moment_bytes
 from .recipes import Recipe
 from .skeletons import draw_pose
-from .store import CropSet
 from .terminal import counted
 
 # %% ../nbs/machinery/progress.ipynb #b4d734bd

@@ -55,7 +55,9 @@ class Recipe:
     train_people: Annotated[
         int, Field(ge=0, description="learn from so many of the people, drawn by the seed; 0: all")
     ] = 0
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    augmentation: Annotated[
+        Augmentation, Field(description="how the people are varied; its fields are options too")
+    ] = field(default_factory=Augmentation)
     sigma: Annotated[
         float, Field(ge=0.1, le=100, description="width of the target Gaussian, heatmap pixels")
     ] = 1.0

@@ -16,10 +16,10 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from .files import write_whole
+from .cropset import CropSet
+from .locks import write_whole
 from .progress import NO_LOSSES, draw_people, in_words
 from .recipes import Recipe
-from .store import CropSet
 from .terminal import counted
 
 # %% ../nbs/machinery/report.ipynb #71589cba

@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from .checkpoints import load_network, load_teacher, options_of
 from .checks import DataError, checked, plain_int, validated, with_nan
+from .cropset import CropSet
 from .devices import Team, predict_together
 from .evaluation import RESULTS_FORMAT, conditions, score_joints
 from .files import read_json, write_json
@@ -25,8 +26,8 @@ from .progress import Pace, Show, make_plan, start_tracker
 from .recipes import NO_TEACHER, Recipe, get_recipe, needs_teacher
 from .released import named_tensors, released_tensors
 from .report import write_report
-from .runs import RECORD, RunFolder, read_record
-from .store import CropSet, known_splits, load_people
+from .runs import RECORD, RunFolder
+from .store import known_splits, load_people
 from .terminal import counted
 from .tokenpose import PoseTransformer
 from .trainer import Trainer, check_back
@@ -118,8 +119,7 @@ def plan_of(
     folder, recipe = trainer.folder, trainer.recipe
     path, begun = folder.path / RECORD, 0
     if path.exists():
-        back = settings.from_epoch
-        record = folder.earlier(back) if back else read_record(path)
+        record = folder.record(settings.from_epoch)
         trainer.check_record(record, allow_drift=True)
         begun = len(record["history"])
     left = (recipe.epochs - begun) * trainer.steps_per_epoch
@@ -233,7 +233,7 @@ def train_recipe(
         folder = RunFolder(out, settings.keep, team.main)
         with folder.claim():
             # what cannot be is said before people are cut out of their photographs
-            folder.holds_run(resume)
+            folder.holds_run(resume, settings.from_epoch)
             check_sources(recipe, begin=not resume)
             options = dict(reader_options)
             with team.first():

@@ -236,11 +236,13 @@ class RunRecord(BaseModel):
 
 def read_record(
     path: str | Path, # of a training.json
+    mend: str = CANNOT, # what to do where it is damaged
 ) -> dict:
     "The record of a run, checked; `DataError` names file and field."
-    values = read_json(path)
+    try: values = read_json(path)
+    except DataError as error: raise DataError(f"{str(error).rstrip('.')}; {mend}") from None
     check_format(values.get("format", 1), RECORD_FORMAT, "run", path)
-    validated(RunRecord, values, path, CANNOT)
+    validated(RunRecord, values, path, mend)
     return values
 
 
@@ -327,6 +329,7 @@ class RunFolder:
     def holds_run(
         self,
         resume: bool, # whether one is expected
+        back: int | None = None, # the epoch from whose state it is to go on; None: the newest
     ) -> bool:
         "Whether there is a run to go on with; refuses where that is not as expected."
         begun = (self.path / RECORD).exists()
@@ -342,7 +345,7 @@ class RunFolder:
                 f"{self.path} already holds a run; go on with --resume, or name another --out"
             )
         if begun and self.keep is None:
-            self.keep = read_record(self.path / RECORD).get("keep", 1)
+            self.keep = self.record(back).get("keep", 1)
         for name in () if begun else (WEIGHTS, CONFIG):
             if (self.path / name).exists():
                 raise DataError(
@@ -379,7 +382,7 @@ class RunFolder:
         epoch: int | None = None, # go back to the end of this one; None: the last state
     ) -> tuple[dict, dict[str, Tensor]]:
         "The record and the state that it names."
-        record = read_record(self.path / RECORD) if epoch is None else self.earlier(epoch)
+        record = self.record(epoch)
         state = self.path / record["state"]
         self.note(record)
         with self.damage_in_words():
@@ -418,10 +421,15 @@ class RunFolder:
         back = f"go on from another state with --resume --from-epoch {near}"
         return f"{back}, or start again in another --out"
 
-    def earlier(
+    def record(
         self,
-        epoch: int, # the last one of the state
+        epoch: int | None = None, # at whose end; None: the newest
     ) -> dict:
+        "What the run wrote of itself. Where that is damaged, says which state has its own record."
+        if epoch is not None: return self._earlier(epoch)
+        return read_record(self.path / RECORD, self.way_on())
+
+    def _earlier(self, epoch):
         "The record that the state of an earlier epoch carries; says which there are."
         from safetensors import safe_open
         state = self.path / state_name(epoch)

@@ -21,7 +21,7 @@ from .coco import say
 from .files import ImageSource, digest_of
 from .keypoints import KeypointSet
 from .photos import reaching_out
-from .pictures import read_header, say_several
+from .pictures import picture_suffixes, read_header, say_several
 from .terminal import counted
 
 # %% ../nbs/machinery/tables.ipynb #56987686
@@ -271,7 +271,6 @@ def _check_numbers(a, b):
             )
 
 # %% ../nbs/machinery/tables.ipynb #f064dace
-_PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _HAVE, _ARE = ("person has", "people have"), ("person is", "people are")
 
 def _small_people(table):
@@ -370,7 +369,8 @@ def _odd_pictures(table, headers):
 
 def _unused_pictures(table, named):
     "A line on pictures that have no row, if there are any."
-    unused = {n for n in table.source.names() if n.lower().endswith(_PICTURES)} - set(named)
+    endings = tuple(picture_suffixes())
+    unused = {n for n in table.source.names() if n.lower().endswith(endings)} - set(named)
     if not unused: return []
     folders = sorted({posixpath.dirname(n) or "." for n in unused})
     have = counted(len(unused), "picture has", "pictures have")

@@ -15,11 +15,12 @@ from pathlib import Path
 import torch
 
 from .checkpoints import load_teacher
+from .cropset import CropSet
 from .feed import near
 from .optim import pick_device
 from .recipes import Recipe
 from .runs import RECORD, RunFolder, read_record
-from .store import CropSet, load_people
+from .store import load_people
 from .terminal import counted
 from .trainer import Trainer
 from .training import Loop

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from .checks import DataError, whole_number
-from .cropset import check_crops
+from .cropset import CropSet, check_crops
 from .devices import Team, predict_together, stop_was_asked
 from .evaluation import headline, score_joints
 from .feed import near
@@ -23,7 +23,6 @@ from .keeping import Kept
 from .progress import Show, epoch_bar, step_line, tell, write_amid
 from .recipes import Recipe
 from .runs import RunFolder, Stops, weights_print
-from .store import CropSet
 from .tokenpose import PoseTransformer
 from .training import Loop
 
@@ -103,7 +102,8 @@ class Trainer(Kept, Loop):
         if resume and not self.folder:
             raise DataError("resume needs a folder to go on in; name it as the trainer's out")
         with self.folder.claim() if self.folder else nullcontext(), Stops() as self.stops:
-            if self.folder and self.folder.holds_run(resume): self.resume(allow_drift, from_epoch)
+            begun = self.folder and self.folder.holds_run(resume, from_epoch)
+            if begun: self.resume(allow_drift, from_epoch)
             try:
                 self.trained = self.run_epochs(last)
                 if self.stops.asked is not None: self.stops.end()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .augmentation import Augmentation
+from .cropset import CropSet
 from .devices import weigh
 from .draws import Part
 from .evaluation import take_people
@@ -25,7 +26,6 @@ from .pruning import keep_ratio_at
 from .recipes import Recipe
 from .runs import UnderWay
 from .steps import Alarm
-from .store import CropSet
 from .tokenpose import Trace
 
 # %% ../nbs/10_training.ipynb #d0e01fe1

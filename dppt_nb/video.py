@@ -14,7 +14,7 @@ import sys
 import time
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import count, repeat
 from numbers import Rational
@@ -34,9 +34,9 @@ from dppt_nb.checks import (
     refuse_idle,
     whole_number,
 )
-from .files import claim_folder, watch, write_whole
+from .files import claim_folder, watch
 from .inference import People
-from .locks import Lines, kept_after, temporary_name
+from .locks import Lines, kept_after, temporary_name, write_whole
 from .photos import OddBoxes, Photo, boxes_by_photo, open_photo, read_boxes
 from .pictures import DRAWING, is_drawing, list_photos, needed_av, say_several
 from .predictor import PosePredictor
@@ -326,17 +326,31 @@ def _drawing(people, path):
         ) from None
     return content.getvalue()
 
-def _looks(predictor, photos, rows, left_out, several, odd):
-    """Photos that can be read, and where to look; what cannot is remembered in a sentence, and who
-    holds several pictures by its name. Odd boxes are counted."""
+@dataclass
+class _Seen:
+    "What is to be told of the photos of a call."
+    left_out: list = field(default_factory=list)  # a sentence for each that cannot be read
+    several: list = field(default_factory=list)   # names of those that hold several pictures
+    whole: int = 0                                # those in which the detector found nobody
+    odd: OddBoxes = field(default_factory=OddBoxes)
+
+    def notes(self):
+        "A sentence for everything but what is left out."
+        whole = [f"the detector found nobody in {counted(self.whole, 'photo', 'photos')}: taken "
+                 "whole, as one person"] * (self.whole > 0)
+        return (*say_several(self.several), *whole, *(f"WARNING: {n}" for n in self.odd.told()))
+
+def _looks(predictor, photos, rows, seen):
+    "Photos that can be read, and where to look; what is to be told of them is added to `seen`."
     for path, boxes in zip(photos, rows or repeat(None)):
         given = None if boxes is None else np.array(boxes, np.float32).reshape(-1, 5)
         try: look = predictor.look(open_photo(path), given)
         except DataError as error:
-            left_out.append(str(error))
+            seen.left_out.append(str(error))
             continue
-        look.count_odd(odd)
-        if look.photo.several: several.append(path)
+        look.count_odd(seen.odd)
+        if look.photo.several: seen.several.append(path)
+        seen.whole += look.whole and predictor.or_whole
         yield look
 
 def predict_photos(
@@ -350,24 +364,24 @@ def predict_photos(
     taken: set | None = None,  # names of drawings that are in use
 ) -> Report:
     "Joints of everybody in some photos, written as they are found."
-    report, left_out, several, odd, start = Report(), [], [], OddBoxes(), time.perf_counter()
+    report, seen, start = Report(), _Seen(), time.perf_counter()
     taken = set() if taken is None else taken
-    looks = _looks(predictor, photos, rows, left_out, several, odd)
+    looks = _looks(predictor, photos, rows, seen)
     answers = watch(predictor.in_batches(looks), total=len(photos))
     try:
         for people in answers:
             try:
                 if draw: write_drawing(people, out / drawing_name(people.name, ".jpg", taken, out))
             except Undrawn as error:
-                left_out.append(str(error))
+                seen.left_out.append(str(error))
                 continue
             lines.write(people.to_rows())
             report.photos, report.people = report.photos + 1, report.people + len(people)
     except KeyboardInterrupt as stop:
         done = f"stopped after {report.photos:,} of {counted(len(photos), 'photo', 'photos')}"
         raise type(stop)(done) from None
-    report.seconds, report.left_out = time.perf_counter() - start, tuple(left_out)
-    report.notes = (*say_several(several), *(f"WARNING: {line}" for line in odd.told()))
+    report.seconds, report.left_out = time.perf_counter() - start, tuple(seen.left_out)
+    report.notes = seen.notes()
     return report
 
 def predict_video(
@@ -428,12 +442,16 @@ def check_use(
     category: int,
     every: int,
     smooth: bool,
+    or_whole: bool,
 ) -> None:
     "Refuse what nothing would come of; `predict_files` says what each is for."
     of_boxes = {"min_score": min_score > -math.inf, "category": category != 1}
     of_videos = {"every": every != 1, "smooth": smooth}
     if not boxes: refuse_idle(of_boxes, "chooses among the boxes of a file; name it with --boxes")
     if not videos: refuse_idle(of_videos, "is of videos, and no video is named; leave it out")
+    if videos:
+        why = "is of photos that show one person each; leave it out, or name no video"
+        refuse_idle({"or_whole": or_whole}, why)
     if not photos:
         refuse_idle({"boxes": boxes}, "is of photos, and no photo is named; leave it out")
 
@@ -452,7 +470,7 @@ def predict_files(
     sources = list_photos(sources, VIDEO_SUFFIXES)
     videos = [s for s in sources if is_video(s)]
     photos = [s for s in sources if not is_video(s)]
-    check_use(photos, videos, boxes, min_score, category, every, smooth)
+    check_use(photos, videos, boxes, min_score, category, every, smooth, predictor.or_whole)
     rows, searched = None, predictor.detector is not None
     if boxes: rows = boxes_by_photo(read_boxes(boxes, min_score, category), photos, searched)
     with claim_folder(out) as folder, Lines(folder / "poses.jsonl") as lines:

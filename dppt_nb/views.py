@@ -25,6 +25,7 @@ from dppt_nb.crops import (
     denormalize,
     normalize,
 )
+from .cropset import CropSet
 from .evaluation import plain_images
 from .heat import draw_heatmaps
 from .heatmaps import heatmap_coordinates, rescale_joints
@@ -34,7 +35,6 @@ from .predictor import check_network
 from .pruning import draw_kept
 from .recipes import Recipe
 from .skeletons import draw_pose, in_256_colours
-from .store import CropSet
 from .terminal import counted
 from .tokenpose import PoseTransformer, Trace
 

@@ -19,8 +19,8 @@ import numpy as np
 
 from .checks import DataError, as_text, cannot_write, first_few, from_home
 from .codec import decode_crop, encode_crop
-from .files import CLAIM, claim_folder, read_json, write_whole
-from .locks import sweep
+from .files import CLAIM, claim_folder, read_json
+from .locks import sweep, write_whole
 from dppt_nb.shards import (
     KEY_COLUMNS,
     MANIFEST,

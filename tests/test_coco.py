@@ -22,6 +22,7 @@ from dppt_nb.coco import (
     to_coco_results,
 )
 from dppt_nb.compare import hits_of
+from dppt_nb.cropset import CropSet
 from dppt_nb.datasets import DATASETS, DataSet, coco_truth, judged_split, read_coco, read_dataset
 from dppt_nb.evaluation import format_scores, headline, score_joints
 from dppt_nb.heatmaps import average_flip
@@ -30,7 +31,6 @@ from dppt_nb.metrics import evaluate_coco
 from dppt_nb.ownsets import keypoint_set_of, write_keypoint_set
 from dppt_nb.photos import read_boxes
 from dppt_nb.splits import split_of_file
-from dppt_nb.store import CropSet
 
 
 def content_of(people=6, names=COCO17.names, seed=0, **category):

@@ -81,7 +81,8 @@ def test_a_full_disk_while_the_content_is_written(tmp_path):
 import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
-from dppt_nb.files import DataError, write_whole
+from dppt_nb.checks import DataError
+from dppt_nb.locks import write_whole
 try: write_whole({str(tmp_path / "big")!r}, bytes(100_000))
 except DataError as error: print(error)
 """

@@ -763,6 +763,50 @@ def test_mediapipes_detector_reads_anchors_scores_and_a_letterbox(interpreter):
     assert np.allclose(detector(pixels)[1], [40 - 40, 80 - 40, 80, 80, 0.4], atol=1e-3)
 
 
+def one_box_in_bright_photos(pixels):
+    "A detector that sees nobody in the dark."
+    return np.array([[5, 5, 40, 60, 0.7]]) if pixels.mean() > 127 else np.zeros((0, 5))
+
+
+def test_where_the_detector_finds_nobody_the_whole_photo_may_be_taken(predictor, capsys):
+    parts = predictor.network, predictor.recipe, predictor.keypoint_set
+    finds = PosePredictor(*parts, detector=one_box_in_bright_photos, or_whole=True)
+    dark, bright = (np.full((80, 60, 3), value, np.uint8) for value in (20, 220))
+    alone, found = finds([dark, bright])
+    whole = PosePredictor(*parts)(dark)    # looked at twice, since the photo was the box
+    assert "no boxes and no detector" in capsys.readouterr().out
+    assert np.array_equal(alone.keypoints, whole.keypoints) and alone.box_scores is None
+    once = PosePredictor(*parts, detector=one_box_in_bright_photos)([dark, bright])
+    assert len(once[0]) == 0 and np.array_equal(found.keypoints, once[1].keypoints)
+    finds([dark])
+    assert not capsys.readouterr().out
+    said = "or_whole=True goes with a detector"
+    assert said in refusal(lambda: PosePredictor(*parts, or_whole=True))
+    assert "or_whole is 'yes'" in refusal(
+        lambda: PosePredictor(*parts, detector=one_box_in_bright_photos, or_whole="yes")
+    )
+
+
+def test_photos_that_are_taken_whole_are_counted(monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        "dppt_nb.detectors.MediaPipeDetector", lambda **_: one_box_in_bright_photos
+    )
+    for name, value in (("a", 20), ("b", 220), ("c", 20)):
+        Image.new("RGB", (60, 80), (value,) * 3).save(tmp_path / f"{name}.png")
+    def call(*more):
+        words = ["predict", "tokenpose_nano", str(tmp_path), "--out", str(tmp_path / "out")]
+        return CliRunner().invoke(main, [*words, "--device", "cpu", "--no-drawings", *more])
+    found = call("--detector", "mediapipe")
+    assert found.output.startswith("1 person in 3 pictures") and "nobody" not in found.output
+    taken = call("--detector", "mediapipe", "--or-whole")
+    assert taken.output.startswith("3 people in 3 pictures")
+    assert "found nobody in 2 photos: taken whole, as one person" in taken.output
+    assert "--or-whole goes with a detector" in call("--or-whole").output
+    (tmp_path / "walk.mp4").write_bytes(b"")
+    refused = call("--detector", "mediapipe", "--or-whole")
+    assert "--or-whole is of photos that show one person each" in refused.output
+
+
 def test_a_file_that_is_no_detector_is_named(interpreter):
     assert "letter.tflite is no detector" in refusal(lambda: MediaPipeDetector("letter.tflite"))
     interpreter.widths = {3: 12, 7: 4}

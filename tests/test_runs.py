@@ -24,7 +24,7 @@ from dppt_nb.locks import HOST
 from dppt_nb.progress import Pace, Show, make_plan, start_tracker
 from dppt_nb.recipes import Recipe, get_recipe
 from dppt_nb.runner import Settings, plan_of, train_recipe
-from dppt_nb.runs import RunFolder, state_name
+from dppt_nb.runs import CANNOT, RECORD, WEIGHTS, RunFolder, state_name
 from dppt_nb.runs import Stops as HearsStops
 from dppt_nb.shards import StoreHeader
 from dppt_nb.store import crop_rows, from_synthetic, load_people, read_store
@@ -215,6 +215,26 @@ def test_where_the_last_state_is_unfit_an_older_one_is_named(people, tmp_path, d
         trainer(people, tmp_path).fit(resume=True)
     trainer(people, tmp_path).fit(resume=True, from_epoch=2)    # as it was told
     trainer(people, tmp_path).fit(resume=True)
+
+
+@pytest.mark.parametrize("damage", ["{\"history\"", "[]", "{}"])
+def test_where_the_record_is_damaged_a_state_is_named_that_has_its_own(people, tmp_path, damage):
+    whole = tmp_path / "whole"
+    trainer(people, RunFolder(whole, keep=3)).fit()
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    (folder / RECORD).write_text(damage)
+    with pytest.raises(DataError, match="--resume --from-epoch 3, or start again in another --out"):
+        trainer(people, folder).fit(resume=True)
+    (folder / state_name(3)).unlink()
+    with pytest.raises(DataError, match="--resume --from-epoch 2, or start"):
+        trainer(people, folder).fit(resume=True)
+    trainer(people, folder).fit(resume=True, from_epoch=2)    # as it was told
+    assert same_weights(load_file(folder / WEIGHTS), load_file(whole / WEIGHTS))
+    (folder / RECORD).write_text(damage)
+    for state in folder.glob("state-*"): state.unlink()
+    with pytest.raises(DataError, match=f"{RECORD}.*{CANNOT}"):
+        trainer(people, folder).fit(resume=True)
 
 
 @pytest.mark.parametrize("lost", ["optimizer.", "optimizer.0.0.exp_avg", "average."])

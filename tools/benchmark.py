@@ -1,5 +1,5 @@
 """Networks timed in rounds, all ways in turn: forward passes beside a float32 matrix product
-(ratios that travel from machine to machine, see nbs/machinery/costs.ipynb), and on a CPU PyTorch
+(ratios, see nbs/machinery/costs.ipynb), and on a CPU PyTorch
 beside onnxruntime in 32 and 8 bits (see nbs/machinery/peers.ipynb)."""
 import platform
 import sys

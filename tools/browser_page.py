@@ -18,7 +18,8 @@ from website import npm
 from dppt_nb.checkpoints import find_network, load_network, shipped_networks
 from dppt_nb.checks import DataError
 from dppt_nb.export import export_onnx, needed
-from dppt_nb.files import cache_folder, write_whole
+from dppt_nb.files import cache_folder
+from dppt_nb.locks import write_whole
 from dppt_nb.recipes import needs_teacher
 from dppt_nb.synthetic import make_people
 from dppt_nb.terminal import Place, Sentence

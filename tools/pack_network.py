@@ -24,7 +24,8 @@ from dppt_nb import cli
 from dppt_nb.checkpoints import load_network, save_network, shrink_weights, write_about
 from dppt_nb.checks import DataError
 from dppt_nb.evaluation import evaluate_checkpoint
-from dppt_nb.files import read_json, write_whole
+from dppt_nb.files import read_json
+from dppt_nb.locks import write_whole
 from dppt_nb.models import macs
 from dppt_nb.recipes import get_recipe, recipe_fields
 from dppt_nb.store import known_splits

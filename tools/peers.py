@@ -55,6 +55,9 @@ LANDMARKS = {  # BlazePose's numbers of the twelve joints that all sets have
 NOBODY = "no network is named; name one that ships, such as dppt_s_lspet, or a run's folder"
 BLAZEPOSE, ITS_WAY = "BlazePose full", "MediaPipe 0.10.21, with its detector"
 LEAST_SCORE = 0.1  # of a box, as BlazePose is asked in tools/blazepose.py
+# from which score boxes count, and when the whole picture is taken
+WAYS = (LEAST_SCORE, "never"), (0.5, "never"), (0.5, "else"), (0.5, "only")
+WHOLE = ", the whole picture where it finds nobody"
 
 
 def people_of(data, root, split, image_size):
@@ -116,10 +119,13 @@ def in_photos(joints, crops):
     return (joints - shift) @ torch.linalg.inv(linear).mT
 
 
-def look(name, crops, refine, least_score):
-    "Of each stored picture what a network finds with MediaPipe's detector; seconds of each."
-    detector = MediaPipeDetector(least_score=least_score, threads=1)
-    predictor = PosePredictor.from_pretrained(name, "cpu", detector=detector, refine=refine)
+def look(name, crops, refine, least_score, whole):
+    """Of each stored picture what a network finds with MediaPipe's detector; seconds of each.
+    `whole` is "never", "else" where the detector finds nobody, or "only" without a detector."""
+    finds = {} if whole == "only" else dict(
+        detector=MediaPipeDetector(least_score=least_score, threads=1), or_whole=whole == "else"
+    )
+    predictor = PosePredictor.from_pretrained(name, "cpu", refine=refine, **finds)
     answers, seconds = [], []
     for picture in crops.images.permute(0, 2, 3, 1).numpy():
         start = time.process_time()
@@ -128,34 +134,36 @@ def look(name, crops, refine, least_score):
     return predictor, answers, seconds
 
 
-def way_of(refine, least_score):
-    "How a row with MediaPipe's detector is called."
+def way_of(refine, least_score, whole):
+    "How a row without given boxes is called."
     looks = "two looks" if refine else "one look"
+    if whole == "only": return f"PyTorch, the whole picture, {looks}"
     surer = f", boxes from a score of {least_score}" if least_score > LEAST_SCORE else ""
-    return f"PyTorch, MediaPipe's detector, {looks}{surer}"
+    return f"PyTorch, MediaPipe's detector, {looks}{surer}{WHOLE * (whole == 'else')}"
 
 
-def score_detected(name, crops, refine, least_score):
-    "One network in the best box that MediaPipe's detector finds in the same pictures."
-    predictor, answers, seconds = look(name, crops, refine, least_score)
+def score_detected(name, crops, *how):
+    "One network in the same pictures, in the best box of MediaPipe's detector or in the whole."
+    predictor, answers, seconds = look(name, crops, *how)
     found = predictor.keypoint_set
     joints = torch.full((len(crops), len(found), 2), torch.nan)
     for row, people in enumerate(answers):
         if len(people) == 0: continue
-        joints[row] = torch.as_tensor(people.keypoints[people.box_scores.argmax()])
+        best = 0 if people.box_scores is None else people.box_scores.argmax()
+        joints[row] = torch.as_tensor(people.keypoints[best])
     joints, judges = answer_in_terms_of(crops, in_photos(joints, crops), found)
     return dict(
-        network=Path(name).name, way=way_of(refine, least_score),
-        found_nobody=sum(len(people) == 0 for people in answers), least_score=least_score,
+        network=Path(name).name, way=way_of(*how),
+        found_nobody=sum(len(people) == 0 for people in answers), least_score=how[1],
         processor_ms=1000 * median(seconds), **score(joints, judges),
     )
 
 
-def time_pictures(name, crops, refine, least_score):
-    "What a picture takes with MediaPipe's detector, and how many boxes there are in it."
-    predictor, answers, seconds = look(name, crops, refine, least_score)
+def time_pictures(name, crops, *how):
+    "What a picture takes whose boxes are not given, and how many there are in it."
+    predictor, answers, seconds = look(name, crops, *how)
     return dict(
-        network=Path(name).name, way=way_of(refine, least_score),
+        network=Path(name).name, way=way_of(*how),
         processor_ms=1000 * median(seconds), mean_ms=1000 * mean(seconds),
         boxes=mean(len(people) for people in answers),
         compute=compute_name(predictor.recipe, predictor.device),
@@ -251,12 +259,17 @@ split_option = click.option(
     "--least-score", type=float,
     help=f"of --detected: boxes below it are left out; {LEAST_SCORE} unless given",
 )
+@click.option(
+    "--whole", type=click.Choice(["never", "else", "only"]), default="never", show_default=True,
+    help="of --detected: take the whole picture where nobody is found, or always",
+)
 @calibrate_option
-def accuracy(networks, data, root, split, blazepose, detected, least_score, calibrate):
+def accuracy(networks, data, root, split, blazepose, detected, least_score, whole, calibrate):
     "PCK@0.2 of the torso over twelve joints, on people of a data set."
     if not (networks or blazepose): raise DataError(NOBODY)
     why = "goes with --detected and a network; name both, or leave it out"
-    if not (detected and networks): refuse_idle({"least-score": least_score}, why)
+    if not (detected and networks):
+        refuse_idle({"least-score": least_score, "whole": whole != "never"}, why)
     least_score = LEAST_SCORE if least_score is None else least_score
     if blazepose: check_blazepose(blazepose)
     torch.set_num_threads(1)
@@ -264,7 +277,8 @@ def accuracy(networks, data, root, split, blazepose, detected, least_score, cali
     rows, crops = [], people((256, 192))
     for name in networks:
         if detected:
-            rows += [score_detected(name, crops, refine, least_score) for refine in (False, True)]
+            how = least_score, whole
+            rows += [score_detected(name, crops, refine, *how) for refine in (False, True)]
         else: rows += score_ours(name, people(load_network(name)[0].image_size), calibrate)
     if blazepose: rows.append(score_blazepose(blazepose, crops))
     for row in rows: print(f"{row['network']}, {row['way']}: {row['score']:.1f} {row['interval']}")
@@ -352,8 +366,8 @@ def pictures(networks, data, root, split, people, blazepose):
     crops = people_of(data, root, split, (256, 192))
     crops = crops.select(torch.arange(min(people, len(crops))))
     rows = [
-        time_pictures(name, crops, refine, least_score) for name in networks
-        for least_score in (LEAST_SCORE, 0.5) for refine in (False, True)
+        time_pictures(name, crops, refine, *how) for name in networks
+        for how in WAYS for refine in (False, True)
     ]
     if blazepose:
         seconds = ask_blazepose(blazepose, crops)[1]

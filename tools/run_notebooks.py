@@ -14,7 +14,7 @@ from nbdev.clean import clean_nb
 from nbdev.config import get_config
 from PIL import Image
 
-from dppt_nb.files import write_whole
+from dppt_nb.locks import write_whole
 from dppt_nb.skeletons import in_256_colours
 
 NBS = Path(__file__).resolve().parent.parent / "nbs"

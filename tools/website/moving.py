@@ -14,8 +14,8 @@ from PIL import Image
 
 from dppt_nb.checkpoints import load_network
 from dppt_nb.crops import normalize
-from dppt_nb.files import write_whole
 from dppt_nb.heatmaps import heatmap_coordinates, rescale_joints
+from dppt_nb.locks import write_whole
 from dppt_nb.synthetic import make_people
 
 IN_README = Path(__file__).resolve().parents[2] / "nbs" / "images" / "moving.svg"
