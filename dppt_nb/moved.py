@@ -90,6 +90,17 @@ MOVED = {
         "alike": "check_judged check_people",
         "studies": "PRUNED Row STUDIES find_rows fit_row pack_bits row_recipe unpack_bits",
     },
+    "synthetic": {
+        "bodies": "ALIASES BODY Bodies LANDMARKS landmark_indices make_bodies sample_sizes",
+        "clothes": "GROUPS MATERIALS",
+        "dice": "Dice",
+        "poses": (
+            "AXIAL FRAMES LIMITS OFFSETS PAIRED PARENTS POSES POSE_NAMES REST SIDED TRUNK "
+            "pose_skeleton sample_angles"
+        ),
+        "scenes": "PLAIN Scene body_boxes clutter paint_background",
+        "strokes": "Camera STROKE TILE aim_camera paint project_bodies",
+    },
     "tokenpose": {
         "checks": "nearest",
         "checkpoints": "CONFIG WEIGHTS network_files",

@@ -4,18 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import dppt_nb.synthetic as s
+from dppt_nb.bodies import LANDMARKS, make_bodies
+from dppt_nb.dice import Dice
 from dppt_nb.keypoints import COCO17, KEYPOINT_SETS, KeypointSet
-from dppt_nb.synthetic import (
-    PLAIN,
-    POSE_NAMES,
-    Dice,
-    Scene,
-    SyntheticPeople,
-    draw_sheet,
-    make_people,
-    make_photo,
-)
+from dppt_nb.poses import POSE_NAMES
+from dppt_nb.scenes import PLAIN, Scene, body_boxes, clutter, zoom_camera
+from dppt_nb.strokes import paint, project_bodies, untile
+from dppt_nb.synthetic import SyntheticPeople, _aim, draw_sheet, make_people, make_photo
 
 FIELDS = ("images", "joints", "visible", "occluded", "boxes")
 
@@ -144,8 +139,8 @@ def test_joints_lie_within_the_boxes_and_bodies_keep_their_proportions():
         people.boxes[:, None, :2] + people.boxes[:, None, 2:] + 2,
     )
     assert ((people.joints >= low) & (people.joints <= high)).all()
-    names = list(s.LANDMARKS)
-    bodies = s.make_bodies(
+    names = list(LANDMARKS)
+    bodies = make_bodies(
         Dice(0, torch.arange(512)), torch.arange(512) % len(POSE_NAMES), torch.zeros(512)
     )
     at = lambda name: bodies.landmarks[:, names.index(name)]
@@ -163,24 +158,21 @@ def test_joints_sit_on_the_painted_body():
     the joint."""
     n = 6 * len(POSE_NAMES)
     dice = Dice(4, torch.arange(n))
-    bodies = s.make_bodies(
-        dice, torch.arange(n) % len(POSE_NAMES), dice.uniform("yaw", low=-180, high=180)
-    )
+    yaw = dice.uniform("yaw", low=-180, high=180)
+    bodies = make_bodies(dice, torch.arange(n) % len(POSE_NAMES), yaw)
     bodies.opacity[:, -1] = 0  # no shadow
-    camera = s._aim(dice, bodies.landmarks, PLAIN)
-    camera, _, _ = s._zoom(camera, s.body_boxes(bodies, camera), (128, 96), (128, 96))
+    camera = _aim(dice, bodies.landmarks, PLAIN)
+    camera, _, _ = zoom_camera(camera, body_boxes(bodies, camera), (128, 96), (128, 96))
     light = F.normalize(torch.tensor([[0., -1., -1.]]), dim=-1).expand(n, 3)
     blank = torch.cat([torch.ones(n, 192, 3, 64), torch.full((n, 192, 1, 64), 50.)], 2)
-    depth = s._untile(
-        s.paint(blank, s.project_bodies(bodies, camera, light, torch.full((n,), 0.5)), 16, 12), 128,
-        96,
-    )[:, 3]
+    strokes = project_bodies(bodies, camera, light, torch.full((n,), 0.5))
+    depth = untile(paint(blank, strokes, 16, 12), 128, 96)[:, 3]
     nearest = -F.max_pool2d(-depth[:, None], 3, 1, 1)[:, 0]  # within one pixel: noses are small
     seen = camera.view(bodies.landmarks)
     x, y = camera.project(seen).round().long().unbind(-1)
     # (n, landmarks) metres from the joint to the surface
     gap = nearest.flatten(1).gather(1, y * 96 + x) - seen[..., 2]
-    share = dict(zip(s.LANDMARKS, (gap < .12).float().mean(0).tolist()))
+    share = dict(zip(LANDMARKS, (gap < .12).float().mean(0).tolist()))
     assert min(share.values()) > .9, share
     assert (
         min(
@@ -234,17 +226,17 @@ def test_tiles_agree_with_the_whole_picture():
     """The tiled painter gives the same picture whatever the tiles' group, and off-screen strokes do
     no harm."""
     dice = Dice(0, torch.arange(5), "scene")
-    strokes = s.clutter(
+    strokes = clutter(
         dice, torch.tensor([[20.0, 10.0, 50.0, 100.0]]).expand(5, 4), torch.full((5,), 4.0),
         (128, 96), Scene(occluders=1.0, clutter=1.0),
     )
     far_away = strokes.clone()
     far_away[..., :4] += 1000
     blank = torch.cat([torch.ones(5, 192, 3, 64), torch.full((5, 192, 1, 64), 50.)], 2)
-    a, b = (s.paint(blank.clone(), strokes, 16, 12, group=g) for g in (7, 4096))
+    a, b = (paint(blank.clone(), strokes, 16, 12, group=g) for g in (7, 4096))
     assert torch.equal(a, b) and not torch.equal(a, blank)
-    assert torch.equal(s.paint(blank.clone(), far_away, 16, 12), blank)
-    assert torch.equal(s.paint(blank.clone(), torch.cat([strokes, far_away], 1), 16, 12), a)
+    assert torch.equal(paint(blank.clone(), far_away, 16, 12), blank)
+    assert torch.equal(paint(blank.clone(), torch.cat([strokes, far_away], 1), 16, 12), a)
 
 
 @pytest.mark.parametrize("people", [1, 2, 6])

@@ -90,8 +90,10 @@ def imports(module):
     "Modules of the package that a module imports at its top."
     names = set()
     for node in ast.parse((PACKAGE / f"{module}.py").read_text()).body:
-        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
-            names.add(node.module)
+        # an import of many lines keeps the package's name
+        if isinstance(node, ast.ImportFrom) and node.module:
+            if node.level or node.module.startswith("dppt_nb."):
+                names.add(node.module.removeprefix("dppt_nb."))
     return [name for name in floors() if name in names and name != "moved"]
 
 
