@@ -317,7 +317,8 @@ def pair_pictures(
     off = np.linalg.norm(teacher.joints[0] - student.joints[0], axis=1)
     pictures = {}
     for name, view, shares in zip(("teacher", "student"), (teacher, student), looks):
-        there = draw_kept(view.photo, view.trace.column_owner(layer - 1)[0], view.grid)
+        owner = view.trace.column_owner(layer - 1)[0]
+        there = outline_kept(draw_kept(view.photo, owner, view.grid), owner, view.grid)
         pictures[f"{name}: answer"] = view.drawn(0, there)
         pictures[f"{name}, layer {layer}: {spoken(joint)}"] = attention_picture(view, shares)
     return pictures, (
