@@ -123,6 +123,9 @@ def agrees(
 NARROW = "HRNet's stage 1 is 32 channels wide there, not 64"
 PUBLISHED_COSTS = (
     Published("tokenpose_s_v1", "6.67", "2.23", "TokenPose, Table 7", "HRNet's tool", code=True),
+    Published(
+        "tokenpose_s_v1", "6.62", "2.07", "TokenPose, Table 7", None, note="without position code"
+    ),
     Published("tokenpose_s_v1", "6.6", "2.2", "SimCC's README", "HRNet's tool"),
     Published("tokenpose_s_v1", "6.6", "2.4", "SDPose, Table 1; GTPT's README", "MMCV's counter"),
     Published("tokenpose_s_v2", "6.2", None, "TokenPose, Table 6", None),

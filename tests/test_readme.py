@@ -80,6 +80,19 @@ def test_what_further_training_brings_on_a_few_people():
     assert f"the third begins at {max(lows):.1f}" in README
 
 
+def test_a_trained_nano_beside_the_large_network_as_it_is():
+    "The comparison that decides which of the two is taken, in README, lesson and table."
+    runs = json.loads((RESULTS / "start_coco.json").read_text())["runs"]
+    gains = []
+    for seed in sorted({run["seed"] for run in runs}):
+        of_division = [run for run in runs if run["seed"] == seed]
+        gains.append(difference(of_division, "pruned_gentle", "shipped_s"))
+    told = "{:+.1f}, {:+.1f} and {:+.1f} points".format(*(gain["mean"] for gain in gains))
+    assert f"beside `dppt_s_lspet` as it is {told}, all three open" in README
+    assert f"it stood {told} beside it: all three open" in page("14_train")
+    assert all(gain["people"][0] < 0 < gain["people"][1] for gain in gains)
+
+
 LOOKS = "PyTorch, MediaPipe's detector, {}{}"
 SURER = ", boxes from a score of 0.5"
 ELSE = f"{SURER}, the whole picture where it finds nobody"
