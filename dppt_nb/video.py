@@ -239,6 +239,7 @@ def follow(
     tracker: Tracker | None = None,  # one of your own, with the last word on smoothness
 ) -> Iterator[tuple[Frame, People]]:
     "Who is where in every frame, with the same number for the same person."
+    if predictor.or_whole: raise DataError("or_whole=True is of photos; follow videos without it")
     if tracker is None: tracker = Tracker(predictor.keypoint_set, smooth)
     for frame in frames:
         photo = Photo(Image.fromarray(frame.pixels), name)
