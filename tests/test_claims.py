@@ -771,3 +771,19 @@ def test_a_fourth_teacher_is_what_its_runs_say():
     for gain, p in zip(gains, holm(values)):
         assert p < 0.02 and f"| {gain:+.1f} |" in readme and f"| {p:.3f} |" in readme
     assert any("{:.3f} and {:.3f}".format(*holm(values)[:2]) in text for text in pages)
+
+
+def test_the_second_cycle_after_thirty_epochs_is_what_the_results_say():
+    "Three seeds with the papers' head; study, lesson, README and results say the same."
+    longer, pair = stored("study_lspet_nano_head_longer"), ("sdpose_mlp", "tokenpose_mlp")
+    assert {run["recipe"]["epochs"] for run in longer} == {30}
+    assert [sorted(of_row(longer, row)) for row in pair] == [[3, 4, 5]] * 2
+    gain, by_seed = difference(longer, *pair), each_seed(longer, *pair)
+    told = "{:+.1f} ({:+.1f} to {:+.1f})".format(gain["mean"], *gain["interval"])
+    assert gain["interval"][0] < 0 < min(by_seed)    # open, and above zero in each seed
+    root = RESULTS.parent.parent
+    of_folder = (RESULTS / "study_lspet_nano_head_longer" / "README.md").read_text()
+    for name in ("README.md", "nbs/09_cycles.ipynb"): assert told in (root / name).read_text(), name
+    assert told in of_folder and f"{p_value(gain):.3f}" in of_folder
+    assert " ".join(texts_of_the_study()).count(told) == 2
+    assert "{:.1f}, {:.1f} and {:.1f}".format(*by_seed) in of_folder
