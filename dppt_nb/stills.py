@@ -34,7 +34,7 @@ from .inference import SHOWN
 from .keypoints import KeypointSet
 from .models import macs
 from .photos import open_photo
-from .pruning import REDUCERS, draw_kept
+from .pruning import REDUCERS
 from .recipes import Recipe
 from .skeletons import draw_pose
 from .tokenpose import PoseTransformer
@@ -44,7 +44,6 @@ from dppt_nb.views import (
     attention_picture,
     crop_person,
     figure_png,
-    outline_kept,
     show_pictures,
     spoken,
     view_person,
@@ -160,9 +159,8 @@ def attention_pictures(
     best = shares.nan_to_num(0).topk(10).values.sum()
     owner = view.trace.column_owner(layer - 1)[0]
     who = "the mean of all heads" if one is None else f"head {head}"
-    there = outline_kept(draw_kept(view.photo, owner, view.grid, 0.4), owner, view.grid)
     return {
-        "answer": view.drawn(0, there),
+        "answer": view.drawn(0, view.outlined_by(owner, 0.4)),
         f"layer {layer}: {spoken(joint)}": attention_picture(view, shares),
         "its heatmap at the end": view.heat(number, 0),
     }, (
@@ -317,8 +315,7 @@ def pair_pictures(
     off = np.linalg.norm(teacher.joints[0] - student.joints[0], axis=1)
     pictures = {}
     for name, view, shares in zip(("teacher", "student"), (teacher, student), looks):
-        owner = view.trace.column_owner(layer - 1)[0]
-        there = outline_kept(draw_kept(view.photo, owner, view.grid), owner, view.grid)
+        there = view.outlined_by(view.trace.column_owner(layer - 1)[0])
         pictures[f"{name}: answer"] = view.drawn(0, there)
         pictures[f"{name}, layer {layer}: {spoken(joint)}"] = attention_picture(view, shares)
     return pictures, (

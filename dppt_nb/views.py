@@ -110,8 +110,11 @@ class View:
 
     def outlined(self, layer: int = -1, cycle: int = -1) -> np.ndarray:
         "The same with a yellow line before the dropped patches."
-        owner = self.trace.owner[cycle][layer][0]
-        return outline_kept(self.darkened(layer, cycle), owner, self.grid)
+        return self.outlined_by(self.trace.owner[cycle][layer][0])
+
+    def outlined_by(self, owner: Tensor, dim: float = 0.25) -> np.ndarray:
+        "The photograph as patches that others own, or nobody, would leave it, with that line."
+        return outline_kept(draw_kept(self.photo, owner, self.grid, dim), owner, self.grid)
 
     def heat(self, joint: int, cycle: int = -1) -> np.ndarray:
         "One joint's heatmap over the grey crop."

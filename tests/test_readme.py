@@ -67,13 +67,17 @@ def test_differences_of_the_two_large_networks():
     assert f"on athletes {athletes:.1f} more" in told
 
 
+def gains_over(row):
+    "What `finetune_nano` finds more than a row, division by division."
+    runs = json.loads((RESULTS / "start_coco.json").read_text())["runs"]
+    divisions = [[run for run in runs if run["seed"] == seed]
+                 for seed in sorted({run["seed"] for run in runs})]
+    return [difference(division, "pruned_gentle", row) for division in divisions]
+
+
 def test_what_further_training_brings_on_a_few_people():
     "Of three divisions; the shipped network is judged as it is on the same people."
-    runs = json.loads((RESULTS / "start_coco.json").read_text())["runs"]
-    gains = []
-    for seed in sorted({run["seed"] for run in runs}):
-        of_division = [run for run in runs if run["seed"] == seed]
-        gains.append(difference(of_division, "pruned_gentle", "pruned_start"))
+    gains = gains_over("pruned_start")
     means, lows = zip(*((gain["mean"], gain["people"][0]) for gain in gains))
     assert f"it gained {min(means):.1f} to {max(means):.1f} points over the shipped" in README
     assert sum(low < 0 for low in lows) == 2 and "two of the three intervals hold zero" in README
@@ -82,11 +86,7 @@ def test_what_further_training_brings_on_a_few_people():
 
 def test_a_trained_nano_beside_the_large_network_as_it_is():
     "The comparison that decides which of the two is taken, in README, lesson and table."
-    runs = json.loads((RESULTS / "start_coco.json").read_text())["runs"]
-    gains = []
-    for seed in sorted({run["seed"] for run in runs}):
-        of_division = [run for run in runs if run["seed"] == seed]
-        gains.append(difference(of_division, "pruned_gentle", "shipped_s"))
+    gains = gains_over("shipped_s")
     told = "{:+.1f}, {:+.1f} and {:+.1f} points".format(*(gain["mean"] for gain in gains))
     assert f"beside `dppt_s_lspet` as it is {told}, all three open" in README
     assert f"it stood {told} beside it: all three open" in page("14_train")

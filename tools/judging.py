@@ -1,6 +1,7 @@
 """What the programs that judge networks share; it is none itself."""
 import time
 
+import numpy as np
 import torch
 
 from dppt_nb.evaluation import answer_in_terms_of, conditions, predict_joints
@@ -16,3 +17,10 @@ def judge_network(network, recipe, found, crops, data, split):
     result = pck(joints, people.photo_joints, people.visible, people.keypoint_set)
     took, device = time.time() - start, torch.device("cpu")
     return result, people, conditions(recipe, data, split, people, device, took)
+
+
+def best_joints(people):
+    "Joints (J, 2) of the person whose box scores highest; NaN where nobody was found."
+    if not len(people): return np.full((len(people.keypoint_set), 2), np.nan, np.float32)
+    scores = people.box_scores
+    return people.keypoints[0 if scores is None else scores.argmax()]

@@ -26,6 +26,7 @@ from statistics import mean, median
 import click
 import numpy as np
 import torch
+from judging import best_joints
 
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError, refuse_idle
@@ -146,11 +147,7 @@ def score_detected(name, crops, *how):
     "One network in the same pictures, in the best box of MediaPipe's detector or in the whole."
     predictor, answers, seconds = look(name, crops, *how)
     found = predictor.keypoint_set
-    joints = torch.full((len(crops), len(found), 2), torch.nan)
-    for row, people in enumerate(answers):
-        if len(people) == 0: continue
-        best = 0 if people.box_scores is None else people.box_scores.argmax()
-        joints[row] = torch.as_tensor(people.keypoints[best])
+    joints = torch.as_tensor(np.stack([best_joints(people) for people in answers]))
     joints, judges = answer_in_terms_of(crops, in_photos(joints, crops), found)
     return dict(
         network=Path(name).name, way=way_of(*how),

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
+from judging import best_joints
 from PIL import Image
 
 from dppt_nb import PosePredictor
@@ -39,13 +40,6 @@ def ways_of(network):
     }
 
 
-def best_joints(people):
-    "Joints (J, 2) of the person whose box scores highest; far away where nobody was found."
-    if not len(people): return np.full((len(people.keypoint_set), 2), -1e6)
-    scores = people.box_scores
-    return people.keypoints[0 if scores is None else scores.argmax()]
-
-
 @click.command(cls=Sentence)
 @click.option("--lspet", type=Place(exists=True), required=True, help="its folder or zip")
 @click.option("--network", default="dppt_s_lspet", show_default=True)
@@ -62,6 +56,7 @@ def main(lspet, network):
         boxes = [box[None] for box in table.boxes] if labelled else None
         found = predictor(photos, boxes)
         joints = torch.as_tensor(np.stack([best_joints(people) for people in found]))
+        joints = joints.nan_to_num(-1e6)    # far from everybody: a miss
         results[words] = result = pck(joints, *truth, keypoint_set)
         rows[words] = dict(
             score=result["mean"], people=result["n"],
