@@ -165,6 +165,7 @@ def train(recipe, data, root, out, people, device, resume, allow_drift, protocol
     "Train RECIPE on people of a data set. Every field of the recipe is an option."
     from dppt_nb.datasets import judged_split
     from dppt_nb.evaluation import format_scores
+    from dppt_nb.optim import keep_memory
     from dppt_nb.recipes import get_recipe
     from dppt_nb.runner import train_recipe
     from dppt_nb.store import known_splits
@@ -176,6 +177,7 @@ def train(recipe, data, root, out, people, device, resume, allow_drift, protocol
     typed = read_changes(given)
     recipe = get_recipe(recipe, protocol=protocol, **typed)
     if not resume: refuse_idle_fields(recipe, typed)    # one that goes on says what it began with
+    keep_memory()
     results = train_recipe(
         recipe, data, root, out, device, resume, people=people, allow_drift=allow_drift,
         settings=settings, **reader,
@@ -365,6 +367,7 @@ def study(
     seeds each; go on where it stopped."""
     from dppt_nb.datasets import judged_split
     from dppt_nb.judged import run_study
+    from dppt_nb.optim import keep_memory
     if not (name or list_only):
         raise click.UsageError("name a study, or see all of them with --list")
     if wrong := [seed for seed in seeds.split(",") if not seed.strip().isdecimal()]:
@@ -379,6 +382,7 @@ def study(
     if list_only:
         refuse_beside_list()
         return list_studies(name, out, data, seeds, rows)
+    keep_memory()
     run_study(
         name, data, root, out or f"runs/{name}-{data}", base, seeds, epochs,
         os.path.expanduser(teacher), rows, device, split or judged_split(data), people, protocol,

@@ -36,7 +36,7 @@ from .heat import draw_heatmaps
 from .heatmaps import heatmap_coordinates, rescale_joints
 from .locks import write_whole
 from .models import macs
-from .optim import compute_name, pick_device
+from .optim import compute_name, keep_memory, pick_device
 from .pictures import FREE_PHOTOS, free_photo
 from .pruning import draw_kept
 from .recipes import Recipe, get_recipe
@@ -408,6 +408,7 @@ def run_demo(
         get_recipe(name) for name in names
     ]
     size, show = recipes[0].image_size, Demo(out, recipes[0])
+    keep_memory()
     show.open()
     judges, making = demo_people("test", size)
     show.show = judges.select(torch.arange(6))

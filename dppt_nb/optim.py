@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'rate_share', 'schedule_notes', 'has_bf16', 'even_kind', 'even_out', 'even_out_stack', 'Muon', 'is_matrix',
-           'keep_rates_there', 'set_rates', 'make_optimizers', 'Average', 'pick_device', 'compute_name', 'format_name',
-           'precision', 'flatten_optimizers', 'moment_bytes', 'restore_optimizers']
+           'keep_rates_there', 'set_rates', 'make_optimizers', 'Average', 'pick_device', 'keep_memory', 'compute_name',
+           'format_name', 'precision', 'flatten_optimizers', 'moment_bytes', 'restore_optimizers']
 
 # %% ../nbs/machinery/optim.ipynb #538fad87
+import ctypes
 import math
 from functools import cache
 
@@ -252,6 +253,16 @@ def pick_device(
             "it out or take 'cpu'"
         ) from None
     return torch.device(name)
+
+# %% ../nbs/machinery/optim.ipynb #5d1c7e03
+def keep_memory() -> bool: # whether it is kept from now on; False: not glibc
+    """Let the C library keep large blocks that are freed, instead of giving them back and having
+    them wiped when they are asked for again. It holds for the whole process, which then stays as
+    large as it was at most."""
+    try: set_option = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError): return False
+    one_pool, trim_at = (-4, 0), (-1, 2**31 - 1)    # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
+    return bool(set_option(*one_pool) and set_option(*trim_at))
 
 # %% ../nbs/machinery/optim.ipynb #3ae70fe1
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -26,6 +26,8 @@ from .tokens import PoseTokens
 class Attention(nn.Module):
     """Multi-head self-attention over all tokens (TokenPose, Sec. 3.2); fused but for the rows of
     weights that are asked for."""
+    short = 100  # tokens up to which all rows are written out where nothing is fused
+
     def __init__(self,
         width: int, # channels of a token
         heads: int, # attention maps a layer; each works on width/heads channels
@@ -46,19 +48,24 @@ class Attention(nn.Module):
         B, T, width = x.shape
         # (B, heads, T, width/heads) each
         q, k, v = self.qkv(x).view(B, T, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        if not self.fuse(q): rows = T  # no fused kernel: the weights of all rows are written out
+        if T <= self.short and not self.fuse(q): rows = T     # one product is quicker than two
         weights, mixed = None, []
         if bias is not None: bias = bias.to(q.dtype)[:, None, None]                 # (B, 1, 1, T)
         if rows:
-            scores = q[:, :, :rows] * self.scale @ k.mT                        # (B, heads, rows, T)
-            if bias is not None: scores = scores + bias
-            weights = scores.softmax(-1, dtype=torch.float32)
+            weights = self.scores(q[:, :, :rows], k, bias).softmax(-1, dtype=torch.float32)
             mixed.append(weights.to(v.dtype) @ v)
-        if rows < T:
-            rest = q[:, :, rows:]
-            mixed.append(F.scaled_dot_product_attention(rest, k, v, bias, scale=self.scale))
+        if rows < T: mixed.append(self.mix(q[:, :, rows:], k, v, bias))
         mixed = mixed[0] if len(mixed) == 1 else torch.cat(mixed, 2)  # (B, heads, T, width/heads)
         return self.out(mixed.transpose(1, 2).reshape(B, T, width)), weights, k
+
+    def scores(self, q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor: # (B, heads, rows, T)
+        scores = q * self.scale @ k.mT
+        return scores if bias is None else scores + bias
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        "What the rows heard whose weights nobody asked for."
+        if self.fuse(q): return F.scaled_dot_product_attention(q, k, v, bias, scale=self.scale)
+        return self.scores(q, k, bias).softmax(-1) @ v   # in half precision: half of the memory
 
     def fuse(self, q: Tensor) -> bool:
         "The fused kernel wins, but for its backward pass in half precision on a CPU."

@@ -2,7 +2,9 @@
 way it is run."""
 import json
 import math
+import os
 import re
+import subprocess
 import sys
 from contextlib import nullcontext
 from functools import partial
@@ -279,3 +281,33 @@ def test_rates_on_a_cpu_are_numbers(people):
     rates = [group["lr"] for o in loop.optimizers for group in o.param_groups]
     assert all(isinstance(rate, float) and rate > 0 for rate in rates)
     assert make_optimizers(loop.model, loop.recipe)[0].param_groups[0]["peak"] == loop.recipe.lr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told to keep memory")
+def test_memory_that_is_kept_is_not_wiped_again():
+    program = """
+import ctypes, resource, sys
+from dppt_nb.optim import keep_memory
+if sys.argv[1] == "kept" and not keep_memory(): sys.exit("not glibc")
+library = ctypes.CDLL(None)
+library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+library.free.argtypes = [ctypes.c_void_p]
+def touch():
+    block = library.malloc(1 << 26)
+    ctypes.memset(block, 1, 1 << 26)
+    library.free(block)
+touch()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4): touch()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+    pages = {}
+    for way in ("plain", "kept"):
+        done = subprocess.run(
+            [sys.executable, "-c", program, way], capture_output=True, text=True, env=clean
+        )
+        if "not glibc" in done.stderr: pytest.skip("only glibc is told to keep memory")
+        pages[way] = int(done.stdout)
+    # 4 times 64 MB in pages of 4 kB (or in huge ones of 2 MB, if the system gives them)
+    assert pages["plain"] >= 100 and pages["kept"] < 20, pages

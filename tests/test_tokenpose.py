@@ -539,16 +539,32 @@ def test_silent_patches_of_the_dot_head():
 
 
 def test_fused_and_written_out_attention_have_the_same_gradient():
-    attention, x = Attention(32, 4), torch.randn(2, 9, 32)
-    gradients = []
-    for fuse in (True, False):
-        attention.fuse = lambda _, fuse=fuse: fuse
-        attention.zero_grad()
-        mixed, weights, _ = attention(x, rows=4)
-        assert weights.shape == (2, 4, 4 if fuse else 9, 9)
-        mixed.square().sum().backward()
-        gradients.append(attention.qkv.weight.grad.clone())
-    assert torch.allclose(*gradients, atol=1e-5)
+    attention, x, bias = Attention(32, 4), torch.randn(2, 9, 32), torch.randn(2, 9)
+    for given in (None, bias):
+        answers, gradients = [], []
+        # in one kernel; all rows written out; those asked for, and the rest in a second product
+        for fuse, short in ((True, 100), (False, 100), (False, 8)):
+            attention.fuse, attention.short = lambda _, fuse=fuse: fuse, short
+            attention.zero_grad()
+            mixed, weights, _ = attention(x, rows=4, bias=given)
+            assert weights.shape == (2, 4, 9 if not fuse and short > 8 else 4, 9)
+            mixed.square().sum().backward()
+            answers.append(mixed)
+            gradients.append(attention.qkv.weight.grad.clone())
+        for other in (1, 2):
+            assert torch.allclose(answers[0], answers[other], atol=1e-6)
+            assert torch.allclose(gradients[0], gradients[other], atol=1e-5)
+
+
+def test_attention_of_many_tokens_keeps_half_the_memory_in_half_precision():
+    attention, x = Attention(32, 4), torch.randn(1, 128, 32)
+    kept = []    # sizes of what the backward pass will read
+    note = lambda tensor: kept.append((tensor.dtype, tuple(tensor.shape))) or tensor
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        with torch.autocast("cpu", torch.bfloat16): attention(x, rows=5)
+    assert (torch.float32, (1, 4, 5, 128)) in kept      # asked for
+    assert (torch.bfloat16, (1, 4, 123, 128)) in kept    # the rest
+    assert not [shape for kind, shape in kept if kind == torch.float32 and shape[-2:] == (123, 128)]
 
 
 def test_dot_head_for_every_backbone_that_has_maps():
