@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COUNTERS', 'NARROW', 'PUBLISHED_COSTS', 'Device', 'KINDS', 'Counts', 'SeenFunctions', 'count_layers', 'Published',
-           'agrees', 'compare', 'format_published', 'wait', 'lap', 'check_rounds', 'time_interleaved', 'Stopwatch',
+           'agrees', 'compare', 'format_published', 'lap', 'check_rounds', 'time_interleaved', 'Stopwatch',
            'time_by_operation', 'time_by_kind', 'benchmark_forward', 'format_benchmark']
 
 # %% ../nbs/machinery/costs.ipynb #bbcbbddb
@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .checks import DataError
 from .models import create_model, macs, parameters_count
+from .optim import wait
 from .tokenpose import PoseTransformer
 
 # %% ../nbs/machinery/costs.ipynb #86fba39c
@@ -203,10 +204,6 @@ def format_published(
 
 # %% ../nbs/machinery/costs.ipynb #e1733f7f
 Device = str | torch.device
-
-def wait(device: Device) -> None:
-    "A GPU works behind our back: wait until it has done what it was given."
-    if torch.device(device).type == "cuda": torch.cuda.synchronize(device)
 
 def lap(
     run: Callable[[], object], # function without arguments

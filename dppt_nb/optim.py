@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'rate_share', 'schedule_notes', 'has_bf16', 'even_kind', 'even_out', 'even_out_stack', 'Muon', 'is_matrix',
-           'keep_rates_there', 'set_rates', 'make_optimizers', 'Average', 'pick_device', 'keep_memory', 'compute_name',
-           'format_name', 'precision', 'flatten_optimizers', 'moment_bytes', 'restore_optimizers']
+           'keep_rates_there', 'set_rates', 'make_optimizers', 'Average', 'pick_device', 'wait', 'keep_memory',
+           'compute_name', 'format_name', 'precision', 'flatten_optimizers', 'moment_bytes', 'restore_optimizers']
 
 # %% ../nbs/machinery/optim.ipynb #538fad87
 import ctypes
@@ -253,6 +253,10 @@ def pick_device(
             "it out or take 'cpu'"
         ) from None
     return torch.device(name)
+
+def wait(device: str | torch.device) -> None:
+    "A GPU works behind our back: wait until it has done what it was given."
+    if torch.device(device).type == "cuda": torch.cuda.synchronize(device)
 
 # %% ../nbs/machinery/optim.ipynb #5d1c7e03
 def keep_memory() -> bool: # whether it is kept from now on; False: not glibc

@@ -30,7 +30,7 @@ from .devices import Team, load_accelerate
 from .evaluation import predict_joints
 from .files import make_folder
 from .locks import write_whole
-from .optim import moment_bytes
+from .optim import moment_bytes, wait
 from .recipes import Recipe
 from .skeletons import draw_pose
 from .terminal import counted
@@ -218,12 +218,11 @@ def time_steps(
     "Train a few steps and time them, each with what is fetched meanwhile."
     loop.model.train()
     loop.draws.manual_seed(loop.seed(1))
-    took, wait = [], torch.cuda.synchronize if loop.device.type == "cuda" else lambda: None
-    trained = loop.train_batches((loop.batches() * steps)[:steps])
+    took, trained = [], loop.train_batches((loop.batches() * steps)[:steps])
     with loop.stepping(), closing(trained):
         start = time.perf_counter()
         for _ in trained:
-            wait()
+            wait(loop.device)
             took.append(time.perf_counter() - start)
             if loop.team.count == 1 and sum(took) > limit: break
             start = time.perf_counter()
@@ -241,10 +240,9 @@ class Pace:
         renews: bool = False, # whether later epochs have new people
         clock: Callable[[], float] = time.perf_counter,
     ):
-        self.wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
         beside = {"validations": looks, "new people": renews}
         self.beside = [words for words, there in beside.items() if there]
-        self.clock, self.ends = clock, []
+        self.device, self.clock, self.ends = device, clock, []
 
     def note(
         self,
@@ -252,7 +250,7 @@ class Pace:
     ) -> str: # a line; empty where it is too early, said already, or not worth a line
         "A step is done; the first one warms up and does not count."
         if len(self.ends) == self.STEPS: return ""
-        self.wait()
+        wait(self.device)
         self.ends.append(self.clock())
         if len(self.ends) < self.STEPS: return ""
         step = statistics.median(b - a for a, b in zip(self.ends, self.ends[1:]))
