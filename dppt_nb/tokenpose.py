@@ -59,6 +59,7 @@ class Attention(nn.Module):
         return self.out(mixed.transpose(1, 2).reshape(B, T, width)), weights, k
 
     def scores(self, q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor: # (B, heads, rows, T)
+        "How well keys answer queries, before the softmax."
         scores = q * self.scale @ k.mT
         return scores if bias is None else scores + bias
 
