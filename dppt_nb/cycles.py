@@ -183,9 +183,9 @@ class CycleObjective(nn.Module):
     ) -> dict[str, Tensor]:
         "A loss for each kind that has a weight, summed over neighbouring cycles."
         check_cycles(trace, self.cycles)
-        of_tokens = lambda ours, later: token_loss(ours, later, self.one_way)
-        of_maps = lambda ours, later: heatmap_cycle_loss(
-            ours, later, batch.weights, self.kind, self.factor
+        of_tokens = lambda earlier, later: token_loss(earlier, later, self.one_way)
+        of_maps = lambda earlier, later: heatmap_cycle_loss(
+            earlier, later, batch.weights, self.kind, self.factor
         )
         losses = {}
         for name, weight in self.weights.items():
