@@ -114,7 +114,9 @@ class Team:
                 stack.enter_context(redirect_stdout(silence))
             try: yield self
             finally:
-                if self.count > 1: torch.distributed.destroy_process_group()
+                # an error may have come before they met
+                if self.count > 1 and torch.distributed.is_initialized():
+                    torch.distributed.destroy_process_group()
 
     def first(self):
         "A context that one process of a machine enters before the others, who find what it made."

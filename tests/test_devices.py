@@ -151,6 +151,25 @@ def test_more_processes_than_a_cpu_has_room_for_are_not_started(monkeypatch):
         launch(["train", "tokenpose_nano"], 100_000, "cpu")
 
 
+def test_two_processes_with_a_tracker_are_judged_at_the_end(tmp_path):
+    "Closing the tracker leaves the processes together, and parting them again is no error."
+    pytest.importorskip("accelerate", reason="needs dppt-nb[devices]")
+    pytest.importorskip("tensorboard", reason="needs dppt-nb[dev]")
+    words = [
+        "train", "tokenpose_nano", "--people", "16", "--epochs", "1", "--image-size", "64x48",
+        "--batch-size", "8", "--device", "cpu", "--no-report", "--no-samples", "--devices", "2",
+        "--overrides", '{"width": 32, "depth": 1, "heads": 2}', "--track", "tensorboard",
+        "--out", str(tmp_path / "run"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "dppt_nb", *words], capture_output=True, text=True, timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert json.loads((tmp_path / "run" / "validation.json").read_text())["scores"]
+    assert list((tmp_path / "run" / "track").iterdir())
+
+
 def test_a_notebook_starts_two_processes(tmp_path):
     "The lines that the last lesson shows, on a CPU and on a few small people."
     pytest.importorskip("accelerate", reason="needs dppt-nb[devices]")
