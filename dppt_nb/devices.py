@@ -86,7 +86,12 @@ class Team:
         if kind not in ("cpu", "cuda") or torch.device(device or "cpu").index is not None:
             raise DataError(f"several processes train on cpu or on cuda, not on {device!r}")
         on_cpu = not torch.cuda.is_available() if device is None else kind == "cpu"
-        if not on_cpu: pick_device("cuda")
+        # without a tensor there: every process would make one on the first GPU
+        if not on_cpu and not torch.cuda.is_available():
+            raise DataError(
+                "device 'cuda' cannot be used here (PyTorch finds no GPU); leave it out or take "
+                "'cpu'"
+            )
         # whoever waits for another's preparation of the data waits long
         patience = library.utils.InitProcessGroupKwargs(timeout=timedelta(hours=6))
         self.accelerator = library.Accelerator(
