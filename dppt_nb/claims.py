@@ -14,7 +14,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from .judged import combine, difference, format_interval, half_width, of_row
+from .checks import DataError
+from .judged import combine, difference, format_interval, half_width, of_both, of_row
 from .studies import read_runs, unpack_bits
 from .study import CLAIMS, Claim, each_seed, verdict
 
@@ -106,6 +107,12 @@ def once(
     begin from the same weights, so more of them are no other seeds."""
     having = [study for study in studies if each_seed(study, row, other)]
     if len(having) < 2: return difference(having[0], row, other) if having else None
+    seeds = [[run["seed"] for run in of_both(study, row, other)[0]] for study in having]
+    if apart := [some for some in seeds if some != seeds[0]]:
+        raise DataError(
+            f"{row} and {other} were run with the seeds {seeds[0]} in one study and {apart[0]} in "
+            "another; only studies of the same seeds are taken together"
+        )
     runs = [dict(run, seed=(run["seed"], i)) for i, study in enumerate(having) for run in study]
     gains = [each_seed(study, row, other) for study in having]
     means = [sum(of_seed) / len(having) for of_seed in zip(*gains, strict=True)]

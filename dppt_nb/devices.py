@@ -86,7 +86,12 @@ class Team:
         if kind not in ("cpu", "cuda") or torch.device(device or "cpu").index is not None:
             raise DataError(f"several processes train on cpu or on cuda, not on {device!r}")
         on_cpu = not torch.cuda.is_available() if device is None else kind == "cpu"
-        if not on_cpu: pick_device("cuda")
+        # without a tensor there: every process would make one on the first GPU
+        if not on_cpu and not torch.cuda.is_available():
+            raise DataError(
+                "device 'cuda' cannot be used here (PyTorch finds no GPU); leave it out or take "
+                "'cpu'"
+            )
         # whoever waits for another's preparation of the data waits long
         patience = library.utils.InitProcessGroupKwargs(timeout=timedelta(hours=6))
         self.accelerator = library.Accelerator(
@@ -114,7 +119,9 @@ class Team:
                 stack.enter_context(redirect_stdout(silence))
             try: yield self
             finally:
-                if self.count > 1: torch.distributed.destroy_process_group()
+                # an error may have come before they met
+                if self.count > 1 and torch.distributed.is_initialized():
+                    torch.distributed.destroy_process_group()
 
     def first(self):
         "A context that one process of a machine enters before the others, who find what it made."

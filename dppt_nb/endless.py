@@ -82,7 +82,7 @@ class EndlessPeople(CropSet):
         """Seconds that `renew` takes where it has work to do: eight chunks for each worker are
         timed, or all people where they are fewer, and counted up."""
         device = self.images.device
-        wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+        wait = lambda: torch.cuda.synchronize(device) if device.type == "cuda" else None
         chunk, workers = chunk_size(self.images.shape[2:], device), _workers(device)
         # a GPU's chunk is thousands of people
         few = min(len(self), chunk * (8 * workers if device.type == "cpu" else 1))

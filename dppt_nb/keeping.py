@@ -161,6 +161,8 @@ class Kept:
         self.model.load_state_dict(part("model."))
         self.beside.load_state_dict(part("beside."))
         restore_optimizers(self.optimizers, tensors)
+        # steps that were recorded would go on with the moments and rates that are replaced here
+        self.__dict__.pop("captured", None)
         if self.average:
             self.average.module.load_state_dict(part("average."))
             self.average.n_averaged.fill_(saved["step"] + 1)
@@ -169,7 +171,9 @@ class Kept:
         # as the last step left them
         self.begin_step()
         self.step += 1
-        if under_way: self.begun = UnderWay(self.draws).restore(under_way, tensors)
+        # None at an epoch's end: a former stop may have left one here
+        begun = UnderWay(self.draws)
+        self.begun = begun.restore(under_way, tensors) if under_way else None
 
     def way_back(self) -> str:
         "What to do after a failure, for the sentence that says it."
@@ -182,7 +186,9 @@ class Kept:
     def stopped(self) -> str:
         "What is left after a stop by hand."
         if not self.folder or not self.folder.saved:
-            return "stopped before an epoch was saved; what was trained is lost"
+            if self.folder or self.in_disorder:
+                return "stopped before an epoch was saved; what was trained is lost"
+            return "stopped; nothing is saved, but another fit() of this trainer goes on from here"
         whole = "" if self.folder.batches else f" of {self.recipe.epochs}, the last whole one,"
         return (
             f"stopped; {self.folder.saved}{whole} is saved in {self.folder.path}: go on from it "

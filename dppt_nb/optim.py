@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'rate_share', 'schedule_notes', 'has_bf16', 'even_kind', 'even_out', 'even_out_stack', 'Muon', 'is_matrix',
-           'keep_rates_there', 'set_rates', 'make_optimizers', 'Average', 'pick_device', 'wait', 'keep_memory',
-           'compute_name', 'format_name', 'precision', 'flatten_optimizers', 'moment_bytes', 'restore_optimizers']
+           'is_for_muon', 'keep_rates_there', 'set_rates', 'make_optimizers', 'Average', 'pick_device', 'wait',
+           'keep_memory', 'compute_name', 'format_name', 'precision', 'flatten_optimizers', 'moment_bytes',
+           'restore_optimizers']
 
 # %% ../nbs/machinery/optim.ipynb #538fad87
 import ctypes
@@ -154,6 +155,11 @@ def is_matrix(parameter: Tensor) -> bool:
     "Linear and convolution weights: two dimensions or more, the first not a mere batch axis."
     return parameter.ndim >= 2 and parameter.shape[0] > 1
 
+
+def is_for_muon(parameter: Tensor) -> bool:
+    "Matrices of at least 16 x 16, where directions are worth evening out."
+    return is_matrix(parameter) and min(parameter.flatten(1).shape) >= 16
+
 # %% ../nbs/machinery/optim.ipynb #275b745a
 def keep_rates_there(
     optimizers: list[torch.optim.Optimizer],
@@ -188,9 +194,7 @@ def make_optimizers(
         fused=params[0].device.type in ("cpu", "cuda"),
     )
     even = (
-        [p for p in params if is_matrix(p) and min(p.flatten(1).shape) >= 16]
-        if recipe.optimizer == "muon"
-        else []
+        [p for p in params if is_for_muon(p)] if recipe.optimizer == "muon" else []
     )
     rest = [p for p in params if not any(p is q for q in even)]
     groups = [dict(params=[p for p in rest if is_matrix(p)], weight_decay=recipe.weight_decay),

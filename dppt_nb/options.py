@@ -189,6 +189,17 @@ def _softened(recipe):
     attention = recipe.attention and recipe.attention_loss == "kl"
     return attention or recipe.output and _head(recipe) == "dot"
 
+def _decays(recipe):
+    "Whether AdamW decays a matrix: beside Muon it has those with few rows or columns alone."
+    if recipe.optimizer != "muon": return True
+    import torch
+
+    from dppt_nb.models import create_model
+    from dppt_nb.optim import is_for_muon, is_matrix
+    with torch.device("meta"):    # shapes alone
+        network = create_model(recipe.model, image_size=recipe.image_size, **recipe.overrides)
+    return any(is_matrix(p) and not is_for_muon(p) for p in network.parameters())
+
 _CYCLES = "keypoint_cycles", "patch_cycles"
 _NO_CYCLES = (
     "is of a network with several cycles; give --overrides '{\"cycles\": 2}', or leave it out"
@@ -209,8 +220,11 @@ _READ_BESIDE = (
     (("supervise",), lambda r: _network(r).get("cycles", 1) > 1, _NO_CYCLES),
     (("supervise", "loss"), lambda r: _head(r) != "regression",
      "is of heatmaps, and this network points; leave it out"),
-    (("weight_decay",), lambda r: r.optimizer == "adamw",
+    (("weight_decay",), lambda r: r.optimizer != "adam",
      "is of --optimizer adamw; take that, or leave it out"),
+    (("weight_decay",), _decays, "is of --optimizer adamw; beside muon it is read for matrices "
+     "with fewer than 16 rows or columns, of which this network has none; take that, or leave it "
+     "out"),
     (("anneal",), lambda r: _network(r).get("prune_at"),
      "is of a network that drops patches, such as --model ppt_nano; leave it out"),
     (("anneal_steps",), lambda r: r.anneal, "goes with --anneal; give that too, or leave it out"),

@@ -52,13 +52,14 @@ class Captured:
         *examples: Tensor,   # of the shapes that it will have
     ):
         self.inputs = [example.clone() for example in examples]
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
+        device = examples[0].device    # maybe not the first GPU
+        side = torch.cuda.Stream(device)
+        side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side):
             for _ in range(3): function(*self.inputs)  # libraries choose their kernels now
-        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.current_stream(device).wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph): self.outputs = function(*self.inputs)
+        with torch.cuda.graph(self.graph, stream=side): self.outputs = function(*self.inputs)
 
     def __call__(self,
         *values: Tensor,  # as the examples

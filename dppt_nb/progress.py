@@ -392,5 +392,5 @@ class Show:
         if self.tracker: self.tracker.log({k: float(v) for k, v in row.items()}, step=row["epoch"])
 
     def end(self) -> None:
-        "Close the tracker."
-        if self.tracker: self.tracker.end_training()
+        "Close the tracker; Accelerate's own end would part processes that still have to judge."
+        for tracker in self.tracker.trackers if self.tracker else (): tracker.finish()

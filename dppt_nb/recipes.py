@@ -351,7 +351,10 @@ def teach(
     for name in names:
         if name not in LESSONS:
             raise DataError(f"no lesson is called {name!r}; near it: {nearest(name, LESSONS)}")
-    return recipe.change(**{name: LESSONS[name].weight(recipe) for name in names})
+    weights = {name: LESSONS[name].weight(recipe) for name in names}
+    fields = {name: weights.pop(name) for name in names if name in field_types(Recipe)}
+    # the others are no fields: other code added them
+    return recipe.change(**fields, lessons={**recipe.lessons, **weights})
 
 # %% ../nbs/machinery/recipes.ipynb #66d70adf
 _PAPER = Recipe(

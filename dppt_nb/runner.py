@@ -7,6 +7,7 @@ __all__ = ['Settings', 'check_start', 'check_sources', 'load_judges', 'plan_of',
            'earlier_results', 'train_recipe']
 
 # %% ../nbs/machinery/runner.ipynb #15456957
+import gc
 import math
 from pathlib import Path
 from typing import Annotated
@@ -131,7 +132,12 @@ def plan_of(
     if not measure:
         renews = trainer.train_set.renewals(recipe.seed, begun + 1, recipe.epochs) > 0
         trainer.pace = Pace(trainer.device, trainer.val_set is not None, renews)
-    return str(make_plan(copy, trainer.val_set, begun, folder.keep or 1, measure))
+    plan = str(make_plan(copy, trainer.val_set, begun, folder.keep or 1, measure))
+    # it holds itself, by methods that it keeps, and would lie in memory beside the run
+    del copy
+    gc.collect()
+    if trainer.device.type == "cuda": torch.cuda.empty_cache()
+    return plan
 
 
 def make_trainer(
@@ -197,10 +203,12 @@ class ScoreRow(BaseModel):
 
 def earlier_results(
     trainer: Trainer, # at its end
+    report: bool = False, # whether report.html is to be there too
 ) -> dict | None: # None: there are none, or they are of another training
     "What `judge_run` wrote in this folder, where it judged the network that is in it now."
     written = trainer.folder.path / "validation.json"
     if trainer.trained or not written.exists(): return None
+    if report and not written.with_name("report.html").exists(): return None
     try: results = read_json(written)
     except DataError: return None    # damaged, and written anew
     # a stop may have come between a run's last epoch and its judging
@@ -248,8 +256,11 @@ def train_recipe(
                 f"{' or '.join(map(str, sizes))} an epoch, computed in {trainer.compute}"
             )
             for note in schedule_notes(recipe, trainer.steps_per_epoch): print(note)
-            if settings.plan or settings.plan_only: print(plan_of(trainer, settings), flush=True)
-            if settings.plan_only: return {}
-            try: trainer.fit(resume, allow_drift=allow_drift, from_epoch=settings.from_epoch)
+            try:
+                if settings.plan or settings.plan_only:
+                    print(plan_of(trainer, settings), flush=True)
+                if settings.plan_only: return {}
+                trainer.fit(resume, allow_drift=allow_drift, from_epoch=settings.from_epoch)
             finally: trainer.show.end()
-            return earlier_results(trainer) or judge_run(trainer, judges, data, settings)
+            found = earlier_results(trainer, settings.report)
+            return found or judge_run(trainer, judges, data, settings)

@@ -201,7 +201,6 @@ CANNOT = "the run cannot go on: start again in another --out"
 STATE = re.compile(r"state-(\d{4,})(-\d{6,})?\.safetensors")    # epochs, and batches after them
 
 
-
 class HistoryRow(BaseModel):
     "What an epoch gave; named losses stand beside these."
     model_config = ConfigDict(extra="allow")
@@ -359,14 +358,15 @@ class RunFolder:
         tensors: dict[str, Tensor], # all that training changes
     ) -> None:
         "The state, which holds the record too, then the record that names it."
-        self.note(record)
-        if not self.writes: return
-        state, keep = state_name(self.epoch, self.batches or None), self.keep or 1
+        if not self.writes: return self.note(record)
+        done = (record.get("under_way") or {}).get("done")
+        state, keep = state_name(len(record["history"]), done or None), self.keep or 1
         make_folder(self.path)
         record = dict(record, format=RECORD_FORMAT, state=state, tensors=len(tensors), keep=keep)
         record = without_nan(record)
         write_tensors(self.path / state, tensors, {"record": json.dumps(record)})
         write_json(self.path / RECORD, record)
+        self.note(record)    # now, since a stop may come while it is written
         self.sweep({state, *kept_states(record["history"], keep)})
 
     def sweep(

@@ -32,7 +32,7 @@ class Alarm:
         end: Callable[[dict, int], None], # called with the named losses and the step; raises
         device: torch.device, # of the losses
     ):
-        self.end, self.on_gpu, self.waiting = end, device.type == "cuda", deque()
+        self.end, self.device, self.waiting = end, device, deque()
 
     def note(
         self,
@@ -41,10 +41,10 @@ class Alarm:
     ) -> None:
         "Remember the losses of a step, and look at those that have arrived."
         values, ready = torch.stack(list(losses.values())), None
-        if self.on_gpu:
+        if self.device.type == "cuda":
             there = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
             values, ready = there.copy_(values, non_blocking=True), torch.cuda.Event()
-            ready.record()
+            ready.record(torch.cuda.current_stream(self.device))
         self.waiting.append((list(losses), values, ready, step))
         self.look()
 
@@ -91,16 +91,16 @@ class CapturedStep:
         device: torch.device, # a GPU
         draws: torch.Generator, # its randomness, on that device
     ):
-        self.learn, self.draws = learn, draws
+        self.learn, self.device, self.draws = learn, device, draws
         self.stream, self.pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
         self.seen, self.records = Counter(), {}
 
     @contextmanager
     def running(self) -> Iterator[None]:
         "A queue of its own for all steps; what follows waits for it."
-        self.stream.wait_stream(torch.cuda.current_stream())
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.stream): yield
-        torch.cuda.current_stream().wait_stream(self.stream)
+        torch.cuda.current_stream(self.device).wait_stream(self.stream)
 
     def __call__(
         self,

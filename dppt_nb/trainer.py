@@ -71,11 +71,27 @@ class Trainer(Kept, Loop):
         asked = stop_was_asked(self.team)
         due = time.time() - self.saved_at >= 60 * self.save_minutes
         if self.folder and (asked or due): self.save_under_way()
-        if asked: self.stops.end()
+        if asked:
+            self.pause()
+            self.stops.end()
         if self.bar is None: return
         if self.folder and due: write_amid(self.bar, self.how_far())
         left = self.progress.total_steps - self.step
         if self.pace and (line := self.pace.note(left)): write_amid(self.bar, line)
+
+    def pause(self) -> None:
+        "The epoch under way is one that this trainer may go on with: its last step is whole."
+        self.alarm.look(wait=True)
+        epoch = self.begun = self.under_way
+        epoch.seconds = self.epoch_seconds()
+        epoch.skipped += self.skipped - self.skipped_before
+
+    @property
+    def in_disorder(self) -> bool:
+        "Whether an end within a step, or one by an error, left this trainer in an epoch's middle."
+        steps, epoch = self.steps_per_epoch, self.under_way
+        within = epoch is not None and epoch is not self.begun and epoch.done < steps
+        return within or self.step != self.epoch * steps + (self.begun.done if self.begun else 0)
 
     def how_far(self) -> str: # a line
         "Where the epoch under way is."
@@ -104,6 +120,11 @@ class Trainer(Kept, Loop):
         with self.folder.claim() if self.folder else nullcontext(), Stops() as self.stops:
             begun = self.folder and self.folder.holds_run(resume, from_epoch)
             if begun: self.resume(allow_drift, from_epoch)
+            elif self.in_disorder:
+                raise DataError(
+                    f"this trainer was ended in the middle of epoch {self.epoch + 1} and cannot go "
+                    "on from there; make another one"
+                )
             try:
                 self.trained = self.run_epochs(last)
                 if self.stops.asked is not None: self.stops.end()
@@ -149,6 +170,7 @@ class Trainer(Kept, Loop):
                 joints, _ = predict_together(self.team, network, self.val_set, plain, bars=False)
         except KeyboardInterrupt:
             if self.folder: self.save_under_way()
+            self.pause()
             raise
         if self.folder and self.team.main:
             self.show.samples(self.folder.path, number, self.val_set, joints, self.recipe)

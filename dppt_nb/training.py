@@ -97,7 +97,7 @@ class LoopLosses(LoopDevices):
         "Forward, losses added up, backward; of a part of a batch by its `shares` in the whole."
         # plain tensors, so that `losses` can be compiled
         fields = batch.images, batch.joints, batch.visible, batch.targets, batch.weights
-        with precision(self.recipe, self.device): losses = self.losses_of(self.progress, *fields)
+        with precision(self.recipe, self.device): losses = self.losses_of(self.now, *fields)
         if shares: losses = weigh(losses, self.objectives, shares)    # several devices
         self.scaler.scale(sum(losses.values())).backward()
         return {name: loss.detach() for name, loss in losses.items()}

@@ -39,7 +39,7 @@ from dppt_nb.forms import recipe_of
 from dppt_nb.hrnet import HRModule, HRNet
 from dppt_nb.keypoints import COCO17, LSP14, MPII16, build_keypoint_set
 from dppt_nb.models import VARIANTS, create_model
-from dppt_nb.recipes import Recipe, get_recipe, teach
+from dppt_nb.recipes import LESSONS, Lesson, Recipe, get_recipe, teach
 from dppt_nb.released import load_backbone, load_released, read_checkpoint
 from dppt_nb.runner import check_sources, train_recipe
 from dppt_nb.tokenpose import PoseTransformer
@@ -869,6 +869,16 @@ def test_a_release_is_no_teacher_of_other_joints_and_draws_nothing(tmp_path):
     before = torch.get_rng_state()
     with pytest.raises(FileNotFoundError, match="a.pth"): load_teacher(recipe, COCO17)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_lesson_that_other_code_added_is_taught_like_ours(monkeypatch):
+    monkeypatch.setitem(LESSONS, "small", Lesson(lambda *given: None, cross_entropy=0.25))
+    recipe = get_recipe("tokenpose_nano", loss="cross_entropy", lessons={})
+    taught = teach(recipe, "small", "patch_cycles")
+    assert taught == recipe.change(lessons={"small": 0.25}, patch_cycles=0.1)
+    assert teach(recipe.change(lessons={"other": 1.0}), "small").lessons == dict(
+        other=1.0, small=0.25
+    )
 
 
 def test_a_lesson_or_model_that_is_unknown_is_named():

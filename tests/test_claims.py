@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dppt_nb.checkpoints import load_network
+from dppt_nb.checks import DataError
 from dppt_nb.claims import (
     FRESH,
     HEADS,
@@ -128,6 +129,14 @@ def test_runs_of_one_seed_count_once():
     pair = ("tokenpose_taught", "dppt")
     assert once([cpu, gpu], *pair) == difference(gpu, *pair)
     assert once([cpu, gpu], "nobody", "ppt") is None
+
+
+def test_studies_of_other_seeds_are_not_taken_together():
+    "Their runs would be paired by their places, as if the first seeds were one."
+    cpu, gpu = both_sizes()["nano"]
+    other = [dict(run, seed=run["seed"] + 7) for run in gpu]
+    with pytest.raises(DataError, match="dppt and ppt were run with the seeds .* same seeds"):
+        once([cpu, other], "dppt", "ppt")
 
 
 def test_one_table_has_all_claims_and_the_five_that_count():

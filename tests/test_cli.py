@@ -22,6 +22,10 @@ from PIL import Image
 from dppt_nb.checkpoints import shipped_networks
 from dppt_nb.checks import DataError
 from dppt_nb.cli import main
+from dppt_nb.models import create_model
+from dppt_nb.optim import make_optimizers
+from dppt_nb.options import refuse_idle_fields
+from dppt_nb.recipes import get_recipe
 from dppt_nb.terminal import termination
 
 TINY = [
@@ -498,6 +502,21 @@ IDLE = [
     ("--half-body-joints 4", "--half-body 0.3", "goes with --half-body"),
     ("--shift-prob 0.5", "--shift 0.1", "goes with --shift"),
 ]
+
+def test_weight_decay_beside_muon_is_of_matrices_that_muon_leaves():
+    "The head that points has a layer of two rows, which AdamW decays."
+    typed = dict(weight_decay=0.1)
+    with pytest.raises(DataError, match="fewer than 16 rows or columns, of which this network has"):
+        refuse_idle_fields(get_recipe("tokenpose_nano", **typed), typed)
+    points = get_recipe("tokenpose_nano", overrides={"head": "regression"}, **typed)
+    refuse_idle_fields(points, typed)
+    rates = [g["weight_decay"] for o in make_optimizers(create_model(
+        points.model, image_size=points.image_size, **points.overrides), points)
+        for g in o.param_groups if "weight_decay" in g]
+    assert 0.1 in rates
+    with pytest.raises(DataError, match="is of --optimizer adamw; take"):
+        refuse_idle_fields(points.change(optimizer="adam"), typed)
+
 
 @pytest.mark.parametrize("words, beside, said", IDLE)
 def test_a_field_that_is_not_read_is_refused_and_taken_where_it_is(tmp_path, words, beside, said):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -149,6 +150,41 @@ def test_more_processes_than_a_cpu_has_room_for_are_not_started(monkeypatch):
     monkeypatch.setattr("dppt_nb.devices.start_process", lambda *given: pytest.fail("started"))
     with pytest.raises(DataError, match="--devices is 100000, and on a CPU each takes a process"):
         launch(["train", "tokenpose_nano"], 100_000, "cpu")
+
+
+def test_two_processes_with_a_tracker_are_judged_at_the_end(tmp_path):
+    "Closing the tracker leaves the processes together, and parting them again is no error."
+    pytest.importorskip("accelerate", reason="needs dppt-nb[devices]")
+    pytest.importorskip("tensorboard", reason="needs dppt-nb[dev]")
+    words = [
+        "train", "tokenpose_nano", "--people", "16", "--epochs", "1", "--image-size", "64x48",
+        "--batch-size", "8", "--device", "cpu", "--no-report", "--no-samples", "--devices", "2",
+        "--overrides", '{"width": 32, "depth": 1, "heads": 2}', "--track", "tensorboard",
+        "--out", str(tmp_path / "run"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "dppt_nb", *words], capture_output=True, text=True, timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert json.loads((tmp_path / "run" / "validation.json").read_text())["scores"]
+    assert list((tmp_path / "run" / "track").iterdir())
+
+
+def test_no_process_makes_a_tensor_on_the_first_gpu(monkeypatch):
+    "Accelerate gives each its own; who looks for a GPU before that makes nothing there."
+    monkeypatch.setattr("dppt_nb.devices.pick_device", lambda name: pytest.fail("made a tensor"))
+    own = SimpleNamespace(process_index=1, device=torch.device("cuda:1"))
+    library = SimpleNamespace(
+        utils=SimpleNamespace(InitProcessGroupKwargs=lambda **how: how),
+        Accelerator=lambda **how: own,
+    )
+    monkeypatch.setattr("dppt_nb.devices.load_accelerate", lambda: library)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert Team("cuda").device == own.device and Team().rank == 1
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DataError, match="device 'cuda' cannot be used here"): Team("cuda")
 
 
 def test_a_notebook_starts_two_processes(tmp_path):

@@ -1,10 +1,12 @@
 """How a run is carried out: saved within an epoch, kept, planned, shown, reported."""
+import gc
 import json
 import math
 import re
 import shutil
 import signal
 import sys
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from dppt_nb import loop as loop_module
+from dppt_nb import runs
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
 from dppt_nb.codec import EncodedCrops, encode_crop
@@ -94,6 +97,89 @@ def test_a_stop_while_people_are_judged_does_not_wait_and_loses_nothing(
     again = resumed.fit(resume=True)
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in network.state_dict().items())
     assert all(row["lr"] > 0 and "score" in row for row in resumed.history[:2])
+
+
+def test_stopped_without_a_folder_the_same_trainer_goes_on_to_the_bit(people):
+    through, stopped = trainer(people), trainer(people, stop_at=4)
+    network = through.fit()
+    with pytest.raises(KeyboardInterrupt, match="nothing is saved, but another fit.. of this"):
+        stopped.fit()
+    again = stopped.fit()
+    assert stopped.step == through.step and len(stopped.history) == len(through.history)
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in network.state_dict().items())
+    losses = [[{k: v for k, v in row.items() if "seconds" not in k} for row in run.history]
+              for run in (stopped, through)]
+    assert losses[0] == losses[1]
+
+
+def test_a_trainer_that_was_ended_within_a_step_does_not_go_on(people):
+    "Half a step is done: of its weights some have moved."
+    class End(torch.nn.Module):
+        def forward(self, trace, batch, progress):
+            if progress.step == 1: raise KeyboardInterrupt
+            return {"nothing": trace.logits[0].sum() * 0}
+
+    run = trainer(people)
+    run.objectives.append(End())
+    with pytest.raises(KeyboardInterrupt, match="what was trained is lost"): run.fit()
+    with pytest.raises(DataError, match="ended in the middle of epoch 1 .*; make another one"):
+        run.fit()
+
+
+def test_back_at_the_end_of_an_epoch_nothing_is_under_way(people, tmp_path):
+    with pytest.raises(KeyboardInterrupt): trainer(people, RunFolder(tmp_path, keep=3), 4).fit()
+    run = trainer(people, RunFolder(tmp_path))
+    run.resume()
+    assert run.begun.done == 2
+    run.resume(epoch=1)
+    assert run.begun is None and run.step == 3
+
+
+def test_a_state_that_was_not_written_is_not_called_saved(people, tmp_path, monkeypatch):
+    "A second Ctrl-C comes while the first one's state is written."
+    run = trainer(people, tmp_path, 4)
+    plain = runs.write_tensors
+    def write(path, tensors, *more):
+        if any(name.startswith("epoch.") for name in tensors): run.stops.note(2, None)
+        return plain(path, tensors, *more)
+    monkeypatch.setattr(runs, "write_tensors", write)
+    with pytest.raises(KeyboardInterrupt, match="epoch 1 of 3, the last whole one, is saved"):
+        run.fit()
+    assert json.loads((tmp_path / "training.json").read_text())["step"] == 3
+
+
+def test_a_report_that_is_asked_for_later_is_written(tmp_path):
+    how = dict(out=tmp_path, device="cpu", people=16, bars=False)
+    train_recipe(TINY, **how)
+    assert not (tmp_path / "report.html").exists()
+    scores = lambda: json.loads((tmp_path / "validation.json").read_text())["scores"]
+    first = scores()
+    train_recipe(TINY, resume=True, settings=Settings(report=True), **how)
+    assert (tmp_path / "report.html").exists() and scores() == first
+
+
+def test_the_loop_that_was_planned_with_leaves_the_memory(people, tmp_path, monkeypatch):
+    made = []
+    def plan(loop, *more):
+        loop.loss_function = loop.losses_of    # kept within, as a step keeps it
+        made.append(weakref.ref(loop))
+        return "a plan"
+    monkeypatch.setattr("dppt_nb.runner.make_plan", plan)
+    gc.disable()
+    try: plan_of(trainer(people, tmp_path), Settings(plan=True))
+    finally: gc.enable()
+    assert made[0]() is None
+
+
+def test_a_tracker_is_closed_where_the_plan_fails(tmp_path, monkeypatch):
+    ended = []
+    def fail(trainer, settings): raise DataError("no plan")
+    monkeypatch.setattr("dppt_nb.runner.plan_of", fail)
+    monkeypatch.setattr(Show, "end", lambda show: ended.append(show))
+    with pytest.raises(DataError, match="no plan"):
+        train_recipe(TINY, out=tmp_path, device="cpu", people=16, bars=False,
+                     settings=Settings(plan=True))
+    assert len(ended) == 1
 
 
 def test_as_many_states_stay_as_were_asked_for(tmp_path):

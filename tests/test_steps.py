@@ -21,11 +21,13 @@ from dppt_nb.devices import Team
 from dppt_nb.keypoints import COCO17
 from dppt_nb.models import create_model
 from dppt_nb.optim import Average, Muon, even_out, even_out_stack, make_optimizers
+from dppt_nb.predictor import Captured
 from dppt_nb.pruning import keep_ratio_at
 from dppt_nb.recipes import get_recipe
-from dppt_nb.steps import Alarm, can_capture
+from dppt_nb.steps import Alarm, CapturedStep, can_capture
 from dppt_nb.store import from_synthetic
 from dppt_nb.synthetic import make_people
+from dppt_nb.trainer import Trainer
 from dppt_nb.training import Loop
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
@@ -245,6 +247,84 @@ def test_an_epoch_goes_through_what_records_its_steps_and_learns_the_same(people
     assert all(torch.equal(v, loop.tensors()[k]) for k, v in plain.tensors().items())
     loop = Loop(loop.recipe, people, team=Team("cpu", accumulate=2))
     assert loop.captured is None    # a step of several parts is not recorded
+
+
+def test_an_objective_that_reads_the_progress_is_not_recorded(people, monkeypatch):
+    "It would learn with the numbers of one step for ever; without recording it reads them."
+    fading = lambda trace, batch, now: {"more": now.fraction * trace.logits[0].mean()}
+    plain = loop_of(people)
+    plain.objectives.append(fading)
+    assert plain.train_epoch()["more"]
+    monkeypatch.setattr("dppt_nb.loop.can_capture", lambda recipe, compute, device: True)
+    monkeypatch.setattr("dppt_nb.loop.CapturedStep", Recorder)
+    loop = loop_of(people)
+    loop.objectives.append(fading)
+    with pytest.raises(DataError, match="reads the progress .*; say --capture false"):
+        loop.train_epoch()
+    assert loop.step == 0 and len(loop.captured.shapes) == 1
+    for name in ("epoch", "step", "total_steps"):
+        with pytest.raises(DataError, match="reads the progress"): getattr(loop.now, name)
+
+
+def test_what_was_recorded_is_dropped_where_moments_are_put_back(people, tmp_path, monkeypatch):
+    "A recording has the addresses of the moments and rates that are replaced."
+    monkeypatch.setattr("dppt_nb.loop.can_capture", lambda recipe, compute, device: True)
+    monkeypatch.setattr("dppt_nb.loop.CapturedStep", Recorder)
+    recipe = get_recipe("tokenpose_nano", image_size=(64, 48), batch_size=8, overrides=SMALL)
+    trainer = Trainer(recipe, people, None, tmp_path, "cpu", bars=False)
+    trainer.fit(epochs=1)
+    former = trainer.captured
+    trainer.fit(epochs=2, resume=True)
+    assert len(former.shapes) == len(trainer.captured.shapes) == trainer.steps_per_epoch
+
+
+class Queue:
+    "A stand-in for a GPU's queue, or for a mark in it: it notes for whom it waits."
+    def __init__(self, device=None): self.device, self.before = device, []
+    def wait_stream(self, queue): self.before.append(queue)
+    def record(self, queue=None): self.before.append(queue)
+    def query(self): return True
+
+
+def test_on_a_second_gpu_its_own_queue_is_waited_for(monkeypatch):
+    "And not that of the first one, which PyTorch takes where no device is named."
+    there, made, queues = torch.device("cuda:1"), [], {}
+    def mark():
+        made.append(Queue())
+        return made[-1]
+    monkeypatch.setattr(torch.cuda, "Event", mark)
+    monkeypatch.setattr(torch.cuda, "Stream", Queue)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    monkeypatch.setattr(torch.cuda, "stream", lambda queue: nullcontext())
+    monkeypatch.setattr(
+        torch.cuda, "current_stream", lambda device=None: queues.setdefault(device, Queue(device))
+    )
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *a, pin_memory, **how: empty(*a, **how))
+    step = CapturedStep(None, there, None)
+    with step.running(): pass
+    assert list(queues) == [there] and step.stream.device == there
+    assert step.stream.before == [queues[there]] and queues[there].before == [step.stream]
+    Alarm(None, there).note({"pose": torch.tensor(1.0)}, 1)
+    assert made[0].before == [queues[there]] and list(queues) == [there]
+
+
+def test_what_a_predictor_records_runs_where_its_tensors_are(monkeypatch):
+    queues, recorded = {}, []
+    def record(graph, stream=None):
+        recorded.append(stream)
+        return nullcontext()
+    monkeypatch.setattr(torch.cuda, "Stream", Queue)
+    monkeypatch.setattr(torch.cuda, "stream", lambda queue: nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
+    monkeypatch.setattr(torch.cuda, "graph", record)
+    monkeypatch.setattr(
+        torch.cuda, "current_stream", lambda device=None: queues.setdefault(device, Queue(device))
+    )
+    there = torch.device("cpu")    # any device that can be told from none
+    Captured(lambda value: (value + 1,), torch.zeros(1, device=there))
+    side, = recorded
+    assert list(queues) == [there] and side.device == there and queues[there].before == [side]
 
 
 @needs_gpu
