@@ -281,6 +281,31 @@ def test_what_is_named_in_a_zip_is_found_there_or_what_it_holds_is_said(tmp_path
         one_sentence(error)
 
 
+@pytest.mark.parametrize("way", ["absolute", "from here", "upwards", "link"])
+def test_a_path_that_leads_into_the_root_means_what_the_name_from_the_root_does(
+    tmp_path, monkeypatch, way
+):
+    for seed, split in enumerate(("train", "valid")):
+        save(tmp_path / "ds", content_of(seed=seed), f"{split}/_annotations.coco.json", split)
+    (tmp_path / "other").symlink_to(tmp_path / "ds")
+    monkeypatch.chdir(tmp_path)
+    folder = {
+        "absolute": tmp_path / "ds", "from here": "ds", "upwards": "../ds",
+        "link": tmp_path / "other",
+    }[way]
+    names = [f"{split}/_annotations.coco.json" for split in ("train", "valid")]
+    for given in (names[:1], names[1:], names):
+        right = read_coco("ds", annotations=given)
+        table = read_coco("ds", annotations=[f"{folder}/{name}" for name in given])
+        assert table.files == right.files and table.annotations == right.annotations
+        assert np.array_equal(table.split, right.split)
+        assert np.array_equal(table.boxes, right.boxes)
+    with pytest.raises(DataError, match="twice"):
+        read_coco("ds", annotations=[names[0], f"{folder}/{names[0]}"])
+    alone = save(tmp_path / "train" / "mine", content_of(), "people.json")
+    assert set(read_coco(alone, annotations=[str(alone / "people.json")]).split) == {"val"}
+
+
 def test_categories_that_are_called_the_same_are_one():
     content = content_of()
     content["categories"] = [
