@@ -124,8 +124,9 @@ def _read(photo):
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", "a picture has 16 bits")    # of `from_16_bits`
         picture = photo if isinstance(photo, Image.Image) else open_picture(io.BytesIO(photo))
-        picture.load()
-        return to_rgb(picture, orientation_of(picture)), holds_several(picture)
+        # asked before the pixels are decoded, as a data set's reader does
+        turn = orientation_of(picture)
+        return to_rgb(picture, turn), holds_several(picture)
 
 def _content(file):
     "What an open file holds; one that was opened as text gives letters, or none at all."

@@ -173,6 +173,8 @@ def _refuse(source, named_in, missing, several, stray):
         )
 
 # %% ../nbs/machinery/pictures.ipynb #6f281379
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257  # numbers of their tags
+
 @dataclass(frozen=True)
 class PictureHeader:
     "What a picture file says of itself."
@@ -196,6 +198,11 @@ def say_several(
     files = counted(len(names), "file holds", "files hold")
     return [f"{files} several frames or pages, only the first is read: {first_few(names, 1)}"]
 
+def _stored_size(picture):
+    "Width and height as stored: Pillow gives those of a turned TIFF as they are shown."
+    if picture.format != "TIFF": return picture.size
+    return picture.tag_v2[_TIFF_WIDTH], picture.tag_v2[_TIFF_HEIGHT]
+
 def read_header(
     source: ImageSource,  # where the picture is
     name: str             # relative to the root
@@ -208,7 +215,7 @@ def read_header(
         with open_picture(file) as picture:
             mode = "I;16" if (picture.mode, picture.format) == ("I", "PNG") else picture.mode
             turn, several = orientation_of(picture), holds_several(picture)
-            return PictureHeader(*picture.size, mode, turn, several)
+            return PictureHeader(*_stored_size(picture), mode, turn, several)
     except DataError: raise
     except Exception as error:  # Pillow raises many kinds for files that are damaged or made up
         raise DataError(
