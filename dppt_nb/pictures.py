@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DRAWINGS', 'DRAWING', 'FREE_PHOTOS', 'find_pictures', 'PictureHeader', 'holds_several', 'say_several', 'read_header',
-           'settle_size', 'measure_pictures', 'needed_av', 'is_drawing', 'is_written', 'picture_suffixes',
-           'list_photos', 'free_photo']
+           'settle_size', 'declared_sizes', 'measure_pictures', 'needed_av', 'is_drawing', 'is_written',
+           'picture_suffixes', 'list_photos', 'free_photo']
 
 # %% ../nbs/machinery/pictures.ipynb #15db8ffc
 import io
@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from .checks import DataError, as_text, first_few, plain_reason
+from .coco import say
 from dppt_nb.files import (
     PICTURE_ERRORS,
     PICTURE_FORMATS,
@@ -256,6 +257,25 @@ def settle_size(
     return (stored if declared in (None, stored) else None), o, told
 
 # %% ../nbs/machinery/pictures.ipynb #9cbf747b
+def declared_sizes(
+    names: list[str],   # of pictures, once or more often each
+    images: list[dict], # the entry of 'images' for each, whose ids may differ
+    where: str,         # the annotation file, for messages
+) -> dict:              # name -> (width, height) that the file says, None where it says none
+    "What a file says of its pictures' sizes. `DataError` where it says two of one picture."
+    said = {name: {} for name in names}
+    for name, image in zip(names, images):
+        size = image.get("width"), image.get("height")
+        if None not in size: said[name].setdefault(size, image["id"])
+    for name, sizes in said.items():
+        if len(sizes) < 2: continue
+        (one, other), (i, j) = [*sizes][:2], [*sizes.values()][:2]
+        raise DataError(
+            f"{where}: {name} is {one[0]:g} x {one[1]:g} as image {say(i)}, but {other[0]:g} x "
+            f"{other[1]:g} as image {say(j)}; correct one of both."
+        )
+    return {name: next(iter(sizes), None) for name, sizes in said.items()}
+
 def measure_pictures(
     source: ImageSource,  # where the pictures are; told how `read` has to turn them
     declared: dict,       # name -> (width, height) that the annotation file says, or None

@@ -262,13 +262,18 @@ def drop_copies(
     return kept
 
 def _check_numbers(a, b):
-    files = {(s, i): f for s, i, f in zip(a.split, a.image_ids, a.files)}
+    detected = b.box_scores is not None    # a box says its picture's id alone
+    key = lambda split, i: i if detected else (split, i)
+    files = {key(s, i): f for s, i, f in zip(a.split, a.image_ids, a.files)}
     for s, i, f in zip(b.split, b.image_ids, b.files):
-        if files.get((s, i), f) != f:
-            raise DataError(
-                f"image {say(int(i))} is {files[s, i]} in {a.annotations[0]}, but {f} in "
-                f"{b.annotations[0]}, both of split {s}; number the pictures anew."
-            )
+        other = files.get(key(s, i), f)
+        if other == f: continue
+        raise DataError(
+            f"image {say(int(i))} is {other} in {a.annotations[0]}, but {f} in {b.annotations[0]}, "
+            + ("and a box does not say which is meant; name the file of the boxes' pictures with "
+               "--annotations." if detected
+               else f"both of split {s}; number the pictures anew.")
+        )
 
 # %% ../nbs/machinery/tables.ipynb #f064dace
 _HAVE, _ARE = ("person has", "people have"), ("person is", "people are")
