@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PICTURE_ERRORS', 'PICTURE_FORMATS', 'CLAIM', 'CACHE_MEND', 'read_file', 'open_picture', 'from_16_bits', 'to_rgb',
-           'orientation_of', 'ImageSource', 'field_numbers', 'read_json', 'json_bytes', 'write_json', 'tensor_bytes',
-           'write_tensors', 'unpack_tensors', 'read_tensors', 'digest_of', 'make_folder', 'folder_writer', 'folder_for',
-           'claim_folder', 'cache_folder', 'place_of', 'watch']
+           'orientation_of', 'open_zip', 'ImageSource', 'field_numbers', 'read_json', 'json_bytes', 'write_json',
+           'tensor_bytes', 'write_tensors', 'unpack_tensors', 'read_tensors', 'digest_of', 'make_folder',
+           'folder_writer', 'folder_for', 'claim_folder', 'cache_folder', 'place_of', 'watch']
 
 # %% ../nbs/machinery/files.ipynb #07585c87
 import fnmatch
@@ -123,6 +123,16 @@ def orientation_of(
     return orientation if known else 1
 
 # %% ../nbs/machinery/files.ipynb #61691daf
+def open_zip(
+    path: Path  # of a zip file
+) -> zipfile.ZipFile:  # nothing but its directory is read yet
+    "A zip file. Raises `DataError` where it is damaged."
+    try: return zipfile.ZipFile(path)
+    except _DAMAGE as error:
+        raise DataError(
+            f"the zip file {path} is damaged ({plain_reason(error)}); copy or download it again."
+        ) from None
+
 def _entries(archive, root):
     """Name -> entry of every file in a zip, with forward slashes, in UTF-8 where its writer forgot
     to say so. DataError for two different files of one name."""
@@ -160,12 +170,7 @@ class ImageSource:
                 with self.root.open("rb") as file:
                     if file.read(4) == b"PK\3\4": what = "is cut short; download it again."
             raise DataError(f"{self.root} {what}")
-        try: self._zip = zipfile.ZipFile(self.root)
-        except _DAMAGE as error:
-            raise DataError(
-                f"the zip file {self.root} is damaged ({plain_reason(error)}); copy or download "
-                "it again."
-            ) from None
+        self._zip = open_zip(self.root)
         self._files = _entries(self._zip, self.root)
 
     def __getstate__(self): return self.root, self.turns
@@ -212,8 +217,10 @@ class ImageSource:
             raise DataError(f"{self.root}: {name} {words}.")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise OSError("its way of packing is not read here, pack it the usual way")
-        if info.file_size > (most := most_unpacked(info.compress_size)):
-            raise OSError(f"it claims {info.file_size:,} bytes, {most:,} would be sound")
+        if info.file_size > (most := most_unpacked(info.compress_size, name)):
+            words = f"claims {info.file_size:,} bytes, {most:,} would be sound"
+            mend = "where it is no mistake, unpack the zip and give the folder as root"
+            raise DataError(f"{self.root}: {name} {words}; {mend}.")
         with self._zip.open(info) as file:
             content = file.read(info.file_size)
         if len(content) != info.file_size: raise EOFError("it is cut short")
