@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['JSON_DEPTH', 'JSON_BYTES', 'DataError', 'nearest', 'each_once', 'refuse_idle', 'from_home', 'as_text', 'plain_reason',
-           'CannotWrite', 'cannot_write', 'first_few', 'names_once', 'parse_json', 'with_nan', 'first_fault',
-           'validated', 'check_format', 'plain_int', 'whole_number', 'checked', 'must_be', 'field_notes', 'field_types']
+           'CannotWrite', 'cannot_write', 'first_few', 'names_once', 'parse_json', 'without_nan', 'with_nan',
+           'first_fault', 'validated', 'check_format', 'plain_int', 'whole_number', 'checked', 'must_be', 'field_notes',
+           'field_types']
 
 # %% ../nbs/machinery/checks.ipynb #dd5d853b
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -158,6 +160,14 @@ def parse_json(
         word = {dict: "named fields in braces", list: "a list"}.get(kind, "another kind of content")
         raise DataError(f"{where} must hold {word}; copy it again.")
     return values
+
+def without_nan(
+    values: object  # anything that JSON can hold
+) -> object:
+    "The same with null in place of NaN and infinity, which JSON has no word for."
+    if isinstance(values, dict): return {k: without_nan(v) for k, v in values.items()}
+    if isinstance(values, (list, tuple)): return [without_nan(v) for v in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 def with_nan(
     scores: object,  # as JSON gave them

@@ -453,7 +453,8 @@ def truth_index(
 
 # %% ../nbs/machinery/coco.ipynb #5a52dfab
 def _check_row(row, who, truth, num_joints):
-    "A result row with its ids as numbers, or one sentence about why it cannot be scored."
+    """What pycocotools needs of a result row, its ids as numbers; or one sentence about why it
+    cannot be scored. A box is kept where it is one: its area tells large people from small ones."""
     fields = row if isinstance(row, dict) else {}
     needed = ("image_id", "category_id", "keypoints", "score")
     lacking = [field for field in needed if field not in fields]
@@ -470,7 +471,9 @@ def _check_row(row, who, truth, num_joints):
     need = f"{num_joints} keypoints need {3 * num_joints}"
     field_numbers(row, "keypoints", (3 * num_joints,), who, need)
     field_numbers(row, "score", (), who)
-    return row | {"image_id": image, "category_id": kind}
+    kept = {k: row[k] for k in needed} | {"image_id": image, "category_id": kind}
+    try: return kept | {"bbox": field_numbers(row, "bbox", (4,), who).tolist()}
+    except (KeyError, DataError): return kept
 
 def predictions_index(
     truth: object,                            # what `truth_index` gives
@@ -483,10 +486,9 @@ def predictions_index(
     where = f"{predictions}: " if is_path else ""
     if isinstance(rows, dict) or not hasattr(rows, "__iter__"):
         raise DataError(f"{where}predictions must be rows as `to_coco_results` makes them")
-    # copies: loadRes writes into them
-    rows = [
-        _check_row(row, f"{where}prediction {i}", truth, num_joints) for i, row in enumerate(rows)
-    ]
+    rows = [_check_row(r, f"{where}prediction {i}", truth, num_joints) for i, r in enumerate(rows)]
+    if not all("bbox" in row for row in rows):    # loadRes asks the first one only
+        for row in rows: row.pop("bbox", None)
     if rows: return quiet(truth.loadRes, rows)
     return coco_index({k: truth.dataset[k] for k in ("images", "categories")} | {"annotations": []})
 

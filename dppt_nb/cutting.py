@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FEW_PHOTOGRAPHS', 'store_geometry', 'store_affines', 'table_windows', 'cut_people', 'cut_photographs', 'usable_cores',
-           'work_ahead', 'table_keys', 'prepare_store']
+           'usable_memory', 'work_ahead', 'table_keys', 'prepare_store']
 
 # %% ../nbs/machinery/cutting.ipynb #27fadf88
 import multiprocessing
@@ -136,6 +136,32 @@ def cut_photographs(
 def usable_cores() -> int:
     "How many processor cores this process may use."
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+# where Linux says how much a container may take, in its control groups' version 2 and 1
+_MEMORY_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+def _container_limits():
+    for place in _MEMORY_LIMITS:
+        try: limit = place.read_text().strip()
+        except (OSError, ValueError): continue
+        if limit.isdecimal(): yield int(limit)    # else "max", which is none
+
+def usable_memory() -> int:
+    """Bytes of memory for this process: the machine's or the container's, divided among the
+    processes that train on it, and no more than `ulimit -v` allows; 4 GiB where the system does not
+    tell."""
+    whole = 2**32
+    if hasattr(os, "sysconf"): whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    whole = min([whole, *_container_limits()])
+    share = whole // max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
+    try:
+        import resource
+    except ImportError:
+        return share  # Windows
+    own = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return share if own == resource.RLIM_INFINITY else min(share, own)
 
 def _begin_worker(function):
     "In a new process: keep the function, compute on one core, end when the parent ends."

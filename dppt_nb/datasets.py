@@ -24,8 +24,8 @@ from .crops import PADDING
 from .files import ImageSource, field_numbers
 from .keypoints import LSP14, MPII16
 from .matlab import read_mat
-from .photos import refuse_shares
-from .pictures import find_pictures, measure_pictures
+from .photos import check_pixels
+from .pictures import declared_sizes, find_pictures, measure_pictures
 from .splits import annotation_files, only_file, picture_splits, source_of, split_notes
 from dppt_nb.tables import (
     PoseTable,
@@ -164,7 +164,7 @@ def _why_no_row(d, kind, known, images, min_score):
     if not d["bbox"] or min(d["bbox"][2:]) <= 0: return "box of no size"
     return f"score below {min_score}" if d["score"] < min_score else None
 
-def _detected_rows(found, file, min_score, where):
+def _detected_rows(found, file, min_score, where, left_to_others=lambda picture: False):
     """Boxes of a detector: rows without keypoints, the counts of the detections without a row, and
     notes. A detector's own keypoints are answers, not truth, and are not read."""
     if not isinstance(found, list):
@@ -174,6 +174,7 @@ def _detected_rows(found, file, min_score, where):
     blank = {"keypoints": [0] * (3 * file.num_joints), "category_id": ours}
     for number, detection in enumerate(found, 1):
         d = _check_detection(detection, number, where)
+        if left_to_others(d["image_id"]): continue
         kind = as_id(detection.get("category_id", ours))
         if reason := _why_no_row(d, kind, known, file.images, min_score): left_out[reason] += 1
         else:
@@ -194,7 +195,7 @@ def _coco_table(name, pictures, named_in, file, rows, splits, clip, pixels):
         mine = np.flatnonzero(splits == split)
         names = [images[i]["file_name"] for i in mine]
         files[mine] = find_pictures(pictures, names, named_in, split)
-    declared = {f: _declared(i) for f, i in zip(files, images)}
+    declared = declared_sizes(files, images, named_in)
     points = {f: [] for f in files}
     for f, joints, seen in zip(files, raw, visible): points[f].append(joints[seen, :2])
     points = {f: np.concatenate(p) for f, p in points.items()}
@@ -214,34 +215,35 @@ def _coco_table(name, pictures, named_in, file, rows, splits, clip, pixels):
         annotations=(named_in,), notes=(*file.notes, *notes),
     )
 
-def _declared(image):
-    size = image.get("width"), image.get("height")
-    return None if None in size else size
-
 # %% ../nbs/machinery/datasets.ipynb #f788b0f7
-def _check_pixels(rows, where):
-    "Refuse boxes and keypoints that are shares of the picture: COCO's are pixels."
-    boxes = np.array([a["bbox"] for a in rows], float).reshape(-1, 4)
-    points = np.array([k for a in rows for k in a["keypoints"]], float).reshape(-1, 3)
-    labelled = points[points[:, 2] > 0, :2]
-    for field, values in (("bbox", boxes), ("keypoints", labelled)):
-        refuse_shares(values, field, where)
+def _left_to_others(k, contents):
+    """Of which pictures the k-th of several annotation files counts no boxes: those of the others;
+    boxes in pictures of none of them are the first one's to count."""
+    mine = contents[k].images
+    known = set().union(*(coco.images for coco in contents))
+    return lambda picture: picture not in mine and (k > 0 or picture in known)
 
-def _read_one(place, file, split, pictures, options, name, boxes, min_score):
+def _contents(files, boxes, min_score, options):
+    "Each annotation file, checked, and what `_detected_rows` needs for it, if there are boxes."
+    chosen = options["category"], options["flip_pairs"]
+    contents = (read_content(p.read_json(f), f"{p.root}/{f}", *chosen) for p, f, _ in files)
+    if not boxes: return ((coco, None) for coco in contents)    # one after the other in memory
+    place, name = boxes
+    contents, found = [*contents], place.read_json(name)
+    told = lambda k: (found, contents[k], min_score, f"{place.root}/{name}")
+    return [(c, (*told(k), _left_to_others(k, contents))) for k, c in enumerate(contents)]
+
+def _read_one(coco, file, split, pictures, options, name, boxes):
     "One annotation file as a table."
-    where = f"{place.root}/{file}"
-    coco = read_content(place.read_json(file), where, options["category"], options["flip_pairs"])
-    if boxes:
-        place, box_file = boxes
-        where = f"{place.root}/{box_file}"
-        rows, left_out, notes = _detected_rows(place.read_json(box_file), coco, min_score, where)
+    if boxes: rows, left_out, notes = _detected_rows(*boxes)
     else: (rows, left_out), notes = _person_rows(coco), []
+    where = boxes[3] if boxes else coco.where
     split_of = picture_splits(
         coco.images, file, split, options["val_share"], options["split_seed"]
     )
     splits = np.array([split_of[a["image_id"]] for a in rows], dtype=str)
     notes = [*notes, *split_notes(file, split, options["val_share"])]
-    _check_pixels(rows, where)
+    check_pixels(rows, where)
     table = _coco_table(name, pictures, file, coco, rows, splits, not boxes, options["pixels"])
     left_out |= why_gone([a["bbox"] for a in rows], table.boxes)
     notes = (*table.notes, *coco.set_notes, *notes)
@@ -276,9 +278,10 @@ def read_coco(
     boxes = source_of(boxes, root) if boxes else None
     if boxes and not boxes[1]: raise DataError(f"--boxes is {boxes[0].root}, no file; name one")
     files = annotation_files(source, root, annotations, 0.0 if split else val_share)
+    contents = _contents(files, boxes, min_score, options)
     tables = [
-        _read_one(place, file, split or said, pictures, options, name, boxes, min_score)
-        for place, file, said in files
+        _read_one(coco, file, split or said, pictures, options, name, share)
+        for (_, file, said), (coco, share) in zip(files, contents)
     ]
     table = join_tables(drop_copies(tables))
     if boxes: check_somebody(len(table), f"{boxes[0].root}/{boxes[1]}", table.left_out, "box")
@@ -312,9 +315,8 @@ _MPII_SHAPES = dict(joints=(16, 2), joints_vis=(16,), center=(2,), scale=())
 
 def _check_mpii(a, where):
     "Raise a `DataError` that names the entry and the field if it cannot be read."
-    if missing := [
-        k for k in ("image", *_MPII_SHAPES) if k not in (a if isinstance(a, dict) else ())
-    ]:
+    given = a if isinstance(a, dict) else ()
+    if missing := [k for k in ("image", *_MPII_SHAPES) if k not in given]:
         raise DataError(
             f"{where} has no {missing[0]!r}; it must be in the layout of HRNet's MPII annotations."
         )
@@ -363,9 +365,8 @@ def _mpii_table(source, file, split, first_id):
         PADDING * scale,
         left_out={"no visible joints or no centre": int((~keep).sum())}, annotations=(file,),
     ).select(keep)
-    return replace(table, head_boxes=_head_boxes(source, keep) if split == "val" else None), len(
-        entries
-    )
+    heads = _head_boxes(source, keep) if split == "val" else None
+    return replace(table, head_boxes=heads), len(entries)
 
 # %% ../nbs/machinery/datasets.ipynb #a6ffad27
 def read_mpii(
@@ -419,10 +420,8 @@ def find_dataset(
     "A row of the registry. Raises `DataError` with the nearest names for one that is not known."
     if name in DATASETS: return DATASETS[name]
     near = difflib.get_close_matches(name.lower(), DATASETS, n=3, cutoff=.4)
-    hint = (
-        f"the nearest names are {', '.join(near)}" if near else f"known are {', '.join(DATASETS)}"
-    )
-    raise DataError(f"there is no data set {name!r}; {hint}.")
+    hint = "the nearest names are" if near else "known are"
+    raise DataError(f"there is no data set {name!r}; {hint} {', '.join(near or DATASETS)}.")
 
 def has_ap(
     name: str     # of a data set, also "synthetic"

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PICTURE_ERRORS', 'PICTURE_FORMATS', 'CLAIM', 'CACHE_MEND', 'read_file', 'open_picture', 'from_16_bits', 'to_rgb',
-           'orientation_of', 'ImageSource', 'field_numbers', 'read_json', 'without_nan', 'json_bytes', 'write_json',
+           'orientation_of', 'open_zip', 'ImageSource', 'field_numbers', 'read_json', 'json_bytes', 'write_json',
            'tensor_bytes', 'write_tensors', 'unpack_tensors', 'read_tensors', 'digest_of', 'make_folder',
            'folder_writer', 'folder_for', 'claim_folder', 'cache_folder', 'place_of', 'watch']
 
@@ -13,7 +13,6 @@ import fnmatch
 import hashlib
 import io
 import json
-import math
 import os
 import posixpath
 import struct
@@ -28,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .checks import DataError, from_home, parse_json, plain_reason
+from .checks import DataError, from_home, parse_json, plain_reason, without_nan
 from .locks import holder, is_held, leave_claim, sweep, take_claim, write_whole
 from .matlab import most_unpacked
 from .moved import former_names
@@ -64,6 +63,7 @@ PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 _TURNS = dict(
     zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)))  # as PIL.ImageOps.exif_transpose
 )
+_BACK = {6: 8, 8: 6}  # the orientation that undoes another; the others undo themselves
 
 def open_picture(
     file: object  # path or binary file
@@ -92,6 +92,8 @@ def to_rgb(
     orientation: int = 1   # EXIF's, by which it is turned; 1: the pixels as they are stored
 ) -> Image.Image:          # RGB, 8 bits
     "A picture of any mode as eight bits of RGB. Raises ValueError where the range is unclear."
+    # Pillow turns the pixels of a TIFF itself when it loads them, and takes the note away
+    turned = orientation_of(picture) if picture.format == "TIFF" else 1
     if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG"):
         picture = Image.fromarray(from_16_bits(np.asarray(picture, np.float64)))
     elif picture.mode == "F":
@@ -105,19 +107,32 @@ def to_rgb(
     elif picture.mode == "I":
         raise ValueError("mode I, 32 bits without a known range; save it with 8 or 16 bits")
     picture = picture.convert("RGB")
-    return picture.transpose(_TURNS[orientation]) if orientation in _TURNS else picture
+    for turn in (_BACK.get(turned, turned), orientation) if turned != orientation else ():
+        if turn in _TURNS: picture = picture.transpose(_TURNS[turn])
+    return picture
 
 # %% ../nbs/machinery/files.ipynb #5b8d21f4
 def orientation_of(
     picture: Image.Image,  # as it was opened
 ) -> int:                  # 1 to 8; 1 where the file says nothing that makes sense
-    "EXIF's note on how a picture is turned; the pixels are not decoded for it."
+    """EXIF's note on how a picture is turned; the pixels are not decoded for it, so that of a PNG
+    counts only where it stands before them."""
     lazy = picture.format != "PNG" or "exif" in picture.info  # else it would be decoded
     orientation = picture.getexif().get(0x0112, 1) if lazy else 1
     known = isinstance(orientation, int) and 1 <= orientation <= 8
     return orientation if known else 1
 
 # %% ../nbs/machinery/files.ipynb #61691daf
+def open_zip(
+    path: Path  # of a zip file
+) -> zipfile.ZipFile:  # nothing but its directory is read yet
+    "A zip file. Raises `DataError` where it is damaged."
+    try: return zipfile.ZipFile(path)
+    except _DAMAGE as error:
+        raise DataError(
+            f"the zip file {path} is damaged ({plain_reason(error)}); copy or download it again."
+        ) from None
+
 def _entries(archive, root):
     """Name -> entry of every file in a zip, with forward slashes, in UTF-8 where its writer forgot
     to say so. DataError for two different files of one name."""
@@ -155,12 +170,7 @@ class ImageSource:
                 with self.root.open("rb") as file:
                     if file.read(4) == b"PK\3\4": what = "is cut short; download it again."
             raise DataError(f"{self.root} {what}")
-        try: self._zip = zipfile.ZipFile(self.root)
-        except _DAMAGE as error:
-            raise DataError(
-                f"the zip file {self.root} is damaged ({plain_reason(error)}); copy or download "
-                "it again."
-            ) from None
+        self._zip = open_zip(self.root)
         self._files = _entries(self._zip, self.root)
 
     def __getstate__(self): return self.root, self.turns
@@ -207,8 +217,10 @@ class ImageSource:
             raise DataError(f"{self.root}: {name} {words}.")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise OSError("its way of packing is not read here, pack it the usual way")
-        if info.file_size > (most := most_unpacked(info.compress_size)):
-            raise OSError(f"it claims {info.file_size:,} bytes, {most:,} would be sound")
+        if info.file_size > (most := most_unpacked(info.compress_size, name)):
+            words = f"claims {info.file_size:,} bytes, {most:,} would be sound"
+            mend = "where it is no mistake, unpack the zip and give the folder as root"
+            raise DataError(f"{self.root}: {name} {words}; {mend}.")
         with self._zip.open(info) as file:
             content = file.read(info.file_size)
         if len(content) != info.file_size: raise EOFError("it is cut short")
@@ -281,20 +293,17 @@ def field_numbers(
 ) -> np.ndarray:    # float64, of that shape
     """A field as finite numbers. Raises `DataError` naming file, entry and field for null, words,
     another shape, NaN and infinity."""
-    try:
-        array = np.array(entry[name])
+    need = need or f"it must have shape {shape}"
+    try: array = np.array(entry[name])
     except ValueError:
-        raise DataError(
-            f"{who}: {name!r} holds lists of different lengths; "
-            f"{need or f'it must have shape {shape}'}."
-        ) from None
+        raise DataError(f"{who}: {name!r} holds lists of different lengths; {need}.") from None
     if array.dtype.kind not in "biuf":
         raise DataError(
             f"{who}: {name!r} holds something that is not a number; mend it or take the entry out."
         )
     if array.shape != shape:
         found = f"{array.size} numbers" if array.ndim == 1 else f"shape {array.shape}"
-        raise DataError(f"{who}: {name!r} has {found}; {need or f'it must have shape {shape}'}.")
+        raise DataError(f"{who}: {name!r} has {found}; {need}.")
     if not np.isfinite(array).all():
         raise DataError(
             f"{who}: {name!r} holds NaN or infinity, which is not a number; mend it or "
@@ -319,14 +328,6 @@ def read_json(
     return parse_json(content, path, kind)
 
 # %% ../nbs/machinery/files.ipynb #bfb9c6f1
-def without_nan(
-    values: object  # anything that JSON can hold
-) -> object:
-    "The same with null in place of NaN and infinity, which JSON has no word for."
-    if isinstance(values, dict): return {k: without_nan(v) for k, v in values.items()}
-    if isinstance(values, (list, tuple)): return [without_nan(v) for v in values]
-    return None if isinstance(values, float) and not math.isfinite(values) else values
-
 def json_bytes(
     values: object  # anything that JSON can hold
 ) -> bytes:

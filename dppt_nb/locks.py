@@ -53,8 +53,9 @@ def is_alive(
 # %% ../nbs/machinery/locks.ipynb #3fccfbc2
 def _claimant(place):
     "Who wrote the claim: (host, process, since), or None."
-    if not place.is_file(): return None  # a named pipe would be read for ever
-    try: host, process, since = place.read_text().split(" ", 2)
+    try:
+        if not place.is_file(): return None  # a named pipe would be read for ever
+        host, process, since = place.read_text().split(" ", 2)
     except (OSError, ValueError): return None
     return (host, int(process), since.strip()) if process.isdecimal() else None
 
@@ -97,9 +98,10 @@ def leave_claim(
 def is_held(
     place: str | Path  # of the claim's file
 ) -> bool:
-    "Whether a living process holds the claim."
+    "Whether a living process holds the claim, as far as we may know: nothing else is touched."
     try: handle = os.open(place, os.O_RDONLY)  # of another user's claim, too
     except FileNotFoundError: return False
+    except (PermissionError, NotADirectoryError): return True  # another user's folder, or a file
     try: locked = lock(handle)
     finally: os.close(handle)
     if locked is not None: return not locked
@@ -110,7 +112,7 @@ def holder(
     place: str | Path  # of the claim's file
 ) -> str:
     "Who holds a claim, in words."
-    for _ in range(20):
+    for _ in range(20 if os.access(place, os.R_OK) else 0):
         if who := _claimant(Path(place)): return f"process {who[1]} on {who[0]} (since {who[2]})"
         time.sleep(.05)  # between its opening and its writing
     return "another process"

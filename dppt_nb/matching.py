@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .coco import _array, predictions_index, quiet, read_content, truth_index
+from .checks import DataError
+from .coco import _array, predictions_index, quiet, read_content, say, truth_index
 from .keypoints import COCO17
 
 # %% ../nbs/machinery/matching.ipynb #804ced35
@@ -33,6 +34,16 @@ def _scored_by(file, sigmas):
     return sigmas
 
 # %% ../nbs/machinery/matching.ipynb #1f6e743e
+def _check_kinds(ids, where):
+    "Refuse ids of which some are text: pycocotools would make text of all, and find nobody."
+    text = [i for i in ids if isinstance(i, str)]
+    numbers = [i for i in ids if not isinstance(i, str)]
+    if not text or not numbers: return
+    raise DataError(
+        f"{where}: the image ids are numbers such as {say(numbers[0])} and text such as "
+        f"{say(text[0])}; number all pictures, or name all by text."
+    )
+
 def match_coco(
     # path of a COCO keypoint JSON, its loaded dict, or a pycocotools COCO object; left unchanged
     ground_truth: str | Path | dict,
@@ -50,6 +61,7 @@ def match_coco(
     evaluation, sigmas = COCOeval(iouType="keypoints"), _scored_by(file, sigmas)
     if sigmas is not None: evaluation.params.kpt_oks_sigmas = sigmas
     truth = evaluation.cocoGt = truth_index(file)
+    _check_kinds(truth.imgs, file.where)
     evaluation.cocoDt = predictions_index(truth, predictions, file.num_joints)
     chosen = sorted(truth.imgs) if image_ids is None else np.unique(np.asarray(image_ids)).tolist()
     unknown = [i for i in chosen if i not in truth.imgs]

@@ -39,10 +39,13 @@ def _mat_blocks(content, order):
 
 # %% ../nbs/machinery/matlab.ipynb #9f8ac33f
 def most_unpacked(
-    packed: int  # bytes on the disk
+    packed: int,    # bytes on the disk
+    name: str = ""  # of the file that is packed
 ) -> int:
-    "How many bytes packed content may claim to be; a bomb claims a thousand times its size."
-    return min(max(2**24, 20 * packed), 2**30)
+    """How many bytes packed content may claim to be; a bomb claims a thousand times its size, JSON
+    that is indented up to fifty times."""
+    times = 200 if name.lower().endswith(".json") else 20
+    return min(max(2**24, times * packed), 2**30)
 
 def _mat_unpack(packed):
     "A packed block, which holds one other block."

@@ -141,14 +141,11 @@ MOVED = {
     },
     "training": {
         "checkpoints": "find_network load_network save_network",
-        "checks": "field_types",
+        "checks": "field_types without_nan",
         "evaluation": (
             "decode evaluate headline plain_images predict_joints score_joints take_people"
         ),
-        "files": (
-            "make_folder read_json without_nan write_json "
-            "write_tensors"
-        ),
+        "files": "make_folder read_json write_json write_tensors",
         "feed": "near",
         "heatmaps": "heatmap_mse_loss",
         "loop": "LoopStart LoopState Progress batch_count make_objectives",

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FARTHEST', 'TINY', 'tensor_array', 'from_array', 'Photo', 'photo_name', 'open_photo', 'plain_table', 'check_boxes',
-           'reaching_out', 'like_corners', 'OddBoxes', 'refuse_shares', 'check_scores', 'split_scores', 'read_boxes',
-           'boxes_by_photo']
+           'reaching_out', 'like_corners', 'OddBoxes', 'refuse_shares', 'check_pixels', 'check_scores', 'split_scores',
+           'read_boxes', 'boxes_by_photo']
 
 # %% ../nbs/machinery/photos.ipynb #0304e70a
 import errno
@@ -124,8 +124,9 @@ def _read(photo):
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", "a picture has 16 bits")    # of `from_16_bits`
         picture = photo if isinstance(photo, Image.Image) else open_picture(io.BytesIO(photo))
-        picture.load()
-        return to_rgb(picture, orientation_of(picture)), holds_several(picture)
+        # asked before the pixels are decoded, as a data set's reader does
+        turn = orientation_of(picture)
+        return to_rgb(picture, turn), holds_several(picture)
 
 def _content(file):
     "What an open file holds; one that was opened as text gives letters, or none at all."
@@ -290,6 +291,17 @@ def refuse_shares(
             f"{where}: every {field!r} lies between 0 and 1; COCO's numbers are pixels: "
             "multiply x by the picture's width and y by its height."
         )
+
+def check_pixels(
+    rows: list,          # with 'bbox' and 'keypoints' (x, y, flag, ...) each
+    where: str | Path,   # the file, for the message
+) -> None:
+    "Refuse rows whose boxes or labelled keypoints are shares of the picture."
+    boxes = np.array([a["bbox"] for a in rows], float).reshape(-1, 4)
+    points = np.array([k for a in rows for k in a["keypoints"]], float).reshape(-1, 3)
+    labelled = points[points[:, 2] > 0, :2]
+    for field, values in (("bbox", boxes), ("keypoints", labelled)):
+        refuse_shares(values, field, where)
 
 def check_scores(
     scores: np.ndarray,  # (N,) of boxes

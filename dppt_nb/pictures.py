@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DRAWINGS', 'DRAWING', 'FREE_PHOTOS', 'find_pictures', 'PictureHeader', 'holds_several', 'say_several', 'read_header',
-           'settle_size', 'measure_pictures', 'needed_av', 'is_drawing', 'is_written', 'picture_suffixes',
-           'list_photos', 'free_photo']
+           'settle_size', 'declared_sizes', 'measure_pictures', 'needed_av', 'is_drawing', 'is_written',
+           'picture_suffixes', 'list_photos', 'free_photo']
 
 # %% ../nbs/machinery/pictures.ipynb #15db8ffc
 import io
@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from .checks import DataError, as_text, first_few, plain_reason
+from .coco import say
 from dppt_nb.files import (
     PICTURE_ERRORS,
     PICTURE_FORMATS,
@@ -173,6 +174,8 @@ def _refuse(source, named_in, missing, several, stray):
         )
 
 # %% ../nbs/machinery/pictures.ipynb #6f281379
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257  # numbers of their tags
+
 @dataclass(frozen=True)
 class PictureHeader:
     "What a picture file says of itself."
@@ -196,6 +199,11 @@ def say_several(
     files = counted(len(names), "file holds", "files hold")
     return [f"{files} several frames or pages, only the first is read: {first_few(names, 1)}"]
 
+def _stored_size(picture):
+    "Width and height as stored: Pillow gives those of a turned TIFF as they are shown."
+    if picture.format != "TIFF": return picture.size
+    return picture.tag_v2[_TIFF_WIDTH], picture.tag_v2[_TIFF_HEIGHT]
+
 def read_header(
     source: ImageSource,  # where the picture is
     name: str             # relative to the root
@@ -208,7 +216,7 @@ def read_header(
         with open_picture(file) as picture:
             mode = "I;16" if (picture.mode, picture.format) == ("I", "PNG") else picture.mode
             turn, several = orientation_of(picture), holds_several(picture)
-            return PictureHeader(*picture.size, mode, turn, several)
+            return PictureHeader(*_stored_size(picture), mode, turn, several)
     except DataError: raise
     except Exception as error:  # Pillow raises many kinds for files that are damaged or made up
         raise DataError(
@@ -249,6 +257,25 @@ def settle_size(
     return (stored if declared in (None, stored) else None), o, told
 
 # %% ../nbs/machinery/pictures.ipynb #9cbf747b
+def declared_sizes(
+    names: list[str],   # of pictures, once or more often each
+    images: list[dict], # the entry of 'images' for each, whose ids may differ
+    where: str,         # the annotation file, for messages
+) -> dict:              # name -> (width, height) that the file says, None where it says none
+    "What a file says of its pictures' sizes. `DataError` where it says two of one picture."
+    said = {name: {} for name in names}
+    for name, image in zip(names, images):
+        size = image.get("width"), image.get("height")
+        if None not in size: said[name].setdefault(size, image["id"])
+    for name, sizes in said.items():
+        if len(sizes) < 2: continue
+        (one, other), (i, j) = [*sizes][:2], [*sizes.values()][:2]
+        raise DataError(
+            f"{where}: {name} is {one[0]:g} x {one[1]:g} as image {say(i)}, but {other[0]:g} x "
+            f"{other[1]:g} as image {say(j)}; correct one of both."
+        )
+    return {name: next(iter(sizes), None) for name, sizes in said.items()}
+
 def measure_pictures(
     source: ImageSource,  # where the pictures are; told how `read` has to turn them
     declared: dict,       # name -> (width, height) that the annotation file says, or None

@@ -31,13 +31,13 @@ from dppt_nb.checks import (
     parse_json,
     validated,
     whole_number,
+    without_nan,
 )
 from dppt_nb.files import (
     claim_folder,
     make_folder,
     read_json,
     read_tensors,
-    without_nan,
     write_json,
     write_tensors,
 )

@@ -7,6 +7,7 @@ __all__ = ['ANNOTATION_NAMES', 'split_word', 'split_of_file', 'says_split', 'ann
            'annotation_files', 'split_notes', 'picture_splits', 'only_file']
 
 # %% ../nbs/machinery/splits.ipynb #9aecbd14
+import os
 import posixpath
 import re
 import zipfile
@@ -73,6 +74,16 @@ def _not_there(source, path):
     named = f"there are {first_few(there)}" if there else "there is none"
     return f"{source.root} holds no {kind} {_inner(path)}; {named}{more}."
 
+def _name_in(place, root):
+    """The name from the root of a file that is named by another way, as a shell completes it; None
+    where it lies elsewhere."""
+    if not root.is_dir(): return None
+    as_named = Path(os.path.abspath(place)), Path(os.path.abspath(root))
+    real = place.parent.resolve() / place.name, root.resolve()    # links in the way to it
+    for file, folder in (as_named, real):
+        if file.is_relative_to(folder): return file.relative_to(folder).as_posix()
+    return None
+
 def source_of(
     path: str | Path,  # relative to the root or on its own
     root: str | Path,  # of the data set
@@ -84,11 +95,10 @@ def source_of(
         if (part := whole.below(inner)).names(): return part, ""
         if not from_home(path).exists(): raise DataError(_not_there(whole, path))
     place = place_of(path, root)
-    return (
-        (ImageSource(place), "")
-        if place.is_dir() or place.is_file() and zipfile.is_zipfile(place)
-        else (ImageSource(place.parent), place.name)
-    )
+    if place.is_dir() or place.is_file() and zipfile.is_zipfile(place):
+        return ImageSource(place), ""
+    if name := _name_in(place, from_home(root)): return ImageSource(root), name
+    return ImageSource(place.parent), place.name
 
 def named_content(
     path: str | Path,  # of a file, as in `source_of`

@@ -30,7 +30,7 @@ from .checks import DataError, from_home, plain_reason, refuse_idle
 from .coco import describe_pairs
 from .codec import EncodedCrops, decode_crop
 from .cropset import CropSet, from_synthetic
-from .cutting import prepare_store, usable_cores
+from .cutting import prepare_store, usable_cores, usable_memory
 from .datasets import find_dataset, has_ap, read_dataset
 from .endless import ENDLESS, endless_people
 from dppt_nb.files import (
@@ -40,6 +40,7 @@ from dppt_nb.files import (
     digest_of,
     folder_writer,
     make_folder,
+    open_zip,
     place_of,
     watch,
 )
@@ -76,19 +77,12 @@ def crop_rows(
         )
 
 # %% ../nbs/machinery/store.ipynb #2cf65570
-def _memory():
-    """Bytes of the machine's memory, for each of the processes that train on it; 4 GiB where the
-    system does not tell."""
-    whole = 2**32
-    if hasattr(os, "sysconf"): whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return whole // max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
-
 def fits_memory(
     shape: tuple,       # of a uint8 array
     share: float = .6,  # of the machine's memory that it may take
 ) -> bool:
     "Whether the array may be held in memory."
-    return math.prod(shape) <= share * _memory()
+    return math.prod(shape) <= share * usable_memory()
 
 def room_for(
     shape: tuple,         # of the uint8 array
@@ -286,7 +280,7 @@ def fingerprint(
     and judging write there."""
     if not place.is_dir():
         if not zipfile.is_zipfile(place): return digest_of(place)
-        with zipfile.ZipFile(place) as z:
+        with open_zip(place) as z:
             return digest_of([[f.filename, f.file_size, f.CRC] for f in z.infolist()])
     rows, names = [], ImageSource(place).names()
     for name in sorted(names):
@@ -375,12 +369,13 @@ def _sweep_cache(store):
         if not _PARTIAL.fullmatch(folder.name) or folder_writer(folder): continue
         if folder.name.startswith(f"{store.name}."): continue    # to go on from
         try: old = time.time() - folder.stat().st_mtime > 24 * 3600
-        except FileNotFoundError: continue  # just finished
+        except OSError: continue  # just finished, or not ours to look at
         if old: shutil.rmtree(folder, ignore_errors=True)
 
 def _partial_store(store):
     "Where a store is being cut: in the folder that a stopped run left, or in one of its own."
     left = [f for f in store.parent.glob(f"{store.name}.*.part") if not folder_writer(f)]
+    left = [f for f in left if os.access(f, os.W_OK | os.X_OK)]    # else another user's
     return min(left, default=store.with_name(f"{store.name}.{secrets.token_hex(4)}.part"))
 
 def find_store(
@@ -429,7 +424,8 @@ def _split_advice(data, root, split, annotations):
     judge = "" if split == "train" else "judge on others with --split, or "
     if is_store(root): return f"; {judge}prepare it again with --annotations {split}=FILE"
     given = [annotations] if isinstance(annotations, (str, Path)) else annotations
-    names = [str(n) for n in given or annotation_names(ImageSource(root))]
+    try: names = [str(n) for n in given or annotation_names(ImageSource(root))]
+    except DataError: names = []    # they have names of their own, which say their splits
     silent = [n for n in names if not (says_split(n) or n.startswith(("train=", "val=", "test=")))]
     if not silent: return f"; {judge}name their file with --annotations {split}=FILE"
     name, share = silent[0], "" if split == "test" else ", or hold some out with --val-share 0.3"

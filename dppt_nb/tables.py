@@ -9,6 +9,7 @@ __all__ = ['row_numbers', 'split_counts', 'take_rows', 'format_counts', 'check_s
 
 # %% ../nbs/machinery/tables.ipynb #7999ad80
 import posixpath
+import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
@@ -202,6 +203,16 @@ def _shared_pictures(tables):
     n = sum(count > 1 for count in Counter(f for f, _ in places).values())
     return [f"WARNING: {n:,} pictures are in several splits"] if n else []
 
+def _notes_of(tables):
+    "All notes; where several tables have rows, those that count say of which file."
+    several = sum(len(t) > 0 for t in tables) > 1
+    for table in tables:
+        for note in table.notes:
+            count = re.match(r"(WARNING: )?\d[\d,]* ", note)
+            mark = (count and count[1]) or ""
+            name = f"{', '.join(table.annotations)}: " if several and count else ""
+            yield mark + name + note.removeprefix(mark)
+
 def join_tables(
     tables: list[PoseTable]  # of one data set: same keypoints, same source
 ) -> PoseTable:
@@ -228,7 +239,7 @@ def join_tables(
         tables[0], **joined | {"files": [f for t in tables for f in t.files]}, left_out=left_out,
         keypoint_set=fullest.keypoint_set,
         annotations=tuple(f for t in tables for f in t.annotations),
-        notes=(*dict.fromkeys(n for t in tables for n in t.notes), *_shared_pictures(tables)),
+        notes=(*dict.fromkeys(_notes_of(tables)), *_shared_pictures(tables)),
     )
 
 # %% ../nbs/machinery/tables.ipynb #1a594fdf
@@ -262,13 +273,18 @@ def drop_copies(
     return kept
 
 def _check_numbers(a, b):
-    files = {(s, i): f for s, i, f in zip(a.split, a.image_ids, a.files)}
+    detected = b.box_scores is not None    # a box says its picture's id alone
+    key = lambda split, i: i if detected else (split, i)
+    files = {key(s, i): f for s, i, f in zip(a.split, a.image_ids, a.files)}
     for s, i, f in zip(b.split, b.image_ids, b.files):
-        if files.get((s, i), f) != f:
-            raise DataError(
-                f"image {say(int(i))} is {files[s, i]} in {a.annotations[0]}, but {f} in "
-                f"{b.annotations[0]}, both of split {s}; number the pictures anew."
-            )
+        other = files.get(key(s, i), f)
+        if other == f: continue
+        raise DataError(
+            f"image {say(int(i))} is {other} in {a.annotations[0]}, but {f} in {b.annotations[0]}, "
+            + ("and a box does not say which is meant; name the file of the boxes' pictures with "
+               "--annotations." if detected
+               else f"both of split {s}; number the pictures anew.")
+        )
 
 # %% ../nbs/machinery/tables.ipynb #f064dace
 _HAVE, _ARE = ("person has", "people have"), ("person is", "people are")

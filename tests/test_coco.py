@@ -123,6 +123,55 @@ def test_a_photograph_with_two_ids_is_in_one_split(tmp_path):
         assert len(split_of) == len(set(table.files)) == 3
 
 
+def test_counts_of_several_files_say_of_which(tmp_path):
+    save(tmp_path, content_of(seed=1), "train/people.json", "train")
+    root = save(tmp_path, content_of(), "valid/people.json", "valid")
+    files = ["train/people.json", "valid/people.json"]
+    notes = read_coco(root, files).notes
+    for file in files:
+        assert [n for n in notes if n.startswith(f"{file}: 6 without a usable area")]
+    assert not [n for n in notes if n.startswith("6")]
+    alone = read_coco(root, files[1]).notes
+    assert [n for n in alone if n.startswith("6 without a usable area")]
+
+
+def scored(content, change=lambda i, row: row):
+    rows = [
+        change(i, dict(image_id=a["image_id"], category_id=1, keypoints=a["keypoints"], score=.9))
+        for i, a in enumerate(content["annotations"])
+    ]
+    return evaluate_coco(content, rows)
+
+
+@pytest.mark.parametrize("field, value", [
+    ("bbox", None), ("bbox", []), ("bbox", "box"), ("caption", ""), ("segmentation", []),
+])
+@pytest.mark.parametrize("every", [False, True])
+def test_what_other_tools_add_to_result_rows_changes_nothing(field, value, every):
+    content = content_of()
+    more = lambda i, row: row | ({field: value} if every or not i else {})
+    assert scored(content, more) == scored(content)
+
+
+def test_boxes_of_some_result_rows_are_those_of_none():
+    content = content_of()
+    first = lambda i, row: row | ({"bbox": [0, 0, 600, 1200]} if not i else {})
+    assert scored(content, first) == scored(content)
+
+
+def test_image_ids_of_two_kinds_are_refused():
+    content = content_of()
+    content["images"][0]["id"] = "a"
+    for a in content["annotations"]: a["image_id"] = {1: "a"}.get(a["image_id"], a["image_id"])
+    with pytest.raises(DataError, match='numbers such as 2 and text such as "a"') as error:
+        scored(content)
+    one_sentence(error)
+    names = {"a": "a", 2: "b", 3: "c"}    # all of one kind are no obstacle
+    for image in content["images"]: image["id"] = names[image["id"]]
+    for a in content["annotations"]: a["image_id"] = names[a["image_id"]]
+    assert scored(content) == scored(content_of())
+
+
 def test_odd_flags_are_counted(tmp_path):
     content = content_of()
     content["annotations"][0]["keypoints"][2] = 3
@@ -279,6 +328,31 @@ def test_what_is_named_in_a_zip_is_found_there_or_what_it_holds_is_said(tmp_path
     ):
         with pytest.raises(DataError, match=words) as error: read(file, images)
         one_sentence(error)
+
+
+@pytest.mark.parametrize("way", ["absolute", "from here", "upwards", "link"])
+def test_a_path_that_leads_into_the_root_means_what_the_name_from_the_root_does(
+    tmp_path, monkeypatch, way
+):
+    for seed, split in enumerate(("train", "valid")):
+        save(tmp_path / "ds", content_of(seed=seed), f"{split}/_annotations.coco.json", split)
+    (tmp_path / "other").symlink_to(tmp_path / "ds")
+    monkeypatch.chdir(tmp_path)
+    folder = {
+        "absolute": tmp_path / "ds", "from here": "ds", "upwards": "../ds",
+        "link": tmp_path / "other",
+    }[way]
+    names = [f"{split}/_annotations.coco.json" for split in ("train", "valid")]
+    for given in (names[:1], names[1:], names):
+        right = read_coco("ds", annotations=given)
+        table = read_coco("ds", annotations=[f"{folder}/{name}" for name in given])
+        assert table.files == right.files and table.annotations == right.annotations
+        assert np.array_equal(table.split, right.split)
+        assert np.array_equal(table.boxes, right.boxes)
+    with pytest.raises(DataError, match="twice"):
+        read_coco("ds", annotations=[names[0], f"{folder}/{names[0]}"])
+    alone = save(tmp_path / "train" / "mine", content_of(), "people.json")
+    assert set(read_coco(alone, annotations=[str(alone / "people.json")]).split) == {"val"}
 
 
 def test_categories_that_are_called_the_same_are_one():

@@ -527,6 +527,54 @@ def test_a_boxes_file_that_shows_nobody_is_named(tmp_path, change, words):
     assert len(read_coco(tmp_path, boxes="found.json")) == 1
 
 
+def test_boxes_beside_two_annotation_files_are_counted_once(tmp_path):
+    train = coco_content()
+    for thing in train["images"]: thing["id"] += 98
+    for thing in train["annotations"]: thing["image_id"] += 98
+    save_coco(tmp_path, coco_content())
+    save_coco(tmp_path, train, "annotations/person_keypoints_train2017.json", "train2017")
+    box = dict(image_id=1, category_id=1, bbox=[5, 6, 9, 30], score=0.9)
+    changes = (
+        {}, dict(image_id=99), dict(image_id=7), dict(category_id=5), dict(score=.1, image_id=100),
+    )
+    (tmp_path / "found.json").write_text(json.dumps([box | change for change in changes]))
+    table = read_coco(tmp_path, boxes="found.json", min_score=.2)
+    assert sorted(zip(table.split, table.image_ids.tolist())) == [("train", 99), ("val", 1)]
+    assert table.left_out == {
+        "photograph not in the annotations": 1, "another category": 1, "score below 0.2": 1,
+    }
+
+
+def test_a_box_whose_picture_two_files_tell_otherwise_is_refused(tmp_path):
+    save_coco(tmp_path, coco_content(), "train/people.json", "train")
+    save_coco(tmp_path, coco_content(), "valid/people.json", "valid")
+    (tmp_path / "found.json").write_text(
+        json.dumps([dict(image_id=2, bbox=[5, 6, 9, 30], score=0.9)])
+    )
+    files = ["train/people.json", "valid/people.json"]
+    with pytest.raises(DataError, match="train/2.jpg in train.*valid/2.jpg in valid") as error:
+        read_coco(tmp_path, files, boxes="found.json")
+    assert "--annotations" in one_sentence(error)
+    assert read_coco(tmp_path, files[1:], boxes="found.json").files == ["valid/2.jpg"]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_two_sizes_of_one_picture_are_refused_with_both_ids(tmp_path, turned):
+    content = coco_content()
+    size = content["images"][0]["width"], content["images"][0]["height"]
+    content["images"].append(content["images"][0] | dict(id=99, width=1000))
+    content["annotations"][0]["image_id"] = 99
+    content["annotations"].append(content["annotations"][0] | dict(id=77, image_id=1))
+    if turned: content["annotations"].reverse()
+    save_coco(tmp_path, content)
+    with pytest.raises(DataError, match="as image 99") as error: read_coco(tmp_path)
+    words = one_sentence(error)
+    assert f"{size[0]} x {size[1]} as image 1" in words and f"1000 x {size[1]}" in words
+    del content["images"][-1]["width"]    # not known, so nothing disagrees
+    save_coco(tmp_path, content)
+    assert len(read_coco(tmp_path)) == 5
+
+
 def test_text_that_is_not_json(tmp_path):
     save_coco(tmp_path, [])
     (tmp_path / "annotations/person_keypoints_val2017.json").write_text("{")

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from dppt_nb import store
+from dppt_nb import cutting, store
 from dppt_nb.checks import DataError
 from dppt_nb.codec import EncodedCrops, encode_crop
 from dppt_nb.cropset import from_synthetic
+from dppt_nb.cutting import usable_memory
 from dppt_nb.feed import feed
 from dppt_nb.keypoints import COCO17
 from dppt_nb.recipes import Recipe
@@ -53,7 +54,7 @@ def test_bytes_stand_in_for_the_tensor(folder, split):
 
 def test_what_is_too_large_for_the_memory_stays_bytes(folder, monkeypatch):
     assert torch.is_tensor(read_store(folder, None, False).images)
-    monkeypatch.setattr(store, "_memory", lambda: 40 * 3 * 96 * 72)  # of which 0.6 may be taken
+    monkeypatch.setattr(store, "usable_memory", lambda: 40 * 3 * 96 * 72)  # 0.6 may be taken
     assert isinstance(read_store(folder, None, False).images, EncodedCrops)
     assert torch.is_tensor(read_store(folder, "val", False).images)
     on_disk = read_store(folder, None, False, streamed=False)
@@ -66,21 +67,43 @@ def test_where_the_bytes_are_is_a_matter_of_their_size(folder, monkeypatch):
     kind = lambda split: type(read_store(folder, split, False, streamed=True).images)
     for memory, whole, val in ((2 * size, EncodedCrops, EncodedCrops),
                                (size, StoredCrops, EncodedCrops), (1, StoredCrops, StoredCrops)):
-        monkeypatch.setattr(store, "_memory", lambda memory=memory: memory)
+        monkeypatch.setattr(store, "usable_memory", lambda memory=memory: memory)
         assert (kind(None), kind("val")) == (whole, val)
 
 
 def test_processes_of_one_machine_share_its_memory(monkeypatch):
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    whole = store._memory()
+    whole = usable_memory()
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert store._memory() == whole // 4
+    assert usable_memory() == whole // 4
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_a_container_has_the_memory_that_it_is_given(tmp_path, monkeypatch, version):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    places = [tmp_path / "memory.max", tmp_path / "limit_in_bytes"]
+    monkeypatch.setattr(cutting, "_MEMORY_LIMITS", places)
+    whole = usable_memory()
+    places[version].write_text(f"{2**28}\n")
+    assert usable_memory() == 2**28 < whole
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert usable_memory() == 2**27
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    for none in ("max\n", f"{2**63 - 4096}\n"):
+        places[version].write_text(none)
+        assert usable_memory() == whole
+
+
+def test_a_process_has_the_memory_that_ulimit_leaves_it(monkeypatch):
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (2**27, resource.RLIM_INFINITY))
+    assert usable_memory() == 2**27
 
 
 @pytest.fixture
 def left_in_files(folder, tmp_path, monkeypatch):
     "A copy of the store, read as if there were no memory to hold it."
-    monkeypatch.setattr(store, "_memory", lambda: 1)
+    monkeypatch.setattr(store, "usable_memory", lambda: 1)
     shutil.copytree(folder, tmp_path / "store")
     return lambda split=None: read_store(tmp_path / "store", split, False)
 
@@ -110,7 +133,7 @@ def test_what_is_held_does_not_grow_with_the_store(tmp_path, monkeypatch):
     size = sum(shard.bytes for shard in read_manifest(tmp_path / "16").shards)
     def most(folder, memory):
         "The largest number of bytes that were held at one time, before and while fetching."
-        monkeypatch.setattr(store, "_memory", lambda: memory)
+        monkeypatch.setattr(store, "usable_memory", lambda: memory)
         tracemalloc.start()
         crops = read_store(folder, None, False, streamed=True, workers=1)
         reading = tracemalloc.get_traced_memory()[1]
@@ -164,7 +187,7 @@ def test_training_from_bytes_is_the_same_to_the_bit(folder, monkeypatch):
         Trainer(recipe, read_store(folder, None, False, streamed=s), None, None, "cpu", bars=False)
         .fit().state_dict() for s in (False, True)
     ]
-    monkeypatch.setattr(store, "_memory", lambda: 1)
+    monkeypatch.setattr(store, "usable_memory", lambda: 1)
     left = read_store(folder, None, False)
     assert type(left.images) is StoredCrops
     nets.append(Trainer(recipe, left, None, None, "cpu", bars=False).fit().state_dict())

@@ -1,6 +1,7 @@
 """Files are written whole, read by one set of rules, and a folder has one writer; nothing hangs,
 nothing takes the machine's memory."""
 import errno
+import json
 import os
 import signal
 import socket
@@ -221,6 +222,24 @@ def test_zips_that_claim_too_much(tmp_path):
     with pytest.raises(DataError, match="x.json cannot be read"):
         ImageSource(tmp_path / "z.zip").read_json("x.json")
     assert most_unpacked(2**21) * 22 < 2**30                # 2 MiB of JSON's worst: [],[],[]
+
+
+def test_indented_json_in_a_zip_is_read(tmp_path):
+    "It packs to a fiftieth; what packs to a thousandth is refused, with another way to read it."
+    people = [dict(id=i, keypoints=[0] * 51, bbox=[i % 7, 2, 3, 4]) for i in range(20_000)]
+    content = json.dumps(people, indent=4).encode()
+    with zipfile.ZipFile(tmp_path / "z.zip", "w", zipfile.ZIP_DEFLATED) as z:
+        z.writestr("a.json", content)
+        z.writestr("a.txt", content)
+        z.writestr("b.JSON", b"[" + b" " * 2**25 + b"]")
+    source = ImageSource(tmp_path / "z.zip")
+    packed = source._files["a.json"].compress_size
+    assert 2**24 < len(content) and 20 < len(content) / packed < 200
+    assert source.read_json("a.json") == people
+    for name in ("a.txt", "b.JSON"):
+        with pytest.raises(DataError, match="unpack the zip and give the folder") as error:
+            source.read_bytes(name)
+        assert name in one_sentence(error)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="memory as Linux tells it")
@@ -467,6 +486,20 @@ def test_without_locks_a_living_writer_is_seen(tmp_path, monkeypatch):
     for process, held in ((os.getpid(), True), (2**22 + 7, False)):
         (tmp_path / CLAIM).write_text(f"{locks.HOST} {process} 2026-01-01 00:00:00\n")
         assert locks.is_held(tmp_path / CLAIM) == held
+
+
+def test_a_claim_that_may_not_be_looked_at_is_held_as_far_as_we_know(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    assert locks.is_held(tmp_path / "file" / CLAIM)
+    assert not locks.is_held(tmp_path / "nowhere" / CLAIM)
+
+    def refuse(*given): raise PermissionError(errno.EACCES, "Permission denied")
+    (tmp_path / CLAIM).touch()
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(Path, "is_file", refuse)
+    monkeypatch.setattr(os, "access", lambda *given: False)
+    assert locks.is_held(tmp_path / CLAIM)
+    assert locks.holder(tmp_path / CLAIM) == "another process"
 
 
 def test_of_files_written_together_none_is_new_where_one_is_a_folder(tmp_path):

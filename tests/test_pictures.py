@@ -7,12 +7,13 @@ import unicodedata
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from dppt_nb.checks import DataError
 from dppt_nb.datasets import read_coco, read_crowdpose
 from dppt_nb.files import ImageSource
 from dppt_nb.keypoints import COCO17
+from dppt_nb.photos import open_photo
 from dppt_nb.pictures import PictureHeader, find_pictures, read_header, settle_size
 
 NAMES = ("nose", "left_eye", "right_eye", "tail")
@@ -99,6 +100,60 @@ def test_photographs_that_exif_turns(tmp_path, orientation, declared):
     if not declared: rewrite(tmp_path, lambda image: image.pop("width"))
     table = read_coco(tmp_path)
     assert share_red(table) == 1 and any("EXIF" in n for n in table.notes)
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("size", [(160, 120), (140, 140)])
+def test_a_tiff_is_turned_once_or_not_at_all(tmp_path, orientation, size):
+    "Pillow turns the pixels of a TIFF itself when it loads them."
+    phones = dict(place="images/{}.tif", given="{}.tif", size=size)
+
+    def save(picture, path):
+        jpeg = path.with_suffix(".jpg")
+        phone(orientation)(picture, jpeg)
+        with Image.open(jpeg) as stored: stored.save(path, exif=stored.getexif())
+        jpeg.unlink()
+    red_dots(tmp_path, "train", save=save, **phones)
+    table = read_coco(tmp_path)
+    assert share_red(table) == 1
+    name = table.files[0]
+    header = read_header(ImageSource(tmp_path), name)
+    stored = size[::-1] if orientation > 4 else size
+    assert (header.width, header.height, header.orientation) == (*stored, orientation)
+    shown = open_photo(tmp_path / name).image
+    assert np.array_equal(shown, table.source.read(name))
+    with Image.open(tmp_path / name) as picture:
+        picture.load()    # it has lost its note
+        assert np.array_equal(open_photo(picture).image, shown)
+    plain = ImageSource(tmp_path).read(name)    # nobody asked it to turn anything
+    assert plain.size == stored
+    assert np.array_equal(ImageOps.exif_transpose(noted(plain, orientation)), shown)
+
+
+def noted(picture, orientation):
+    "A picture with a note on how it is turned."
+    picture.getexif()[0x0112] = orientation
+    return picture
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_turn_behind_the_pixels_of_a_png_counts_nowhere(tmp_path, late):
+    tag, file = Image.Exif(), io.BytesIO()
+    tag[0x0112] = 6
+    Image.new("RGB", (60, 40)).save(file, "PNG", exif=tag)
+    raw, chunks, at = file.getvalue(), [], 8
+    while at < len(raw):
+        end = at + 12 + int.from_bytes(raw[at:at + 4], "big")
+        chunks, at = [*chunks, raw[at:end]], end
+    last = b"eXIf", b"IEND"
+    if late: chunks.sort(key=lambda c: last.index(c[4:8]) if c[4:8] in last else -1)
+    (tmp_path / "a.png").write_bytes(raw[:8] + b"".join(chunks))
+    size = (60, 40) if late else (40, 60)
+    source = ImageSource(tmp_path)
+    header = read_header(source, "a.png")
+    source.turns["a.png"] = header.orientation
+    assert (header.width, header.height, header.orientation) == (60, 40, 1 if late else 6)
+    assert source.read("a.png").size == size == open_photo(tmp_path / "a.png").image.size
 
 
 def test_labels_on_stored_pixels(tmp_path):

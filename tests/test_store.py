@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from dppt_nb.store import (
     cached_store,
     crop_rows,
     find_store,
+    fingerprint,
     from_synthetic,
     is_store,
     load_people,
@@ -1052,6 +1054,29 @@ def test_a_split_that_does_not_exist_is_no_lack_of_a_file(coco, data):
         load_people(data, root, ("vall",), (64, 48), False)
 
 
+def test_what_can_be_done_never_hides_who_is_there(coco, tmp_path):
+    "CrowdPose's files have names of their own."
+    crowd = tmp_path / "crowd"
+    shutil.copytree(coco / "images", crowd / "images")
+    shutil.copy(coco / "annotations/person_keypoints_val.json", crowd / "crowdpose_train.json")
+    with pytest.raises(DataError, match="nobody in split 'test'; it has train 5; .*test=FILE$"):
+        load_people("crowdpose", crowd, ("test",), (64, 48), False)
+
+
+def test_a_zip_with_a_damaged_directory_is_said_by_whoever_looks_first(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as z: z.writestr("joints.mat", b"x" * 1000)
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    at = content.rfind(b"PK\1\2")
+    content[at:at + 4] = b"XXXX"
+    (tmp_path / "a.zip").write_bytes(content)
+    said = []
+    for look in (ImageSource, fingerprint):
+        with pytest.raises(DataError, match="zip file .*a.zip is damaged") as error:
+            look(tmp_path / "a.zip")
+        said.append(str(error.value))
+    assert said[0] == said[1]
+
+
 def test_a_wrong_name_is_said_before_crops_are_cut(coco, capsys):
     for root in (coco, None):
         with pytest.raises(DataError, match="there is no data set 'nosuch'"):
@@ -1195,6 +1220,26 @@ def test_what_a_killed_cutting_left_goes_later(coco, tmp_path):
         for folder in (left, held, mine): os.utime(folder, (long_ago, long_ago))
         assert len(people(coco)) == 5
         assert [f.exists() for f in (left, young, held, mine)] == [False, True, True, True]
+
+
+@pytest.mark.parametrize("readable", [False, True])
+def test_in_a_cache_of_several_users_the_others_folders_stay(
+    coco, tmp_path, monkeypatch, readable
+):
+    wanted = find_store("coco", coco, (64, 48), False)
+    shutil.rmtree(wanted)
+    others = {wanted.with_name(f"{name}.0123abcd.part") for name in (wanted.name, "a")}
+    for folder in others: folder.mkdir()
+    opened, allowed = os.open, os.access
+    foreign = lambda path: bool(others & {Path(path), *Path(path).parents})
+
+    def refuse(path, usual, *given, **named):
+        if not readable and foreign(path): raise PermissionError(errno.EACCES, "not yours")
+        return usual(path, *given, **named)
+    monkeypatch.setattr(os, "open", lambda path, *a, **k: refuse(path, opened, *a, **k))
+    monkeypatch.setattr(os, "access", lambda path, *a: not foreign(path) and allowed(path, *a))
+    assert find_store("coco", coco, (64, 48), False) == wanted
+    assert set(wanted.parent.iterdir()) == {*others, wanted}
 
 
 def test_a_stopped_run_is_gone_on_with(coco, tmp_path, monkeypatch):
