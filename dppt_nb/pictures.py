@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['DRAWINGS', 'DRAWING', 'FREE_PHOTOS', 'find_pictures', 'PictureHeader', 'holds_several', 'say_several', 'read_header',
-           'settle_size', 'measure_pictures', 'needed_av', 'is_drawing', 'is_written', 'picture_suffixes',
-           'list_photos', 'free_photo']
+           'settle_size', 'measure_pictures', 'needed_av', 'is_camera', 'open_film', 'is_drawing', 'is_written',
+           'picture_suffixes', 'list_photos', 'free_photo']
 
 # %% ../nbs/machinery/pictures.ipynb #15db8ffc
 import io
 import os
 import posixpath
 import re
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -303,16 +304,60 @@ def needed_av():
         ) from None
     return av
 
+def is_camera(
+    source: str | Path | int,
+) -> bool:
+    "Whether it is a camera's number; as text only where no file is called so."
+    if isinstance(source, int): return True
+    return str(source).isascii() and str(source).isdecimal() and not os.path.exists(source)
+
+def _camera(number):
+    "What PyAV opens a camera by: its place and how it is read, which is the system's own."
+    if sys.platform.startswith("linux"): return dict(file=f"/dev/video{number}", format="v4l2")
+    if sys.platform == "darwin":    # many cameras refuse FFmpeg's 29.97 frames a second
+        return dict(file=number, format="avfoundation", options={"framerate": "30"})
+    raise DataError(
+        f"camera {number} cannot be opened by a number on this system ({sys.platform}), only on "
+        "Linux and macOS; record a film with another program and give its file."
+    )
+
+def _film(path):
+    """What PyAV opens a file by. Of a relative name with a colon FFmpeg takes the beginning for a
+    protocol; titles and comments may be in whatever letters."""
+    return dict(file=os.path.abspath(path), metadata_errors="replace")
+
+def open_film(
+    source: str | Path | int,  # a file, or the number of a camera
+) -> object:
+    "A container of PyAV with a video in it. Raises `DataError`."
+    av, place, camera = needed_av(), os.path.expanduser(str(source)), is_camera(source)
+    if not camera and not os.path.isfile(place):
+        raise DataError(f"{place} does not exist or is no file; correct the path.")
+    given = _camera(place) if camera else _film(place)
+    try: video = av.open(**given)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        what = f"camera {place}" if camera else place
+        mend = "name another, 0 is the first" if camera else "copy it again or name another file"
+        raise DataError(f"{what} cannot be opened ({plain_reason(error)}); {mend}.") from None
+    if not video.streams.video:
+        video.close()
+        raise DataError(f"{place} holds no pictures; name another file.")
+    return video
+
+def _comment_of(path):
+    "What is noted in a film; nothing where it is damaged, or there is nothing to read it with."
+    try: av = needed_av()
+    except DataError: return None
+    try:
+        with av.open(**_film(path)) as video: return video.metadata.get("comment")
+    except (av.FFmpegError, OSError, ValueError): return None
+
 def is_drawing(
     path: str | Path, # of a file
 ) -> bool:
     "Whether an earlier call drew it: by its name, and by what is noted in the file."
     if not str(path).endswith(DRAWINGS) or not os.path.isfile(path): return False
-    if str(path).endswith(".mp4"):
-        try:
-            with needed_av().open(str(path)) as video: note = video.metadata.get("comment")
-        except (OSError, DataError): return False    # damaged, or there is nothing to read it with
-        return note == DRAWING.decode()
+    if str(path).endswith(".mp4"): return _comment_of(path) == DRAWING.decode()
     try:
         with open_picture(path) as picture: return picture.info.get("comment") == DRAWING
     except PICTURE_ERRORS: return False

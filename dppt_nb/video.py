@@ -10,7 +10,6 @@ __all__ = ['VIDEO_SUFFIXES', 'Frame', 'is_video', 'Video', 'VideoWriter', 'follo
 import io
 import math
 import os
-import sys
 import time
 import unicodedata
 from collections.abc import Iterator
@@ -38,7 +37,15 @@ from .files import claim_folder, watch
 from .inference import People
 from .locks import Lines, kept_after, temporary_name, write_whole
 from .photos import OddBoxes, Photo, boxes_by_photo, open_photo, read_boxes
-from .pictures import DRAWING, is_drawing, list_photos, needed_av, say_several
+from dppt_nb.pictures import (
+    DRAWING,
+    is_camera,
+    is_drawing,
+    list_photos,
+    needed_av,
+    open_film,
+    say_several,
+)
 from .predictor import PosePredictor
 from .terminal import Terminated, counted
 from .tracking import Tracker
@@ -53,42 +60,11 @@ class Frame:
     seconds: float       # since the first
     pixels: np.ndarray   # (H, W, 3) uint8 RGB
 
-def _is_camera(source):
-    "Whether it is a camera's number; as text only where no file is called so."
-    if isinstance(source, int): return True
-    return str(source).isascii() and str(source).isdecimal() and not os.path.exists(source)
-
 def is_video(
     source: str | Path,  # a path, or the number of a camera as text
 ) -> bool:
     "Whether frames come from it: by its ending, or because it is a camera's number."
-    return Path(source).suffix.lower() in VIDEO_SUFFIXES or _is_camera(source)
-
-def _camera(number):
-    "What PyAV opens a camera by: its place and how it is read, which is the system's own."
-    if sys.platform.startswith("linux"): return dict(file=f"/dev/video{number}", format="v4l2")
-    if sys.platform == "darwin":    # many cameras refuse FFmpeg's 29.97 frames a second
-        return dict(file=number, format="avfoundation", options={"framerate": "30"})
-    raise DataError(
-        f"camera {number} cannot be opened by a number on this system ({sys.platform}), only on "
-        "Linux and macOS; record a film with another program and give its file."
-    )
-
-def _open(source):
-    "A container of PyAV with a video in it."
-    av, place, camera = needed_av(), os.path.expanduser(str(source)), _is_camera(source)
-    if not camera and not os.path.isfile(place):
-        raise DataError(f"{place} does not exist or is no file; correct the path.")
-    given = _camera(place) if camera else dict(file=place)
-    try: video = av.open(**given)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        what = f"camera {place}" if camera else place
-        mend = "name another, 0 is the first" if camera else "copy it again or name another file"
-        raise DataError(f"{what} cannot be opened ({plain_reason(error)}); {mend}.") from None
-    if not video.streams.video:
-        video.close()
-        raise DataError(f"{place} holds no pictures; name another file.")
-    return video
+    return Path(source).suffix.lower() in VIDEO_SUFFIXES or is_camera(source)
 
 class Video:
     "The frames of a file or camera, one after the other."
@@ -97,7 +73,7 @@ class Video:
         every: int = 1,            # take one frame of so many
     ):
         self.every = whole_number(every, "every")
-        self.source, self.container, self.frames = source, _open(source), None
+        self.source, self.container, self.frames = source, open_film(source), None
         self.stream = self.container.streams.video[0]
         self.stream.thread_type = "AUTO"
         self.rate = self.stream.average_rate or Fraction(30)
@@ -209,7 +185,7 @@ class VideoWriter:
         return self.last
 
     def _begin(self, av, height, width):
-        self.container = av.open(str(self.temporary), "w", format="mp4")
+        self.container = av.open(os.path.abspath(self.temporary), "w", format="mp4")
         self.container.metadata["comment"] = DRAWING.decode()
         self.stream = self.container.add_stream("libx264", rate=self.rate)
         self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
@@ -283,7 +259,7 @@ def drawing_name(
     folder: str | Path | None = None, # where it is to lie: what is no drawing there stays
 ) -> str:
     "A file name of its own for the drawing of each source."
-    stem = f"camera{source}" if _is_camera(source) else Path(source).stem
+    stem = f"camera{source}" if is_camera(source) else Path(source).stem
     for k in count(1):
         name = f"{stem}{f'-{k}' if k > 1 else ''}-poses{ending}"
         if _one_name(name) in taken: continue
@@ -409,7 +385,7 @@ def predict_video(
                 lines.write([row | {"seconds": seconds} for row in people.to_rows(frame.number)])
                 report.photos, report.people = report.photos + 1, report.people + len(people)
         except KeyboardInterrupt as stop:
-            if drawing.path.exists() and not _is_camera(source):    # an earlier drawing is whole
+            if drawing.path.exists() and not is_camera(source):    # an earlier drawing is whole
                 part = f"{Path(source).stem}.part.mp4"
                 drawing.path = out / drawing_name(part, ".mp4", set(), out)
             if isinstance(stop, Terminated): raise    # the whole command ends
@@ -432,7 +408,7 @@ def _predict_videos(predictor, videos, out, lines, reports, **options):
         if not report.stopped: continue
         rest = videos[number:]
         if rest: report.notes += (f"not begun: {first_few(rest)}",)
-        report.stopped = bool(rest) or not _is_camera(source)
+        report.stopped = bool(rest) or not is_camera(source)
         return
 
 def check_use(

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from dppt_nb.checks import CannotWrite, DataError
 from dppt_nb.commands import predict
 from dppt_nb.inference import People
 from dppt_nb.keypoints import COCO17
+from dppt_nb.pictures import is_drawing
 from dppt_nb.synthetic import make_photo
 from dppt_nb.terminal import Terminated
 from dppt_nb.tracking import OneEuro, Tracker
@@ -433,6 +435,46 @@ def test_a_video_of_ones_own_is_no_drawing(predictor, tmp_path):
     assert (tmp_path / "a-2-poses.mp4").exists()
     # the drawing is passed over, the two videos are not
     assert predict_files(predictor, [tmp_path], tmp_path, draw=False).photos == 6
+
+
+def test_a_damaged_film_that_is_called_like_a_drawing_is_none(predictor, tmp_path):
+    "In the folder of results it stays; among the photos it is named, and the others are done."
+    Image.new("RGB", (60, 80)).save(tmp_path / "a.jpg")
+    film = write(tmp_path / "clip.mp4", map(pixels_of, passing(2)))
+    (out := tmp_path / "out").mkdir()
+    (out / "clip-poses.mp4").write_bytes(bytes(2000))
+    assert predict_files(predictor, [tmp_path / "a.jpg", film], out).photos == 3
+    assert (out / "clip-poses.mp4").read_bytes() == bytes(2000)
+    shutil.rmtree(out)
+    (tmp_path / "clip-poses.mp4").write_bytes(bytes(2000))
+    with pytest.raises(DataError, match="1 of 3 could not be used, 3 .*clip-poses.mp4 cannot be"):
+        predict_files(predictor, [tmp_path], tmp_path / "more")
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.mp4", "a-poses.mp4"])
+def test_a_film_whose_title_is_in_other_letters_is_read(tmp_path, name):
+    "Old cameras and programs write Latin-1."
+    with av.open(str(tmp_path / name), "w") as out:
+        out.metadata["title"] = "CafeXYZ"
+        stream = out.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        grey = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 60, np.uint8), format="rgb24")
+        out.mux([*stream.encode(grey), *stream.encode()])
+    content = (tmp_path / name).read_bytes()
+    assert b"CafeXYZ" in content
+    (tmp_path / name).write_bytes(content.replace(b"CafeXYZ", b"Caf\xe9XYZ"))
+    with Video(tmp_path / name) as video: assert len(list(video)) == 1
+    assert not is_drawing(tmp_path / name)
+
+
+def test_a_film_whose_name_has_a_colon_is_read_and_drawn(predictor, tmp_path, monkeypatch):
+    "The beginning of a relative name is no protocol."
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "12:30.mp4", map(pixels_of, passing(2)))
+    for _ in range(2): assert predict_files(predictor, ["12:30.mp4"], ".").photos == 2
+    assert sorted(os.listdir(".")) == ["12:30-poses.mp4", "12:30.mp4", "poses.jsonl"]
+    with VideoWriter("a:b.mp4", 10) as out: out.write(np.zeros((60, 80, 3), np.uint8))
+    assert times_of("a:b.mp4") == [0]
 
 
 class FullDisk:
