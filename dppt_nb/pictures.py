@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DRAWINGS', 'DRAWING', 'FREE_PHOTOS', 'find_pictures', 'PictureHeader', 'holds_several', 'say_several', 'read_header',
-           'settle_size', 'measure_pictures', 'needed_av', 'is_camera', 'open_film', 'is_drawing', 'is_written',
-           'picture_suffixes', 'list_photos', 'free_photo']
+           'settle_size', 'measure_pictures', 'needed_av', 'is_camera', 'open_film', 'is_drawing', 'drawing_name',
+           'names_in', 'is_written', 'picture_suffixes', 'list_photos', 'free_photo']
 
 # %% ../nbs/machinery/pictures.ipynb #15db8ffc
 import io
@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -361,6 +362,34 @@ def is_drawing(
     try:
         with open_picture(path) as picture: return picture.info.get("comment") == DRAWING
     except PICTURE_ERRORS: return False
+
+def drawing_name(
+    source: str | int,  # path of a photo or video, or a camera's number
+    ending: str,    # ".jpg", ".mp4"
+    taken: set,     # names that are in use; the new one is added
+    folder: str | Path | None = None, # where it is to lie: what is no drawing there stays
+) -> str:
+    "A file name of its own for the drawing of each source."
+    stem = f"camera{source}" if is_camera(source) else Path(source).stem
+    for k in count(1):
+        name = f"{stem}{f'-{k}' if k > 1 else ''}-poses{ending}"
+        if _one_name(name) in taken: continue
+        place = Path(folder or "", name)
+        if folder is None or not os.path.lexists(place) or is_drawing(place): break
+    taken.add(_one_name(name))
+    return name
+
+def _one_name(name):
+    "The same for names that a disk may take for one: macOS knows no case, and both forms of ë."
+    return unicodedata.normalize("NFC", as_text(name)).casefold()
+
+def names_in(
+    folder: str | Path,
+    sources: list[str | Path],
+) -> set[str]:
+    "Names of a folder that are taken, since somebody named these files as sources."
+    folder, places = os.path.realpath(folder), map(os.path.realpath, sources)
+    return {_one_name(os.path.basename(p)) for p in places if os.path.dirname(p) == folder}
 
 # what this package, shells and editors write
 _WRITTEN = re.compile(

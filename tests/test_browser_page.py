@@ -850,7 +850,8 @@ def test_the_page_has_the_cards_words_on_limits_once(tmp_path):
     (("runs/Best", "runs/best"), "runs/Best has the same name"),
     (("runs/worker",), "the page has a file worker of its own"),
     (("runs/list",), "the page has a file list"),
-    (("ort-wasm",), "the page has"), (("Astronaut",), "the page has"), (("person-5",), "the page has"),
+    (("ort-wasm",), "the page has"), (("Astronaut",), "the page has"),
+    (("person-5",), "the page has"),
     (("runs/a#1",), "the page takes names of letters"), (("runs/50%",), "the page takes"),
     (("/",), "the page takes names of letters"),
 ])
