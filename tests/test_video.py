@@ -291,14 +291,13 @@ def test_times_of_films_that_were_joined_go_on(tmp_path, ending, codec):
 
 def write_with_a_long_end(path):
     "A film whose last picture is shown for four seconds, as recorders of screens write it."
-    times = [0, 33, 66, 500, 533, 566]
+    times, packets = [0, 33, 66, 500, 533, 566], []
+    pictures = list(map(pixels_of, passing(len(times))))
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=30, options={"bf": "0"})
         stream.pix_fmt, stream.codec_context.time_base = "yuv420p", Fraction(1, 1000)
-        packets = []
-        for time, photo in zip(times, passing(len(times))):
-            pixels = pixels_of(photo)
-            stream.height, stream.width = pixels.shape[:2]
+        stream.height, stream.width = pictures[0].shape[:2]
+        for time, pixels in zip(times, pictures):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = time, Fraction(1, 1000)
             packets += stream.encode(frame)
