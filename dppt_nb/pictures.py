@@ -4,19 +4,21 @@
 
 # %% auto #0
 __all__ = ['DRAWINGS', 'DRAWING', 'FREE_PHOTOS', 'find_pictures', 'PictureHeader', 'holds_several', 'say_several', 'read_header',
-           'settle_size', 'declared_sizes', 'measure_pictures', 'needed_av', 'is_drawing', 'is_written',
-           'picture_suffixes', 'list_photos', 'free_photo']
+           'settle_size', 'declared_sizes', 'measure_pictures', 'needed_av', 'is_camera', 'open_film', 'is_drawing',
+           'drawing_name', 'names_in', 'is_written', 'picture_suffixes', 'list_photos', 'free_photo']
 
 # %% ../nbs/machinery/pictures.ipynb #15db8ffc
 import io
 import os
 import posixpath
 import re
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -330,19 +332,91 @@ def needed_av():
         ) from None
     return av
 
+def is_camera(
+    source: str | Path | int,
+) -> bool:
+    "Whether it is a camera's number; as text only where no file is called so."
+    if isinstance(source, int): return True
+    return str(source).isascii() and str(source).isdecimal() and not os.path.exists(source)
+
+def _camera(number):
+    "What PyAV opens a camera by: its place and how it is read, which is the system's own."
+    if sys.platform.startswith("linux"): return dict(file=f"/dev/video{number}", format="v4l2")
+    if sys.platform == "darwin":    # many cameras refuse FFmpeg's 29.97 frames a second
+        return dict(file=number, format="avfoundation", options={"framerate": "30"})
+    raise DataError(
+        f"camera {number} cannot be opened by a number on this system ({sys.platform}), only on "
+        "Linux and macOS; record a film with another program and give its file."
+    )
+
+def _film(path):
+    """What PyAV opens a file by. Of a relative name with a colon FFmpeg takes the beginning for a
+    protocol; titles and comments may be in whatever letters."""
+    return dict(file=os.path.abspath(path), metadata_errors="replace")
+
+def open_film(
+    source: str | Path | int,  # a file, or the number of a camera
+) -> object:
+    "A container of PyAV with a video in it. Raises `DataError`."
+    av, place, camera = needed_av(), os.path.expanduser(str(source)), is_camera(source)
+    if not camera and not os.path.isfile(place):
+        raise DataError(f"{place} does not exist or is no file; correct the path.")
+    given = _camera(place) if camera else _film(place)
+    try: video = av.open(**given)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        what = f"camera {place}" if camera else place
+        mend = "name another, 0 is the first" if camera else "copy it again or name another file"
+        raise DataError(f"{what} cannot be opened ({plain_reason(error)}); {mend}.") from None
+    if not video.streams.video:
+        video.close()
+        raise DataError(f"{place} holds no pictures; name another file.")
+    return video
+
+def _comment_of(path):
+    "What is noted in a film; nothing where it is damaged, or there is nothing to read it with."
+    try: av = needed_av()
+    except DataError: return None
+    try:
+        with av.open(**_film(path)) as video: return video.metadata.get("comment")
+    except (av.FFmpegError, OSError, ValueError): return None
+
 def is_drawing(
     path: str | Path, # of a file
 ) -> bool:
     "Whether an earlier call drew it: by its name, and by what is noted in the file."
     if not str(path).endswith(DRAWINGS) or not os.path.isfile(path): return False
-    if str(path).endswith(".mp4"):
-        try:
-            with needed_av().open(str(path)) as video: note = video.metadata.get("comment")
-        except (OSError, DataError): return False    # damaged, or there is nothing to read it with
-        return note == DRAWING.decode()
+    if str(path).endswith(".mp4"): return _comment_of(path) == DRAWING.decode()
     try:
         with open_picture(path) as picture: return picture.info.get("comment") == DRAWING
     except PICTURE_ERRORS: return False
+
+def drawing_name(
+    source: str | int,  # path of a photo or video, or a camera's number
+    ending: str,    # ".jpg", ".mp4"
+    taken: set,     # names that are in use; the new one is added
+    folder: str | Path | None = None, # where it is to lie: what is no drawing there stays
+) -> str:
+    "A file name of its own for the drawing of each source."
+    stem = f"camera{source}" if is_camera(source) else Path(source).stem
+    for k in count(1):
+        name = f"{stem}{f'-{k}' if k > 1 else ''}-poses{ending}"
+        if _one_name(name) in taken: continue
+        place = Path(folder or "", name)
+        if folder is None or not os.path.lexists(place) or is_drawing(place): break
+    taken.add(_one_name(name))
+    return name
+
+def _one_name(name):
+    "The same for names that a disk may take for one: macOS knows no case, and both forms of ë."
+    return unicodedata.normalize("NFC", as_text(name)).casefold()
+
+def names_in(
+    folder: str | Path,
+    sources: list[str | Path],
+) -> set[str]:
+    "Names of a folder that are taken, since somebody named these files as sources."
+    folder, places = os.path.realpath(folder), map(os.path.realpath, sources)
+    return {_one_name(os.path.basename(p)) for p in places if os.path.dirname(p) == folder}
 
 # what this package, shells and editors write
 _WRITTEN = re.compile(

@@ -845,6 +845,30 @@ def test_the_page_has_the_cards_words_on_limits_once(tmp_path):
     assert browser_page.limits(str(folder)) is None    # without a card
 
 
+@pytest.mark.parametrize("folders, words", [
+    (("runs/first/best", "runs/second/best"), "runs/first/best has the same name"),
+    (("runs/Best", "runs/best"), "runs/Best has the same name"),
+    (("runs/worker",), "the page has a file worker of its own"),
+    (("runs/list",), "the page has a file list"),
+    (("ort-wasm",), "the page has"), (("Astronaut",), "the page has"),
+    (("person-5",), "the page has"),
+    (("runs/a#1",), "the page takes names of letters"), (("runs/50%",), "the page takes"),
+    (("/",), "the page takes names of letters"),
+])
+def test_names_that_would_take_anothers_file_are_refused(tmp_path, folders, words):
+    "Before anything is built: the page shows no network's label over another's weights."
+    with pytest.raises(DataError, match=f"cannot be on the page .{words}.*; rename the folder"):
+        browser_page.build_page(tmp_path / "try", dict.fromkeys(folders, "Mine"))
+    assert not (tmp_path / "try").exists()
+    browser_page.check_names(["runs/one.5_a-b", "person-6", *browser_page.known_networks()])
+
+
+def test_the_page_takes_the_names_of_its_own_files_from_one_place(site):
+    "What is embedded and no network is refused as a network's name."
+    embedded = {path.stem for path in (site.parent / "embedded").iterdir()}
+    assert embedded == browser_page.OWN_NAMES | {"pruned", "twin"}
+
+
 def test_a_network_that_cuts_in_another_way_is_refused(networks):
     onnx = pytest.importorskip("onnx")
     graph = onnx.helper.make_graph([], "none", [], [])

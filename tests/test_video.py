@@ -7,12 +7,14 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 import zipfile
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from dppt_nb.checks import CannotWrite, DataError
 from dppt_nb.commands import predict
 from dppt_nb.inference import People
 from dppt_nb.keypoints import COCO17
+from dppt_nb.pictures import is_drawing
 from dppt_nb.synthetic import make_photo
 from dppt_nb.terminal import Terminated
 from dppt_nb.tracking import OneEuro, Tracker
@@ -267,6 +270,97 @@ def test_a_whole_video_that_begins_late_does_not_end_early(tmp_path, begin, endi
     with Video(path) as video: assert len(list(video)) < 20 and "ends early" in video.note
 
 
+@pytest.mark.parametrize("ending, codec", [(".ts", "libx264"), (".mpg", "mpeg2video")])
+def test_times_of_films_that_were_joined_go_on(tmp_path, ending, codec):
+    "Recorders write parts, and `cat` joins them; the times of each part begin anew."
+    for name in "ab":
+        with av.open(str(tmp_path / f"{name}{ending}"), "w") as out:
+            stream = out.add_stream(codec, rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            for shade in range(10):
+                grey = np.full((48, 64, 3), 60 + shade, np.uint8)
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+            out.mux(stream.encode())
+    path = tmp_path / f"joined{ending}"
+    path.write_bytes(b"".join((tmp_path / f"{name}{ending}").read_bytes() for name in "ab"))
+    assert times_of(path) == [40 * k for k in range(20)]
+    with Video(path, every=3) as video:
+        assert [round(1000 * frame.seconds) for frame in video] == [120 * k for k in range(7)]
+        assert video.note == ""
+
+
+def write_with_a_long_end(path):
+    "A film whose last picture is shown for four seconds, as recorders of screens write it."
+    times, packets = [0, 33, 66, 500, 533, 566], []
+    pictures = list(map(pixels_of, passing(len(times))))
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=30, options={"bf": "0"})
+        stream.pix_fmt, stream.codec_context.time_base = "yuv420p", Fraction(1, 1000)
+        stream.height, stream.width = pictures[0].shape[:2]
+        for time, pixels in zip(times, pictures):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            packets += stream.encode(frame)
+        packets += stream.encode()
+        for packet, begin, end in zip(packets, times, [*times[1:], 4566]):
+            packet.duration = end - begin
+            out.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("every", [1, 4])
+@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+def test_a_long_last_picture_is_no_early_end_and_is_drawn_as_long(
+    predictor, tmp_path, ending, every
+):
+    if not hasattr(av.VideoFrame, "duration"): pytest.skip("this PyAV does not say how long")
+    path = write_with_a_long_end(tmp_path / f"a{ending}")
+    report = predict_files(predictor, [path], tmp_path / "out", every=every)
+    assert report.notes == ()
+    drawn = tmp_path / "out" / "a-poses.mp4"
+    with av.open(str(drawn)) as file: assert file.duration / 1e6 == pytest.approx(4.566, abs=0.003)
+    assert times_of(drawn) == pytest.approx([0, 33, 66, 500, 533, 566][::every], abs=2)
+
+
+class Camera:
+    "Stands for PyAV's container of a camera on macOS, which has no picture ready at first."
+    def __init__(self, ready): self.ready, self.asked = ready, 0
+    def close(self): pass
+    @property
+    def streams(self):
+        stream = SimpleNamespace(frames=0, duration=None, average_rate=None)
+        return SimpleNamespace(video=[stream])
+    def decode(self, stream):
+        self.asked += 1
+        for number, wanted in enumerate(self.ready):
+            if wanted == self.asked:
+                frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, 10)
+                yield frame
+        if self.asked <= max(self.ready, default=math.inf):
+            raise av.BlockingIOError(35, "Resource temporarily unavailable")
+
+
+def opened(monkeypatch, camera, source=0):
+    "A video whose container is this."
+    monkeypatch.setattr(video_module, "open_film", lambda source: camera)
+    video = Video(source)
+    monkeypatch.setattr(video, "promised", lambda: 0.0)
+    return video
+
+
+def test_a_camera_that_has_no_picture_yet_is_asked_again(monkeypatch):
+    "For so long; of a file the same words are an early end."
+    with opened(monkeypatch, Camera([3, 3, 5])) as video:
+        assert [frame.seconds for frame in video] == pytest.approx([0, 0.1, 0.2])
+        assert video.note == ""
+    with opened(monkeypatch, Camera([1, 3]), "a.mp4") as video:
+        assert len(list(video)) == 1 and "a.mp4 ends early" in video.note
+    monkeypatch.setattr(video_module, "PATIENCE", 0.1)
+    with pytest.raises(DataError, match="camera 0 has no frame .*; close other programs"):
+        list(opened(monkeypatch, Camera([])))
+
+
 def test_videos_that_are_none_are_named(predictor, tmp_path):
     (tmp_path / "letter.mp4").write_text("Dear reader")
     (tmp_path / "empty.mp4").write_bytes(b"")
@@ -433,6 +527,46 @@ def test_a_video_of_ones_own_is_no_drawing(predictor, tmp_path):
     assert (tmp_path / "a-2-poses.mp4").exists()
     # the drawing is passed over, the two videos are not
     assert predict_files(predictor, [tmp_path], tmp_path, draw=False).photos == 6
+
+
+def test_a_damaged_film_that_is_called_like_a_drawing_is_none(predictor, tmp_path):
+    "In the folder of results it stays; among the photos it is named, and the others are done."
+    Image.new("RGB", (60, 80)).save(tmp_path / "a.jpg")
+    film = write(tmp_path / "clip.mp4", map(pixels_of, passing(2)))
+    (out := tmp_path / "out").mkdir()
+    (out / "clip-poses.mp4").write_bytes(bytes(2000))
+    assert predict_files(predictor, [tmp_path / "a.jpg", film], out).photos == 3
+    assert (out / "clip-poses.mp4").read_bytes() == bytes(2000)
+    shutil.rmtree(out)
+    (tmp_path / "clip-poses.mp4").write_bytes(bytes(2000))
+    with pytest.raises(DataError, match="1 of 3 could not be used, 3 .*clip-poses.mp4 cannot be"):
+        predict_files(predictor, [tmp_path], tmp_path / "more")
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.mp4", "a-poses.mp4"])
+def test_a_film_whose_title_is_in_other_letters_is_read(tmp_path, name):
+    "Old cameras and programs write Latin-1."
+    with av.open(str(tmp_path / name), "w") as out:
+        out.metadata["title"] = "CafeXYZ"
+        stream = out.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        grey = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 60, np.uint8), format="rgb24")
+        out.mux([*stream.encode(grey), *stream.encode()])
+    content = (tmp_path / name).read_bytes()
+    assert b"CafeXYZ" in content
+    (tmp_path / name).write_bytes(content.replace(b"CafeXYZ", b"Caf\xe9XYZ"))
+    with Video(tmp_path / name) as video: assert len(list(video)) == 1
+    assert not is_drawing(tmp_path / name)
+
+
+def test_a_film_whose_name_has_a_colon_is_read_and_drawn(predictor, tmp_path, monkeypatch):
+    "The beginning of a relative name is no protocol."
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "12:30.mp4", map(pixels_of, passing(2)))
+    for _ in range(2): assert predict_files(predictor, ["12:30.mp4"], ".").photos == 2
+    assert sorted(os.listdir(".")) == ["12:30-poses.mp4", "12:30.mp4", "poses.jsonl"]
+    with VideoWriter("a:b.mp4", 10) as out: out.write(np.zeros((60, 80, 3), np.uint8))
+    assert times_of("a:b.mp4") == [0]
 
 
 class FullDisk:

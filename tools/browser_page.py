@@ -54,6 +54,9 @@ ONE_LOOK = "with one look in boxes that were given"
 CALLED = {"lspet": "athletes of LSPET", "coco": "everyday people of COCO",
           "synthetic": "drawn people"}
 DRAWN_PEOPLE = 6
+# What the page itself embeds, in files of these names.
+RUNTIME_PARTS = ("worker", "ort-mjs", "ort-wasm")
+OWN_NAMES = {*RUNTIME_PARTS, "list", "astronaut", *(f"person-{i}" for i in range(DRAWN_PEOPLE))}
 
 
 # Networks
@@ -232,9 +235,9 @@ def embed_runtime(out):
     "onnxruntime-web and the worker that uses it."
     found = npm.files(*RUNTIME)
     code, script, wasm = (found[path] for path in RUNTIME[3])
-    embed(out, "worker", code.decode() + "\n" + (SOURCE / "worker.js").read_text())
-    embed(out, "ort-mjs", packed(script))
-    embed(out, "ort-wasm", packed(wasm))
+    worker = code.decode() + "\n" + (SOURCE / "worker.js").read_text()
+    for name, text in zip(RUNTIME_PARTS, (worker, packed(script), packed(wasm))):
+        embed(out, name, text)
 
 
 def embed_samples(out):
@@ -271,8 +274,23 @@ def glossary_of(home):
     return home and f"{folder}{slash}glossary.html"
 
 
+def check_names(networks):
+    "Refuse networks whose names on the page, the last of their folders, are no files of their own."
+    taken = {}    # no case: some disks know none
+    for folder in networks:
+        name = Path(folder).name
+        other = taken.setdefault(name.casefold(), folder)
+        if not re.fullmatch(r"[\w.-]+", name):
+            why = "the page takes names of letters, digits, dots, dashes and underscores only"
+        elif name.casefold() in OWN_NAMES: why = f"the page has a file {name} of its own"
+        elif other != folder: why = f"{other} has the same name"
+        else: continue
+        raise DataError(f"{folder} cannot be on the page ({why}); rename the folder.")
+
+
 def build_page(out, networks, home=""):
     "Write the folder; `networks` are names or folders with labels, `home` a link to the site."
+    check_names(networks)
     out = Path(out)
     (out / "embedded").mkdir(parents=True, exist_ok=True)
     for path in SOURCE.iterdir():
