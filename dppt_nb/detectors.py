@@ -174,7 +174,8 @@ def from_transformers(
     person: str = "person",   # its name in the model's `id2label`
 ) -> Callable:                # (H, W, 3) uint8 RGB -> (N, 5)
     "People by an object detection model of transformers."
-    numbers = {int(k) for k, name in model.config.id2label.items() if name.lower() == person}
+    names, person_there = model.config.id2label, person.lower()
+    numbers = {int(k) for k, name in names.items() if name.lower() == person_there}
     if not numbers: raise DataError(f"the model's config.id2label has no {person!r}; name another.")
     @torch.inference_mode()
     def detect(pixels):

@@ -358,9 +358,15 @@ class PosePredictor(Locator):
     def in_batches(self,
         looks: Iterable[Look],
     ) -> Iterator[People]:
-        "The people of each, as soon as there are enough for a batch."
-        waiting = []
-        for look in looks:
+        """The people of each, as soon as there are enough for a batch; before a photo that cannot be
+        read, those who wait are answered."""
+        waiting, looks = [], iter(looks)
+        while True:
+            try: look = next(looks)
+            except StopIteration: break
+            except DataError:
+                yield from self._answer(waiting)
+                raise
             waiting.append(look)
             pixels = sum(w.photo.image.width * w.photo.image.height for w in waiting)
             if sum(len(w.boxes) for w in waiting) >= self.batch_size or pixels > PIXELS_AT_ONCE:

@@ -554,6 +554,31 @@ def test_a_box_is_drawn_by_mouse_and_given_in_numbers(visit):
     assert page.evaluate("state.box") is None
 
 
+def test_scrolling_and_a_right_click_leave_the_box(visit):
+    page, canvas = visit.page, visit.page.locator("#photo")
+    visit.answer(lambda: page.click("#synthetic"))
+    page.evaluate("state.box = [10, 10, 50, 60]; showBox()")
+    canvas.scroll_into_view_if_needed()
+    place = canvas.bounding_box()
+    page.mouse.click(place["x"] + 40, place["y"] + 40, button="right")
+    assert page.evaluate("state.box") == [10, 10, 50, 60]
+    page.evaluate("""([x, y]) => {
+      const canvas = $("photo");
+      canvas.setPointerCapture = () => {};
+      const send = (kind, way) => canvas.dispatchEvent(new PointerEvent(kind, {
+        clientX: x + way, clientY: y + way, pointerId: 7, isPrimary: true, pointerType: "touch",
+      }));
+      send("pointerdown", 0);
+      send("pointermove", 30);
+      window.during = state.box;
+      send("pointercancel", 30);
+    }""", [place["x"] + 5, place["y"] + 5])
+    assert page.evaluate("during") != [10, 10, 50, 60]    # a box was being drawn
+    assert page.evaluate("state.box") == [10, 10, 50, 60]
+    assert "its corner at 10, 10" in page.inner_text("#box-words")
+    page.evaluate("state.box = null; showBox()")
+
+
 def test_layers_and_attention_by_keyboard(visit):
     page = visit.page
     visit.answer(lambda: page.click("#astronaut"))
@@ -706,6 +731,30 @@ def test_a_webcam_that_is_clicked_twice_is_asked_for_once_and_stops(camera):
     assert page.evaluate("streams.length") == 1
     page.click("#webcam")
     assert page.evaluate(STOPPED)
+
+
+def test_a_webcam_that_is_taken_away_stops_and_is_said(camera):
+    page = camera.page
+    page.click("#webcam")
+    wait_for(page, "state.live && state.results.size")
+    page.evaluate("streams[0].getTracks()[0].dispatchEvent(new Event('ended')); 0")
+    wait_for(page, "!state.live")
+    assert "was taken away" in page.inner_text("#status")
+    assert page.inner_text("#webcam") == "Webcam" and page.evaluate(STOPPED)
+
+
+def test_the_box_is_typed_while_the_webcam_runs(camera):
+    page = camera.page
+    page.click("#webcam")
+    wait_for(page, "state.live && state.results.size")
+    page.evaluate("$('box-w').closest('details').open = true; 0")
+    page.fill("#box-w", "1")
+    page.evaluate("window.before = state.photo; 0")
+    wait_for(page, "state.photo !== before")    # another picture was answered
+    page.keyboard.type("23")
+    page.press("#box-w", "Tab")
+    assert page.evaluate("state.box[2]") == 123
+    page.click("#webcam")
 
 
 def test_a_webcam_that_does_not_play_is_stopped(camera):

@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from types import ModuleType
 
 import numpy as np
@@ -24,7 +25,7 @@ from dppt_nb import PosePredictor
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
 from dppt_nb.cli import main
-from dppt_nb.detectors import MediaPipeDetector
+from dppt_nb.detectors import MediaPipeDetector, from_transformers
 from dppt_nb.files import ImageSource
 from dppt_nb.inference import cut_boxes, pose_boxes
 from dppt_nb.keypoints import COCO17, LSP14
@@ -658,6 +659,24 @@ def test_a_list_of_photos_may_hold_folders(predictor, tmp_path):
     found = predictor([tmp_path / "b.png", tmp_path / "pics", pixels])
     assert [Path(people.name).name for people in found] == ["b.png", "c.png", "d.png", "the array"]
     assert len(predictor([str(tmp_path / "pics")])) == 2
+
+
+def test_photos_before_a_bad_one_are_answered(predictor, tmp_path):
+    names = [tmp_path / f"{letter}.png" for letter in "abc"]
+    for name in (names[0], names[1]): Image.new("RGB", (60, 80)).save(name)
+    names[2].write_text("no picture")
+    answers = predictor.stream(names)    # fewer than a batch
+    assert [Path(next(answers).name).name for _ in range(2)] == ["a.png", "b.png"]
+    assert "c.png" in refusal(lambda: next(answers))
+
+
+def test_a_detectors_name_for_people_in_any_letters():
+    config = SimpleNamespace(id2label={0: "Car", 1: "Pedestrian"})
+    for name in ("Pedestrian", "pedestrian"):
+        assert callable(from_transformers(SimpleNamespace(config=config), None, person=name))
+    assert "no 'dog'" in refusal(
+        lambda: from_transformers(SimpleNamespace(config=config), None, person="dog")
+    )
 
 
 def test_a_folder_is_no_photo_of_a_stream(predictor, tmp_path):

@@ -141,7 +141,17 @@ function stopStream(stream) {
 
 const WEBCAM_RUNS = "The webcam runs; each picture is forgotten when the next one comes.";
 
+/** The camera was unplugged, or may not be used any more. */
+function webcamEnded(stream) {
+  if (state.live !== stream) return;
+  stopWebcam();
+  complain("The webcam was taken away; choose a photo, or start it again.");
+}
+
 async function runWebcam(stream) {
+  for (const track of stream.getTracks()) {
+    track.addEventListener("ended", () => webcamEnded(stream));
+  }
   showLive();
   say(WEBCAM_RUNS);
   showPhoto(pictureNow(), "the webcam");
@@ -282,7 +292,11 @@ const scoresOf = (result) => result.keypoints.map(({ score }) => score);
 
 function showBox() {
   const box = state.box ?? wholeBox();
-  ["x", "y", "w", "h"].forEach((side, i) => { $(`box-${side}`).value = round(box[i]); });
+  ["x", "y", "w", "h"].forEach((side, i) => {
+    const field = $(`box-${side}`);
+    // not while somebody types in it
+    if (field !== document.activeElement) field.value = round(box[i]);
+  });
   const small = state.photo.shrunkFrom
     ? ` The photo was made smaller, it had ${state.photo.shrunkFrom}.` : "";
   $("box-words").textContent = (state.box
@@ -527,9 +541,12 @@ function boxBetween([x, y], [u, v]) {
 
 function dragBox() {
   let start = null;
+  let before = null;
   const canvas = $("photo");
   canvas.addEventListener("pointerdown", (event) => {
-    if (!state.photo) return;
+    // no box is drawn by a right click, nor by a second finger
+    if (!state.photo || !event.isPrimary || event.button) return;
+    before = state.box;
     start = placeOn(event);
     canvas.setPointerCapture(event.pointerId);
   });
@@ -547,7 +564,13 @@ function dragBox() {
     start = null;
     askAgain();
   });
-  canvas.addEventListener("pointercancel", () => { start = null; });
+  canvas.addEventListener("pointercancel", () => {    // the page was scrolled
+    if (!start) return;
+    start = null;
+    state.box = before;
+    drawPhoto();
+    showBox();
+  });
 }
 
 /** One number of the box; a box that is moved over the edge of the photo ends there. */
@@ -568,6 +591,8 @@ function typeBox({ target }) {
     complain(`The ${["left", "top", "width", "height"][side]} must be a number from ${least} to `
       + `${round(most)}; the box stays as it was.`);
   }
+  const now = state.box ?? wholeBox();
+  target.value = round(now[side]);
   showBox();
 }
 
