@@ -358,8 +358,8 @@ class PosePredictor(Locator):
     def in_batches(self,
         looks: Iterable[Look],
     ) -> Iterator[People]:
-        """The people of each, as soon as there are enough for a batch; before a photo that cannot be
-        read, those who wait are answered."""
+        """The people of each, as soon as there are enough for a batch; those who wait are answered
+        before a photo that cannot be read is named."""
         waiting, looks = [], iter(looks)
         while True:
             try: look = next(looks)

@@ -236,8 +236,7 @@ def train_recipe(
     settings, size = settings or Settings(), recipe.image_size
     check_back(resume, settings.from_epoch)
     model_config(recipe.model, image_size=size, **recipe.overrides)  # one that cannot be is refused
-    team = Team(device, settings.accumulate, settings.sync_norm)
-    with team.together():
+    with Team(device, settings.accumulate, settings.sync_norm).together() as team:
         folder = RunFolder(out, settings.keep, team.main)
         with folder.claim():
             # what cannot be is said before people are cut out of their photographs
