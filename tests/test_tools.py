@@ -133,6 +133,20 @@ def png(image):
     return made.getvalue()
 
 
+def test_a_network_between_two_others(monkeypatch, capsys, tmp_path):
+    pair = "tokenpose_nano_lspet", "sdpose_nano_lspet"    # of one plan but for the cycles
+    code, said = run(monkeypatch, capsys, "mix_networks", *pair, 0.5, tmp_path / "out")
+    assert code and "are not of one architecture" in said and not (tmp_path / "out").exists()
+    other = ROOT / "nbs/results/teachers/tokenpose_nano_lspet_seed1"
+    code, _ = run(monkeypatch, capsys, "mix_networks", pair[0], other, 0.25, tmp_path / "out")
+    tensors = [load_network(x)[0].state_dict() for x in (pair[0], other, tmp_path / "out")]
+    assert code == 0
+    for name, mixed in tensors[2].items():
+        one, two = tensors[0][name], tensors[1][name]
+        between = 0.75 * one + 0.25 * two if mixed.is_floating_point() else two
+        assert np.allclose(mixed, between, atol=1e-6), name
+
+
 def test_stored_pictures_are_smaller_and_look_the_same(monkeypatch):
     monkeypatch.syspath_prepend(str(TOOLS))
     pages = runpy.run_path(str(TOOLS / "run_notebooks.py"))

@@ -1,6 +1,6 @@
-"""A network between two others of one architecture: every number is SHARE of the second network's
-and the rest of the first one's, running means and variances of batch norms too. Of a network that
-was trained further, such a mean can find more than either (Wortsman et al., CVPR 2022).
+"""A network between another and itself after further training: every number is SHARE of the second
+network's and the rest of the first one's, running means and variances of batch norms too. Such a
+mean can find more than either (Wortsman et al., CVPR 2022). Its recipe is that of the first.
 
     python tools/mix_networks.py dppt_s_lspet runs/further 0.8 runs/mixed
 """
@@ -31,8 +31,8 @@ def mixed(first, second, share):
 @click.argument("out", type=Path)
 def main(first, second, share, out):
     "Write the network between FIRST and SECOND to the folder OUT."
-    one, _, points = load_network(first)
-    other, recipe, keypoints = load_network(second)
+    one, recipe, points = load_network(first)
+    other, _, keypoints = load_network(second)
     if one.config != other.config or points != keypoints:
         raise DataError(f"{first} and {second} are not of one architecture and its keypoints")
     info = dict(
