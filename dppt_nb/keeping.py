@@ -72,16 +72,17 @@ class Kept:
         "What the epoch under way took so far, before a stop and since."
         return self.under_way.seconds + time.time() - self.epoch_began
 
+    def spent(self) -> dict:
+        "What the epoch under way has come to: batches, seconds, skipped steps."
+        epoch, skipped = self.under_way, self.skipped - self.skipped_before
+        return dict(done=epoch.done, seconds=self.epoch_seconds(), skipped=epoch.skipped + skipped)
+
     def save_under_way(self) -> None:
         "The state within an epoch, once its last loss and all weights are known to be numbers."
         if self.folder.writes:
             self.alarm.look(wait=True)
             self.check_tensors()
-            epoch, skipped = self.under_way, self.skipped - self.skipped_before
-            spent = dict(
-                done=epoch.done, seconds=self.epoch_seconds(), skipped=epoch.skipped + skipped,
-            )
-            self.folder.write(self.record(spent), self.tensors() | epoch.tensors())
+            self.folder.write(self.record(self.spent()), self.tensors() | self.under_way.tensors())
         self.saved_at = time.time()
 
     def resume(
@@ -172,8 +173,7 @@ class Kept:
         self.begin_step()
         self.step += 1
         # None at an epoch's end: a former stop may have left one here
-        begun = UnderWay(self.draws)
-        self.begun = begun.restore(under_way, tensors) if under_way else None
+        self.begun = UnderWay(self.draws).restore(under_way, tensors) if under_way else None
 
     def way_back(self) -> str:
         "What to do after a failure, for the sentence that says it."

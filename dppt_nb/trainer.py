@@ -82,9 +82,8 @@ class Trainer(Kept, Loop):
     def pause(self) -> None:
         "The epoch under way is one that this trainer may go on with: its last step is whole."
         self.alarm.look(wait=True)
-        epoch = self.begun = self.under_way
-        epoch.seconds = self.epoch_seconds()
-        epoch.skipped += self.skipped - self.skipped_before
+        spent, self.begun = self.spent(), self.under_way
+        self.begun.seconds, self.begun.skipped = spent["seconds"], spent["skipped"]
 
     @property
     def in_disorder(self) -> bool:
