@@ -125,6 +125,9 @@ function whyNoWebcam({ name }) {
 /** A stream that plays; one that cannot be played is stopped. */
 async function openWebcam() {
   const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
+  for (const track of stream.getTracks()) {
+    track.addEventListener("ended", () => webcamEnded(stream));
+  }
   try {
     $("video").srcObject = stream;
     await $("video").play();
@@ -149,9 +152,6 @@ function webcamEnded(stream) {
 }
 
 async function runWebcam(stream) {
-  for (const track of stream.getTracks()) {
-    track.addEventListener("ended", () => webcamEnded(stream));
-  }
   showLive();
   say(WEBCAM_RUNS);
   showPhoto(pictureNow(), "the webcam");
@@ -591,8 +591,7 @@ function typeBox({ target }) {
     complain(`The ${["left", "top", "width", "height"][side]} must be a number from ${least} to `
       + `${round(most)}; the box stays as it was.`);
   }
-  const now = state.box ?? wholeBox();
-  target.value = round(now[side]);
+  target.value = round((state.box ?? wholeBox())[side]);    // `showBox` leaves the field in use
   showBox();
 }
 
