@@ -24,7 +24,7 @@ from dppt_nb.evaluation import device_name
 from dppt_nb.files import write_json
 from dppt_nb.heatmaps import encode_heatmaps, rescale_joints
 from dppt_nb.models import create_model, macs
-from dppt_nb.optim import pick_device
+from dppt_nb.optim import keep_memory, pick_device
 from dppt_nb.recipes import get_recipe, needs_teacher
 from dppt_nb.store import load_people
 from dppt_nb.terminal import Place, Sentence
@@ -251,6 +251,7 @@ def train(
     recipes, batch, ways, data, root, people, rounds, steps, device, jpegs, epoch, changes, out
 ):
     """Time a training step of RECIPES (default: tokenpose_nano)."""
+    kept = keep_memory()    # as `dppt train` does; the plain loop profits from it too
     device, fields = pick_device(device), dict(map(read_change, changes))
     count = people if data == "synthetic" else None
     found, rates = [], {}
@@ -280,7 +281,7 @@ def train(
     conditions = dict(
         device=device_name(device), threads=torch.get_num_threads(), rounds=rounds,
         own_tflops=max(rates.values()) / 1e12,    # in the faster format
-        torch=torch.__version__, python=platform.python_version(),
+        torch=torch.__version__, python=platform.python_version(), memory_kept=kept,
     )
     print(", ".join(f"{k} {v}" for k, v in conditions.items()))
     if out: write_json(Path(out), dict(format=1, conditions=conditions, found=found))
