@@ -224,7 +224,7 @@ def format_table(
 # %% ../nbs/machinery/demo.ipynb #5d0e0a06
 PICTURES = {  # file -> what it shows
     "opening.png": "Networks that ship with the package: a person, and what each network finds on "
-                   "the patches that it kept, the others dark.",
+                   "the patches that it kept, the others violet.",
     "demo.png": "In the first row the truth, in the second the teacher, then a row for each "
                 "network that was trained here: the skeletons that it finds, on the patches that "
                 "it kept.",

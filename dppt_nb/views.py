@@ -101,7 +101,7 @@ class View:
         return draw_pose(picture, self.joints[cycle], seen, self.keypoint_set)[self.part]
 
     def kept(self, layer: int = -1, cycle: int = -1) -> np.ndarray:
-        "The crop after a layer: dropped patches dark, merged ones in their common colour."
+        "The crop after a layer: dropped patches violet, merged ones in their common colour."
         return self.darkened(layer, cycle)[self.part]
 
     def darkened(self, layer: int = -1, cycle: int = -1, dim: float = 0.25) -> np.ndarray:

@@ -972,8 +972,10 @@ def test_every_network_that_ships_is_on_the_page_the_best_first():
 
 def test_the_page_carries_colours_of_the_package():
     from dppt_nb.heat import HEAT
+    from dppt_nb.pruning import DROPPED
     from dppt_nb.skeletons import COLOURS
     text = (browser_page.SOURCE / "drawing.js").read_text()
     for side, colour in COLOURS.items():
         assert f'{side}: "#{bytes(colour).hex()}"' in text
     assert json.loads(re.search(r"HEAT = (.*);", text)[1]) == [list(colour) for colour in HEAT]
+    assert json.loads(re.search(r"DROPPED = (.*);", text)[1]) == list(DROPPED)

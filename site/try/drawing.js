@@ -3,6 +3,7 @@
 
 const COLOURS = { left: "#56b4e9", right: "#e69f00", middle: "#f5f5f5" };  // as in `keypoints.py`
 const OUTLINE = "#191919";
+const DROPPED = [72, 40, 120];  // as in `pruning.py`
 const HEAT = [[0, 0, 0], [120, 28, 109], [237, 105, 37], [252, 255, 164]];  // as in `heatmaps.py`
 const UNSURE = 0.2;  // a joint with a lower score is drawn hollow
 
@@ -13,14 +14,14 @@ function heatColour(share) {
   return HEAT[step].map((low, c) => low + (HEAT[step + 1][c] - low) * (place - step));
 }
 
-/** The crop; patches that were dropped are grey and dark. */
+/** The crop; patches that were dropped lie under violet. */
 function paintPatches(image, crop, kept, { grid, image_size: [height, width] }) {
   const alive = new Set(kept);
   for (let i = 0; i < height * width; i++) {
-    const [red, green, blue] = [crop[3 * i], crop[3 * i + 1], crop[3 * i + 2]];
-    const dim = 0.2 * (0.3 * red + 0.59 * green + 0.11 * blue);
+    const colour = [crop[3 * i], crop[3 * i + 1], crop[3 * i + 2]];
     const here = alive.has(patchOf(i, grid, [height, width]));
-    image.data.set(here ? [red, green, blue, 255] : [dim, dim, dim, 255], 4 * i);
+    const shown = here ? colour : colour.map((value, c) => 0.25 * value + 0.75 * DROPPED[c]);
+    image.data.set([...shown, 255], 4 * i);
   }
 }
 
