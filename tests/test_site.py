@@ -156,8 +156,8 @@ def test_the_moving_picture_is_the_networks_own():
     left = trace.kept[0][-1][person].tolist()
     assert sorted(gone + left) == list(range(len(gone) + len(left)))
     first = tree.find("{http://www.w3.org/2000/svg}g")
-    dark = [p.get("d") for p in first if "dark" in p.get("class", "")]
-    assert sum(path.count("M") for path in dark) == len(gone)
+    left_out = [p.get("d") for p in first if "gone" in p.get("class", "")]
+    assert sum(path.count("M") for path in left_out) == len(gone)
     assert len(first.findall(".//{http://www.w3.org/2000/svg}circle")) == len(joints[person])
 
 

@@ -16,6 +16,7 @@ from dppt_nb.checkpoints import load_network
 from dppt_nb.crops import normalize
 from dppt_nb.heatmaps import heatmap_coordinates, rescale_joints
 from dppt_nb.locks import write_whole
+from dppt_nb.pruning import DROPPED
 from dppt_nb.synthetic import make_people
 
 IN_README = Path(__file__).resolve().parents[2] / "nbs" / "images" / "moving.svg"
@@ -103,7 +104,7 @@ def style(count):
     rules = [
         "path{shape-rendering:crispEdges}.skeleton path{shape-rendering:auto}",
         "text{font:600 19px system-ui,sans-serif;fill:currentColor}",
-        ".dark{fill:#05070d;fill-opacity:.86}.flash{fill:#D55E00;opacity:0}",
+        f".gone{{fill:#{bytes(DROPPED).hex()};fill-opacity:.8}}.flash{{fill:#D55E00;opacity:0}}",
         ".skeleton path{stroke-width:4;stroke-linecap:round;fill:none}.skeleton circle{fill:#fff}",
         ".say{opacity:0}.say.last{opacity:1}",
         "@media (prefers-reduced-motion:no-preference){",
@@ -115,7 +116,7 @@ def style(count):
     for k, time in enumerate(times, 1):
         end = times[k] if k < count else SECONDS
         rules += [
-            shown_from(f"dark{k}", time + .4), f".dark{k}{{animation-name:dark{k}}}",
+            shown_from(f"gone{k}", time + .4), f".gone{k}{{animation-name:gone{k}}}",
             f"@keyframes flash{k}{{0%,{moment(time)}{{opacity:0}}{moment(time + .3)}{{opacity:.75}}"
             f"{moment(time + 1.1)},to{{opacity:0}}}}", f".flash{k}{{animation-name:flash{k}}}",
             shown_from(f"say{k}", time, end), f".say{k}{{animation-name:say{k}}}",
@@ -129,7 +130,7 @@ def person_group(place, person):
     grid = network.config.grid
     parts = [f'<image width="{SIZE[1]}" height="{SIZE[0]}" href="{embedded(pictures[person])}"/>']
     for k, (gone, _) in enumerate(stages(trace, person).values(), 1):
-        parts += [squares(gone, grid, f"dark moves dark{k}"),
+        parts += [squares(gone, grid, f"gone moves gone{k}"),
                   squares(gone, grid, f"flash moves flash{k}")]
     bones = skeleton(joints[person], points).replace('"skeleton"', '"skeleton moves"')
     return f'<g transform="translate({place * (SIZE[1] + GAP)} 0)">{"".join(parts)}{bones}</g>'
@@ -163,7 +164,7 @@ def moving_picture(count=3):
     )
     alt = (
         f"{count} synthetic people and the patches that a pruned network keeps: "
-        f"{'; '.join(said).lower()}. The patches of the background go dark first, and in the end "
+        f"{'; '.join(said).lower()}. The patches of the background turn violet first, and in the end "
         "the skeletons are drawn."
     )
     groups = "".join(person_group(place, person) for place, person in enumerate(people))
