@@ -492,9 +492,9 @@ def predict_files(
     if whole.left_out:
         for line in whole.notes + whole.left_out[5:]: print(line)
         others = " (The others stand above.)" if len(whole.left_out) > 5 else ""
+        used = f" ({counted(whole.photos, 'picture was', 'pictures were')})" * (whole.photos > 0)
         raise DataError(
-            f"{len(whole.left_out)} of {len(sources)} could not be used, "
-            f"{counted(whole.photos, 'picture was', 'pictures were')}: "
+            f"{len(whole.left_out)} of {len(sources)} could not be used{used}: "
             f"{' '.join(whole.left_out[:5])}{others}"
         )
     return whole

@@ -594,7 +594,7 @@ def test_the_differences_in_mediapipes_boxes_are_those_of_their_record(root):
         return row["score"] - other["score"], low, high
 
     told = {"0.5": [], "0.1": []}
-    beside = []
+    beside, elsewhere = [], []
     for part in ("accuracy lspet test", "accuracy coco all"):
         ours = {row["way"]: row for row in stored[part] if row["network"] == "dppt_s_lspet"}
         theirs = next(row for row in stored[part] if row["network"] == "BlazePose full")
@@ -606,6 +606,8 @@ def test_the_differences_in_mediapipes_boxes_are_those_of_their_record(root):
             told[least].append("{:.1f} {{}}({:.1f} to {:.1f})".format(*over(two, one)))
         gap, low, high = over(ours["PyTorch, the whole picture, two looks"], theirs)
         beside.append((gap, low, high))
+        elsewhere.append(over(ours["PyTorch, MediaPipe's detector, two looks, boxes from a score "
+                                   "of 0.5, the whole picture where it finds nobody"], theirs))
     (athletes, everyday), *surer = told.values()
     words = athletes.format("points on LSPET "), everyday.format("on COCO ")
     assert "a second look gains {} and {}".format(*words) in text
@@ -613,6 +615,15 @@ def test_the_differences_in_mediapipes_boxes_are_those_of_their_record(root):
     pair = "{:+.1f} {{}}({:+.1f} to {:+.1f})"
     athletes, everyday = (pair.format(*one) for one in beside)
     assert f"stood {athletes.format('points on LSPET ')} and {everyday.format('on COCO ')}" in text
+    words = "points beside BlazePose on LSPET "
+    assert f"stand {athletes.format(words)} and {everyday.format('on COCO ')}, both open;" in text
+    # the command that the README gives, there and on the page that compares
+    athletes, everyday = (pair.format(*one) for one in elsewhere)
+    told = f"{athletes.format('points against BlazePose on LSPET ')}, open, and {everyday}"
+    assert told.format("on COCO ") in (root / "nbs/machinery/peers.ipynb").read_text()
+    told = f"{athletes.format('points beside BlazePose on athletes ')}, undecided, and {everyday}"
+    readme = (root / "README.md").read_text().replace("(95 % interval ", "(")
+    assert told.format("on COCO's people ") in readme
 
 
 def test_the_other_rules_of_a_second_look_say_what_their_record_says(root):

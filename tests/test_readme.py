@@ -1,5 +1,6 @@
 """Numbers of the README are those of the results files."""
 import json
+import math
 import re
 from pathlib import Path
 
@@ -56,6 +57,15 @@ def test_what_the_mirrored_picture_brings():
     athletes, everyday = ((min(gains), max(gains)) for gains in brought.values())
     told = "{:.1f} to {:.1f} points more on athletes, {:.1f} to {:+.1f} on COCO's people"
     assert told.format(*athletes, *everyday) in page("machinery/peers")
+    name = "dppt_s_lspet"
+    gains = [round(mirrored(name)[data], 1) - round(one_pass()[name, data]["score"], 1)
+             for data in brought]
+    for told, where in (
+        ("`dppt_s_lspet` gains {:.1f} points (LSPET) and {:.1f} (COCO)", "11_inference"),
+        ("**Mirrored test.** {:.1f} points (LSPET) and {:.1f} (COCO)", "11_inference"),
+        ("`dppt_s_lspet`: {:.1f} points more on athletes, {:.1f} on", "machinery/commands"),
+    ):
+        assert told.format(*gains) in page(where), told
 
 
 def test_differences_of_the_two_large_networks():
@@ -138,6 +148,12 @@ def test_the_table_of_blazepose():
     counts = "nobody in {} of 900 pictures of athletes and in {} of 227 of COCO."
     assert counts.format(*nobody[0]) in README
     assert "(With `--min-score 0.1` nobody is found in {} and {}".format(*nobody[1]) in README
+    more = [
+        rows[*low, place]["score"] - rows[*high, place]["score"]
+        for low, high in zip(ours[""][::-1], ours[SURER][::-1]) for place in places
+    ]
+    told = "{:.1f} points more are found on LSPET and {:.1f} on COCO (with one look {:.1f} and "
+    assert f"{told}{{:.1f}})".format(*more) in page("11_inference")
     # more than theirs in no comparison without boxes, and the time
     times = [took[*way, places[0]]["processor_ms"] for way in (theirs, whole[1])]
     assert 0.28 < times[0] / times[1] < 0.38 and "in a third of the time" in README
@@ -151,7 +167,8 @@ def test_the_whole_photographs():
         "the labelled box, one look",
     ))
     said = f"found {other['score']:.1f} % of the joints, without it {detector['score']:.1f}."
-    assert f"in 300 whole photographs of athletes it {said}" in README
+    words = "in 300 whole photographs of athletes, of whom 217 can be measured, it"
+    assert f"{words} {said}" in README
     told = page("machinery/detectors")
     for row in (detector, other, alone, labelled):
         assert re.search(rf"\| {row['score']:.1f} \|$", told, re.M) and row["people"] == 217
@@ -321,6 +338,21 @@ def test_what_the_ways_to_run_a_network_take():
                       if way == "compiled" and name != "dppt_s_lspet")
     assert (f"it took {share['dppt_s_lspet', 'compiled']} of the time of DPPT-S and "
             f"{compiled[0]} to {compiled[-1]} elsewhere") in told
+
+
+def test_what_a_training_on_people_of_ones_own_takes():
+    "Of a step the fastest and the slowest time, without a processor that was told to be another."
+    runs = json.loads((RESULTS / "speed_cpu.json").read_text())["runs"]
+    took = [run["rows"][1]["step_ms"] / 60_000 for run in runs
+            if "told not to" not in run["conditions"]["instructions"]]
+    told = []
+    for people in (300, 1000):
+        steps = 100 * math.ceil(0.7 * people / 64)    # of 100 epochs, 0.3 are held out
+        told += [f"{steps:,}", *(f"{steps * one:.0f}" for one in (min(took), max(took)))]
+    assert ("300 labelled people ({} steps) take {} to {} minutes, "
+            "a thousand ({} steps) {} to {} (computed)").format(*told) in README
+    steps, least, most = told[3:]
+    assert f"| 1,000 | 0.3 | 700 | {steps} | {least} to {most} minutes |" in page("14_train")
 
 
 def test_a_taught_step_has_one_price():

@@ -7,6 +7,8 @@ the finished runs of a study where its folder is at hand.
     python tools/transfer.py --root coco_mini --study keep
 
 With `--add` rows that are stored stay, and what is not there, and the studies, come beside them.
+The row `dppt_s` is `dppt_s_lspet` as it was after 14 epochs: its weights lie in the project's
+history, before it was trained further, so only `--add` keeps the row.
 """
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from dppt_nb.terminal import Place, Sentence
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "nbs" / "results" / "transfer.json"
 SHIPPED = {    # row -> name of a network that ships
-    "tokenpose_s": "tokenpose_s_lspet", "ppt_s": "ppt_s_lspet", "dppt_s": "dppt_s_lspet",
+    "tokenpose_s": "tokenpose_s_lspet", "ppt_s": "ppt_s_lspet", "dppt_s_further": "dppt_s_lspet",
     "sdpose_nano": "sdpose_nano_lspet", "dppt_nano": "dppt_nano_lspet",
 }
 TEACHERS = ROOT / "nbs" / "results" / "teachers"
