@@ -97,9 +97,10 @@ def _read_leeds(name, root, flag_means_seen, split_of):
     joints = np.where(visible[..., None], raw[..., :2], 0)
     keep = visible.any(1)
     table = PoseTable(
-        name, LSP14, source, files, joints, visible.astype(np.uint8), raw[..., 2].astype(np.uint8),
-        np.zeros((len(raw), 4), np.float32), split_of(ids), ids, ids,
-        left_out={"no visible joints": int((~keep).sum())}, annotations=("joints.mat",),
+        name, LSP14, source, files, joints, visible=visible.astype(np.uint8),
+        visibility=raw[..., 2].astype(np.uint8), boxes=np.zeros((len(raw), 4), np.float32),
+        split=split_of(ids), ids=ids, image_ids=ids, annotations=("joints.mat",),
+        left_out={"no visible joints": int((~keep).sum())},
     ).select(keep)
     return replace(table, boxes=joint_boxes(table.joints, table.visible))
 
@@ -237,7 +238,8 @@ def _read_one(coco, file, split, pictures, options, name, boxes):
     "One annotation file as a table."
     if boxes: rows, left_out, notes = _detected_rows(*boxes)
     else: (rows, left_out), notes = _person_rows(coco), []
-    where = boxes[3] if boxes else coco.where
+    where, about = (boxes[3], "of the annotations: ") if boxes else (coco.where, "")
+    coco = replace(coco, notes=[f"{about}{note}" for note in coco.notes])
     split_of = picture_splits(
         coco.images, file, split, options["val_share"], options["split_seed"]
     )
@@ -336,8 +338,7 @@ def _head_boxes(source, keep):
     if corners.shape != (2, 2, len(keep)):
         raise DataError(
             f"{source.root}: 'headboxes_src' of {found} has shape {corners.shape}; "
-            f"{len(keep)} people need {(2, 2, len(keep))}: "
-            "take both files from one release."
+            f"{len(keep)} people need {(2, 2, len(keep))}: take both files from one release."
         )
     return corners.transpose(2, 0, 1)[keep].astype(np.float32) - 1  # (N, 2, 2)
 

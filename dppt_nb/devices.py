@@ -72,7 +72,7 @@ class Team:
         self.count, self.rank, self.accelerator = processes(), 0, None
         self.accumulate, self.sync_norm = accumulate, sync_norm
         self.device = self.meet(device) if self.count > 1 else pick_device(device)
-        # a stop that this process heard of, and those that all had heard of in the last two steps
+        # whether this process heard of a stop; how many had, at the last step and the one before
         self.asked, self.heard, self.heard_before = False, None, None
         if sync_norm and self.device.type != "cuda":
             raise DataError("batch norms are synchronised on GPUs only; leave --sync-norm out")
@@ -286,6 +286,7 @@ def start_process(
     errors: object, # an open file for what is said of errors; None: the terminal
 ) -> subprocess.Popen:
     "One process of a team; only the first one's words are shown."
+    # DPPT_LAUNCHED: it ends with the one that started it
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // count))
     place = dict(
         RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=count, LOCAL_WORLD_SIZE=count,

@@ -79,9 +79,8 @@ def take_people(
     images, joints, visible = (
         t[index].to(device, non_blocking=True) for t in (crops.images, crops.joints, crops.visible)
     )
-    # in photograph pixels
-    widths = None
-    if not recipe.unbiased:
+    widths = None    # unbiased, as the stored crops are
+    if not recipe.unbiased:    # in photograph pixels
         widths = PIXEL_STD * crops.scales[index.to(crops.scales.device), 0].to(device)
     return augment_batch(
         images, joints, visible, crops.keypoint_set, crops.margin, recipe.image_size, augmentation,

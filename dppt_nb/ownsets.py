@@ -100,7 +100,7 @@ def same_joints(
     def place(name):
         if name in found.names: return found.names.index(name)
         one, other = _parents(name, found) or (None, None)
-        return one if one == other else None    # what is a middle of two is neither
+        return one if one == other else None    # the middle of two is neither
     return [place(name) for name in wanted.names]
 
 def check_count(

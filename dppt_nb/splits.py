@@ -23,7 +23,8 @@ from .files import ImageSource, place_of
 ANNOTATION_NAMES = (
     "person_keypoints*.json", "_annotations.coco.json", "instances*.json", "result.json",
 )
-_SPLIT = "(?<![a-z])(train|val|test)(?!iv|ue)"
+# no letter before, as in "latest" and "interval"; no "ue" behind, as in "values"
+_SPLIT = "(?<![a-z])(train|val|test)(?!ue)"
 
 def split_word(
     name: str        # of a file or folder
@@ -65,7 +66,7 @@ def _inner(path):
     return posixpath.normpath(str(path).replace("\\", "/"))
 
 def _not_there(source, path):
-    "What a zip holds in place of a file or folder that is named and neither in it nor on the disk."
+    "What to say where a file or folder is neither in a zip nor on the disk: what the zip holds."
     if str(path).lower().endswith(".json"):
         kind, there, more = "JSON file", source.find("*.json"), ""
     else:
@@ -101,10 +102,10 @@ def source_of(
     return ImageSource(place.parent), place.name
 
 def named_content(
-    path: str | Path,  # of a file, as in `source_of`
+    path: str | Path,  # of a file, relative to the root or on its own
     root: str | Path,  # of the data set
 ) -> Path | bytes:     # the file, or its bytes where it lies in a zip
-    "What `digest_of` takes of a file that is named relative to the root or on its own."
+    "What a file holds, to be told from others by a digest (`files.digest_of`)."
     source, name = source_of(path, root)
     return source.root / name if source.root.is_dir() else source.read_bytes(name)
 

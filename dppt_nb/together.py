@@ -73,6 +73,7 @@ def train_together(
     while running:
         for lane in list(running):
             loop, steps = lane
+            # a step gives None; the lane itself comes where there is no step left
             with turn_of(loop): ended = next(steps, lane) is lane
             if not ended: continue
             running.remove(lane)

@@ -584,6 +584,18 @@ def test_text_that_is_not_json(tmp_path):
         read_coco(tmp_path, annotations="mine.json")
 
 
+def test_notes_on_annotations_say_so_beside_a_detectors_boxes(tmp_path):
+    content = coco_content()
+    del content["annotations"][0]["bbox"]
+    save_coco(tmp_path, content)
+    found = [dict(image_id=1, category_id=1, bbox=[5, 6, 9, 30], score=0.9)]
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    said = "1 without a box: that of the labelled keypoints is taken"
+    assert said in read_coco(tmp_path).notes
+    notes = read_coco(tmp_path, boxes="found.json").notes
+    assert f"of the annotations: {said}" in notes and said not in notes
+
+
 def test_detections(tmp_path):
     found = [
         dict(image_id=i, category_id=c, bbox=[5, 6, w, 30], score=s)

@@ -22,10 +22,12 @@ from dppt_nb.checks import DataError
 from dppt_nb.codec import EncodedCrops, encode_crop
 from dppt_nb.devices import Team
 from dppt_nb.endless import EndlessPeople, endless_people
+from dppt_nb.evaluation import conditions, score_joints
 from dppt_nb.keypoints import COCO17
 from dppt_nb.locks import HOST
 from dppt_nb.progress import Pace, Show, make_plan, start_tracker
 from dppt_nb.recipes import Recipe, get_recipe
+from dppt_nb.report import TWO_SCORES, write_report
 from dppt_nb.runner import Settings, plan_of, train_recipe
 from dppt_nb.runs import CANNOT, RECORD, WEIGHTS, RunFolder, state_name
 from dppt_nb.runs import Stops as HearsStops
@@ -556,6 +558,18 @@ def test_a_run_that_shows_everything(tmp_path, capsys):
     only = Settings(plan_only=True)
     assert train_recipe(TINY, out=tmp_path / "no", device="cpu", people=16, settings=only) == {}
     assert not (tmp_path / "no" / "training.json").exists()
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+def test_the_report_says_where_its_two_scores_differ(people, tmp_path, mirror):
+    recipe, joints = TINY.change(mirror=mirror), people.photo_joints
+    results = dict(
+        conditions=conditions(recipe, "synthetic", "val", people, "cpu", 1.0),
+        scores=score_joints(joints, people), history=[dict(epoch=1, pose=1.0, score=50.0)],
+    )
+    write_report(tmp_path / "report.html", results, recipe, people, joints)
+    page = (tmp_path / "report.html").read_text()
+    assert (TWO_SCORES in page) == mirror and "percent of the box's longer side" in page
 
 
 @pytest.mark.parametrize("field, value", [
