@@ -81,7 +81,7 @@ class About(BaseModel):
         None, pattern="^[0-9a-f]{64}$", description="digest of model.safetensors"
     )
     config: Annotated[Any, built(pose_config)] = Field(
-        None, description="what builds the network: a `PoseConfig`, the keep ratio that in use"
+        None, description="what builds the network: a `PoseConfig` with the keep ratio in use"
     )
     recipe: Annotated[Any, built(Recipe.from_dict)] = Field(
         None, description="the `Recipe` that it was trained by"
@@ -91,7 +91,7 @@ class About(BaseModel):
     )
     epoch: int | None = Field(None, ge=0, strict=True, description="epochs that it was trained for")
     data: str | None = Field(None, description="name of the data set it was trained on")
-    taught_by: str | None = Field(None, description="print of the teacher's weights, if it had one")
+    taught_by: str | None = Field(None, description="fingerprint of the teacher's weights, if any")
 
     @model_validator(mode="after")
     def fit_together(self):
@@ -190,7 +190,7 @@ def save_network(
 
 def parts_to_save(
     model: PoseTransformer,
-) -> tuple[dict, dict]: # weights, and what config.json is to say; the keep ratio is that in use
+) -> tuple[dict, dict]: # weights, and what config.json is to say, with the keep ratio in use
     "The network as `save_network` takes it; numbers that are not finite are refused."
     config = dataclasses.replace(model.config, keep_ratio=model.keep_ratio)
     weights = model.state_dict()
@@ -320,7 +320,7 @@ def build(
     kind: type = PoseTransformer, # or a class of that kind
 ) -> PoseTransformer: # with weights that are going to be replaced
     "The network of a configuration that is not trusted."
-    large = f"{path} asks for a network that is larger than its weights; one of both is another's"
+    large = f"{path} asks for a network larger than its weights; one file is another network's"
     tokens = config.num_keypoints + math.prod(config.grid)
     if tokens * config.width > 2 ** 26: raise DataError(large)
     try:
@@ -352,7 +352,7 @@ def read_weights(
 ) -> dict: # our name -> (the same name, tensor), as `fill` takes them
     "Read the weights, all or none."
     if path.stat().st_size > room:
-        raise DataError(f"{path} is larger than the network of its {CONFIG}; one is another's")
+        raise DataError(f"{path} is larger than the network of its {CONFIG}; one file is another's")
     content = path.read_bytes()
     check_weights(content, digest, path)
     weights = widen_weights(unpack_tensors(content, path))
@@ -420,7 +420,7 @@ def load_teacher(
     "The trained network that the recipe names; one that finds other keypoints is refused."
     if not recipe.teacher: return None
     if recipe.teacher_model:
-        # a release does not say which joints it finds; those of so many it is known for
+        # a release does not say which joints it finds; their number tells the set
         known = RELEASED_SETS.get(len(keypoints), keypoints)
         _check_teacher(recipe.teacher, known, keypoints)
         with torch.random.fork_rng(devices=[]):    # its start weights are replaced

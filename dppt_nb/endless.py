@@ -62,7 +62,7 @@ class EndlessPeople(CropSet):
     def made(self,
              seed: int,  # of a run
              epoch: int,
-             people: int # the first of the epoch
+             people: int # how many, from the epoch's beginning
             ) -> SyntheticPeople:
         "Some people of an epoch, made where this set is; the set stays as it is."
         device = self.images.device
@@ -75,7 +75,7 @@ class EndlessPeople(CropSet):
                  first: int, # epoch that it begins with
                  last: int   # epoch that it ends before
                 ) -> int:
-        "All but the first, whose people may be here already."
+        "How many of these epochs need new people: all, but the first where its people are here."
         return max(0, last - first) - (first < last and (seed, first) == self.epoch)
 
     def time_renewal(self) -> float:
@@ -95,7 +95,7 @@ class EndlessPeople(CropSet):
 
     @property
     def digest(self) -> str:  # 64 hexadecimal letters
-        "Of the endless row, the same in every epoch."
+        "Of how the endless row is made, but for its seed; the same in every epoch."
         return digest_of([ENDLESS, len(self), *self.image_size, self.margin])
 
 def endless_people(

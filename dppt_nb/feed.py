@@ -62,5 +62,6 @@ def feed(
     pinned = device.type == "cuda"
     for people in _ahead(lambda index: _fetch(crops, index, pinned), batches, ahead):
         images = people.images.to(device, non_blocking=True)
+        # the other columns; the pixels are on their way already
         people = replace(replace(people, images=people.ids).to(device), images=images)
         yield make(people, torch.arange(len(images), device=device))

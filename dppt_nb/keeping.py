@@ -94,7 +94,8 @@ class Kept:
         saved, tensors = self.folder.read(epoch)
         with self.folder.damage_in_words():
             self.check_record(saved, allow_drift)
-            self.restore(saved, tensors)    # nothing is touched where that fails
+            self.restore(saved, tensors)    # it may fail, and no file is touched before
+            # to write `best` anew it may have restored another epoch's state
             if self.renew_best(saved["history"], epoch is not None): self.restore(saved, tensors)
         # a network file that was lost comes back, also when there is nothing left to train
         if self.epoch >= self.recipe.epochs and not self.folder.has_network(self.info()):

@@ -76,7 +76,7 @@ def can_capture(
     device: torch.device, # where the stored crops lie
 ) -> bool:
     """Whether a step can be recorded: on a GPU that holds the crops, where nothing asks the
-    processor. A loss scale (fp16) and lots drawn on the processor (the random reducer) do."""
+    processor. A loss scale (fp16) and random choices made there (the reducer `random`) do."""
     asks = compute == "fp16" or recipe.overrides.get("reduce") == "random"
     return recipe.capture and device.type == "cuda" and not asks
 

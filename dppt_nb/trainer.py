@@ -52,7 +52,7 @@ class Trainer(Kept, Loop):
         teacher: PoseTransformer | None = None, # a trained network, where one is asked
         team: Team | None = None, # other processes that train along; None: there are none
         save_minutes: float = 10.0, # a state is saved so often within an epoch
-        show: Show | None = None, # samples and trackers; None: neither
+        show: Show | None = None, # pictures of people and a tracker of numbers; None: neither
     ):
         if val is not None: check_crops(val, "val", "val")
         super().__init__(recipe, train, device, objectives, teacher, team)
@@ -117,8 +117,8 @@ class Trainer(Kept, Loop):
         if resume and not self.folder:
             raise DataError("resume needs a folder to go on in; name it as the trainer's out")
         with self.folder.claim() if self.folder else nullcontext(), Stops() as self.stops:
-            begun = self.folder and self.folder.holds_run(resume, from_epoch)
-            if begun: self.resume(allow_drift, from_epoch)
+            there = self.folder and self.folder.holds_run(resume, from_epoch)
+            if there: self.resume(allow_drift, from_epoch)
             elif self.in_disorder:
                 raise DataError(
                     f"this trainer was ended in the middle of epoch {self.epoch + 1} and cannot go "
