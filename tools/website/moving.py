@@ -164,8 +164,8 @@ def moving_picture(count=3):
     )
     alt = (
         f"{count} synthetic people and the patches that a pruned network keeps: "
-        f"{'; '.join(said).lower()}. The patches of the background turn violet first, and in the end "
-        "the skeletons are drawn."
+        f"{'; '.join(said).lower()}. The patches of the background turn violet first, and in the "
+        "end the skeletons are drawn."
     )
     groups = "".join(person_group(place, person) for place, person in enumerate(people))
     return (
