@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 
+from . import __version__
 from .checks import DataError, each_once, names_once, refuse_idle
 from dppt_nb.options import (
     NetworkCommand,
@@ -107,7 +108,7 @@ def read_changes(given:dict)->dict: # option name -> text, or None where not giv
     cls=Sentences,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.version_option(package_name="dppt-nb")
+@click.version_option(__version__)
 def main():
     "Pose transformers with keypoint tokens: train, judge and list them."
 
@@ -478,8 +479,7 @@ def check(name, root, **given):
     help="folder for the pictures, the table and the networks",
 )
 @click.option(
-    "--fresh-teacher",
-    is_flag=True,
+    "--fresh-teacher", is_flag=True,
     help="train the teacher too, instead of taking the one that ships with the package",
 )
 @click.option(

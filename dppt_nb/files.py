@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .checks import DataError, from_home, parse_json, plain_reason, without_nan
+from .checks import DataError, from_home, of_macos, parse_json, plain_reason, without_nan
 from .locks import holder, is_held, leave_claim, sweep, take_claim, write_whole
 from .matlab import most_unpacked
 from .moved import former_names
@@ -180,9 +180,10 @@ class ImageSource:
         self.turns = state[1]
 
     def names(self) -> set[str]:
-        "Names of all files, relative to the root, with forward slashes."
+        "Names of all files but macOS's notes, relative to the root, with forward slashes."
         if self._names is None:
-            self._names = set(self._files if self._zip else _walk(self.root))
+            there = self._files if self._zip else _walk(self.root)
+            self._names = {name for name in there if not of_macos(name)}
         return self._names
 
     def below(self,
@@ -321,8 +322,7 @@ def read_json(
 ):
     "Read one JSON file. Raises `DataError` with one sentence on what is wrong with it."
     try: content = read_file(from_home(path))
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing; {mend}") from None
+    except FileNotFoundError: raise DataError(f"{path} is missing; {mend}") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error}).") from None
     return parse_json(content, path, kind)

@@ -45,18 +45,27 @@ class Words:
     ) -> int: # characters
         "Send it, as `shown` has it."
         words = shown(text)
+        if not words: return 0    # click tries so what it may write, and takes any error for a no
         try: self.stream.write(words)
-        except BrokenPipeError: self.drop()
+        except OSError as error: self.lose(error)
         return len(text)
 
     def flush(self):
         "Send what waits."
         try: self.stream.flush()
-        except BrokenPipeError: self.drop()
+        except OSError as error: self.lose(error)
 
-    def drop(self):
-        "From now on, and for what still waits, nobody is there."
+    def lose(self,
+        error: OSError, # of the system
+    ):
+        """From now on, and for what still waits, nobody is there; where it is a disk that is full
+        or gone, the command ends with a sentence."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+        if isinstance(error, BrokenPipeError): return
+        raise click.ClickException(
+            f"what the command says cannot be written ({error.strerror}); make room, or send it "
+            "elsewhere"
+        )
 
     def __getattr__(self, name): return getattr(self.stream, name)
 
@@ -74,9 +83,9 @@ def plain_words():
     warnings.showwarning = say
     try: yield
     finally:
-        sys.stdout.flush()
-        warnings.showwarning = show
+        words, warnings.showwarning = sys.stdout, show
         sys.stdout, sys.stderr = before
+        words.flush()
 
 
 class Place(click.Path):
@@ -144,7 +153,12 @@ class Plain:
     "What makes a click command answer bad input with one sentence; put before its class."
     def main(self, *words, **settings):
         "Run as a program, with nothing but words on the terminal."
-        with plain_words(): return super().main(*words, **settings)
+        try:
+            with plain_words(): return super().main(*words, **settings)
+        except click.ClickException as error:    # of what waited to be written until the end
+            if not settings.get("standalone_mode", True): raise
+            error.show()
+            sys.exit(error.exit_code)
 
     def invoke(self, context):
         """Run the command; turn errors that a user can mend into a sentence and exit code 1, and a

@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from data_fixture import coco_file
 from PIL import Image
 
+from dppt_nb import __version__
 from dppt_nb.checkpoints import shipped_networks
 from dppt_nb.checks import DataError
 from dppt_nb.cli import main
@@ -646,6 +647,38 @@ def test_a_reader_that_leaves_is_no_error(tmp_path):
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("model ")
     done = shell("dppt models | true; dppt --help | true", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no disk that is always full")
+@pytest.mark.parametrize("words", ["--help", "--version", "train --help", "models"])
+def test_words_that_a_full_disk_does_not_take_are_one_sentence(tmp_path, words):
+    done = shell(f"dppt {words} > /dev/full", tmp_path)
+    refused(done, "what the command says cannot be written", "No space left")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no disk that is always full")
+def test_words_that_wait_until_the_end_are_missed_too(tmp_path):
+    program = (
+        "from dppt_nb.terminal import Sentence\n"
+        "Sentence('say', callback=lambda: print('words')).main([])"
+    )
+    done = subprocess.run(
+        ["bash", "-c", f'{sys.executable} -c "{program}" > /dev/full'], capture_output=True,
+        text=True, env=environment(tmp_path) | {"PYTHONUNBUFFERED": ""},
+    )
+    refused(done, "what the command says cannot be written")
+
+
+def test_the_version_is_known_where_the_package_is_not_installed():
+    "From a clone by `python -m dppt_nb`; the number is that of the code, not of another copy."
+    code = (
+        "import importlib.metadata as m\n"
+        "def nothing(name): raise m.PackageNotFoundError(name)\n"
+        "m.version = nothing\n"
+        "from dppt_nb.cli import main; main(['--version'], prog_name='dppt')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"dppt, version {__version__}\n"), done.stderr
 
 
 @pytest.mark.parametrize("signal, code, word", [

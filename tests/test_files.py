@@ -36,6 +36,7 @@ from dppt_nb.files import (
     write_whole,
 )
 from dppt_nb.matlab import find_array, most_unpacked, read_mat
+from dppt_nb.pictures import list_photos
 
 needs_posix = pytest.mark.skipif(os.name == "nt", reason="named pipes and links of POSIX systems")
 
@@ -200,6 +201,22 @@ def test_links_in_circles_are_not_followed(tmp_path):
     os.symlink(root, tmp_path / "elsewhere/back")
     # a link elsewhere is followed, as often as there is one; a link to where we came from is not
     assert ImageSource(root).names() == {"a/b/1.txt", "here/2.txt", "again/2.txt"}
+
+
+def test_notes_of_macos_are_no_files_of_a_data_set(tmp_path):
+    "Beside every file on a disk that is not a Mac's, and in every zip that Finder made."
+    mine = "people.json", "photos/one.jpg", "photos/a._b.jpg"
+    notes = "._people.json", "photos/._one.jpg", "__MACOSX/photos/._one.jpg", "__MACOSX/x.json"
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for name in mine + notes:
+            (tmp_path / "all" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "all" / name).write_bytes(b"\0\5\x16\7" if name in notes else b"{}")
+            archive.write(tmp_path / "all" / name, name)
+    for root in ("all", "all.zip"):
+        source = ImageSource(tmp_path / root)
+        assert source.names() == set(mine) and source.find("*.json") == ["people.json"]
+    photos = tmp_path / "all/photos"
+    assert list_photos([photos]) == [str(photos / name) for name in ("a._b.jpg", "one.jpg")]
 
 
 def test_zips_that_claim_too_much(tmp_path):

@@ -6,6 +6,8 @@ import json
 import re
 import subprocess
 import sys
+import tarfile
+import tomllib
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
@@ -332,3 +334,28 @@ def test_no_mark_of_a_notebook_is_left_in_the_package():
     "nbdev takes its own marks out of exported cells; others would stay as comments."
     left = [path.name for path in (ROOT / "dppt_nb").glob("*.py") if "\n#| " in path.read_text()]
     assert left == []
+
+
+def test_every_package_that_may_be_installed_has_its_licence_named():
+    "Of pyproject.toml; the note on licences and photographs goes with what is built."
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    names = {re.match(r"[\w-]+", package)[0] for group in groups for package in group}
+    told = set(re.findall(r"[\w-]+", (ROOT / "THIRD_PARTY.md").read_text()))
+    assert sorted(names - told) == []
+    assert "THIRD_PARTY.md" in project["license-files"]
+
+
+def test_what_is_built_from_has_no_tests_that_cannot_run(tmp_path):
+    "Setuptools packs tests/test_*.py of its own accord, and not the fixtures that they want."
+    pytest.importorskip("setuptools", minversion="77")
+    files = "pyproject.toml MANIFEST.in LICENSE THIRD_PARTY.md tools/pypi.md dppt_nb/__init__.py"
+    for name in (*files.split(), "tests/test_package.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    code = "from setuptools import build_meta; print(build_meta.build_sdist('dist'))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(next(tmp_path.glob("dist/*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert "THIRD_PARTY.md" in names and not [name for name in names if name.startswith("tests")]

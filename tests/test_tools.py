@@ -9,6 +9,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import nbformat
@@ -16,8 +17,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dppt_nb.checkpoints import load_network
+from dppt_nb.checkpoints import load_network, save_network
 from dppt_nb.checks import DataError
+from dppt_nb.cropset import known_people, pack_marks
+from dppt_nb.keypoints import COCO17
+from dppt_nb.models import create_model
+from dppt_nb.recipes import get_recipe
 from dppt_nb.shards import StoreHeader
 from dppt_nb.store import crop_rows, synthetic_people
 from dppt_nb.writing import write_store
@@ -145,6 +150,49 @@ def test_a_network_between_two_others(monkeypatch, capsys, tmp_path):
         one, two = tensors[0][name], tensors[1][name]
         between = 0.75 * one + 0.25 * two if mixed.is_floating_point() else two
         assert np.allclose(mixed, between, atol=1e-6), name
+
+
+def test_a_network_between_two_knows_whom_both_learned_from(monkeypatch, capsys, tmp_path):
+    "Else it would be judged on them without a word."
+    crops = replace(synthetic_people("test", (64, 48), 6), name="mine")
+    network = create_model("tokenpose_nano", image_size=(64, 48))
+    recipe = get_recipe("tokenpose_nano", image_size=(64, 48)).to_dict()
+    info = dict(
+        config=asdict(network.config), recipe=recipe, keypoint_set=COCO17.to_dict(), data="mine"
+    )
+    for name, some in (("a", slice(0, 2)), ("b", slice(1, 4))):
+        (tmp_path / name).mkdir()
+        marks = pack_marks(crops.select(some))
+        save_network(tmp_path / name, network.state_dict(), info | marks)
+    words = tmp_path / "a", tmp_path / "b", 0.5, tmp_path / "out"
+    assert run(monkeypatch, capsys, "mix_networks", *words)[0] == 0
+    assert known_people(load_network(tmp_path / "out")[0].about, crops) == 4
+
+
+def test_a_network_that_would_find_nothing_is_not_written(monkeypatch, capsys, tmp_path):
+    words = "tokenpose_nano_lspet", "tokenpose_nano_lspet", "nan", tmp_path / "out"
+    code, said = run(monkeypatch, capsys, "mix_networks", *words)
+    assert code == 1 and "not finite" in said and not (tmp_path / "out").exists()
+    code, said = run(monkeypatch, capsys, "mix_networks", *words[:2], 0.5, "")
+    assert code == 2 and "it is empty" in said
+
+
+def test_the_command_that_is_stored_names_the_network_and_the_place(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    from judging import NETWORK, command_of
+    (tmp_path / "lspet").mkdir()
+    named = command_of("answers", "dppt_nano_lspet", root=tmp_path / "lspet")
+    assert named == "python tools/answers.py --root lspet --network dppt_nano_lspet"
+    stored = {tool: json.loads((ROOT / f"nbs/results/{file}.json").read_text())["command"]
+              for tool, file in (("answers", "answers_lspet"), ("whole_photos", "whole_photos"),
+                                 ("second_look", "second_look"))}
+    both = dict(lspet="a/lspet_dataset.zip", coco="b/coco_mini/")
+    assert stored == dict(
+        answers=command_of("answers", NETWORK, root="a/lspet_dataset.zip"),
+        whole_photos=command_of("whole_photos", NETWORK, lspet=both["lspet"]),
+        second_look=command_of("second_look", NETWORK, **both),
+    )
+    for tool in stored: assert "command_of(" in (TOOLS / f"{tool}.py").read_text()
 
 
 def test_stored_pictures_are_smaller_and_look_the_same(monkeypatch):

@@ -5,7 +5,6 @@ themselves may not travel with the project.
     python tools/answers.py --root lspet_dataset.zip     # finds joints, writes results and picture
     python tools/answers.py                              # draws the stored joints again
 """
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import click
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from judging import NETWORK, command_of
 
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import refuse_idle
@@ -59,7 +59,7 @@ def find(name, root):
         for person in measured[spread(shares, SHOWN)]
     ]
     known = conditions(recipe, "lspet", "test", people, torch.device("cpu"), time.time() - start)
-    command = " ".join(["python tools/answers.py", *sys.argv[1:2], "lspet_dataset.zip"])
+    command = command_of("answers", name, root=root)
     return dict(format=1, network=name, command=command, conditions=known, people=rows)
 
 
@@ -101,7 +101,7 @@ def draw(results):
 @click.option("--network", help="of --root: whose joints; dppt_s_lspet unless given")
 def main(root, network):
     "Find joints of test people, or draw those that are stored."
-    if root: write_json(RESULTS, find(network or "dppt_s_lspet", root))
+    if root: write_json(RESULTS, find(network or NETWORK, root))
     else: refuse_idle(dict(network=network), "finds joints anew; name LSPET's folder with --root")
     figure = draw(read_json(RESULTS))
     figure.savefig(PICTURE, dpi=100)

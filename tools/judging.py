@@ -1,11 +1,21 @@
 """What the programs that judge networks share; it is none itself."""
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from dppt_nb.evaluation import answer_in_terms_of, conditions, predict_joints
 from dppt_nb.metrics import pck
+
+NETWORK = "dppt_s_lspet"    # whose answers are measured unless another network is named
+
+
+def command_of(tool, network=NETWORK, **places):
+    "The command that finds the same again: places by their last names, a network that was named."
+    words = [f"--{name} {Path(place).resolve().name}" for name, place in places.items()]
+    if network != NETWORK: words.append(f"--network {network}")
+    return " ".join([f"python tools/{tool}.py", *words])
 
 
 def judge_network(network, recipe, found, crops, data, split):

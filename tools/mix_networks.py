@@ -9,10 +9,11 @@ from pathlib import Path
 
 import click
 
-from dppt_nb.checkpoints import load_network, save_network
+from dppt_nb.checkpoints import load_network, parts_to_save, save_network
 from dppt_nb.checks import DataError
+from dppt_nb.cropset import join_marks, unpack_marks
 from dppt_nb.files import make_folder
-from dppt_nb.terminal import Sentence
+from dppt_nb.terminal import Place, Sentence
 
 
 def mixed(first, second, share):
@@ -25,10 +26,10 @@ def mixed(first, second, share):
 
 
 @click.command(cls=Sentence)
-@click.argument("first")
-@click.argument("second")
+@click.argument("first", type=Place())
+@click.argument("second", type=Place())
 @click.argument("share", type=click.FloatRange(0, 1))
-@click.argument("out", type=Path)
+@click.argument("out", type=Place(path_type=Path))
 def main(first, second, share, out):
     "Write the network between FIRST and SECOND to the folder OUT."
     one, recipe, points = load_network(first)
@@ -38,9 +39,13 @@ def main(first, second, share, out):
     info = dict(
         config=asdict(other.config), recipe=recipe.to_dict(), keypoint_set=keypoints.to_dict(),
         data=other.about.get("data"),
+        # whom either has learned from, this network has learned from too
+        **join_marks(*(unpack_marks(network.about) for network in (one, other))),
     )
+    one.load_state_dict(mixed(one.state_dict(), other.state_dict(), share))
+    weights, _ = parts_to_save(one)    # numbers that are not finite are refused
     make_folder(out)
-    save_network(out, mixed(one.state_dict(), other.state_dict(), share), info)
+    save_network(out, weights, info)
     print(out)
 
 

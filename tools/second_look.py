@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
+from judging import NETWORK, command_of
 from PIL import Image
 
 from dppt_nb import PosePredictor
@@ -138,7 +139,7 @@ def measure(predictor, table, whole):
 @click.command(cls=Sentence)
 @click.option("--lspet", type=Place(exists=True), required=True, help="its folder or zip")
 @click.option("--coco", type=Place(exists=True), required=True, help="its folder")
-@click.option("--network", default="dppt_s_lspet", show_default=True)
+@click.option("--network", default=NETWORK, show_default=True)
 def main(lspet, coco, network):
     "Measure, and store the result."
     start, predictor = time.time(), PosePredictor.from_pretrained(network, "cpu", mirror=True)
@@ -151,8 +152,8 @@ def main(lspet, coco, network):
     }
     write_json(RESULTS, dict(
         format=1, network=network, mirror=True, seed=SEED, device=device_name("cpu"),
-        seconds=round(time.time() - start), command="python tools/second_look.py "
-        "--lspet lspet_dataset.zip --coco coco_mini", results=results,
+        seconds=round(time.time() - start),
+        command=command_of("second_look", network, lspet=lspet, coco=coco), results=results,
     ))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from judging import best_joints
+from judging import NETWORK, best_joints, command_of
 from PIL import Image
 
 from dppt_nb import PosePredictor
@@ -42,7 +42,7 @@ def ways_of(network):
 
 @click.command(cls=Sentence)
 @click.option("--lspet", type=Place(exists=True), required=True, help="its folder or zip")
-@click.option("--network", default="dppt_s_lspet", show_default=True)
+@click.option("--network", default=NETWORK, show_default=True)
 def main(lspet, network):
     "Measure, and store the result."
     torch.set_num_threads(1)
@@ -70,8 +70,8 @@ def main(lspet, network):
             for other, base in results.items() if other != words
         }
     write_json(RESULTS, dict(
-        format=1, command="python tools/whole_photos.py --lspet lspet_dataset.zip",
-        network=network, photos=len(photos), device=device_name("cpu"), torch=torch.__version__,
+        format=1, command=command_of("whole_photos", network, lspet=lspet), network=network,
+        photos=len(photos), device=device_name("cpu"), torch=torch.__version__,
         python=platform.python_version(), rows=rows,
     ))
 
