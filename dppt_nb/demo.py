@@ -46,7 +46,14 @@ from .terminal import counted
 from .tokenpose import PoseTransformer
 from .trainer import Trainer
 from .training import make_batch
-from .views import crop_person, plain_crops, show_pictures, view_person, with_picture
+from dppt_nb.views import (
+    crop_person,
+    outline_kept,
+    plain_crops,
+    show_pictures,
+    view_person,
+    with_picture,
+)
 
 # %% ../nbs/machinery/demo.ipynb #5d0e0a02
 # networks that ship: trained on photographs, and on people made by program
@@ -65,7 +72,7 @@ def answers_of(
         network, recipe, keypoint_set = load_network(name)
         view = view_person(network, find_crop(recipe), recipe, keypoint_set, 1, ())
         pictures |= {"what they see": view.crop} | pictures
-        pictures[title] = view.drawn(0, view.darkened(dim=0.4))
+        pictures[title] = view.drawn(0, view.outlined())
     return pictures
 
 def show_opening(
@@ -171,10 +178,8 @@ def show_networks(
             recipe.unbiased,
         )
         for i, photo in enumerate(photos):
-            draw(
-                row[i], draw_kept(photo, trace.owner[0][-1][i], network.config.grid, 0.5),
-                answers, i,
-            )
+            left = trace.owner[0][-1][i], network.config.grid
+            draw(row[i], outline_kept(draw_kept(photo, *left), *left), answers, i)
     for ax in axes.flat: ax.set(xticks=[], yticks=[])
     for ax, title in zip(axes[:, 0], ["truth", *networks]): ax.set_ylabel(title)
     figure.tight_layout(pad=0.3)

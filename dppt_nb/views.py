@@ -101,15 +101,12 @@ class View:
         return draw_pose(picture, self.joints[cycle], seen, self.keypoint_set)[self.part]
 
     def kept(self, layer: int = -1, cycle: int = -1) -> np.ndarray:
-        "The crop after a layer: dropped patches violet, merged ones in their common colour."
-        return self.darkened(layer, cycle)[self.part]
-
-    def darkened(self, layer: int = -1, cycle: int = -1, dim: float = 0.25) -> np.ndarray:
-        "The same with what lies outside of the photograph, to be drawn upon."
-        return draw_kept(self.photo, self.trace.owner[cycle][layer][0], self.grid, dim)
+        """The crop after a layer: dropped patches violet, behind a yellow line, merged ones in
+        their common colour."""
+        return self.outlined(layer, cycle)[self.part]
 
     def outlined(self, layer: int = -1, cycle: int = -1) -> np.ndarray:
-        "The same with a yellow line before the dropped patches."
+        "The same with what lies outside of the photograph, to be drawn upon."
         return self.outlined_by(self.trace.owner[cycle][layer][0])
 
     def outlined_by(self, owner: Tensor, dim: float = 0.25) -> np.ndarray:
