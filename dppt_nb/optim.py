@@ -219,6 +219,10 @@ class Average(AveragedModel):
         self.n_averaged.fill_(1)
         self.decay, self.followed, self.pairs = decay, 0, []
 
+    def __getstate__(self) -> dict:
+        "A copy or a saved one looks up anew whom it follows, and holds no copy of that model."
+        return {**self.__dict__, "followed": 0, "pairs": []}
+
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         "One step towards the model; the count lies on the CPU, where reading it makes no GPU wait."

@@ -366,3 +366,11 @@ def test_length_of_tokens_does_not_count():
         ).ndim
         == 0
     )
+
+
+def test_a_batch_with_other_images_is_asked_about_anew(batch):
+    teacher, mine = Teacher(network()), SimpleNamespace(images=batch.images)
+    first = teacher(mine)
+    assert teacher(mine) is first
+    mine.images = batch.images.flip(-1)
+    assert not torch.equal(teacher(mine).heatmaps[0], first.heatmaps[0])
