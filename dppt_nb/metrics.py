@@ -78,7 +78,7 @@ def _given_sizes(sizes, people):
 def person_size(joints: ArrayLike, visible: ArrayLike, ends: tuple[int, int]):
     """Distance between the two joints `ends` of (N, J, 2): (N,) pixels, NaN where one is not
     labelled or both coincide."""
-    first, second = ends
+    joints, visible, (first, second) = _array(joints), _array(visible), ends
     size = np.linalg.norm(joints[:, first] - joints[:, second], axis=-1)  # (N,)
     seen = (visible[:, first] > 0) & (visible[:, second] > 0) & (size > 0)
     return np.where(seen, size, np.nan)
@@ -89,6 +89,7 @@ def keypoint_hits(
 ):
     """Two (N, J) bool arrays: hit (within `threshold` times the person's size), and counted. A
     prediction of NaN is a miss."""
+    preds, joints, visible, sizes = map(_array, (preds, joints, visible, sizes))
     counts = (visible > 0) & np.isfinite(sizes)[:, None]        # (N, J)
     distance = np.linalg.norm(preds - joints, axis=-1)          # (N, J)
     return counts & (distance <= threshold * sizes[:, None]), counts
@@ -97,18 +98,19 @@ def keypoint_hits(
 def joint_rates(hits: ArrayLike, counts: ArrayLike):
     """Percent of counted joints that are hit, per joint: (..., N, J) twice to (..., J), NaN where
     no person has the joint."""
-    return 100 * _ratio(np.sum(hits, axis=-2), np.sum(counts, axis=-2))
+    return 100 * _ratio(_array(hits).sum(-2), _array(counts).sum(-2))
 
 def mean_rate(hit_sums: ArrayLike, count_sums: ArrayLike):
     """PCK's mean in percent, from sums over people (..., J): every joint that was counted weighs
     the same."""
-    seen = np.asarray(count_sums) > 0
+    hit_sums, count_sums = _array(hit_sums), _array(count_sums)
+    seen = count_sums > 0
     rates = np.where(seen, 100 * _ratio(hit_sums, count_sums), 0.)  # (..., J)
     return _ratio(rates.sum(-1), seen.sum(-1))
 
 def pooled_rate(hit_sums: ArrayLike, count_sums: ArrayLike):
     "PCKh's mean in percent, from sums over people (..., J): every labelled point weighs the same."
-    return 100 * _ratio(np.sum(hit_sums, axis=-1), np.sum(count_sums, axis=-1))
+    return 100 * _ratio(_array(hit_sums).sum(-1), _array(count_sums).sum(-1))
 
 # %% ../nbs/04_metrics.ipynb #c10cf0d6
 PCK_THRESHOLDS = {"torso": 0.2, "head": 0.5, "box": 0.05}  # box: for sets with neither ruler
