@@ -236,15 +236,17 @@ def oks(
     if not (np.isfinite(areas) & (areas >= 0)).all():
         raise ValueError("areas holds what is no area: negative, infinite, or NaN")
     if not (sigmas > 0).all(): raise ValueError("sigmas must be positive numbers")
-    if not np.isfinite(joints[np.broadcast_to(visible > 0, joints.shape[:-1])]).all():
+    seen, there = np.broadcast_arrays(visible > 0, np.isfinite(joints).all(-1))
+    if not there[seen].all():
         raise ValueError("joints holds NaN or infinity where visible is 1")
     if sigmas.shape != joints.shape[-2:-1]:
         raise ValueError(f"sigmas has shape {sigmas.shape}; it must be ({joints.shape[-2]},)")
     squared = ((preds - joints) ** 2).sum(-1)                                       # (..., J)
     # np.spacing(1) = 2e-16, as in pycocotools: no division by 0 where the area is 0
     soft = np.exp(-squared / (2 * (areas[..., None] + np.spacing(1)) * (2 * sigmas) ** 2))
-    seen = np.broadcast_to(visible > 0, soft.shape)
-    return _ratio(np.where(seen & np.isfinite(squared), soft, 0.).sum(-1), seen.sum(-1))
+    soft = np.where(np.isfinite(squared), soft, 0.)
+    soft, seen = np.broadcast_arrays(soft, visible > 0)
+    return _ratio(np.where(seen, soft, 0.).sum(-1), seen.sum(-1))
 
 # %% ../nbs/04_metrics.ipynb #efc8b7b5
 COCO_STATS = ("AP", "AP50", "AP75", "AP_M", "AP_L", "AR", "AR50", "AR75", "AR_M", "AR_L")

@@ -143,11 +143,11 @@ def without_numbers(
     shapes = {id(tensor): torch.empty_like(tensor, device="meta") for tensor in tensors}
     for tensor in model.parameters():
         shapes[id(tensor)] = nn.Parameter(shapes[id(tensor)], tensor.requires_grad)
-    twin = copy.deepcopy(model, shapes)
-    for part in twin.modules():
-        part._forward_hooks.clear()
-        part._forward_pre_hooks.clear()
-    return twin.eval()
+    # nor are hooks, and whatever holds them: a recorder may hold much, or what cannot be copied
+    for part in model.modules():
+        for hooks in (part._forward_hooks, part._forward_pre_hooks):
+            shapes[id(hooks)] = type(hooks)()
+    return copy.deepcopy(model, shapes).eval()
 
 def macs(
     model: PoseTransformer, # left as it was

@@ -708,3 +708,15 @@ def test_every_step_of_pck_takes_tensors_and_lists(kind):
     hits, counts = hits.sum(0), counts.sum(0)
     assert mean_rate(kind(hits), kind(counts)) == mean_rate(hits, counts)
     assert pooled_rate(kind(hits), kind(counts)) == pooled_rate(hits, counts)
+
+
+def test_oks_broadcasts_each_of_its_arrays():
+    "Predictions beside several labellings of one person, and labels that say whom to count."
+    generator = np.random.default_rng(0)
+    preds, joints = generator.uniform(0, 9, (4, 1, 5, 2)), generator.uniform(0, 9, (5, 2))
+    visible, sigmas = np.eye(3, 5), np.full(5, 0.1)
+    scores = oks(preds, joints, visible, 50.0, sigmas)
+    assert scores.shape == (4, 3)
+    for i, j in np.ndindex(4, 3):
+        assert scores[i, j] == oks(preds[i, 0], joints, visible[j], 50.0, sigmas)
+    assert (oks(joints, joints, visible, 50.0, sigmas) == 1).all()

@@ -749,3 +749,12 @@ def test_a_record_is_asked_from_the_end_too():
     for layer in range(4):
         for cycle in (0, -1):
             assert torch.equal(trace.column_owner(layer - 4, cycle), trace.column_owner(layer))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_a_released_checkpoint_fills_a_network_of_another_precision(dtype):
+    model = create_model("tokenpose_nano", 5, (64, 48))
+    state = {"module.pos_embedding": model.tokens.code[:, 5:].clone(), **model.state_dict()}
+    other = load_released(create_model("tokenpose_nano", 5, (64, 48)).to(dtype), state)
+    for name, value in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value.to(other.state_dict()[name].dtype))
