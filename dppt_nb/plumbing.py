@@ -136,11 +136,11 @@ class Plumbing:
         not read are dropped."""
         if torch.compiler.is_compiling() or not in_inference(self, images):
             return self.start(images)
-        # whoever hooked to a part is called once, with all images
-        parts = chain(self.backbone.modules(), self.tokens.modules())
-        if hooked(parts): return self.start(images)
         # 2 of 256 x 192 in a thread
         few = max(1, torch.get_num_threads() * 2 ** 17 // math.prod(self.image_size))
+        if len(images) > few:    # whoever hooked to a part is called once, with all images
+            parts = chain(self.backbone.modules(), self.tokens.modules())
+            if hooked(parts): few = len(images)
         tokens, maps = zip(*(self.start(some) for some in images.split(few)))
         if not getattr(self.head, "reads_maps", False): return torch.cat(tokens), []
         return torch.cat(tokens), [torch.cat(level) for level in zip(*maps)]
