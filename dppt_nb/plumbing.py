@@ -142,7 +142,7 @@ class Plumbing:
             parts = chain(self.backbone.modules(), self.tokens.modules())
             if hooked(parts): few = len(images)
         tokens, maps = zip(*(self.start(some) for some in images.split(few)))
-        if not getattr(self.head, "reads_maps", False): return torch.cat(tokens), []
+        if not getattr(self.head, "reads_maps", True): return torch.cat(tokens), []
         return torch.cat(tokens), [torch.cat(level) for level in zip(*maps)]
 
     @property

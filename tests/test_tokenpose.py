@@ -10,6 +10,7 @@ import pytest
 import torch
 from sampling import sample, sampled_models
 
+from dppt_nb.heads import HEADS
 from dppt_nb.heatmaps import decode_dark, encode_heatmaps
 from dppt_nb.models import VARIANTS, create_model, list_models, macs, parameters_count
 from dppt_nb.pruning import keep_top, patch_scores, take_patches
@@ -758,3 +759,17 @@ def test_a_released_checkpoint_fills_a_network_of_another_precision(dtype):
     other = load_released(create_model("tokenpose_nano", 5, (64, 48)).to(dtype), state)
     for name, value in model.state_dict().items():
         assert torch.equal(other.state_dict()[name], value.to(other.state_dict()[name].dtype))
+
+
+def test_a_head_of_ones_own_gets_the_maps_in_inference_too(monkeypatch):
+    "What a head is trained with it is given when it is used; a head need not say that it reads."
+    class Mean(torch.nn.Module):
+        def forward(self, keypoint_tokens, patch_tokens, maps, owner=None):
+            share = keypoint_tokens.mean(2)[..., None, None] * maps[0].mean()
+            return share.expand(-1, -1, 16, 12)
+        def heatmaps(self, logits): return logits
+    monkeypatch.setitem(HEADS, "mean", lambda config, backbone: Mean())
+    model = random_network("tokenpose_nano", (64, 48), head="mean")
+    images = images_for(model, 2)
+    with torch.no_grad(): answer = model(images)
+    torch.testing.assert_close(answer, model(images))
