@@ -248,6 +248,7 @@ def augment_batch(
     if augmentation is not None and generator is None:
         raise ValueError("augment_batch needs a torch.Generator when it is given an augmentation")
     _check_joints(joints, keypoint_set)
+    if not joints.is_floating_point(): joints = joints.float()
     center, scale, dense = _window(tuple(images.shape[-2:]), margin, tuple(output_size))
     center, scale = constant(center, joints), constant(scale, joints)
     if augmentation is None:

@@ -8,7 +8,6 @@ __all__ = ['COUNTERS', 'NARROW', 'PUBLISHED_COSTS', 'Device', 'KINDS', 'Counts',
            'time_by_operation', 'time_by_kind', 'benchmark_forward', 'format_benchmark']
 
 # %% ../nbs/machinery/costs.ipynb #bbcbbddb
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .checks import DataError
-from .models import create_model, macs, parameters_count
+from .models import create_model, macs, parameters_count, without_numbers
 from .optim import wait
 from .tokenpose import PoseTransformer
 
@@ -76,13 +75,14 @@ def count_layers(
 ) -> Counts:
     """Tally one image's pass through the deployed network, layer by layer, on a copy that has
     shapes but no numbers."""
-    counts, model = Counts(), copy.deepcopy(model).to("meta").eval()
+    counts, model = Counts(), without_numbers(model)
     for module in model.modules():
         module.register_forward_hook(
             lambda module, given, out: counts.add_layer(module, given[0], out)
         )
     with torch.no_grad(), SeenFunctions(counts):
-        model(torch.zeros(1, 3, *model.image_size, device="meta"))
+        kind = next(model.parameters()).dtype
+        model(torch.zeros(1, 3, *model.image_size, device="meta", dtype=kind))
     return counts
 
 # %% ../nbs/machinery/costs.ipynb #f2563864

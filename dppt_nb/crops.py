@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from .draws import constant
+from .draws import constant, tensor_of
 
 # %% ../nbs/02_crops.ipynb #b18d0e06
 PIXEL_STD = 200.0  # pixels in one unit of scale (MPII's habit)
@@ -30,7 +30,7 @@ def box_to_center_scale(
 ) -> tuple:
     """The window around each box: grown to the input's shape, then padded (HRNet, Sec. 4.1).
     ValueError for empty boxes."""
-    as_tensor = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    as_tensor = tensor_of(boxes, torch.float32).reshape(-1, 4)
     bad = ~(torch.isfinite(as_tensor).all(1) & (as_tensor[:, 2:] > 0).all(1))
     if bad.any():
         raise ValueError(
@@ -54,6 +54,7 @@ def batched_affine(
     unbiased: bool = True,
 ) -> torch.Tensor:           # (B, 2, 3) source pixels -> crop pixels
     "The maps that carry each window to a whole crop (DarkPose's release, `get_affine_transform`)."
+    if not centers.is_floating_point(): centers = centers.float()  # half pixels count
     less = 1 if unbiased else 0  # between centres a length is one less than the count of pixels
     height, width = output_size
     zoom = (width - less) / (scales[:, 0] * PIXEL_STD - less)                              # (B,)

@@ -32,7 +32,7 @@ from dppt_nb.evaluation import (
     score_joints,
 )
 from .files import make_folder, write_json
-from .heat import draw_heatmaps
+from .heat import draw_heatmaps, spread_patches
 from .heatmaps import heatmap_coordinates, rescale_joints
 from .locks import write_whole
 from .models import macs
@@ -98,9 +98,8 @@ def attention_overlay(
     grid: tuple[int, int], # rows and columns of patches
 ) -> np.ndarray:           # (H, W, 3) uint8
     "One keypoint token's attention to the patches, as heat on the photograph."
-    heat = (attention - attention.min()).reshape(1, 1, *grid)
-    heat = torch.nn.functional.interpolate(heat, image.shape[:2], mode="bilinear")
-    return draw_heatmaps(image.numpy(), heat[0, 0])
+    heat = spread_patches(attention - attention.min(), grid, image.shape[:2])
+    return draw_heatmaps(image.numpy(), heat)
 
 # %% ../nbs/machinery/demo.ipynb #9fee1ee1
 def show_answers(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['feature_loss', 'align_attention', 'log_shares', 'attention_loss', 'match_layers', 'output_loss', 'Teacher',
-           'check_pair', 'OutputObjective', 'FeatureObjective', 'AttentionObjective', 'GuideObjective']
+           'check_pair', 'rows_seen', 'OutputObjective', 'FeatureObjective', 'AttentionObjective', 'GuideObjective']
 
 # %% ../nbs/08_distillation.ipynb #66593ce5
 import math
@@ -129,12 +129,14 @@ class Teacher:
         its `answers`."""
         answers = getattr(batch, "answers", None)
         if answers is None: answers = batch.answers = []
-        for teacher, look, answer in answers:
-            if teacher is self and look == self.look: return answer
+        for teacher, look, images, answer in answers:
+            same = teacher is self and look == self.look
+            if same and images is batch.images: return answer    # else it has other images now
         if self.network.tokens.code.device != batch.images.device:
             self.network.to(batch.images.device)
-        answers.append((self, self.look, self.network.trace(batch.images, 1, self.look)))
-        return answers[-1][2]
+        answer = self.network.trace(batch.images, 1, self.look)
+        answers.append((self, self.look, batch.images, answer))
+        return answer
 
 # %% ../nbs/08_distillation.ipynb #67c455dd
 def check_pair(
@@ -165,6 +167,19 @@ def check_pair(
             f"the teacher {teacher.config.name} drops patches itself, so it cannot say what it "
             "thinks of them; switch attention and guide off or take a teacher that does not prune"
         )
+
+def rows_seen(
+    trace: Trace, # with attention of this layer, of all tokens or of the keypoints alone
+    layer: int,   # counted from 0
+) -> Tensor:      # (B, heads, J, J + K)
+    "The keypoint rows of a layer's attention; refuses a trace that holds none of it."
+    rows = trace.attention[0][layer]
+    if rows is None:
+        raise DataError(
+            f"the trace holds no attention of layer {layer + 1}, which is compared; call "
+            "model.trace(images, look=objective.look)"
+        )
+    return rows[:, :, :trace.keypoint_tokens[0][layer].shape[1]]
 
 # %% ../nbs/08_distillation.ipynb #9969ecc9
 class OutputObjective(nn.Module):
@@ -281,7 +296,7 @@ class AttentionObjective(nn.Module):
     # the first pass of each, layers counted from 0
     def compare(self, student_trace: Trace, teacher_trace: Trace, s: int, t: int) -> Tensor:
         "One layer of the student's with one of the teacher's, aligned."
-        ours, owner = student_trace.attention[0][s], student_trace.column_owner(s)
+        ours, owner = rows_seen(student_trace, s), student_trace.column_owner(s)
         count = student_trace.columns[0][s].shape[1]
         wanted = align_attention(teacher_trace.attention[0][t], owner, count)
         return attention_loss(ours, wanted, self.kind, self.heads, self.temperature)
@@ -322,7 +337,7 @@ class GuideObjective(nn.Module):
         scores = lambda rows: patch_scores(rows[..., rows.shape[2]:])
         late = sum(scores(teacher_trace.attention[0][t]) for t in self.late)
         for layer in self.look:
-            ours = scores(student_trace.attention[0][layer])                          # (B, K)
+            ours = scores(rows_seen(student_trace, layer))                            # (B, K)
             wanted = sum_by_owner(late, student_trace.column_owner(layer), ours.shape[1])
             losses.append(divergence(log_shares(ours), log_shares(wanted)).mean())
         return {"guide": self.weight * torch.stack(losses).mean()}

@@ -32,7 +32,7 @@ from .heatmaps import average_flip, decode_argmax, decode_dark, decode_quarter
 from .keypoints import UNKNOWN_SIGMA, KeypointSet, map_keypoints
 from .matching import match_coco
 from .metrics import COCO_STATS, bootstrap_interval, oks, pck
-from .models import beside_published
+from .models import beside_published, in_eval
 from .optim import compute_name, pick_device, precision
 from .ownsets import finds_same
 from .recipes import Recipe
@@ -132,12 +132,12 @@ def predict_joints(
     device, found = next(model.parameters()).device, []
     rows = torch.arange(len(crops)) if rows is None else rows
     batches = rows.split(whole_number(batch_size, "batch_size"))
-    model.eval()
-    for index in watch(batches, show=bars):
-        images = plain_images(crops, index, recipe, device)
-        centers, scales = (t[index.to(t.device)].to(device) for t in (crops.centers, crops.scales))
-        answer = find_joints(model, images, centers, scales, recipe, keypoint_set)
-        found.append([t.cpu() for t in answer])
+    with in_eval(model):
+        for index in watch(batches, show=bars):
+            images = plain_images(crops, index, recipe, device)
+            windows = (t[index.to(t.device)].to(device) for t in (crops.centers, crops.scales))
+            answer = find_joints(model, images, *windows, recipe, keypoint_set)
+            found.append([t.cpu() for t in answer])
     joints, scores = zip(*found)
     return torch.cat(joints), torch.cat(scores)
 

@@ -20,6 +20,8 @@ from .tokens import join_patches
 class HeatmapHead(nn.Sequential):
     """The papers' head: every keypoint token is mapped to all pixels of its heatmap (TokenPose,
     Sec. 3.2)."""
+    reads_maps = False  # of the backbone, which need not be kept then
+
     def __init__(self,
         width: int, # channels of a keypoint token
         heatmap_size: tuple[int, int], # height and width
@@ -48,8 +50,6 @@ class HeatmapHead(nn.Sequential):
 class DotHead(nn.Module):
     """Our addition: a heatmap is the product of a keypoint token with every pixel's features (as in
     MaskFormer, Sec. 3.2)."""
-    reads_maps = True  # of the backbone
-
     def __init__(self,
         width: int,                    # channels of a patch token
         stages: int,                   # keypoint tokens are this many times as wide
@@ -111,6 +111,8 @@ class DotHead(nn.Module):
 class RegressionHead(nn.Sequential):
     """Two coordinates and two spreads from every keypoint token (SDPose-Reg, Sec. 4.1.2;
     DistilPose's TokenReg)."""
+    reads_maps = False
+
     def __init__(self,
         width: int, # channels of a keypoint token
         heatmap_size: tuple[int, int], # height and width of the heatmaps it is drawn as

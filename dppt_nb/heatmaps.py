@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .crops import batched_affine, uncrop_points
-from .draws import constant
+from .draws import constant, tensor_of
 from .keypoints import KeypointSet
 
 # %% ../nbs/03_heatmaps.ipynb #6c9616f0
@@ -48,7 +48,7 @@ def encode_heatmaps(
     release)."""
     if not sigma > 0: raise ValueError(f"sigma is {sigma}; a Gaussian needs one above 0")
     height, width = heatmap_size
-    joints, visible = torch.as_tensor(joints).float(), torch.as_tensor(visible)
+    joints, visible = tensor_of(joints).float(), tensor_of(visible)
     x, y = joints[..., 0], joints[..., 1]                                                  # (B, J)
     counted = joint_weights(joints, visible, heatmap_size, sigma)                          # (B, J)
     # the place of a joint that does not count may be NaN, and 0 times NaN is NaN: it becomes 0 here
@@ -219,7 +219,7 @@ def heatmap_coordinates(
     unknown method."""
     if method not in ("argmax", "quarter", "dark"):
         raise ValueError(f"unknown decoding {method!r}: use 'argmax', 'quarter' or 'dark'")
-    heatmaps = torch.as_tensor(heatmaps)
+    heatmaps = tensor_of(heatmaps)
     x, y, scores = find_peaks(heatmaps)
     joints = torch.stack([x, y], -1).float()
     if method == "quarter": joints = joints + quarter_offset(heatmaps, x, y)
@@ -238,7 +238,8 @@ def photo_joints(
 ) -> Tensor:  # (B, J, 2) in pixels of the photograph
     """Joints of a heatmap, in the photograph. ValueError where center or scale is not a pair for
     each person."""
-    center, scale = (torch.as_tensor(values).to(joints) for values in (center, scale))
+    if not joints.is_floating_point(): joints = joints.float()  # as `find_peaks` gives them
+    center, scale = (tensor_of(values).to(joints) for values in (center, scale))
     for name, values in {"center": center, "scale": scale}.items():
         if values.shape not in ((1, 2), (len(joints), 2)):
             raise ValueError(
@@ -292,7 +293,7 @@ def flip_back(
     keypoint_set: KeypointSet | tuple,  # or its pairs ((left, right), ...)
 ) -> Tensor:  # (B, J, H, W), as answers to the pictures themselves
     "Mirror heatmaps back: columns reversed, left maps in the place of right ones."
-    heatmaps = torch.as_tensor(heatmaps)
+    heatmaps = tensor_of(heatmaps)
     order = list(range(heatmaps.shape[1]))
     # a set has the field `flip_pairs`; what has none are the pairs themselves
     for left, right in getattr(keypoint_set, "flip_pairs", keypoint_set):

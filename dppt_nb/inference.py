@@ -20,6 +20,7 @@ from PIL import Image
 from .checks import DataError, as_text
 from .coco import to_coco_results
 from .crops import batched_affine, box_to_center_scale, crop_image
+from .draws import tensor_of
 from .keypoints import KeypointSet
 from .photos import open_photo
 from .scoring import rescore
@@ -146,7 +147,7 @@ def cut_boxes(
     unbiased: bool = True,        # as in `batched_affine`
 ) -> tuple:  # crops (N, 3, h, w) uint8; centers, scales (N, 2) of their windows
     "Everybody of one photograph, cut out."
-    centers, scales = box_to_center_scale(torch.as_tensor(boxes), image_size)
+    centers, scales = box_to_center_scale(tensor_of(boxes), image_size)
     affines = batched_affine(centers.double(), scales.double(), 0.0, image_size, unbiased)
     crops = [crop_image(image, affine, image_size) for affine in affines.numpy()]
     blank = np.zeros((0, *image_size, 3), np.uint8)

@@ -186,9 +186,9 @@ def map_keypoints(
     # both parents of every target point; 0 stands in where there are none
     a = [0 if p is None else p[0] for p in parents]
     b = [0 if p is None else p[1] for p in parents]
-    known = visible[..., a] * visible[..., b] > 0               # (..., K)
+    known = (visible[..., a] > 0) & (visible[..., b] > 0)       # (..., K)
     known[..., [p is None for p in parents]] = False
-    middle = (joints[..., a, :] + joints[..., b, :]) / 2        # (..., K, 2)
+    middle = joints[..., a, :] / 2 + joints[..., b, :] / 2      # (..., K, 2)
     middle[~known] = 0
     # keeps the source's 1 (or COCO's 2) where both parents are known
     return middle, known * visible[..., a]

@@ -78,7 +78,7 @@ def _given_sizes(sizes, people):
 def person_size(joints: ArrayLike, visible: ArrayLike, ends: tuple[int, int]):
     """Distance between the two joints `ends` of (N, J, 2): (N,) pixels, NaN where one is not
     labelled or both coincide."""
-    first, second = ends
+    joints, visible, (first, second) = _array(joints), _array(visible), ends
     size = np.linalg.norm(joints[:, first] - joints[:, second], axis=-1)  # (N,)
     seen = (visible[:, first] > 0) & (visible[:, second] > 0) & (size > 0)
     return np.where(seen, size, np.nan)
@@ -89,6 +89,7 @@ def keypoint_hits(
 ):
     """Two (N, J) bool arrays: hit (within `threshold` times the person's size), and counted. A
     prediction of NaN is a miss."""
+    preds, joints, visible, sizes = map(_array, (preds, joints, visible, sizes))
     counts = (visible > 0) & np.isfinite(sizes)[:, None]        # (N, J)
     distance = np.linalg.norm(preds - joints, axis=-1)          # (N, J)
     return counts & (distance <= threshold * sizes[:, None]), counts
@@ -97,18 +98,19 @@ def keypoint_hits(
 def joint_rates(hits: ArrayLike, counts: ArrayLike):
     """Percent of counted joints that are hit, per joint: (..., N, J) twice to (..., J), NaN where
     no person has the joint."""
-    return 100 * _ratio(np.sum(hits, axis=-2), np.sum(counts, axis=-2))
+    return 100 * _ratio(_array(hits).sum(-2), _array(counts).sum(-2))
 
 def mean_rate(hit_sums: ArrayLike, count_sums: ArrayLike):
     """PCK's mean in percent, from sums over people (..., J): every joint that was counted weighs
     the same."""
-    seen = np.asarray(count_sums) > 0
+    hit_sums, count_sums = _array(hit_sums), _array(count_sums)
+    seen = count_sums > 0
     rates = np.where(seen, 100 * _ratio(hit_sums, count_sums), 0.)  # (..., J)
     return _ratio(rates.sum(-1), seen.sum(-1))
 
 def pooled_rate(hit_sums: ArrayLike, count_sums: ArrayLike):
     "PCKh's mean in percent, from sums over people (..., J): every labelled point weighs the same."
-    return 100 * _ratio(np.sum(hit_sums, axis=-1), np.sum(count_sums, axis=-1))
+    return 100 * _ratio(_array(hit_sums).sum(-1), _array(count_sums).sum(-1))
 
 # %% ../nbs/04_metrics.ipynb #c10cf0d6
 PCK_THRESHOLDS = {"torso": 0.2, "head": 0.5, "box": 0.05}  # box: for sets with neither ruler
@@ -234,15 +236,17 @@ def oks(
     if not (np.isfinite(areas) & (areas >= 0)).all():
         raise ValueError("areas holds what is no area: negative, infinite, or NaN")
     if not (sigmas > 0).all(): raise ValueError("sigmas must be positive numbers")
-    if not np.isfinite(joints[np.broadcast_to(visible > 0, joints.shape[:-1])]).all():
+    seen, there = np.broadcast_arrays(visible > 0, np.isfinite(joints).all(-1))
+    if not there[seen].all():
         raise ValueError("joints holds NaN or infinity where visible is 1")
     if sigmas.shape != joints.shape[-2:-1]:
         raise ValueError(f"sigmas has shape {sigmas.shape}; it must be ({joints.shape[-2]},)")
     squared = ((preds - joints) ** 2).sum(-1)                                       # (..., J)
     # np.spacing(1) = 2e-16, as in pycocotools: no division by 0 where the area is 0
     soft = np.exp(-squared / (2 * (areas[..., None] + np.spacing(1)) * (2 * sigmas) ** 2))
-    seen = np.broadcast_to(visible > 0, soft.shape)
-    return _ratio(np.where(seen & np.isfinite(squared), soft, 0.).sum(-1), seen.sum(-1))
+    soft = np.where(np.isfinite(squared), soft, 0.)
+    soft, seen = np.broadcast_arrays(soft, visible > 0)
+    return _ratio(np.where(seen, soft, 0.).sum(-1), seen.sum(-1))
 
 # %% ../nbs/04_metrics.ipynb #efc8b7b5
 COCO_STATS = ("AP", "AP50", "AP75", "AP_M", "AP_L", "AR", "AR50", "AR75", "AR_M", "AR_L")

@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['PATCHES', 'NANO', 'VARIANTS', 'PUBLISHED', 'COUNTS', 'list_models', 'model_config', 'usual_patch', 'create_model',
-           'parameters_count', 'Macs', 'without_numbers', 'macs', 'settings', 'count', 'listed_config', 'stored_counts',
-           'known_count', 'write_counts', 'format_models', 'beside_published']
+           'parameters_count', 'Macs', 'without_numbers', 'in_eval', 'macs', 'settings', 'count', 'listed_config',
+           'stored_counts', 'known_count', 'write_counts', 'format_models', 'beside_published']
 
 # %% ../nbs/machinery/models.ipynb #d70c8fcc
 import copy
 import dataclasses
 import fnmatch
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -143,11 +145,22 @@ def without_numbers(
     shapes = {id(tensor): torch.empty_like(tensor, device="meta") for tensor in tensors}
     for tensor in model.parameters():
         shapes[id(tensor)] = nn.Parameter(shapes[id(tensor)], tensor.requires_grad)
-    twin = copy.deepcopy(model, shapes)
-    for part in twin.modules():
-        part._forward_hooks.clear()
-        part._forward_pre_hooks.clear()
-    return twin.eval()
+    # nor are hooks, and whatever holds them: a recorder may hold much, or what cannot be copied
+    for part in model.modules():
+        for hooks in (part._forward_hooks, part._forward_pre_hooks):
+            shapes[id(hooks)] = type(hooks)()
+    return copy.deepcopy(model, shapes).eval()
+
+@contextmanager
+def in_eval(
+    model: nn.Module,
+) -> Iterator[None]:
+    "All of a network in eval mode for a while; then each part is in the mode that it was in."
+    modes = [(part, part.training) for part in model.modules()]
+    model.eval()
+    try: yield
+    finally:
+        for part, training in modes: part.training = training
 
 def macs(
     model: PoseTransformer, # left as it was

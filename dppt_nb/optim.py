@@ -115,9 +115,23 @@ class Muon(torch.optim.Optimizer):
     ):
         super().__init__(params, dict(lr=lr, momentum=momentum))
 
+    def add_param_group(self, param_group: dict) -> None:
+        "As PyTorch has it; ValueError for what is no matrix."
+        super().add_param_group(param_group)
+        wrong = [p for p in self.param_groups[-1]["params"] if p.ndim < 2]
+        if not wrong: return
+        del self.param_groups[-1]
+        raise ValueError(
+            f"Muon takes matrices, not parameters of shape {tuple(wrong[0].shape)}; give those to "
+            "another optimiser, as make_optimizers does"
+        )
+
     @torch.no_grad()
-    def step(self):
+    def step(self, closure=None):
         "Momentum (Nesterov), evened out, scaled so that tall matrices move as much as wide ones."
+        loss = None
+        if closure is not None:    # frameworks that train hand one over, which computes the loss
+            with torch.enable_grad(): loss = closure()
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             for p in params:
@@ -125,6 +139,7 @@ class Muon(torch.optim.Optimizer):
             # a GPU is kept busy by few large products, a CPU is as fast with small ones
             move = self.move_stacks if params and params[0].is_cuda else self.move_singly
             move(params, group)
+        return loss
 
     def move_singly(self, params: list[Tensor], group: dict) -> None:
         "One matrix after the other."
@@ -189,6 +204,7 @@ def make_optimizers(
     """Muon for matrices with AdamW for the rest, AdamW with decay on matrices only, or the papers'
     plain Adam."""
     params = [p for p in model.parameters() if p.requires_grad]
+    if not params: raise DataError("no parameter of the model requires a gradient; thaw some")
     settings = dict(
         lr=recipe.lr, betas=tuple(map(float, recipe.betas)),
         fused=params[0].device.type in ("cpu", "cuda"),
@@ -218,6 +234,10 @@ class Average(AveragedModel):
         self.requires_grad_(False)
         self.n_averaged.fill_(1)
         self.decay, self.followed, self.pairs = decay, 0, []
+
+    def __getstate__(self) -> dict:
+        "A copy or a saved one looks up anew whom it follows, and holds no copy of that model."
+        return {**self.__dict__, "followed": 0, "pairs": []}
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:

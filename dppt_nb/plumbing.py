@@ -8,13 +8,14 @@ __all__ = ['MODEL_CARD', 'CARD', 'HUB_OPTIONS', 'make_backbone', 'init_weights',
 # %% ../nbs/machinery/plumbing.ipynb #704b1933
 import math
 import os
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
 
-from .backbones import BasicBlock, in_inference
+from .backbones import BasicBlock, hooked, in_inference
 from .checks import cannot_write, from_home
 from .config import PoseConfig
 from .files import folder_for
@@ -137,8 +138,11 @@ class Plumbing:
             return self.start(images)
         # 2 of 256 x 192 in a thread
         few = max(1, torch.get_num_threads() * 2 ** 17 // math.prod(self.image_size))
+        if len(images) > few:    # whoever hooked to a part is called once, with all images
+            parts = chain(self.backbone.modules(), self.tokens.modules())
+            if hooked(parts): few = len(images)
         tokens, maps = zip(*(self.start(some) for some in images.split(few)))
-        if not getattr(self.head, "reads_maps", False): return torch.cat(tokens), []
+        if not getattr(self.head, "reads_maps", True): return torch.cat(tokens), []
         return torch.cat(tokens), [torch.cat(level) for level in zip(*maps)]
 
     @property

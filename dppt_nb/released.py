@@ -227,7 +227,7 @@ def check_position_code(
     """The releases store the fixed sine code; refuse a checkpoint whose code is another, instead of
     dropping it."""
     if stored is None: return
-    code = model.tokens.code[:, model.num_keypoints:].cpu()
+    code = model.tokens.code[:, model.num_keypoints:].cpu().float()
     if stored[1].shape != code.shape or not torch.allclose(stored[1].float(), code, atol=1e-3):
         raise DataError(
             f"{where} stores a position code of shape {tuple(stored[1].shape)} that is "

@@ -273,6 +273,8 @@ class Trace:
     # (B, N) which column of the attention, counted from the first patch's, each patch belongs to
     def column_owner(self, layer: int, cycle: int = 0) -> Tensor:
         "The record as it was when the layer's attention was computed: that of the layer before."
+        cycle %= len(self.owner)                 # from the end, as in a list
+        layer %= len(self.owner[cycle])
         if layer: return self.owner[cycle][layer - 1]
         return self.owner[cycle - 1][-1] if cycle else self.columns[0][0]
 

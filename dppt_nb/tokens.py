@@ -40,7 +40,8 @@ def join_patches(
 
 # %% ../nbs/05_tokens.ipynb #4bb61cef
 def pixels_seen(
-    backbone: Callable,           # images (B, 3, H, W) -> list of maps
+    # images (B, 3, H, W) -> list of maps; in eval mode, since norms in training mix all pixels
+    backbone: Callable,
     images: Tensor,               # (1, 3, H, W) normalised
     patch_size: tuple[int, int],  # height and width of a patch, in cells of the last map
     row: int,                     # of the patch, in the grid of patches
@@ -50,8 +51,9 @@ def pixels_seen(
     pixels, (h, w) = images.clone().requires_grad_(), patch_size
     with torch.enable_grad():
         features = backbone(pixels)[-1]                                           # (1, C, H', W')
-        features[..., row * h : (row + 1) * h, column * w : (column + 1) * w].sum().backward()
-    return pixels.grad[0].abs().sum(0)
+        patch = features[..., row * h : (row + 1) * h, column * w : (column + 1) * w]
+        gradient, = torch.autograd.grad(patch.sum(), pixels)    # and none to the weights
+    return gradient[0].abs().sum(0)
 
 def extent(
     seen: Tensor,         # (H, W), as `pixels_seen` gives it

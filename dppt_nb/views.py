@@ -27,7 +27,7 @@ from dppt_nb.crops import (
 )
 from .cropset import CropSet
 from .evaluation import plain_images
-from .heat import draw_heatmaps
+from .heat import draw_heatmaps, spread_patches
 from .heatmaps import heatmap_coordinates, rescale_joints
 from .inference import SHOWN
 from .keypoints import KeypointSet
@@ -214,7 +214,8 @@ def attention_picture(
 ) -> np.ndarray:        # (H, W, 3) uint8
     "A joint's attention as heat over the grey crop: black where it is least or a patch is gone."
     least = attention[~attention.isnan()].min()
-    heat = (attention - least).nan_to_num(0).reshape(view.grid)
+    heat = (attention - least).nan_to_num(0)
+    heat = spread_patches(heat, view.grid, view.photo.shape[:2])
     return draw_heatmaps(view.photo, heat)[view.part]
 
 # %% ../nbs/machinery/views.ipynb #39dd0da9

@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import json
 import math
+import threading
 from pathlib import Path
 
 import pytest
@@ -96,11 +97,27 @@ def test_counting_leaves_the_network_alone():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     assert count_layers(model) == count_layers(model)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    with pytest.raises(RuntimeError):
-        model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("stopped")))
-        count_layers(model)
+    def stop(*_): raise RuntimeError("stopped")
+    model.encoder.reducer = stop
+    with pytest.raises(RuntimeError, match="stopped"): count_layers(model)
     # also after an error
     assert model.training and not any(module._forward_hooks for module in model.modules())
+
+
+def test_counting_neither_calls_nor_copies_what_hooks_belong_to():
+    "A recorder holds a lock or an open file, of which there is no copy."
+    model, lock = create_model("ppt_nano", 5, (64, 48)), threading.Lock()
+    expected = count_layers(model), macs(model)
+    class Recorder:
+        def __init__(self): self.lock = lock
+        def note(self, *_): raise RuntimeError("called")
+    hooks = [
+        model.encoder.register_forward_hook(Recorder().note),
+        model.head.register_forward_pre_hook(Recorder().note),
+    ]
+    assert (count_layers(model), macs(model)) == expected
+    for hook in hooks: hook.remove()
+    assert (count_layers(model.half()), macs(model)) == expected
 
 
 def test_the_dot_head_is_smaller_but_never_free():

@@ -360,3 +360,44 @@ def test_joints_of_another_set_and_margins_of_none_are_refused():
 def test_a_window_of_no_size_has_no_map(scale):
     with pytest.raises(ValueError, match="a window is more than a pixel wide"):
         crop_affine((50, 50), scale)
+
+
+def test_whole_numbers_lose_no_half_pixels():
+    "Annotated pixels are often whole numbers; the middle of a picture is not."
+    centers, scales = torch.tensor([[100, 81]]), torch.tensor([[0.9, 1.2]])
+    for turn in (10.5, torch.tensor([10.5])):
+        assert torch.equal(
+            batched_affine(centers, scales, turn), batched_affine(centers.float(), scales, turn)
+        )
+    images = torch.randint(0, 256, (2, 3, 80, 60), dtype=torch.uint8)
+    joints, visible = torch.randint(5, 55, (2, 17, 2)), torch.ones(2, 17)
+    for how in (None, AUGMENTATIONS["coco"]):
+        whole, floats = (
+            augment_batch(
+                images, given, visible, COCO17, 1.25, (64, 48), how,
+                torch.Generator().manual_seed(0),
+            )
+            for given in (joints, joints.float())
+        )
+        assert all(torch.equal(a, b) for a, b in zip(whole, floats))
+
+
+def test_boxes_in_arrays_of_any_kind(recwarn):
+    "Nobody may write to some, and others run backwards: the first is no warning, the second works."
+    boxes = np.array([[1, 2, 30, 40], [5, 6, 70, 80]], np.float32)
+    wanted = box_to_center_scale(boxes.copy())[0]
+    boxes.flags.writeable = False
+    always = torch.is_warn_always_enabled()    # else once a process
+    torch.set_warn_always(True)
+    try: assert (box_to_center_scale(boxes)[0] == wanted).all()
+    finally: torch.set_warn_always(always)
+    assert (box_to_center_scale(boxes[::-1])[0] == wanted[::-1]).all()
+    assert not recwarn.list
+
+
+def test_a_constant_that_a_tracer_asked_for_is_not_kept():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from dppt_nb.draws import constant
+    with FakeTensorMode(): constant((0.125, 0.25), torch.empty(2))
+    assert constant((0.125, 0.25), torch.empty(2)).tolist() == [0.125, 0.25]

@@ -366,3 +366,25 @@ def test_length_of_tokens_does_not_count():
         ).ndim
         == 0
     )
+
+
+def test_a_batch_with_other_images_is_asked_about_anew(batch):
+    teacher, mine = Teacher(network()), SimpleNamespace(images=batch.images)
+    first = teacher(mine)
+    assert teacher(mine) is first
+    mine.images = batch.images.flip(-1)
+    assert not torch.equal(teacher(mine).heatmaps[0], first.heatmaps[0])
+
+
+@pytest.mark.parametrize("keypoints", [1, 17])
+def test_lessons_of_attention_read_a_whole_trace_too(batch, keypoints):
+    "A trace without `look` has rows of all tokens, of which only those of keypoints are compared."
+    student = network("dppt_nano", num_keypoints=keypoints)
+    teacher = Teacher(network(seed=1, num_keypoints=keypoints))
+    asked = SimpleNamespace(images=batch.images)
+    for lesson in (AttentionObjective(teacher, student), GuideObjective(teacher, student)):
+        whole, part = student.trace(batch.images, 1), student.trace(batch.images, 1, lesson.look)
+        for mine, wanted in zip(*(lesson(t, asked, None).values() for t in (whole, part))):
+            torch.testing.assert_close(mine, wanted)
+        with pytest.raises(DataError, match="no attention of layer [12], .* look=objective.look"):
+            lesson(student.trace(batch.images, 1, ()), asked, None)

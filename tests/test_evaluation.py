@@ -484,3 +484,17 @@ def test_tools_say_what_is_wrong_in_a_sentence(root, tmp_path, name, words):
     done = CliRunner().invoke(tool(root, name).main, ["--root", str(tmp_path), *words])
     assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
     assert f"Error: {tmp_path} has no joints.mat" in done.output
+
+
+def test_judging_leaves_every_part_in_its_mode():
+    "A network that is judged while it learns goes on learning, and what is frozen stays so."
+    crops = from_synthetic(make_people(4, COCO17, SIZE, seed=1, margin=STORE_MARGIN))
+    model = create_model("tokenpose_nano", 17, SIZE, width=32, depth=1, heads=2).train()
+    model.backbone.eval()
+    modes = {name: part.training for name, part in model.named_modules()}
+    quiet = predict_joints(model, crops, TINY, bars=False)
+    assert modes == {name: part.training for name, part in model.named_modules()}
+    assert torch.equal(quiet[0], predict_joints(model.eval(), crops, TINY, bars=False)[0])
+    with pytest.raises(DataError):
+        predict_joints(model.train(), crops, TINY, batch_size=0, bars=False)
+    assert model.training

@@ -13,6 +13,7 @@ from PIL import Image
 
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
+from dppt_nb.demo import attention_overlay
 from dppt_nb.explore import (
     explore_attention,
     explore_cycles,
@@ -34,6 +35,7 @@ from dppt_nb.stills import (
 from dppt_nb.store import synthetic_people
 from dppt_nb.tokenpose import PoseTransformer
 from dppt_nb.views import (
+    View,
     attention_on_grid,
     attention_picture,
     crop_person,
@@ -91,6 +93,22 @@ def test_attention_lies_where_its_patches_are(views):
     assert shares.isnan().sum() == len(shares) - len(left)
     assert torch.equal(shares[left], pruned.trace.attention[0][11][0, :, joint, J:].mean(0))
     assert attention_picture(pruned, shares).shape == pruned.crop.shape
+
+
+@pytest.mark.parametrize("patch", [0, 5, 6 * 5 + 2, 8 * 6 - 1])
+def test_heat_of_a_patch_lies_on_the_patch(patch):
+    "Its middle is in the middle of the patch, also at the edge of the picture."
+    view = View(np.full((128, 96, 3), 90, np.uint8), None, None, None, (8, 6), JOINTS)
+    shares = torch.eye(8 * 6)[patch]
+    hot = attention_picture(view, shares).astype(int) - attention_picture(view, 0 * shares)
+    place = np.argwhere(np.abs(hot).sum(-1) == np.abs(hot).sum(-1).max())
+    row, column = divmod(patch, 6)
+    corner = np.array((16 * row, 16 * column))
+    # one of the four pixels around the middle is among the hottest; at the edge heat stays as high
+    assert ((place - corner >= 0) & (place - corner < 16)).all()
+    assert (np.abs(place - corner - 7.5) == 0.5).all(1).any()
+    assert np.array_equal(attention_overlay(torch.from_numpy(view.photo), shares, (8, 6)),
+                          attention_picture(view, shares))
 
 
 def test_attention_that_was_not_recorded_is_refused(crop):

@@ -9,10 +9,12 @@ from dppt_nb.heatmaps import (
     decode_dark,
     decode_quarter,
     encode_heatmaps,
+    find_peaks,
     flip_back,
     heatmap_coordinates,
     heatmap_cross_entropy_loss,
     normalize_heatmaps,
+    photo_joints,
     rescale_joints,
 )
 from dppt_nb.keypoints import COCO17
@@ -267,3 +269,27 @@ def test_a_map_of_nan_answers_nothing(way):
     joints, scores = heatmap_coordinates(maps, way)
     assert joints.isnan().all(-1)[0].tolist() == [False, True, False]
     assert scores.isnan()[0].tolist() == [False, True, False]
+
+
+def test_peaks_are_whole_numbers_and_find_their_place_in_the_photo():
+    maps = torch.rand(2, 17, 64, 48)
+    center, scale = torch.tensor([[100.5, 80.25], [31.0, 47.5]]), torch.tensor([[0.9, 1.2]] * 2)
+    peaks = torch.stack(find_peaks(maps)[:2], -1)
+    wanted, _ = decode_argmax(maps, center, scale)
+    assert torch.equal(photo_joints(peaks, center, scale, (64, 48)), wanted)
+    for unbiased in (True, False):
+        assert torch.equal(
+            rescale_joints(peaks, (64, 48), (256, 192), unbiased),
+            rescale_joints(peaks.float(), (64, 48), (256, 192), unbiased),
+        )
+
+
+def test_maps_in_an_array_that_runs_backwards():
+    maps, pairs = np.random.default_rng(0).random((2, 17, 16, 12)), COCO17.flip_pairs
+    same = maps[..., ::-1].copy()
+    assert torch.equal(flip_back(maps[..., ::-1], pairs), flip_back(same, pairs))
+    for method in ("argmax", "quarter", "dark"):
+        assert all(map(
+            torch.equal, heatmap_coordinates(maps[..., ::-1], method),
+            heatmap_coordinates(same, method),
+        ))

@@ -330,3 +330,17 @@ def test_joints_of_another_set_are_refused():
         map_keypoints(np.zeros((2, 5, 2)), np.ones((2, 5)), COCO17, MPII16)
     sigmas = np.array([0.05, 0.06])
     assert build_keypoint_set("x", ("a", "b"), (), sigmas=sigmas).sigmas == (0.05, 0.06)
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_mapping_takes_no_joint_below_zero_for_a_known_one(kind):
+    "Some files say -1 where nothing is known; two of them are not known either."
+    joints, visible = kind([[30000, 3]] * 17), kind([-1] * 17)
+    middle, known = map_keypoints(joints, visible, COCO17, MPII16)
+    assert not (known != 0).any() and not middle.any()
+
+
+def test_middles_of_small_numbers_do_not_overflow():
+    joints, visible = np.full((17, 2), 30000, np.int16), np.ones(17, np.uint8)
+    middle, _ = map_keypoints(joints, visible, COCO17, MPII16)
+    assert (middle[MPII16.index("pelvis")] == 30000).all()

@@ -15,11 +15,14 @@ from dppt_nb.matching import match_coco
 from dppt_nb.metrics import (
     bootstrap_interval,
     evaluate_coco,
+    joint_rates,
+    keypoint_hits,
     mean_rate,
     oks,
     pck,
     pckh,
     pckh_hits,
+    person_size,
     pooled_rate,
 )
 from dppt_nb.scoring import (
@@ -690,3 +693,30 @@ def test_boxes_that_touch_nobody_may_show_people_too():
     boxes = [[0, 0, 1, 1], [9, 9, 1, 1]]
     found = boxes_of_people(boxes, [0, 0], [[0, 0, 1, 1], [5, 5, 1, 1]], [0, 0], least=0)
     assert found.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("kind", [torch.as_tensor, np.ndarray.tolist])
+def test_every_step_of_pck_takes_tensors_and_lists(kind):
+    preds, joints, visible = people(20, 14)
+    sizes = person_size(joints, visible, LSP14.torso)
+    given = [kind(array) for array in (preds, joints, visible)]
+    np.testing.assert_array_equal(person_size(*given[1:], LSP14.torso), sizes)
+    hits, counts = keypoint_hits(preds, joints, visible, sizes, 0.2)
+    for mine, wanted in zip(keypoint_hits(*given, kind(sizes), 0.2), (hits, counts)):
+        np.testing.assert_array_equal(mine, wanted)
+    np.testing.assert_array_equal(joint_rates(kind(hits), kind(counts)), joint_rates(hits, counts))
+    hits, counts = hits.sum(0), counts.sum(0)
+    assert mean_rate(kind(hits), kind(counts)) == mean_rate(hits, counts)
+    assert pooled_rate(kind(hits), kind(counts)) == pooled_rate(hits, counts)
+
+
+def test_oks_broadcasts_each_of_its_arrays():
+    "Predictions beside several labellings of one person, and labels that say whom to count."
+    generator = np.random.default_rng(0)
+    preds, joints = generator.uniform(0, 9, (4, 1, 5, 2)), generator.uniform(0, 9, (5, 2))
+    visible, sigmas = np.eye(3, 5), np.full(5, 0.1)
+    scores = oks(preds, joints, visible, 50.0, sigmas)
+    assert scores.shape == (4, 3)
+    for i, j in np.ndindex(4, 3):
+        assert scores[i, j] == oks(preds[i, 0], joints, visible[j], 50.0, sigmas)
+    assert (oks(joints, joints, visible, 50.0, sigmas) == 1).all()

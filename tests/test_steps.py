@@ -1,5 +1,6 @@
 """A step: how much is asked of PyTorch, nothing asked of the processor, the same answer whichever
 way it is run."""
+import copy
 import json
 import math
 import os
@@ -391,3 +392,24 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
         pages[way] = int(done.stdout)
     # 4 times 64 MB in pages of 4 kB (or in huge ones of 2 MB, if the system gives them)
     assert pages["plain"] >= 100 and pages["kept"] < 20, pages
+
+
+def test_muon_is_an_optimiser_as_frameworks_expect_one():
+    "They hand over a function that computes the loss; who gives it no matrix is told at once."
+    layer, x = torch.nn.Linear(16, 16, bias=False), torch.randn(4, 16)
+    twin, losses = copy.deepcopy(layer), []
+    ours, theirs = Muon(layer.parameters()), Muon(twin.parameters())
+    def closure():
+        losses.append(layer(x).square().mean())
+        losses[-1].backward()
+        return losses[-1]
+    assert ours.step(closure) is losses[0]
+    twin(x).square().mean().backward()
+    assert theirs.step() is None and torch.equal(layer.weight, twin.weight)
+    with pytest.raises(ValueError, match=r"matrices, not parameters of shape \(16,\); give those"):
+        Muon(torch.nn.Linear(16, 16).parameters())
+
+
+def test_a_frozen_model_has_nothing_to_optimise():
+    with pytest.raises(DataError, match="requires a gradient"):
+        make_optimizers(torch.nn.Linear(3, 3).requires_grad_(False), get_recipe("tokenpose_nano"))

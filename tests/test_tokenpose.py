@@ -10,6 +10,7 @@ import pytest
 import torch
 from sampling import sample, sampled_models
 
+from dppt_nb.heads import HEADS
 from dppt_nb.heatmaps import decode_dark, encode_heatmaps
 from dppt_nb.models import VARIANTS, create_model, list_models, macs, parameters_count
 from dppt_nb.pruning import keep_top, patch_scores, take_patches
@@ -221,7 +222,8 @@ def test_pieces_of_a_batch_give_the_same(name, overrides, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     model, pieces = random_network(name, (256, 192), **overrides), []
     images = images_for(model, 3)
-    model.backbone.register_forward_hook(lambda module, given, made: pieces.append(len(given[0])))
+    start = model.start
+    monkeypatch.setattr(model, "start", lambda some: pieces.append(len(some)) or start(some))
     with torch.no_grad():
         answer, traced = model(images), model.trace(images, 1, look=()).heatmaps[0]
     assert pieces == [2, 1, 3]
@@ -705,3 +707,69 @@ def test_a_head_that_points():
     )
     assert (joints[0] - (told[0, :, :2] * torch.tensor([48.0, 64.0]) - 0.5)).abs().max() < 0.75
     assert scores[0, 0] > 0.9 and 0.4 < scores[0, 1] <= 0.5
+
+
+def test_hooks_are_called_in_inference_too(monkeypatch):
+    "Counters of operations and recorders of features hook to parts; all images in one call."
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    model = random_network("tokenpose_s_v1", (256, 192))
+    images, called = images_for(model, 3), {}
+    with torch.no_grad(): answer = model(images)
+    parts = {n: m for n, m in model.named_modules() if "conv" in n or n in ("backbone", "tokens")}
+    def note(name): return lambda module, given, made: called.setdefault(name, []).append(len(made))
+    hooks = [part.register_forward_hook(note(name)) for name, part in parts.items()]
+    with torch.no_grad(): hooked = model(images)
+    assert {name: called[name] for name in parts if name != "backbone"} == {
+        name: [3] for name in parts if name != "backbone"
+    } and called["backbone"] == [1]    # a list of one map
+    torch.testing.assert_close(hooked, answer, rtol=1e-3, atol=1e-4 * answer.abs().max().item())
+    for hook in hooks: hook.remove()
+    called.clear()
+    hook = torch.nn.modules.module.register_module_forward_hook(
+        lambda module, given, made: called.update({module: True})
+    )
+    with hook, torch.no_grad(): model(images)
+    assert all(part in called for part in parts.values())
+
+
+def test_weights_that_a_hook_makes_are_those_of_today():
+    "PyTorch's pruning makes the weights of a convolution when it is called."
+    from torch.nn.utils import prune
+    model = random_network("tokenpose_s_v1", (64, 48), patch_size=(4, 4))
+    conv, images = model.backbone.layer1[0].conv2, images_for(model, 1)
+    prune.l1_unstructured(conv, "weight", 0.5)
+    with torch.no_grad():
+        conv.weight_orig.mul_(-1)
+        answer = model(images)
+    torch.testing.assert_close(answer, model(images))
+
+
+def test_a_record_is_asked_from_the_end_too():
+    model = random_network("ppt_nano", (64, 48))
+    trace = model.trace(images_for(model, 2))
+    for layer in range(4):
+        for cycle in (0, -1):
+            assert torch.equal(trace.column_owner(layer - 4, cycle), trace.column_owner(layer))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_a_released_checkpoint_fills_a_network_of_another_precision(dtype):
+    model = create_model("tokenpose_nano", 5, (64, 48))
+    state = {"module.pos_embedding": model.tokens.code[:, 5:].clone(), **model.state_dict()}
+    other = load_released(create_model("tokenpose_nano", 5, (64, 48)).to(dtype), state)
+    for name, value in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value.to(other.state_dict()[name].dtype))
+
+
+def test_a_head_of_ones_own_gets_the_maps_in_inference_too(monkeypatch):
+    "What a head is trained with it is given when it is used; a head need not say that it reads."
+    class Mean(torch.nn.Module):
+        def forward(self, keypoint_tokens, patch_tokens, maps, owner=None):
+            share = keypoint_tokens.mean(2)[..., None, None] * maps[0].mean()
+            return share.expand(-1, -1, 16, 12)
+        def heatmaps(self, logits): return logits
+    monkeypatch.setitem(HEADS, "mean", lambda config, backbone: Mean())
+    model = random_network("tokenpose_nano", (64, 48), head="mean")
+    images = images_for(model, 2)
+    with torch.no_grad(): answer = model(images)
+    torch.testing.assert_close(answer, model(images))

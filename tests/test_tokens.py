@@ -6,13 +6,15 @@ import pytest
 import torch
 import torch.utils.checkpoint
 
-from dppt_nb.backbones import Pixels, Pyramid
+from dppt_nb.backbones import Pixels, Pyramid, conv_norm
 from dppt_nb.hrnet import HRNet
 from dppt_nb.tokens import (
     Bottleneck,
     PoseTokens,
     Stem,
+    extent,
     join_patches,
+    pixels_seen,
     sine_position_code,
     split_patches,
 )
@@ -157,3 +159,19 @@ def test_only_patch_tokens_get_the_code():
         sequence[0, 7:], sine_position_code((4, 3), 16) + tokens.embed.bias, atol=1e-6
     )
     assert "code" not in tokens.state_dict()
+
+
+def test_a_look_at_what_a_patch_sees_leaves_no_gradients():
+    stem = Stem(16, 1).eval()
+    assert extent(pixels_seen(stem, torch.randn(1, 3, 64, 48), (2, 1), 3, 5)) == (19, 15)
+    assert all(parameter.grad is None for parameter in stem.parameters())
+
+
+@pytest.mark.parametrize("how", [dict(dilation=2), dict(groups=2), dict(stride=2, padding=1)])
+def test_a_folded_norm_keeps_what_its_convolution_does(how):
+    torch.manual_seed(0)
+    conv, norm = torch.nn.Conv2d(4, 6, 3, bias=False, **how), torch.nn.BatchNorm2d(6)
+    norm(torch.randn(8, 6, 5, 5))    # statistics of its own
+    x = torch.randn(2, 4, 9, 9)
+    with torch.no_grad(): answer = conv_norm(conv, norm.eval(), x)
+    torch.testing.assert_close(answer, norm(conv(x)))

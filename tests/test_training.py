@@ -1,4 +1,5 @@
 """Training: resuming to the bit, folders that are in the way, results with their conditions."""
+import copy
 import json
 import math
 from dataclasses import replace
@@ -518,6 +519,17 @@ def test_average_follows_by_the_rule_and_copies_counters():
         assert torch.equal(average.module[0].weight, mine)
     assert average.module[1].num_batches_tracked == 3 * 39
     assert not any(p.requires_grad for p in average.parameters())
+
+
+def test_a_copy_of_an_average_follows_the_same_model():
+    model = torch.nn.Linear(3, 1)
+    average = Average(model, 0.5)
+    average.update_parameters(model)
+    twin = copy.deepcopy(average)
+    torch.nn.init.constant_(model.weight, 5)
+    for each in (average, twin): each.update_parameters(model)
+    assert torch.equal(twin.module.weight, average.module.weight)
+    assert not torch.equal(twin.module.weight, model.weight)
 
 
 @pytest.mark.parametrize(
