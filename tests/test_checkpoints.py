@@ -34,6 +34,8 @@ from dppt_nb.checkpoints import (
     widen_weights,
 )
 from dppt_nb.checks import DataError
+from dppt_nb.cropset import known_people, unpack_marks
+from dppt_nb.evaluation import learned_from
 from dppt_nb.files import digest_of
 from dppt_nb.forms import recipe_of
 from dppt_nb.hrnet import HRModule, HRNet
@@ -42,6 +44,7 @@ from dppt_nb.models import VARIANTS, create_model
 from dppt_nb.recipes import LESSONS, Lesson, Recipe, get_recipe, teach
 from dppt_nb.released import load_backbone, load_released, read_checkpoint
 from dppt_nb.runner import check_sources, train_recipe
+from dppt_nb.store import load_people
 from dppt_nb.tokenpose import PoseTransformer
 from dppt_nb.tokens import Bottleneck
 
@@ -779,6 +782,19 @@ def test_shipped_networks_are_small_and_have_cards():
     for folder in of_photographs:
         network, recipe, keypoints = load_network(folder)
         assert len(keypoints) == 14 and "/" not in recipe.teacher
+        assert len(unpack_marks(network.about)) == 7700    # whom it learned from
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("split, known", [("train", 7700), ("val", 0), ("test", 0)])
+def test_shipped_networks_know_whom_they_learned_from(shared, split, known):
+    people = load_people("lspet", shared / "data/lspet_dataset.zip", (split,), (64, 48))[split]
+    for name, folder in shipped_networks().items():
+        if not name.endswith("_lspet"): continue
+        about = load_network(folder)[0].about
+        # joints that come back from crops of another size are off by rounding, so one may be missed
+        assert known - 5 <= known_people(about, people) <= known, name
+        assert ("trained on" in learned_from(about, people, "test")) == bool(known)
 
 
 def test_a_start_of_another_shape_says_which_options_fit_it():

@@ -231,6 +231,8 @@ def pack_card(folder, name, card, sets, into, replace):
         config=asdict(network.config), recipe=recipe.to_dict(), keypoint_set=keypoints.to_dict(),
         data=card["data"], trained=card["trained"],
     )
+    # whom it learned from, so that it can say so where it is judged on them
+    info |= {k: v for k, v in network.about.items() if k == "people_marks"}
     with packing(name, replace, into) as partial:
         save_network(partial, shrink_weights(network.state_dict()), info)
         judged = [judge(partial, *given.split("=", 1)) for given in sets]
