@@ -321,7 +321,8 @@ def test_the_commands_in_order_use_the_folders_of_the_printed_ones(root):
     lines = [line.split() for line in text.splitlines() if line.startswith("    dppt train")]
     names = [words[2] for words in lines]
     assert names == ["tokenpose_s_v1_coco", "dppt_s_coco"]
-    assert [words[words.index("--out") + 1] for words in lines] == [f"runs/{name}" for name in names]
+    folders = [words[words.index("--out") + 1] for words in lines]
+    assert folders == [f"runs/{name}" for name in names]
     assert f"--teacher runs/{names[0]} " in text and f"dppt eval runs/{names[1]} " in text
 
 
