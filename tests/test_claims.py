@@ -38,6 +38,7 @@ from dppt_nb.judged import (
     difference,
     format_interval,
     format_study,
+    half_width,
     of_row,
     row_score,
 )
@@ -401,6 +402,14 @@ def test_the_answer_in_short_is_what_the_results_say():
              "features_attention")
     assert min(holm([p_value(found(gpu, row, "ppt")) for row in parts])) > 0.05
 
+    # the fresh seeds' answers stand beside what is to be known of them
+    nano, dagger = fresh_runs(RESULTS), {("dppt", "ppt"), ("tokenpose_taught", "dppt")}
+    for words, pair in (asked_again | {"A second cycle": ("sdpose", "tokenpose")}).items():
+        result = found(nano, *pair)
+        answer = "open" if pair[0] == "sdpose" else "yes \u2020" if pair in dagger else "yes"
+        assert (result["interval"][0] < 0) == (answer == "open")
+        assert cells(said[words])[1] == f"{format_interval(result, sign=True)}, {answer}"
+
     # what to know
     numbers = {1: "one seed", 2: "two seeds", 3: "three seeds"}
     def holds(words, known): assert known in said[words], (words, known)
@@ -442,6 +451,10 @@ def test_the_answer_in_short_is_what_the_results_say():
     assert all(
         run["score"] < min(of_30) for run in of_row(begun, "synthetic_all").values()
     )
+    of_30 = [dict(r, row="photos_30") for r in of_epochs(longer, 30) if r["row"] == "tokenpose"]
+    more = found(begun + of_30, "photos_30", "synthetic_all")
+    assert more["seeds"] == 3
+    assert f"The difference is {format_interval(more, sign=True)} in three seeds" in everywhere
     mixed = [found(cpu, *pair)["mean"] for pair in (("moved", "tokenpose"),
                                                     ("biased_unmoved", "biased"))]
     for words, mean in zip(("moving it costs", "*not* moving it costs"), mixed):
@@ -460,6 +473,43 @@ def test_the_answer_in_short_is_what_the_results_say():
     assert "S: {:.0f} % of the arithmetic saved, nano: {:.0f} %".format(
         *(100 * share for share in saved)
     ) in text
+
+
+def spread_inside(studies, row, other):
+    "A difference in two studies with the spread that seeds have inside one, in three lines."
+    each = [each_seed(some, row, other) for some in studies]
+    yield "   ".join(" ".join(f"{d:.1f}" for d in seeds) for seeds in each)
+    spread = math.sqrt(np.mean([np.var(seeds, ddof=1) for seeds in each]))
+    people, middle = once(studies, row, other)["people"], np.mean(each)
+    for free in (4, 2):
+        # that of a mean of six, with fewer degrees of freedom
+        alike = spread * math.sqrt((free + 1) / 6)
+        half = half_width(alike, free + 1, (people[1] - people[0]) / 2)
+        p = p_value(dict(mean=middle, seeds=free + 1, spread=alike, people=people))
+        yield (f"{free} degrees of freedom: {middle:+.1f} ({middle - half:+.1f} to "
+               f"{middle + half:+.1f})   p {p:.4f}, times five {5 * p:.3f}")
+
+
+def test_the_five_questions_stand_beside_the_study_of_signals():
+    "All tables of its README; the page has the answers in short."
+    first, gpu, large = map(stored, ("study_lspet_nano", "study_lspet_nano_h200", "study_lspet_s"))
+    told = (RESULTS / "study_lspet_nano_h200" / "README.md").read_text()
+    lines = format_primary(gpu, seeds=False).splitlines()
+    results = {words: once([first, gpu], *pair) for words, pair in PRIMARY.items()}
+    known = {f"nano: {words}": p_value(result) for words, result in results.items()}
+    lines += [
+        f"{words:<52}{format_interval(result, sign=True):<25}{p:.3f}"
+        for (words, result), p in zip(results.items(), holm([*known.values()]))
+    ]
+    of_s = {f"S: {words}": difference(large, *pair) for words, pair in PRIMARY.items()}
+    known |= {words: p_value(result) for words, result in of_s.items() if result}
+    lines += [
+        f"{words:<58}" + ("one seed" if math.isnan(p) else f"p {p:.4f}, corrected {together:.3f}")
+        for (words, p), together in zip(known.items(), holm([*known.values()]))
+    ]
+    for pair in (("tokenpose", "ppt"), ("dppt", "ppt")):
+        lines += spread_inside([first, gpu], *pair)
+    for line in lines: assert line in told, line
 
 
 def each_teacher_once(runs, pair):
@@ -761,6 +811,13 @@ def test_the_large_student_beside_its_teacher_on_everyday_photographs():
     assert f"on these people ({here}])" in text and f"does not ({there}];" in text
     assert f"above on both: {further}] here" in text
     assert abs(lspet["dppt_s_lspet"] - lspet["tokenpose_s_lspet"] - 1.2) < 0.2
+    # paired differences of one pass, as the README has them
+    readme = (RESULTS.parent.parent / "README.md").read_text()
+    for words, told in (
+        ("on athletes by 1.2 points (0.0 to 2.3)", "was compared: +1.2 [0.0 to +2.3]"),
+        ("on COCO's people by 4.6 (1.5 to 8.1)", "One pass here: +4.6 [+1.5 to +8.1]"),
+    ):
+        assert words in readme and told in text
 
 
 def test_what_a_wider_correction_leaves():

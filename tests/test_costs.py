@@ -313,6 +313,30 @@ def test_every_command_of_the_page_leads_to_its_recipe(root):
         if given["teacher"]: assert Path(given["teacher"]).name in full
 
 
+def test_the_commands_in_order_use_the_folders_of_the_printed_ones(root):
+    "What is trained under a name is judged, and teaches, under the same."
+    cells = json.loads((root / "nbs/machinery/training_costs.ipynb").read_text())["cells"]
+    texts = ["".join(cell["source"]) for cell in cells]
+    text, = (text for text in texts if "    dppt data prepare coco" in text)
+    lines = [line.split() for line in text.splitlines() if line.startswith("    dppt train")]
+    names = [words[2] for words in lines]
+    assert names == ["tokenpose_s_v1_coco", "dppt_s_coco"]
+    folders = [words[words.index("--out") + 1] for words in lines]
+    assert folders == [f"runs/{name}" for name in names]
+    assert f"--teacher runs/{names[0]} " in text and f"dppt eval runs/{names[1]} " in text
+
+
+def test_hours_of_networks_that_were_never_timed_have_a_mark(root):
+    "TokenPose-S and B, PPT-S and DPPT-S were timed, with one cycle; compiled TokenPose-S alone."
+    cells = json.loads((root / "nbs/machinery/training_costs.ipynb").read_text())["cells"]
+    cell, = (c for c in cells if "PRICE = " in "".join(c["source"]))
+    lines = [line.split() for line in "".join(cell["outputs"][0]["text"]).splitlines()[2:]]
+    rows = {words[0]: words[4:6] for words in lines}
+    bare = lambda place: {name.rsplit("_", 1)[0] for name in rows if "?" not in rows[name][place]}
+    assert len(rows) > 25 and bare(1) == {"tokenpose_s_v1"}
+    assert bare(0) == {"tokenpose_s_v1", "tokenpose_b", "ppt_s", "dppt_s"}
+
+
 def test_a_run_takes_the_bytes_that_the_page_reckons(root):
     "Twelve bytes a number and state in the papers' recipes: weights and Adam's two moments."
     assert "(12 * (KEEP + 2) + 4 * 2)" in page_cell(root, "PRICE = ")
