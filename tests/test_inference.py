@@ -649,6 +649,16 @@ def test_the_scores_and_times_with_a_detector_are_those_of_their_record(root):
     athletes, everyday = map(over, rows("accuracy", instead), rows("accuracy", way))
     said = "{:.1f} points above boxes from 0.1 on LSPET ({:.1f} to {:.1f})".format(*athletes)
     assert f"{said} and {{:.1f}} on COCO ({{:+.1f}} to {{:+.1f}}, open)".format(*everyday) in text
+    theirs = [row for data in ("lspet test", "coco all") for row in stored[f"accuracy {data}"]
+              if row["network"] == "BlazePose full"]
+    given, (athletes, everyday) = (
+        list(map(over, rows("accuracy", name), theirs)) for name in ("PyTorch", instead)
+    )
+    assert given[0][1] < 0 < given[0][2] and athletes[1] < 0 < athletes[2] and everyday[2] < 0
+    said = "{:+.1f} points with the box given and {:+.1f} with MediaPipe's detector"
+    summary = (root / "nbs/machinery/peers.ipynb").read_text().split("## Summary")[1]
+    assert said.format(given[0][0], athletes[0]) in summary
+    assert f"both open, and so on COCO's people {everyday[0]:+.1f}." in summary
     for key in ("processor_ms", "mean_ms"):
         took = told("pictures", key, 0)
         words = "{} ms on LSPET, {} on COCO; with boxes from {}0.1 {} and {} |"
