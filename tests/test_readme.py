@@ -176,7 +176,7 @@ def test_the_table_of_uses():
         "in labelled boxes {} % and {}, in the detector's {} and {}".format(*boxes)
     )
     both = found(LOOKS.format("two looks", ELSE)) + found(LOOKS.format("two looks", ""))
-    told = "`--or-whole` found more: {} and {} % of the joints beside {} and {}."
+    told = "found more, on COCO not for sure: {} and {} % of the joints beside {} and {}."
     assert told.format(*both) in README
 
 
