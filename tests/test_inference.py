@@ -580,19 +580,20 @@ def test_the_table_of_boxes_says_what_its_record_says(root):
     assert any(said in line for line in lines)
 
 
+def over(row, other):
+    "The difference of two ways on the same people, and its interval."
+    marks = lambda row, part: unpack_bits(row[part], row["shape"])
+    low, high = bootstrap_interval(
+        marks(row, "hits"), marks(row, "counts"), other=marks(other, "hits"),
+        photos=photos_of(row),
+    )
+    return row["score"] - other["score"], low, high
+
+
 def test_the_differences_in_mediapipes_boxes_are_those_of_their_record(root):
     stored = json.loads((root / "nbs/results/peers.json").read_text())
     notebook = json.loads((root / "nbs/11_inference.ipynb").read_text())
     text = "".join("".join(cell["source"]) + "\n" for cell in notebook["cells"])
-    marks = lambda row, part: unpack_bits(row[part], row["shape"])
-
-    def over(row, other):
-        low, high = bootstrap_interval(
-            marks(row, "hits"), marks(row, "counts"), other=marks(other, "hits"),
-            photos=photos_of(row),
-        )
-        return row["score"] - other["score"], low, high
-
     told = {"0.5": [], "0.1": []}
     beside, elsewhere = [], []
     for part in ("accuracy lspet test", "accuracy coco all"):
@@ -615,8 +616,7 @@ def test_the_differences_in_mediapipes_boxes_are_those_of_their_record(root):
     pair = "{:+.1f} {{}}({:+.1f} to {:+.1f})"
     athletes, everyday = (pair.format(*one) for one in beside)
     assert f"stood {athletes.format('points on LSPET ')} and {everyday.format('on COCO ')}" in text
-    words = "points beside BlazePose on LSPET "
-    assert f"stand {athletes.format(words)} and {everyday.format('on COCO ')}, both open;" in text
+    assert all(low < 0 < high for _, low, high in beside)
     # the command that the README gives, there and on the page that compares
     athletes, everyday = (pair.format(*one) for one in elsewhere)
     told = f"{athletes.format('points against BlazePose on LSPET ')}, open, and {everyday}"
@@ -624,6 +624,46 @@ def test_the_differences_in_mediapipes_boxes_are_those_of_their_record(root):
     told = f"{athletes.format('points beside BlazePose on athletes ')}, undecided, and {everyday}"
     readme = (root / "README.md").read_text().replace("(95 % interval ", "(")
     assert told.format("on COCO's people ") in readme
+
+
+def test_the_scores_and_times_with_a_detector_are_those_of_their_record(root):
+    stored = json.loads((root / "nbs/results/peers.json").read_text())
+    cells = json.loads((root / "nbs/11_inference.ipynb").read_text())["cells"]
+    text = "".join("".join(cell["source"]) + "\n" for cell in cells)
+    way = "PyTorch, MediaPipe's detector, two looks"
+    surer = f"{way}, boxes from a score of 0.5"
+
+    instead = f"{surer}, the whole picture where it finds nobody"
+
+    def rows(part, way):
+        "Of one way both data sets."
+        return [row for data in ("lspet test", "coco all") for row in stored[f"{part} {data}"]
+                if (row["network"], row["way"]) == ("dppt_s_lspet", way)]
+
+    def told(part, key, digits):
+        return lambda way: [f"{row[key]:.{digits}f}" for row in rows(part, way)]
+
+    score = told("accuracy", "score", 1)
+    for name in (surer, way, instead):
+        assert " | {} | {} |".format(*score(name)) in text
+    athletes, everyday = map(over, rows("accuracy", instead), rows("accuracy", way))
+    said = "{:.1f} points above boxes from 0.1 on LSPET ({:.1f} to {:.1f})".format(*athletes)
+    assert f"{said} and {{:.1f}} on COCO ({{:+.1f}} to {{:+.1f}}, open)".format(*everyday) in text
+    theirs = [row for data in ("lspet test", "coco all") for row in stored[f"accuracy {data}"]
+              if row["network"] == "BlazePose full"]
+    given, (athletes, everyday) = (
+        list(map(over, rows("accuracy", name), theirs)) for name in ("PyTorch", instead)
+    )
+    assert given[0][1] < 0 < given[0][2] and athletes[1] < 0 < athletes[2] and everyday[2] < 0
+    said = "{:+.1f} points with the box given and {:+.1f} with MediaPipe's detector"
+    summary = (root / "nbs/machinery/peers.ipynb").read_text().split("## Summary")[1]
+    assert said.format(given[0][0], athletes[0]) in summary
+    assert f"both open, and so on COCO's people {everyday[0]:+.1f}." in summary
+    for key in ("processor_ms", "mean_ms"):
+        took = told("pictures", key, 0)
+        words = "{} ms on LSPET, {} on COCO; with boxes from {}0.1 {} and {} |"
+        start = "a score of " if key == "processor_ms" else ""
+        assert words.format(*took(surer), start, *took(way)) in text
 
 
 def test_the_other_rules_of_a_second_look_say_what_their_record_says(root):

@@ -159,6 +159,27 @@ def test_the_table_of_blazepose():
     assert 0.28 < times[0] / times[1] < 0.38 and "in a third of the time" in README
 
 
+def test_the_table_of_uses():
+    stored = json.loads((RESULTS / "peers.json").read_text())
+
+    def found(way):
+        return [f"{row['score']:.1f}" for data in ("lspet test", "coco all")
+                for row in stored[f"accuracy {data}"]
+                if (row["network"], row["way"]) == ("dppt_s_lspet", way)]
+
+    whole = found("PyTorch, the whole picture, two looks")
+    assert line_of("one person, who fills it")[2] == (
+        "{} % of athletes', {} of everyday people's".format(*whole)
+    )
+    boxes = found("PyTorch") + found(LOOKS.format("two looks", SURER))
+    assert line_of("several people")[2] == (
+        "in labelled boxes {} % and {}, in the detector's {} and {}".format(*boxes)
+    )
+    both = found(LOOKS.format("two looks", ELSE)) + found(LOOKS.format("two looks", ""))
+    told = "found more, on COCO not for sure: {} and {} % of the joints beside {} and {}."
+    assert told.format(*both) in README
+
+
 def test_the_whole_photographs():
     stored = json.loads((RESULTS / "whole_photos.json").read_text())["rows"]
     detector, other, alone, labelled = (stored[words] for words in (
@@ -166,9 +187,15 @@ def test_the_whole_photographs():
         "MediaPipe's detector, else the whole photo, two looks", "the whole photo, two looks",
         "the labelled box, one look",
     ))
-    said = f"found {other['score']:.1f} % of the joints, without it {detector['score']:.1f}."
-    words = "in 300 whole photographs of athletes, of whom 217 can be measured, it"
-    assert f"{words} {said}" in README
+    said = (
+        f"in 300 whole photographs of athletes {other['score']:.1f} %; without `--or-whole` "
+        f"{detector['score']:.1f}, without a detector {alone['score']:.1f}, in labelled boxes "
+        f"{labelled['score']:.1f}"
+    )
+    assert line_of("one person, somewhere in it")[2] == said
+    assert "all 14 joints of 217 people" in README
+    said = f"is needed: {alone['score']:.1f} % without it, {other['score']:.1f} with it"
+    assert said in README
     told = page("machinery/detectors")
     for row in (detector, other, alone, labelled):
         assert re.search(rf"\| {row['score']:.1f} \|$", told, re.M) and row["people"] == 217
@@ -192,6 +219,18 @@ def test_the_table_of_what_was_measured(words, row):
     least, most = map(float, told.groups())
     lower = [round(round(score["mean"], 1) - round(mean, 1), 1) for mean in means]
     assert least <= min(lower) and max(lower) <= most
+
+
+def test_pruning_and_teacher_in_that_table():
+    "They are of another study than the bullets, so the two stand beside the table."
+    score = {name: float(line_of(words)[1]) for name, words in (
+        ("plain", "`tokenpose_nano`, 12 epochs"), ("pruned", "`ppt_nano`, a third"),
+        ("taught", "`dppt_nano`, pruned like"),
+    )}
+    told = "pruning costs {:.1f} points in this table and a teacher gives {:.1f}".format(
+        score["plain"] - score["pruned"], score["taught"] - score["pruned"]
+    )
+    assert told in README
 
 
 def test_what_the_study_found():
@@ -219,6 +258,9 @@ def test_what_the_study_found():
         assert (gain["interval"][0] > 0) == (words in found)
         told = words.format(m=f"{gain['mean']:{sign}.1f}", i=span(gain["interval"], sign))
         assert told in README, told
+    longest = stored("study_lspet_nano_head_longer")
+    shares = [row_score(longest, row)["mean"] for row in ("tokenpose_mlp", "sdpose_mlp")]
+    assert "after 30 epochs (three seeds, {:.0f} and {:.0f} % found)".format(*shares) in README
     few = [row_score(start, f"{name}_100")["mean"] for name in ("synthetic", "photos")]
     assert "hundred photographs {:.0f} % in place of {:.0f} %".format(*few) in README
 

@@ -339,7 +339,8 @@ def timing(networks, repeats, threads, label, calibrate):
     first = next(iter(took.values()))
     rows = [
         dict(network=name, way=way, milliseconds=1000 * median(seconds),
-             to_first=median(a / b for a, b in zip(seconds, first)))
+             to_first=median(a / b for a, b in zip(seconds, first)),
+             first_milliseconds=1000 * median(first))
         for (name, way), seconds in took.items()
     ]
     for row in rows: print(row)
