@@ -254,8 +254,8 @@ def _read_one(coco, file, split, pictures, options, name, boxes):
 def read_coco(
     # folder or zip with annotations/person_keypoints*.json and the photographs in any folder below
     root: str | Path,
-    # annotation file(s), in the root or elsewhere, each also as "train=FILE"; those that are called
-    # as COCO, Roboflow, CVAT and Label Studio call them if not given
+    # annotation file(s), in the root or elsewhere, each also as "train=FILE"; if not given: files
+    # named as COCO, Roboflow, CVAT and Label Studio name them
     annotations: str | Path | list | None = None,
     images: str | Path | None = None,  # folder or zip of the photographs if not in the root
     # results file of a detector: its boxes take the place of the true ones, without keypoints

@@ -320,7 +320,7 @@ def score_coco(
     stats = {k: v if v >= 0 else math.nan for k, v in found}
     return {
         "mean": stats["AP"], "interval": [100 * v for v in bootstrap_ap(matches)], "joints": stats,
-        "people": len(crops), "left_out": 0,
+        "people": sum(not a["ignore"] for a in matches.cocoGt.anns.values()), "left_out": 0,
     }
 
 # %% ../nbs/machinery/evaluation.ipynb #5c0a3e01

@@ -183,9 +183,8 @@ def read_store(
     folder: str | Path,          # of a crop store
     split: str | None = None,    # only the people of this split; all if not given
     progress: bool = True,       # show a bar
-    # decoding threads; as many as the process may use cores if not given
-    workers: int | None = None,
-    # crops are decoded batch by batch; None: where decoded they are too many for the memory
+    workers: int | None = None,  # decoding threads; if not given, one per usable core
+    # crops are decoded batch by batch; None: only if the decoded crops do not fit
     streamed: bool | None = None,
 ) -> CropSet:
     """The crops of a store, decoded once into one tensor; or as bytes, which stay in the store's

@@ -261,7 +261,7 @@ def follow(
     smooth: bool = False,      # joints through the One-Euro filter
     name: str = "",            # of the video, for the results
     first_boxes: np.ndarray | None = None,  # (N, 4) in the first frame, if somebody knows them
-    tracker: Tracker | None = None,  # one of your own, with the last word on smoothness
+    tracker: Tracker | None = None,  # one of your own; then `smooth` is ignored
 ) -> Iterator[tuple[Frame, People]]:
     "Who is where in every frame, with the same number for the same person."
     if predictor.or_whole: raise DataError("or_whole=True is of photos; follow videos without it")

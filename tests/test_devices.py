@@ -12,7 +12,7 @@ from devices_fixture import CASES, SIZE, TINY, all_steps, fed_and_not, one_step,
 from safetensors.torch import load_file
 
 from dppt_nb.checks import DataError
-from dppt_nb.devices import Team, free_port, launch
+from dppt_nb.devices import LOST, Team, free_port, launch
 from dppt_nb.recipes import Recipe
 from dppt_nb.trainer import Trainer
 
@@ -150,6 +150,29 @@ def test_more_processes_than_a_cpu_has_room_for_are_not_started(monkeypatch):
     monkeypatch.setattr("dppt_nb.devices.start_process", lambda *given: pytest.fail("started"))
     with pytest.raises(DataError, match="--devices is 100000, and on a CPU each takes a process"):
         launch(["train", "tokenpose_nano"], 100_000, "cpu")
+
+
+@pytest.mark.parametrize("ends, code, shown", [
+    ((LOST, 1), 1, "of 1"), ((1, LOST), 1, ""), ((2, 1), 2, ""), ((LOST, LOST), LOST, "of 1"),
+], ids=str)
+def test_the_error_of_the_process_that_failed_by_itself_is_shown(
+    ends, code, shown, monkeypatch, capfd
+):
+    "Not that of process 0, which only could not reach the other any more."
+    pytest.importorskip("accelerate", reason="needs dppt-nb[devices]")
+    def start(words, rank, count, port, errors):
+        line = f"import sys; print('of {rank}', file=sys.stderr); sys.exit({ends[rank]})"
+        return subprocess.Popen([sys.executable, "-c", line], stderr=errors if rank else None)
+    monkeypatch.setattr("dppt_nb.devices.start_process", start)
+    assert launch(["train"], 2, "cpu") == code
+    assert capfd.readouterr().err.split("\n")[1] == shown
+
+
+def test_a_process_that_lost_the_others_ends_with_a_code_of_its_own(capsys):
+    def broken(*given): raise RuntimeError("Connection closed by peer")
+    with pytest.raises(SystemExit) as end: Team("cpu")._with_all(broken, 1)
+    assert end.value.code == LOST
+    assert "cannot be reached (Connection closed by peer)" in capsys.readouterr().err
 
 
 def test_two_processes_with_a_tracker_are_judged_at_the_end(tmp_path):

@@ -358,6 +358,7 @@ def test_in_a_detectors_boxes_pck_is_of_the_people_whom_they_show(tmp_path, monk
     assert scores["PCK@0.2 torso"]["people"] == 5 and 90 < byhand["mean"] < 100
     assert scores["PCK@0.2 torso"]["mean"] == pytest.approx(byhand["mean"], abs=1e-6)
     assert 0 < scores["AP"]["mean"] < 100
+    assert scores["AP"]["people"] == 6    # who are annotated, not the seven boxes
 
 
 def test_boxes_may_lie_in_the_zip_of_the_data_set(tmp_path, monkeypatch):
