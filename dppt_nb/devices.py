@@ -133,6 +133,7 @@ class Team:
     def _with_all(self, exchange, *given):
         "A message of all. If it fails, this process ends: who failed first has said why."
         try: return exchange(*given)
+        except torch.OutOfMemoryError: raise    # of this process itself
         except RuntimeError as error:
             why = f"the other processes cannot be reached ({plain_reason(error)})"
             print(why, file=sys.stderr)
