@@ -167,7 +167,7 @@ class Kept:
         self.__dict__.pop("captured", None)
         if self.average:
             self.average.module.load_state_dict(part("average."))
-            # a count that began at 1
+            # it begins at 1, and each step adds 1
             self.average.n_averaged.fill_(saved["step"] + 1)
         if saved["scaler"]: self.scaler.load_state_dict(saved["scaler"])
         # `begin_step` sets rates for the step that comes: one step back, as the last one left them
