@@ -80,7 +80,7 @@ class EndlessPeople(CropSet):
 
     def time_renewal(self) -> float:
         """Seconds that `renew` takes where it has work to do: eight chunks for each worker are
-        timed, or all people where they are fewer, and counted up."""
+        timed, on a GPU one chunk, or all people where they are fewer, and counted up."""
         device = self.images.device
         wait = lambda: torch.cuda.synchronize(device) if device.type == "cuda" else None
         chunk, workers = chunk_size(self.images.shape[2:], device), _workers(device)

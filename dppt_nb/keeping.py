@@ -152,7 +152,7 @@ class Kept:
         saved: dict, # the content of training.json
         tensors: dict[str, Tensor], # of its state file
     ) -> None:
-        "Put weights, averages, moments, counters and what an epoch has drawn back."
+        "Put back weights, averages, moments and counters, and what an epoch has drawn."
         under_way = saved.get("under_way") or {}
         whole = len(saved["history"]) * self.steps_per_epoch
         if saved["step"] != whole + under_way.get("done", 0):
@@ -167,10 +167,11 @@ class Kept:
         self.__dict__.pop("captured", None)
         if self.average:
             self.average.module.load_state_dict(part("average."))
+            # it begins at 1, and each step adds 1
             self.average.n_averaged.fill_(saved["step"] + 1)
         if saved["scaler"]: self.scaler.load_state_dict(saved["scaler"])
+        # `begin_step` sets rates for the step that comes: one step back, as the last one left them
         self.history, self.step = saved["history"], saved["step"] - 1
-        # as the last step left them
         self.begin_step()
         self.step += 1
         # None at an epoch's end: a former stop may have left one here

@@ -74,9 +74,9 @@ def check_members(
     "Refuse a zip that would grow when it is read: PyTorch stores its members as they are."
     with zipfile.ZipFile(path) as file: members = file.infolist()
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise ValueError("its members are compressed, which PyTorch never does")
+        raise DataError("its members are compressed, which PyTorch never does")
     if sum(member.file_size for member in members) > path.stat().st_size:
-        raise ValueError("it declares more than it holds")
+        raise DataError("it declares more than it holds")
 
 def read_checkpoint(
     path: str | Path, # .safetensors, or .pth as PyTorch writes it
@@ -101,10 +101,11 @@ def unreadable(
     error: Exception, # whatever a damaged file may bring up
 ) -> DataError:
     "The sentence for a checkpoint that cannot be read."
+    # PyTorch's own words are long, and advise to read it unsafely
+    why = str(error) if isinstance(error, DataError) else type(error).__name__
     return DataError(
-        f"{path} is not a checkpoint that can be read safely ({type(error).__name__}); it is "
-        "damaged or of another kind: get it anew, or save its state_dict alone, with torch.save or "
-        "as safetensors"
+        f"{path} is not a checkpoint that can be read safely ({why}); it is damaged or of another "
+        "kind: get it anew, or save its state_dict alone, with torch.save or as safetensors"
     )
 
 def named_tensors(
@@ -228,19 +229,21 @@ def check_position_code(
     dropping it."""
     if stored is None: return
     code = model.tokens.code[:, model.num_keypoints:].cpu().float()
-    if stored[1].shape != code.shape or not torch.allclose(stored[1].float(), code, atol=1e-3):
-        raise DataError(
-            f"{where} stores a position code of shape {tuple(stored[1].shape)} that is "
-            "not the fixed 2-D sine code "
-            f"of shape {tuple(code.shape)} which {model.config.name} adds"
-        )
+    same_shape = stored[1].shape == code.shape
+    if same_shape and torch.allclose(stored[1].float(), code, atol=1e-3): return
+    other = "with other values than" if same_shape else f"instead of {tuple(code.shape)}, that of"
+    raise DataError(
+        f"{where} stores a position code of shape {tuple(stored[1].shape)} {other} the fixed 2-D "
+        f"sine code which {model.config.name} adds"
+    )
 
 # %% ../nbs/machinery/released.ipynb #a90897b2
 def released_size(
     state: dict, # our name -> tensor, of a released checkpoint
     name: str,   # of the model it belongs to
 ) -> tuple[int, int]: # height and width in pixels
-    "The picture's size: the papers' head has an output for every pixel of a quarter of it."
+    """The picture's size: the papers' head has an output for every pixel of a heatmap, whose sides
+    are a quarter of the picture's."""
     outputs = {tuple(v.shape) for k, v in state.items() if re.fullmatch(r"head\.\d+\.bias", k)}
     fits = [size for size in PATCHES if (math.prod(size) // 16,) in outputs]
     return fits[0] if fits else listed_config(name).image_size
@@ -258,12 +261,15 @@ def released_recipe(
 RELEASED_SETS = {len(known): known for known in (COCO17, MPII16)}    # by the number of joints
 
 def released_network(
-    path: str | Path, # .pth or .safetensors in the layout of TokenPose, PPT or SDPose
+    # path of a .pth or .safetensors file, or a state dict, raw or under "state_dict", in the layout
+    # of TokenPose, PPT or SDPose
+    path: object,
     name: str, # from `list_models()`, the model that it belongs to
     keypoint_set: KeypointSet | None = None, # told by their number unless given
 ) -> tuple[PoseTransformer, Recipe, KeypointSet]:
     "A network of the original releases, with all that judging it needs."
     where, state = released_tensors(path)
+    # any depth of a stage does: layers' numbers are not looked at
     ours = {our_name(key, 1): value for key, value in state.items()}
     tokens = ours.get("tokens.keypoint_tokens", torch.empty(0))
     count = tokens.shape[1] if tokens.ndim == 3 else 0

@@ -89,6 +89,7 @@ class Trainer(Kept, Loop):
     def in_disorder(self) -> bool:
         "Whether an end within a step, or one by an error, left this trainer in an epoch's middle."
         steps, epoch = self.steps_per_epoch, self.under_way
+        # `pause` makes an epoch the begun one: one that is not was ended in another way
         within = epoch is not None and epoch is not self.begun and epoch.done < steps
         return within or self.step != self.epoch * steps + (self.begun.done if self.begun else 0)
 

@@ -9,6 +9,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -144,11 +145,11 @@ def test_what_does_not_fit_is_named(shared):
         ),
         (
             lambda s: s.update({"features.pos_embedding": torch.zeros(1, 256, 192)}),
-            "not the fixed 2-D sine code",
+            "of shape (1, 256, 192) with other values than the fixed 2-D sine code which",
         ),
         (
             lambda s: s.update({"features.pos_embedding": torch.zeros(1, 99, 192)}),
-            "position code of shape (1, 99, 192)",
+            "position code of shape (1, 99, 192) instead of (1, 256, 192), that of the fixed 2-D",
         ),
     ):
         model, broken = create_model("tokenpose_s_v1"), dict(state)
@@ -174,6 +175,23 @@ def test_bad_checkpoint_files(tmp_path):
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(ValueError, match="holds no parameters"):
         load_released(model, tmp_path / "list.pth")
+
+
+def test_a_zip_that_would_grow_says_why_it_is_not_read(tmp_path):
+    path = tmp_path / "whole.pth"
+    torch.save({"a": torch.zeros(100)}, path)
+    assert list(read_checkpoint(path)) == ["a"]
+    with zipfile.ZipFile(path) as whole: members = {n: whole.read(n) for n in whole.namelist()}
+    with zipfile.ZipFile(packed := tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items(): file.writestr(name, content)
+    with pytest.raises(DataError, match=r"packed\.pth .*\(its members are compressed, which"):
+        read_checkpoint(packed)
+    # the directory at the end says a size that the file cannot hold
+    told, place = path.read_bytes(), path.read_bytes().rindex(b"PK\1\2")
+    broken = tmp_path / "broken.pth"
+    broken.write_bytes(told[:place + 24] + (10**6).to_bytes(4, "little") + told[place + 28:])
+    with pytest.raises(DataError, match=r"broken\.pth .*\(it declares more than it holds\)"):
+        read_checkpoint(broken)
 
 
 @pytest.mark.parametrize("name", ["pose.onnx", "pose.pt2"])
