@@ -331,7 +331,8 @@ class PosePredictor(Locator):
             if self.or_whole and not len(boxes): boxes = None
         if whole := boxes is None:
             if not self.told and not self.detector: print(
-                "no boxes and no detector: each photo is taken as one box around one person"
+                "no boxes and no detector: a photo, or the first frame of a video, is taken as one "
+                "box around one person"
             )
             self.told, boxes, source = True, [0, 0, *seen.image.size], "nobody"
         boxes, scores = split_scores(boxes, seen.name)

@@ -462,7 +462,7 @@ def load_people(
     people: int | str | None = None,
     boxes: str | Path | None = None,     # a detector's results file, in place of annotated boxes
     **options                            # of the reader
-) -> dict:                               # split -> CropSet, decoded
+) -> dict:                               # split -> CropSet, decoded where it fits
     "The people of a data set, ready to train on or to be judged on; who was left out is said."
     if isinstance(splits, str): splits = (splits,)
     if data == "synthetic":
