@@ -257,7 +257,7 @@ def reduction_pictures(
     left, all_of_them = one.view.trace.kept[0][layer - 1].shape[1], np.prod(one.view.grid)
     off = np.linalg.norm(one.view.joints[0] - whole.view.joints[0], axis=1)
     return {
-        f"after layer {layer}: {left} patches": one.view.outlined(layer - 1, 0)[one.view.part],
+        f"after layer {layer}: {left} patches": one.view.kept(layer - 1, 0),
         "the answer": one.view.drawn(0, one.view.outlined(-1, 0)),
     }, (
         f"{way} with keep ratio {ratio}: {left} of {all_of_them} patches after layer {layer}; "
@@ -446,8 +446,7 @@ def photo_pictures(
     "A person framed in a photograph: the answer, and the patches that were left for it."
     view = view_framed(network, photo, across, down)
     left_over, score = view.trace.kept[0][-1].shape[1], view.scores[0]
-    left = view.outlined()[view.part]
-    return {"the crop": view.crop, "patches left": left, "answer": view.drawn()}, (
+    return {"the crop": view.crop, "patches left": view.kept(), "answer": view.drawn()}, (
         f"{left_over} of {np.prod(view.grid)} patches left; "
         f"{(score >= SHOWN).sum()} of {len(score)} joints are drawn, the surest "
         f"is the {spoken(view.keypoint_set.names[score.argmax()])}."
