@@ -251,10 +251,10 @@ def command(root):
 def test_command_prints_and_writes(command, tmp_path):
     done = command(
         "tokenpose_nano", "ppt_nano", "--batch", "2", "--image-size", "64x48", "--repeats", "1",
-        "--out", str(tmp_path / "speed.json"),
+        "--out", str(tmp_path / "new" / "speed.json"),
     )
     assert done.exit_code == 0 and "x product" in done.output, done.output
-    written = json.loads((tmp_path / "speed.json").read_text())
+    written = json.loads((tmp_path / "new" / "speed.json").read_text())
     assert [row["model"] for row in written["rows"]] == ["tokenpose_nano", "ppt_nano"] and written[
         "conditions"
     ]["threads"] == torch.get_num_threads()

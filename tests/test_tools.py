@@ -79,6 +79,9 @@ def test_scripts_of_the_shell_help_too(name):
     ("scores", ["--root", ".", "--out", "x.json", "--device", "abacus"], "device 'abacus' cannot"),
     ("benchmark", ["forward", "--device", "abacus"], "device 'abacus' cannot"),
     ("pack_network", ["card", "dppt_nano_lspet", "x", "card.json"], "card.json has no 'words'"),
+    ("benchmark", ["forward", "--out", "."], "File '.' is a directory"),
+    ("benchmark", ["train", "--out", "card.json/x.json"], "cannot write to the folder card.json"),
+    ("scores", ["--root", ".", "--out", "card.json/x.json"], "cannot write to the folder card"),
 ])
 def test_what_cannot_be_done_is_one_sentence(
     monkeypatch, capsys, tmp_path, name, words, sentence,

@@ -2,13 +2,24 @@
 import time
 from pathlib import Path
 
+import click
 import numpy as np
 import torch
 
+from dppt_nb.checks import DataError
 from dppt_nb.evaluation import answer_in_terms_of, conditions, predict_joints
+from dppt_nb.files import make_folder
 from dppt_nb.metrics import pck
 
 NETWORK = "dppt_s_lspet"    # whose answers are measured unless another network is named
+
+
+def folder_first(context, option, out):
+    "The file to write, whose folder is there before hours are spent on what the file will hold."
+    try:
+        if out: make_folder(Path(out).parent)
+    except DataError as error: raise click.BadParameter(str(error)) from None
+    return out
 
 
 def command_of(tool, network=NETWORK, **places):

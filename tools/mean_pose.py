@@ -6,6 +6,7 @@ of everybody in the test. Writes nbs/results/mean_pose.json.
 from pathlib import Path
 
 import click
+from judging import folder_first
 
 from dppt_nb.evaluation import RESULTS_FORMAT, answer_mean_pose, mean_pose, score_joints
 from dppt_nb.files import write_json
@@ -17,7 +18,10 @@ RESULTS = Path(__file__).resolve().parent.parent / "nbs" / "results" / "mean_pos
 
 @click.command(cls=Sentence)
 @click.option("--root", type=Place(exists=True), required=True, help="folder, zip or store")
-@click.option("--out", type=Place(), default=RESULTS, help="another file")
+@click.option(
+    "--out", type=Place(dir_okay=False), callback=folder_first, default=RESULTS,
+    help="another file",
+)
 def main(root, out):
     "Judge the mean pose of LSPET's training people on its test people."
     crops = load_people("lspet", root, ("train", "test"), (128, 96), False)

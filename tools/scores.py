@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
+from judging import folder_first
 
 from dppt_nb.checkpoints import load_network
 from dppt_nb.compare import hits_of
@@ -47,7 +48,9 @@ def by_score(scores, hits, counts):
     help="test, or what the data set is judged on, unless given",
 )
 @click.option("--device", default="cpu", show_default=True)
-@click.option("--out", type=Place(path_type=Path), required=True)
+@click.option(
+    "--out", type=Place(dir_okay=False, path_type=Path), callback=folder_first, required=True
+)
 def main(network, data, root, split, device, out):
     "Write OUT: how many joints have a score in each range, and how many of them are right."
     count(network, data, root, split or judged_split(data), device, out)
