@@ -29,7 +29,8 @@ def joint_weights(
 ) -> Tensor:  # (B, J) bool
     "Which joints are labelled and leave a trace in the map (DARK's release)."
     (height, width), (x, y) = heatmap_size, (joints[..., 0], joints[..., 1])
-    reach = 3 * sigma  # farther from its joint the bell is below 0.012
+    # farther from its joint the bell is below 0.012; the 2: limits of the released code
+    reach = 3 * sigma
     return (
         (visible > 0)
         & (x > -reach - 2)

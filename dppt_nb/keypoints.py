@@ -73,8 +73,8 @@ class KeypointSet(CheckedFields):
 
     @property
     def mirrored(self) -> bool:
-        """False if no left and right is known: mirroring would then mislabel sides. (One point
-        alone has none, and can be mirrored.)"""
+        """Whether a mirrored picture can be labelled: False if there are several points and no left
+        and right is known, because sides would then be mislabelled."""
         return bool(self.flip_pairs) or len(self) == 1
 
     @cached_property
