@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from datetime import timedelta
 
 import torch
@@ -126,9 +126,13 @@ class Team:
                 if self.count > 1 and torch.distributed.is_initialized():
                     torch.distributed.destroy_process_group()
 
+    @contextmanager
     def first(self):
         "A context that one process of a machine enters before the others, who find what it made."
-        return self.accelerator.local_main_process_first() if self.accelerator else nullcontext()
+        leads = self.accelerator is None or self.accelerator.is_local_main_process
+        if not leads: self._with_all(self.accelerator.wait_for_everyone)
+        yield
+        if leads and self.accelerator: self._with_all(self.accelerator.wait_for_everyone)
 
     def _with_all(self, exchange, *given):
         "A message of all. If it fails, this process ends: who failed first has said why."

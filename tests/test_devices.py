@@ -175,6 +175,18 @@ def test_a_process_that_lost_the_others_ends_with_a_code_of_its_own(capsys):
     assert "cannot be reached (Connection closed by peer)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("leads, entered", [(True, 1), (False, 0)])
+def test_who_waits_for_the_data_of_a_process_that_ended_says_so(leads, entered, capsys):
+    "The first process prepares, and tells the others; they wait before they read."
+    def broken(): raise RuntimeError("Connection closed by peer")
+    team, came = Team("cpu"), []
+    team.accelerator = SimpleNamespace(is_local_main_process=leads, wait_for_everyone=broken)
+    with pytest.raises(SystemExit) as end:
+        with team.first(): came.append("entered")
+    assert end.value.code == LOST and len(came) == entered
+    assert "cannot be reached (Connection closed by peer)" in capsys.readouterr().err
+
+
 def test_two_processes_with_a_tracker_are_judged_at_the_end(tmp_path):
     "Closing the tracker leaves the processes together, and parting them again is no error."
     pytest.importorskip("accelerate", reason="needs dppt-nb[devices]")
