@@ -678,7 +678,10 @@ def test_the_table_of_distillation_is_what_the_results_say():
         "60 epochs, the same three": of_epochs(longer, 60),
         "the papers' size, 14 epochs *": stored("study_lspet_s"),
     }
-    pairs = ("dppt", "ppt"), ("tokenpose_taught", "tokenpose"), ("tokenpose_taught", "dppt")
+    pairs = (
+        ("dppt", "ppt"), ("dppt", "tokenpose"), ("tokenpose_taught", "tokenpose"),
+        ("tokenpose_taught", "dppt"),
+    )
     for words, runs in studies.items():
         own = words.startswith("the papers")    # its teacher is the TokenPose row of its seed
         assert rows[words][1] == ("14 epochs" if own else "30 epochs")
@@ -698,8 +701,21 @@ def test_the_table_of_distillation_is_what_the_results_say():
     least, most = (f"{means[name]:+.1f}" for name in ("features", "dppt"))
     told = f"stand highest** ({most}), features alone lowest ({least})"
     assert any(told in text for text in texts)
-    assert f"all three have {most} here" in text and "nowhere below 0.05" in text
+    assert f"the three signals together have {most}." in text and "nowhere below 0.05" in text
     assert min(holm([p_value(gain) for gain in gains.values()][:6])) > 0.05
+    of_all = holm([p_value(difference(signals, *pair)) for pair in PRIMARY.values()])[0]
+    assert f"its p, corrected among other questions, is {of_all:.2f}" in text
+    # the teacher's own epochs counted
+    for told, row, taught in (
+        ("PPT of 30 epochs finds {:.1f} points more ({:+.1f} to {:+.1f})", 30, 12),
+        ("PPT of 60 finds {:.1f} more than a DPPT of 30 ({:+.1f} to {:+.1f}, open", 60, 30),
+    ):
+        plain, pupil = (
+            [dict(run, row=name) for run in of_epochs(signals + longer, epochs) if run["row"] == of]
+            for name, of, epochs in (("plain", "ppt", row), ("taught", "dppt", taught))
+        )
+        gain = difference(plain + pupil, "plain", "taught")
+        assert told.format(gain["mean"], *gain["interval"]) in text
     # the top of the page
     gain = difference(studies["12 epochs, four fresh seeds"], "dppt", "ppt")
     assert f"gains {gain['mean']:.1f} points of PCK@0.2" in texts[0]
