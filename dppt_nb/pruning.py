@@ -188,7 +188,7 @@ def keep_ratio_at(
     epoch: float,       # epochs done; parts of an epoch count
     final: float = 0.7, # share that stays from `end` on
     start: float = 10,  # epochs in which nothing is dropped
-    end: float = 100,   # epoch from which `final` holds
+    end: float = 110,   # epoch from which `final` holds
     steps: int = 0,     # levels by which it falls, so that few shapes occur; 0: smoothly
 ) -> float:             # for `model.keep_ratio`
     "PPT's schedule (released code): 1 at first, then half a cosine down to the final ratio."

@@ -380,9 +380,9 @@ _FURTHER = _NANO.change(
 # the papers' encoder and picture with our head: the networks of the study at S size
 _S = dict(image_size=(256, 192), overrides={"head": "dot"}, sigma=2.0, kernel=11)
 
-# PPT's released schedule: nothing is dropped for 10 of 300 epochs, the keep ratio is reached at
-# epoch 100
-_SLOWLY = dict(anneal=(10 / 300, 100 / 300))
+# PPT's released schedule: nothing is dropped for 10 of 300 epochs, and 100 epochs later the keep
+# ratio is reached
+_SLOWLY = dict(anneal=(10 / 300, 110 / 300))
 _SDPOSE = _PAPER.change(
     batch_size=512, warmup_steps=500, shift=0.16, shift_prob=0.3, loss_factor=1.0
 )

@@ -46,11 +46,11 @@ OF_PHOTOGRAPHS = {
 
 def test_schedule_of_the_release():
     ratios = [keep_ratio_at(epoch) for epoch in np.linspace(0, 300, 3001)]
-    assert all(r == 1 for r in ratios[:101]) and all(math.isclose(r, 0.7) for r in ratios[1000:])
-    assert (np.diff(ratios) <= 0).all() and (np.diff(ratios[101:1000]) < 0).all()
-    for epoch in (10, 33, 55, 99.5):  # EViT's formula, written out
+    assert all(r == 1 for r in ratios[:101]) and all(math.isclose(r, 0.7) for r in ratios[1100:])
+    assert (np.diff(ratios) <= 0).all() and (np.diff(ratios[101:1100]) < 0).all()
+    for epoch in (10, 33, 55, 109.5):  # EViT's formula, written out; warm-up 10, then 100
         assert math.isclose(
-            keep_ratio_at(epoch), 0.7 + 0.3 * (math.cos((epoch - 10) / 90 * math.pi) + 1) * 0.5
+            keep_ratio_at(epoch), 0.7 + 0.3 * (math.cos((epoch - 10) / 100 * math.pi) + 1) * 0.5
         )
     assert keep_ratio_at(4, final=0.5, start=2, end=6) == 0.75
 
