@@ -157,7 +157,7 @@ def format_primary(
             lines.append(f"{words:<52}not run")
             continue
         answer = "one seed" if math.isnan(p) else undecided(result) if p > 0.05 else (
-            "yes" if result["mean"] > 0 else "no, the contrary"
+            "yes" if result["mean"] > 0 else "no"
         )
         told = _seeds_told(result)[0] if seeds and p > 0.05 else ""
         shown = "" if math.isnan(p) else f"{p:.3f}"
@@ -205,15 +205,16 @@ def answer_of(
     p: float | None = None, # after the correction, for a question that counts
     asked_before: bool = True, # False: a study that helps to answer has suggested the question
 ) -> str:
-    "What a study says of a claim; where there is a p, it decides in the place of the interval."
+    """What a study says of a claim, in the words of the study's page; where there is a p, it
+    decides in the place of the interval."""
     if result is None: return "not run"
     if result["seeds"] < 2: return "one seed"
-    words = verdict(result)
-    if p is None: return f"{words}, not corrected" if "hold" in words else "open"
+    above = result["mean"] > 0
+    a_hint = f"{'above' if above else 'below'} zero, a hint"
+    if p is None: return a_hint if "hold" in verdict(result) else "open"
     shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-    if p <= 0.05 and not asked_before:
-        return f"{'' if result['mean'] > 0 else 'the contrary is '}suggested ({shown})"
-    if p <= 0.05: return f"{'holds' if result['mean'] > 0 else 'does not hold'} ({shown})"
+    if p <= 0.05 and not asked_before: return f"{a_hint} ({shown})"
+    if p <= 0.05: return f"{'yes' if above else 'no'} ({shown})"
     return f"{undecided(result)} ({shown}; {_seeds_told(result)[1]})"
 
 
@@ -248,26 +249,20 @@ def table_of_claims(
     # those of `PRIMARY`
     questions: dict[str, dict | list[dict]] | None = None,
 ) -> str: # Markdown
-    """One row a claim: what was printed, the difference in each study, the answers, and what to
+    """One row a claim: what was printed, the difference in each study with its answer, and what to
     know before believing them. Those that are corrected are bold. Where several studies answer
     together, the first of them has suggested the questions."""
-    head = ["claim", "printed", *studies, "verdict", "caveat"]
-    lines = [head]
+    lines = [["claim", "printed", *studies, "caveat"]]
     for claim, words, results, answers in _answered(studies, claims, questions):
-        lines.append([
-            words, claim.source, *(format_interval(r, sign=True) for r in results.values()),
-            "; ".join(f"{n}: {said}" for n, said in answers.items() if said != "not run"),
-            claim.caveat,
-        ])
+        cells = (_with_answer(result, answers[name]) for name, result in results.items())
+        lines.append([words, claim.source, *cells, claim.caveat])
     return _as_table(lines)
 
 
-def _in_short(answer):
-    "The word or two of `answer_of`, without its p; what was not corrected is a hint."
-    words = answer.split(" (")[0]
-    said = words.removesuffix(", not corrected")
-    if said == words: return {"holds": "yes", "does not hold": "no"}.get(said, said)
-    return {"holds": "above zero", "does not hold": "below zero"}.get(said, said) + ", a hint"
+def _with_answer(result, answer):
+    "A difference, its interval and what they say; of one seed the interval says so itself."
+    said = f", {answer}" if result and result["seeds"] > 1 else ""
+    return format_interval(result, sign=True) + said
 
 
 def claims_in_short(
@@ -283,10 +278,9 @@ def claims_in_short(
         cells = []
         for columns in sizes.values():
             column = next((name for name in columns if results[name]), columns[0])
-            known, dagger = results[column], "" if column == columns[0] else " \u2021"
-            # of one seed the interval says so itself
-            said = f", {_in_short(answers[column])}" if known and known["seeds"] > 1 else ""
-            cells.append(format_interval(known, sign=True) + said + dagger)
+            dagger = "" if column == columns[0] else " \u2021"
+            in_short = answers[column].split(" (")[0]
+            cells.append(_with_answer(results[column], in_short) + dagger)
         lines.append([words, claim.source, *cells])
     return _as_table(lines)
 

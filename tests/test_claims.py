@@ -145,7 +145,7 @@ def test_one_table_has_all_claims_and_the_five_that_count():
     head, rule, *lines = table_of_claims(studies).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     claims = CLAIMS + OWN_CLAIMS
-    assert head == "| claim | printed | nano | S | verdict | caveat |" and rule.count("---") == 6
+    assert head == "| claim | printed | nano | S | caveat |" and rule.count("---") == 5
     assert [row[0].strip("*") for row in cells] == [claim.words for claim in claims]
     bold = {frozenset((c.row, c.other)) for c, row in zip(claims, cells) if "**" in row[0]}
     assert bold == {frozenset(pair) for pair in PRIMARY.values()}
@@ -164,7 +164,7 @@ def test_the_table_makes_every_difference_once(monkeypatch):
 
 def test_the_table_says_of_a_question_what_its_own_line_says():
     "Also where a claim is the question turned around: the same p, the other answer."
-    turned = {"holds": "yes", "does not hold": "yes", "open": "open", "one seed": "one seed",
+    turned = {"yes": "yes", "no": "yes", "open": "open", "one seed": "one seed",
               "not decided": "not decided"}
     _, gpu = both_sizes()["nano"]
     for runs in (gpu, both_sizes()["S"][0]):
@@ -183,16 +183,16 @@ def test_the_table_says_of_a_question_what_its_own_line_says():
 def test_an_answer_follows_p_and_without_it_the_interval():
     known = dict(mean=1.0, seeds=3, spread=0.4, people=[0.4, 1.6], interval=[0.1, 1.9])
     other = dict(known, mean=-1.0, interval=[-1.9, -0.1])
-    assert answer_of(known) == "holds, not corrected"
-    assert answer_of(other) == "does not hold, not corrected"
+    assert answer_of(known) == "above zero, a hint"
+    assert answer_of(other) == "below zero, a hint"
     assert answer_of(dict(known, interval=[-0.1, 2.1])) == "open"
     # the correction leaves it undecided, although the interval leaves zero out
     assert answer_of(known, 0.2).startswith("not decided (p = 0.200; ")
     assert answer_of(dict(known, interval=[-0.1, 2.1]), 0.2).startswith("open (p = 0.200; ")
     # a study that suggested the question helps to answer it
-    assert answer_of(known, 0.01, asked_before=False) == "suggested (p = 0.010)"
-    assert answer_of(known, 0.01) == "holds (p = 0.010)"
-    assert answer_of(other, 0.0004) == "does not hold (p < 0.001)"
+    assert answer_of(known, 0.01, asked_before=False) == "above zero, a hint (p = 0.010)"
+    assert answer_of(known, 0.01) == "yes (p = 0.010)"
+    assert answer_of(other, 0.0004) == "no (p < 0.001)"
     assert answer_of(None) == "not run" and answer_of(dict(known, seeds=1)) == "one seed"
 
 
@@ -205,7 +205,7 @@ def test_seeds_that_are_there_are_not_asked_for():
     assert known["seeds"] == 3 >= seeds_needed(known)
     assert answer_of(known, 0.074) == "not decided (p = 0.074; these, but for the correction)"
     other = dict(known, mean=-known["mean"])
-    assert answer_of(other, 0.01, asked_before=False) == "the contrary is suggested (p = 0.010)"
+    assert answer_of(other, 0.01, asked_before=False) == "below zero, a hint (p = 0.010)"
 
 
 def test_the_machinerys_page_has_the_numbers_of_the_study():
@@ -243,33 +243,30 @@ def test_the_short_table_answers_as_the_long_one():
         [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
         for table in (table_of_claims(columns, **asked), claims_in_short(columns, shown, **asked))
     ]
-    words = {"yes": "holds", "no": "does not hold"}
-    hints = {"above zero": "holds", "below zero": "does not hold"}
-    for (claim, source, two, fresh, large, verdict, _), short in zip(*cells, strict=True):
-        assert short[:2] == [claim, source]
-        column = "nano, fresh" if fresh != "-" else "nano, two studies"
-        long = {part.split(": ")[0]: part.split(": ")[1] for part in re.split(
-            r"; (?=nano|S:)", verdict
-        )}
+    for (*known, two, fresh, large, _), short in zip(*cells, strict=True):
+        assert short[:2] == known
         nano, dagger = (fresh, "") if fresh != "-" else (two, " \u2021")
-        for told, known, name, end in zip(
-            short[2:], (nano, large), (column, "S"), (dagger, ""), strict=True
-        ):
-            assert told.startswith(known) and told.endswith(end), told
-            said = told.removeprefix(known).removesuffix(end)
-            if known == "-" or "one seed" in known: assert said == "", told
-            else:
-                assert said.startswith(", "), told
-                said = said.removeprefix(", ")
-                if said.endswith(", a hint"):
-                    said = hints[said.removesuffix(", a hint")] + ", not corrected"
-                assert long[name].startswith(words.get(said, said)), told
+        for told, long, end in zip(short[2:], (nano, large), (dagger, ""), strict=True):
+            assert told.endswith(end)
+            said = told.removesuffix(end)
+            # the p and the seeds that would tell are the longer table's alone
+            assert long == said or long.startswith(f"{said} ("), (told, long)
+            assert said == "-" or "one seed" in said or "), " in said
     assert cells[1][2][2].endswith("), yes") and cells[1][2][3].endswith("), open")
     assert cells[1][-1][2].endswith(", open \u2021")
     # the papers' head is a family of questions of its own, corrected for the two
     of_heads, = (row for row in cells[0] if "the papers' head" in row[0])
     p = corrected([fresh_runs(RESULTS)], HEADS)[frozenset(("sdpose_mlp", "tokenpose_mlp"))]
-    assert of_heads[5] == f"nano, fresh: holds (p = {p:.3f})"
+    assert of_heads[3].endswith(f"), yes (p = {p:.3f})")
+    # every answer is a word that the page explains, once, and the glossary
+    answers = {
+        re.sub(r"^(above|below) zero, ", "", told.partition("), ")[2].split(" (")[0])
+        for row in cells[0] for told in row[2:5] if "), " in told
+    }
+    assert answers == {"yes", "no", "open", "a hint"}
+    page, glossary = ((RESULTS.parent / f"{p}.ipynb").read_text() for p in ("papers", "glossary"))
+    assert all(page.count(f"| *{word}* |") == 1 for word in answers)
+    assert "| open, yes, no, a hint |" in glossary
 
 
 def test_stored_runs_say_who_taught_and_on_what():
