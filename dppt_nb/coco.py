@@ -175,7 +175,7 @@ def describe_pairs(
     "The mirror pairs in words, with a warning where there are none or a side has no partner."
     if not s.mirrored:
         return [
-            "WARNING: no mirror pairs are known, so nobody is mirrored, in training or test; give "
+            "WARNING: no mirror pairs are known: what learns from this mirrors nobody; give "
             "them with --flip-pairs (left:right,..., a keypoint set file, or "
             + ", ".join(MIRROR_LAYOUTS) + ")"
         ]
