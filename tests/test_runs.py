@@ -485,6 +485,15 @@ def test_the_plan_says_what_is_left_and_changes_nothing(people):
     assert "plan: 1 epoch of" in last and "1 validation of" in last and "1 measured step)" in last
 
 
+def test_what_is_new_to_a_start_is_said_once_with_a_plan_too(people, tmp_path, capsys):
+    Trainer(TINY.change(epochs=1), people, None, tmp_path / "wise", "cpu", bars=False).fit()
+    capsys.readouterr()
+    recipe = TINY.change(start=str(tmp_path / "wise"))
+    run = Trainer(recipe, people, None, tmp_path / "run", "cpu", bars=False)
+    assert plan_of(run, Settings(plan=True)).startswith("plan: 3 epochs")
+    assert capsys.readouterr().out.count("starting from ") == 1
+
+
 def test_the_plan_counts_new_people_for_every_epoch(monkeypatch):
     "Those who are here already cost nothing; a resumed run makes those of its first epoch too."
     monkeypatch.setattr(EndlessPeople, "time_renewal", lambda self: 50.0)
@@ -593,7 +602,7 @@ def test_the_report_says_where_its_two_scores_differ(people, tmp_path, mirror):
     )
     write_report(tmp_path / "report.html", results, recipe, people, joints)
     page = (tmp_path / "report.html").read_text()
-    assert (TWO_SCORES in page) == mirror and "percent of the box's longer side" in page
+    assert (TWO_SCORES in page) == mirror and "percent of the longer side of the box, " in page
 
 
 @pytest.mark.parametrize("field, value", [
