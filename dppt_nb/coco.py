@@ -229,8 +229,8 @@ def choose_categories(
     for field in ("keypoints", "sigmas", "flip_pairs", "swap"):
         if len({str(c.get(field)) for c in chosen}) < 2: continue
         raise DataError(
-            f"{where}: several categories have people and differ in {field!r} ({there}); choose "
-            "one with --category NAME, or make them alike."
+            f"{where}: categories that would be read as one differ in {field!r} ({there}); choose "
+            "one with --category, by its id if names are alike, or make them alike."
         )
     if named and not chosen[0].get("keypoints"):
         name = say(chosen[0].get("name"))
