@@ -25,7 +25,7 @@ def wherever_it_lies(
     theirs: dict, # the same of the run in the folder
 ) -> dict:
     """What a run began with, by today's names of its start, teacher and backbone where they have
-    the same weights: a folder may have moved, and a name is relative to where a command is given."""
+    the same weights: a folder may have moved, and a name is relative to where it is typed."""
     prints = dict(start="began_with", teacher="taught_by", backbone_weights="began_with")
     same = {
         name: mine[name] for name in SOURCES

@@ -146,9 +146,9 @@ ANSWERS = "keypoint-results.json"    # the file that pycocotools reads
 def remove_answers(
     folder: Path  # where a judging without AP is written
 ) -> None:
-    "Remove the answers of an earlier judging, which would lie beside a score that is not theirs."
+    "Remove answers of an earlier judging, which would lie beside a score that is not theirs."
     path = folder / ANSWERS
-    if not path.exists(): return
+    if not (path.exists() and (folder / "results.json").exists()): return
     path.unlink()
     print(f"{path} is removed: it was of a judging before this one")
 
