@@ -175,7 +175,7 @@ def describe_pairs(
     "The mirror pairs in words, with a warning where there are none or a side has no partner."
     if not s.mirrored:
         return [
-            "WARNING: no mirror pairs are known, so nobody is mirrored, in training or test; give "
+            "WARNING: no mirror pairs are known: what learns from this mirrors nobody; give "
             "them with --flip-pairs (left:right,..., a keypoint set file, or "
             + ", ".join(MIRROR_LAYOUTS) + ")"
         ]
@@ -229,8 +229,8 @@ def choose_categories(
     for field in ("keypoints", "sigmas", "flip_pairs", "swap"):
         if len({str(c.get(field)) for c in chosen}) < 2: continue
         raise DataError(
-            f"{where}: several categories have people and differ in {field!r} ({there}); choose "
-            "one with --category NAME, or make them alike."
+            f"{where}: categories that would be read as one differ in {field!r} ({there}); choose "
+            "one with --category, by its id if names are alike, or make them alike."
         )
     if named and not chosen[0].get("keypoints"):
         name = say(chosen[0].get("name"))

@@ -37,6 +37,7 @@ from .optim import compute_name, pick_device, precision
 from .ownsets import finds_same
 from .recipes import Recipe
 from dppt_nb.scoring import (
+    ANSWERS,
     bootstrap_ap,
     boxes_of_people,
     oks_nms,
@@ -44,8 +45,10 @@ from dppt_nb.scoring import (
     pck_by_body,
     pck_row,
     pckh_row,
+    remove_answers,
     rescore,
     say_left_out,
+    say_unknown_sigmas,
     say_unmeasured,
 )
 from .splits import named_content
@@ -307,13 +310,11 @@ def score_coco(
     rows = to_coco_results(
         joints[kept], crops.image_ids[kept], poses[kept], confidence[kept], person_category(truth)
     )
-    write_json(folder / "keypoint-results.json", rows)
-    photos = len(truth["images"]), len(set(crops.image_ids.tolist()))
-    if photos[0] != photos[1]:
-        print(
-            f"AP is counted on {photos[0]} photographs, of which {photos[1]} have a box "
-            "to look into"
-        )
+    write_json(folder / ANSWERS, rows)
+    say_unknown_sigmas(crops.keypoint_set, truth)
+    photos, boxed = len(truth["images"]), len(set(crops.image_ids.tolist()))
+    if photos != boxed:
+        print(f"AP is counted on {photos} photographs, of which {boxed} have a box to look into")
     matches = match_coco(truth, rows, sigmas=crops.keypoint_set.sigmas)
     # pycocotools writes -1 where nobody is of that size
     found = zip(COCO_STATS, (100 * matches.stats).tolist())
@@ -472,9 +473,8 @@ def evaluate_checkpoint(
     network, recipe, found = load_network(checkpoint, device, model)
     recipe, options = recipe.change(**changes), reader_options or {}
     with folder_for(out or results_folder(checkpoint, data)) as folder:
-        crops = load_people(
-            data, root, (split,), recipe.image_size, bars, people, boxes, **options
-        )[split]
+        size = recipe.image_size
+        crops = load_people(data, root, (split,), size, bars, people, boxes, **options)[split]
         if note := learned_from(network.about, crops, split): print(f"{checkpoint} {note}")
         start, needed = time.time(), boxes or finds_same(found, crops.keypoint_set)
         truth = coco_annotations(data, root, split, boxes=boxes, **options) if needed else None
@@ -488,12 +488,13 @@ def evaluate_checkpoint(
         known = dict(
             conditions(recipe, data, split, crops, device, time.time() - start),
             boxes=Path(boxes).name if boxes else "annotated",
+            mirror=recipe.mirror and found.mirrored,    # the network's own pairs change places
         ) | ({"boxes_digest": digest_of(named_content(boxes, root))} if boxes else {})
         row = beside_published(known, recipe.overrides)
         if row and truth and not {*options} - {"pixels"}: print(row)    # COCO's own files
-        size = recipe.image_size if boxes else None
-        scores = score_answers(joints, confidence, crops, found, truth, folder, size)
+        scores = score_answers(joints, confidence, crops, found, truth, folder, boxes and size)
         results = dict(format=RESULTS_FORMAT, conditions=known, scores=scores)
         compare_people(folder / "results.json", known)
+        if "AP" not in scores: remove_answers(folder)
         write_json(folder / "results.json", results)
     return results

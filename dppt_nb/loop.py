@@ -28,6 +28,7 @@ from .optim import Average, compute_name, flatten_optimizers, make_optimizers
 from .recipes import Recipe, get_recipe, make_lessons
 from .released import load_backbone
 from .rle import RegressionObjective
+from .runs import weights_print
 from .steps import CapturedStep, can_capture, compiled, tune
 from .tokenpose import PoseTransformer
 
@@ -103,6 +104,8 @@ class LoopStart:
         self.model, self.teacher = self.build(), teacher and teacher.to(self.device)
         if recipe.backbone_weights: load_backbone(self.model, recipe.backbone_weights)
         if recipe.start: start_from(self.model, recipe.start, self.keypoint_set)
+        given = recipe.start or recipe.backbone_weights
+        self.began_with = weights_print(self.model) if given else None
         with seeded(recipe.seed):
             self.objectives = objectives or make_objectives(self.model, recipe, teacher)
         modules = [o.to(self.device) for o in self.objectives if isinstance(o, nn.Module)]

@@ -88,15 +88,18 @@ def _places(source):
     return index
 
 def _fits(given, index, named_in, split):
-    "The places that a name, in parts, fits equally well; by the strictest spelling that is there."
+    """The place that a name, in parts, fits alone by the strictest spelling that can tell; else
+    those that it fits equally well: folders may be spelled otherwise than their files."""
+    several = []
     for spelling, places in zip(_SPELLINGS, index):
         if not given or not (there := places.get(spelling(given[-1]))): continue
         spelt = {spelling("/".join(_parts(n))): n for n in there}
-        if len(spelt) < len(there): return there
+        if len(spelt) < len(there): return several or there
         same = tuple(map(spelling, given))
         best = _best_places(same, list(spelt), posixpath.dirname(named_in), split)
-        return [spelt[n] for n in best]
-    return []
+        if len(best) == 1: return [spelt[n] for n in best]
+        several = several or [spelt[n] for n in best]
+    return several
 
 def _readings(name):
     "What a name can be, nearest first: as it is, without blanks, the path of an address."

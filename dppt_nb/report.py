@@ -27,7 +27,7 @@ from .terminal import counted
 def person_errors(
     joints: Tensor, # (N, J, 2) found, photograph pixels
     crops: CropSet, # the people, with their true joints
-) -> Tensor: # (N,) percent of the box's longer side; NaN where nothing is labelled
+) -> Tensor: # (N,) percent of `crops.box_sides`; NaN where nothing is labelled
     "How far a person's joints are off, on average."
     apart = (joints - crops.photo_joints.cpu()).norm(dim=-1)                     # (N, J)
     seen = (crops.visible.cpu() > 0).float()
@@ -141,7 +141,8 @@ def people_part(
         words = [f"person {int(crops.ids[row])}: off by {errors[row]:.1f} %" for row in rows]
         text += f"<h2>{title}</h2>" + "".join(map(picture, drawn, words))
     return text + (
-        "<p>By the mean distance of labelled joints, in percent of the box's longer side.</p>"
+        "<p>By the mean distance of labelled joints, in percent of the longer side of the box, "
+        "which is first made as wide or as high as the network's input wants it.</p>"
     )
 
 

@@ -9,6 +9,7 @@ __all__ = ['Settings', 'check_start', 'check_sources', 'load_judges', 'plan_of',
 # %% ../nbs/machinery/runner.ipynb #15456957
 import gc
 import math
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from .checkpoints import load_network, load_teacher, options_of
 from .checks import DataError, checked, plain_int, validated, with_nan
+from .coco import quiet
 from .cropset import CropSet
 from .devices import Team, predict_together
 from .evaluation import RESULTS_FORMAT, conditions, score_joints
@@ -125,9 +127,9 @@ def plan_of(
         begun = len(record["history"])
     left = (recipe.epochs - begun) * trainer.steps_per_epoch
     if not left: return "plan: all epochs are trained already"
-    copy = Loop(
-        recipe, trainer.train_set, trainer.device, teacher=trainer.teacher, team=trainer.team
-    )
+    copy = quiet(partial(    # what it says of its start the trainer has said
+        Loop, recipe, trainer.train_set, trainer.device, teacher=trainer.teacher, team=trainer.team
+    ))
     measure = 10 if settings.plan_only or left >= 1000 else 0
     if not measure:
         renews = trainer.train_set.renewals(recipe.seed, begun + 1, recipe.epochs) > 0

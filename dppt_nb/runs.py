@@ -42,7 +42,7 @@ from dppt_nb.files import (
     write_tensors,
 )
 from .locks import sweep
-from .recipes import Recipe
+from .recipes import SOURCES, Recipe
 
 # %% ../nbs/machinery/runs.ipynb #5c0a5e06
 def describe(
@@ -258,7 +258,7 @@ def check_state(
     both = [k for k in ("data", "people_digest", "step") if k in own and k in record]
     pairs = [(k, own[k], record[k]) for k in both]
     pairs += [(k, v, record["recipe"][k]) for k, v in own.get("recipe", {}).items()
-              if k in record["recipe"] and k not in RATES]
+              if k in record["recipe"] and k not in (*RATES, *SOURCES)]
     if other := [k for k, a, b in pairs if a != b]:
         raise DataError(
             f"{state} is not of the run that {RECORD} beside it tells of: {other[0]} is another; "
@@ -496,5 +496,5 @@ class RunFolder:
         except (ValueError, OSError): return False
         there, info = read_json(self.path / CONFIG), json.loads(json.dumps(info))
         old, mine = (about.get("recipe", {}) for about in (there, info))
-        same = all(old[k] == mine[k] for k in old.keys() & mine.keys() - {*RATES})
+        same = all(old[k] == mine[k] for k in old.keys() & mine.keys() - {*RATES, *SOURCES})
         return same and there.get("epoch") == info["epoch"]

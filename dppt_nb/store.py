@@ -492,6 +492,7 @@ def load_people(
         advice = _split_advice(data, root, split, options.get("annotations"))
         raise DataError(f"{boxes or root} has nobody in split {split!r}; it has {counts}{advice}")
     notes = [*manifest.warnings, *_enlarged(store, header, image_size)]
-    print("\n".join([f"{data}: left out {format_counts(header.left_out)}", *notes]))
-    if not header.keypoint_set.mirrored: print(*describe_pairs(header.keypoint_set))
+    if not header.keypoint_set.mirrored: notes += describe_pairs(header.keypoint_set)
+    counts = f"{data}: left out {format_counts(header.left_out)}"
+    print("\n".join([counts, *dict.fromkeys(notes)]))    # a reader may have said the last one
     return {s: read_store(store, s, progress=bars) for s in splits}

@@ -371,6 +371,13 @@ def test_categories_that_are_called_the_same_are_one():
         read_content(content, category="dog")
     content["categories"][1]["keypoints"] = content["categories"][1]["keypoints"][::-1]
     with pytest.raises(DataError, match="choose one with --category"): read_content(content)
+    # Roboflow may call a category as the group above it, which has no keypoints
+    content["categories"] = [
+        dict(id=0, name="bear"), *({**c, "name": "bear"} for c in content["categories"][1:2])
+    ]
+    with pytest.raises(DataError, match=r"differ in 'keypoints' .* by its id if names are alike"):
+        read_content(content, category="bear")
+    assert len(read_content(content, category=2).content["annotations"]) == 3
 
 
 def test_the_category_that_has_people_is_read():

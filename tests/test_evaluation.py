@@ -257,6 +257,77 @@ def test_the_mirrored_test_mirrors_what_the_network_finds(tmp_path):
     assert torch.equal(one, predict_joints(network, as_lsp, TINY, bars=False)[0])
 
 
+GERMAN = ("Nase", "Knie links", "Knie rechts", "left elbow")
+
+
+def german_run(root):
+    "A data set whose joints nobody knows by name, and a run that learned from it, in its folder."
+    points = [[10 * n, 20, 2, 30, 30 + n, 2, 50, 40, 2, 40, 20, 2] for n in range(1, 4)]
+    content = coco_file([
+        dict(id=n, image_id=n, keypoints=p, bbox=[5, 5, 60, 50], area=900)
+        for n, p in enumerate(points, 1)
+    ])
+    content["categories"][0]["keypoints"] = list(GERMAN)
+    for n in range(1, 4): picture(n).save(root / f"{n}.jpg")
+    (root / "people.json").write_text(json.dumps(content))
+    people = load_people("coco", root, "all", SIZE, bars=False, annotations="people.json")["all"]
+    Trainer(TINY, people, None, root / "run", "cpu", bars=False).fit()
+    return dict(data="coco", root=root, split="val", device="cpu", bars=False)
+
+
+@pytest.fixture
+def german(tmp_path, monkeypatch):
+    monkeypatch.setenv("DPPT_CACHE", str(tmp_path / "cache"))
+    return german_run(tmp_path), tmp_path / "run"
+
+
+def test_conditions_say_whether_this_network_was_mirrored(german):
+    "Its own pairs change places, not those that are named for the people who judge it."
+    how, run = german
+    pairs = dict(annotations="people.json", flip_pairs="Knie links:Knie rechts")
+    with_pairs, without = (
+        evaluate_checkpoint(run, **how, reader_options=pairs, mirror=mirror)
+        for mirror in (True, False)
+    )
+    assert with_pairs["scores"] == without["scores"]
+    assert not with_pairs["conditions"]["mirror"]
+    values = json.loads((run / "config.json").read_text())
+    values["keypoint_set"]["flip_pairs"] = [[1, 2]]
+    (run / "config.json").write_text(json.dumps(values))
+    none = dict(annotations="people.json", flip_pairs="none")
+    assert evaluate_checkpoint(run, **how, reader_options=none)["conditions"]["mirror"]
+
+
+def test_ap_by_sigmas_that_nobody_knows_says_so(german, capsys):
+    how, run = german
+    path = run.parent / "people.json"
+    said = "as the OKS sigma of Nase, Knie links, Knie rechts (3 of 4 keypoints)"
+    judge = lambda: evaluate_checkpoint(run, **how, reader_options=dict(annotations="people.json"))
+    capsys.readouterr()
+    assert "AP" in judge()["scores"]
+    out = capsys.readouterr().out
+    assert said in out and out.count("no mirror pairs are known") == 1
+    content = json.loads(path.read_text())
+    content["categories"][0]["sigmas"] = [.05, .072, .072, .08]
+    path.write_text(json.dumps(content))
+    judge()
+    assert "as the OKS sigma of" not in capsys.readouterr().out
+
+
+def test_answers_of_an_earlier_judging_do_not_stay_beside_a_score(german, capsys):
+    how, run = german
+    answers, options = run / "keypoint-results.json", dict(annotations="people.json")
+    evaluate_checkpoint(run, **how, reader_options=options)
+    assert answers.exists() and "is removed" not in capsys.readouterr().out
+    more = json.loads((run.parent / "people.json").read_text())
+    for entry in more["images"] + more["annotations"]: entry["id"] += 10
+    for a in more["annotations"]: a |= dict(image_id=a["image_id"] + 10, bbox=[6, 6, 60, 50])
+    (run.parent / "more.json").write_text(json.dumps(more))
+    both = dict(annotations=["people.json", "more.json"])
+    assert "AP" not in evaluate_checkpoint(run, **how, reader_options=both)["scores"]
+    assert not answers.exists() and f"{answers} is removed" in capsys.readouterr().out
+
+
 def test_only_missing_validation_people_make_a_training_without_them(tmp_path, capsys):
     store_of(tmp_path / "alone", ["train"] * 8)
     assert load_judges("coco", tmp_path / "alone", SIZE, bars=False) is None

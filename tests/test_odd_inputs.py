@@ -72,6 +72,19 @@ def test_names_of_two_pictures_are_not_one_file(tmp_path):
         one_sentence(error)
 
 
+def test_a_folder_in_another_spelling_tells_pictures_of_one_name_apart(tmp_path):
+    "As a label tool writes it, and as macOS and case-blind disks have it."
+    names = [unicodedata.normalize("NFD", f"all/{n}/1.jpg") for n in ("a", "ä", "tag")]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True)
+        picture().save(tmp_path / name)
+    found = find_pictures(ImageSource(tmp_path), ["a/1.jpg", "ä/1.jpg", "Tag/1.jpg"], "a.json")
+    assert found == names
+    with pytest.raises(DataError, match="1 picture.s. that have several equally good places"):
+        find_pictures(ImageSource(tmp_path), ["b/1.jpg"], "a.json")
+
+
+
 def test_one_picture_under_two_ids_is_said(tmp_path):
     content = coco_file(people())
     content["images"][1]["file_name"] = "1.jpg"

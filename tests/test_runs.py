@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from dppt_nb import loop as loop_module
 from dppt_nb import runs
-from dppt_nb.checkpoints import load_network
+from dppt_nb.checkpoints import load_network, load_teacher
 from dppt_nb.checks import DataError
 from dppt_nb.codec import EncodedCrops, encode_crop
 from dppt_nb.devices import Team
@@ -66,6 +66,30 @@ def trainer(people, out=None, stop_at=None, recipe=TINY, **settings):
     run = Trainer(recipe, people, people, out, "cpu", bars=False, **settings)
     run.objectives.append(Stops(run, stop_at))
     return run
+
+
+def test_a_run_goes_on_with_its_start_and_teacher_wherever_they_lie(people, tmp_path):
+    "A folder that moved, or another name of it, is the same; another network's weights are not."
+    for name, seed in (("wise", 0), ("other", 1)):
+        Trainer(
+            TINY.change(epochs=1, seed=seed), people, None, tmp_path / name, "cpu", bars=False
+        ).fit()
+
+    def run(start, teacher, out=tmp_path / "run"):
+        recipe = TINY.change(start=str(start), teacher=str(teacher), output=1.0)
+        taught_by = load_teacher(recipe, people.keypoint_set)
+        return Trainer(recipe, people, None, out, "cpu", bars=False, teacher=taught_by)
+    wise, other, moved = (tmp_path / name for name in ("wise", "other", "moved"))
+    through = run(wise, wise, None).fit()
+    run(wise, wise).fit(epochs=1)
+    wise.rename(moved)
+    for name, places in (("start", (other, moved)), ("teacher", (moved, other))):
+        with pytest.raises(DataError, match=f"holds a run with {name} = '{wise}', not '{other}'"):
+            run(*places).fit(resume=True)
+    ended = run(moved, moved).fit(resume=True)
+    assert all(torch.equal(v, ended.state_dict()[k]) for k, v in through.state_dict().items())
+    record = json.loads((tmp_path / "run" / RECORD).read_text())
+    assert record["recipe"]["start"] == record["recipe"]["teacher"] == str(moved)
 
 
 @pytest.mark.parametrize("changes", [{}, dict(precision="fp16"), dict(ema=0.0, optimizer="adam")])
@@ -461,6 +485,15 @@ def test_the_plan_says_what_is_left_and_changes_nothing(people):
     assert "plan: 1 epoch of" in last and "1 validation of" in last and "1 measured step)" in last
 
 
+def test_what_is_new_to_a_start_is_said_once_with_a_plan_too(people, tmp_path, capsys):
+    Trainer(TINY.change(epochs=1), people, None, tmp_path / "wise", "cpu", bars=False).fit()
+    capsys.readouterr()
+    recipe = TINY.change(start=str(tmp_path / "wise"))
+    run = Trainer(recipe, people, None, tmp_path / "run", "cpu", bars=False)
+    assert plan_of(run, Settings(plan=True)).startswith("plan: 3 epochs")
+    assert capsys.readouterr().out.count("starting from ") == 1
+
+
 def test_the_plan_counts_new_people_for_every_epoch(monkeypatch):
     "Those who are here already cost nothing; a resumed run makes those of its first epoch too."
     monkeypatch.setattr(EndlessPeople, "time_renewal", lambda self: 50.0)
@@ -569,7 +602,7 @@ def test_the_report_says_where_its_two_scores_differ(people, tmp_path, mirror):
     )
     write_report(tmp_path / "report.html", results, recipe, people, joints)
     page = (tmp_path / "report.html").read_text()
-    assert (TWO_SCORES in page) == mirror and "percent of the box's longer side" in page
+    assert (TWO_SCORES in page) == mirror and "percent of the longer side of the box, " in page
 
 
 @pytest.mark.parametrize("field, value", [
