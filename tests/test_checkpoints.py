@@ -19,6 +19,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from safetensors.torch import load_file, save_file
 from sampling import sample, sampled_models
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 from dppt_nb.backbones import conv_step
 from dppt_nb.checkpoints import (
@@ -688,6 +689,28 @@ def test_what_is_not_saved_whole_is_not_saved(tmp_path):
     model.save_pretrained(tmp_path / "bare")
     with pytest.raises(DataError, match="has no 'recipe', which judging needs"):
         load_network(tmp_path / "bare")
+
+
+@pytest.mark.parametrize("change, odd", [
+    (lambda n: prune.l1_unstructured(n.encoder.blocks[0].mlp[0], "weight", 0.5), "weight_orig"),
+    (lambda n: parametrizations.weight_norm(n.tokens.embed), "parametrizations.weight.original0"),
+    (lambda n: setattr(n, "head", torch.nn.Identity()), "head.query.0.weight"),
+])
+def test_weights_that_the_configuration_does_not_have_are_not_saved(change, odd, tmp_path):
+    "The folder could not be read again; an earlier network in it stays."
+    model = create_model("tokenpose_nano", 5, SIZE, depth=1)
+    model.save_pretrained(tmp_path)
+    change(model)
+    draws = torch.random.get_rng_state()
+    with pytest.raises(ValueError, match=f"{odd} is not as the configuration of tokenpose_nano"):
+        model.save_pretrained(tmp_path)
+    assert torch.equal(draws, torch.random.get_rng_state())
+    PoseTransformer.from_pretrained(tmp_path)
+    if "weight_orig" not in odd: return
+    prune.remove(model.encoder.blocks[0].mlp[0], "weight")
+    model.save_pretrained(tmp_path)
+    again = PoseTransformer.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
 
 
 def test_the_class_alone_saves_and_loads(tmp_path):
