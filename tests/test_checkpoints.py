@@ -865,6 +865,22 @@ def test_a_start_whose_weights_would_be_lost_or_mean_something_else_is_refused(c
     check_sources(get_recipe("finetune_nano"), begin=True)
 
 
+@pytest.mark.parametrize("recipe, said", [
+    (get_recipe("tokenpose_nano", keypoint_cycles=0.1), "cycles is 1; a cycle that teaches"),
+    (get_recipe("tokenpose_nano", loss="mse"), "gives probabilities, which loss 'mse' is not of"),
+    (get_recipe("tokenpose_nano", guide=0.3, teacher="tokenpose_nano"), "drops no patches, so"),
+    (get_recipe("dppt_nano", teacher="dppt_nano_lspet"), "drops patches itself"),
+    (get_recipe("dppt_nano", teacher="dppt_s_lspet"), "has image_size .256, 192., the student"),
+    (get_recipe("dppt_nano", teacher="tokenpose_nano", match="depth", overrides={"depth": 5}),
+     "match='depth' needs equal depths"),
+])
+def test_lessons_that_cannot_be_given_are_refused_before_people_are_read(recipe, said, tmp_path):
+    draws = torch.random.get_rng_state()
+    with pytest.raises(ValueError, match=said):
+        train_recipe(recipe, "coco", tmp_path / "nowhere", tmp_path / "run", "cpu", bars=False)
+    assert not (tmp_path / "run").exists() and torch.equal(draws, torch.random.get_rng_state())
+
+
 def test_a_start_is_read_once_before_the_run_and_not_checked_where_none_begins(monkeypatch):
     read = []
     noted = lambda name: read.append(name) or load_network(name)
