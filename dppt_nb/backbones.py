@@ -115,6 +115,8 @@ class Backbone:
     keys: str = ""
     # what tells one size of it from another: words -> the parameter whose first axis says it
     sizes: dict[str, str] = dataclasses.field(default_factory=dict)
+    # of which height and width of the image have to be multiples, where the patches ask for less
+    multiple: int = 1
 
     @property
     def cell(self) -> int:

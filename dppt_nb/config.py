@@ -91,17 +91,25 @@ class PoseConfig:
 # %% ../nbs/machinery/config.ipynb #7689e6c9
 MOST_PARAMETERS = 2e9    # of an encoder; the papers' largest have some 30 million
 
+def _check_image(config):
+    "Refuse an image that does not divide as patches, heatmaps and backbone need it."
+    height, width = config.image_size
+    down, across = (config.stride * patch for patch in config.patch_size)
+    image = f"an image of {height} x {width} pixels does not divide"
+    if height % down or width % across:
+        raise ValueError(
+            f"{image} into patches of {down} x {across} pixels; choose another image_size or "
+            "patch_size"
+        )
+    backbone = f"backbone={config.backbone!r}", BACKBONES[config.backbone].multiple
+    for what, step in (("a heatmap of a quarter of its size", 4), backbone):
+        if height % step or width % step:
+            raise ValueError(f"{image} by {step}, which {what} needs; choose another image_size")
+
 def check_config(config: object) -> None:
     "Refuse a configuration that cannot be built, with one sentence that says why."
     def refuse(sentence): raise ValueError(sentence)
-    height, width = config.image_size
-    down, across = (config.stride * patch for patch in config.patch_size)
-    if height % down or width % across or height % 4 or width % 4:
-        refuse(
-            f"an image of {height} x {width} pixels does not divide into patches of "
-            f"{down} x {across} pixels; "
-            "choose another image_size or patch_size"
-        )
+    _check_image(config)
     if config.width % config.heads or config.width % 4:
         refuse(
             f"a width of {config.width} does not divide into {config.heads} heads and 4 "

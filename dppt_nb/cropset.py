@@ -98,7 +98,7 @@ class CropSet:
              seed: int  # of the draw; with more of them the same and others are drawn
             ) -> "CropSet":
         "So many of the people, in their order."
-        if count > len(self):
+        if not 0 <= count <= len(self):
             raise DataError(
                 f"{count} people are asked for, but {self.name} has {len(self)} of them"
             )

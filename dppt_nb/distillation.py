@@ -134,7 +134,8 @@ class Teacher:
             if same and images is batch.images: return answer    # else it has other images now
         if self.network.tokens.code.device != batch.images.device:
             self.network.to(batch.images.device)
-        answer = self.network.trace(batch.images, 1, self.look)
+        images = batch.images.to(self.network.tokens.code.dtype)    # of weights in half precision
+        answer = self.network.trace(images, 1, self.look)
         answers.append((self, self.look, batch.images, answer))
         return answer
 

@@ -134,6 +134,7 @@ def predict_joints(
     keypoint_set = keypoint_set or crops.keypoint_set
     device, found = next(model.parameters()).device, []
     rows = torch.arange(len(crops)) if rows is None else rows
+    if not len(rows): return torch.zeros(0, len(keypoint_set), 2), torch.zeros(0, len(keypoint_set))
     batches = rows.split(whole_number(batch_size, "batch_size"))
     with in_eval(model):
         for index in watch(batches, show=bars):

@@ -9,7 +9,6 @@ __all__ = ['METADATA', 'ONNX_FORMAT', 'OPSETS', 'OLDEST', 'RUNNERS', 'describe_n
            'fold_norms', 'choose_runner', 'take_runner', 'check_export', 'calibration_people', 'export_checkpoint']
 
 # %% ../nbs/machinery/export.ipynb #64832ce3
-import copy
 import io
 import json
 import logging
@@ -37,6 +36,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import dppt_nb
 from .augmentation import nominal_window
+from .backbones import hooked
 from .checkpoints import built, load_network
 from dppt_nb.checks import (
     DataError,
@@ -56,6 +56,7 @@ from .files import CACHE_MEND, cache_folder, digest_of, make_folder
 from .forms import make_form, recipe_of
 from .keypoints import KeypointSet
 from .locks import write_whole
+from .models import own_copy
 from .optim import precision
 from .ownsets import check_count
 from .photos import OddBoxes, check_boxes, open_photo
@@ -348,8 +349,8 @@ def cached_onnx(
 ) -> Path: # of the file in the cache, written now if it is not there
     "The network as an ONNX file; the same network with the same weights gives the same file."
     described = describe_network(network, keypoint_set, form)
-    built, weights = asdict(network.config), network.state_dict().values()
-    mark = digest_of(described, built, dppt_nb.__version__, *weights)[:16]
+    weights = (v.float() if v.is_floating_point() else v for v in network.state_dict().values())
+    mark = digest_of(described, asdict(network.config), dppt_nb.__version__, *weights)[:16]
     path = make_folder(cache_folder() / "exports", CACHE_MEND) / f"{described['model']}-{mark}.onnx"
     return path if path.is_file() else export_onnx(network, keypoint_set, path, form)
 
@@ -373,9 +374,11 @@ def norm_pairs(
     pairs = zip(names, names[1:])
     if not isinstance(module, nn.Sequential):
         pairs = ((name, name.replace("conv", "bn")) for name in names)
+    # the weight of another class, or of one with hooks, may be made anew in every pass
     return [
         (conv, norm) for conv, norm in pairs
-        if isinstance(parts[conv], nn.Conv2d) and isinstance(parts.get(norm), nn.BatchNorm2d)
+        if type(parts[conv]) is nn.Conv2d and type(parts.get(norm)) is nn.BatchNorm2d
+        and not hooked([parts[conv], parts[norm]])
     ]
 
 def fold_norms(
@@ -383,7 +386,7 @@ def fold_norms(
 ) -> PoseTransformer | None: # for inference alone; None where it has no norm to fold
     "A copy whose batch norms are part of the convolutions before them."
     if not any(norm_pairs(module) for module in network.modules()): return None
-    folded = copy.deepcopy(network)
+    folded = own_copy(network)
     for module in list(folded.modules()):
         for conv, norm in norm_pairs(module):
             setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))

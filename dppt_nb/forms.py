@@ -7,7 +7,6 @@ __all__ = ['FORMS', 'HeatmapsForm', 'TokensForm', 'block_edges', 'crop_boxes', '
            'make_form']
 
 # %% ../nbs/machinery/forms.ipynb #9e1d9274
-import copy
 from collections.abc import Callable
 
 import torch
@@ -24,6 +23,7 @@ from dppt_nb.crops import (
     uncrop_points,
 )
 from .heatmaps import heatmap_coordinates
+from .models import own_copy
 from .pruning import KeepRandom
 from .recipes import Recipe
 from .tokenpose import PoseTransformer
@@ -199,7 +199,7 @@ def make_form(
             "a network that drops patches at random (reduce is 'random') cannot be exported; "
             "export one with reduce 'prune', 'merge' or 'first'"
         )
-    twin = copy.deepcopy(network).cpu().to(memory_format=torch.contiguous_format)
+    twin = own_copy(network).cpu().to(memory_format=torch.contiguous_format)
     twin.tokens = PatchConvolution(twin.tokens)
     twin = twin.half() if half else twin.float()
     return FORMS[form](twin.requires_grad_(False)).eval()

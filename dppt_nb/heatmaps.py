@@ -93,7 +93,9 @@ def normalize_heatmaps(
     targets: Tensor,  # (B, J, H, W), nowhere negative
 ) -> Tensor:  # (B, J, H, W), each map with sum 1; a map of zeros stays as it is
     "Targets as probabilities over the pixels."
-    return targets / targets.sum((-2, -1), keepdim=True).clamp(min=1e-12)
+    sums = targets.sum((-2, -1), keepdim=True)
+    if sums.dtype == torch.float16: sums = sums.float()    # which knows numbers as small as these
+    return targets / sums.clamp(min=1e-12)
 
 def masked_mean(
     each: Tensor,  # (B, J) a loss per joint

@@ -95,7 +95,8 @@ HRNET_SIZES = {
 BACKBONES |= {
     f"hrnet_w{width}": Backbone(
         lambda config, width=width: HRNet(width, config.hrnet_bottleneck), (width,), (4,),
-        HRNET_KEYS, HRNET_SIZES,
+        # the map at a sixteenth is made four times as large again, and added to the finest
+        HRNET_KEYS, HRNET_SIZES, multiple=16,
     )
     for width in (32, 48)
 }

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PATCHES', 'NANO', 'VARIANTS', 'PUBLISHED', 'COUNTS', 'list_models', 'model_config', 'usual_patch', 'create_model',
-           'parameters_count', 'Macs', 'without_numbers', 'in_eval', 'macs', 'settings', 'count', 'listed_config',
-           'stored_counts', 'known_count', 'write_counts', 'format_models', 'beside_published']
+           'parameters_count', 'Macs', 'own_copy', 'without_numbers', 'in_eval', 'macs', 'settings', 'count',
+           'listed_config', 'stored_counts', 'known_count', 'write_counts', 'format_models', 'beside_published']
 
 # %% ../nbs/machinery/models.ipynb #d70c8fcc
 import copy
@@ -136,11 +136,23 @@ class Macs:
         )
 
 # %% ../nbs/machinery/models.ipynb #55c93a93
+def _made(model):
+    "Weights that hooks make anew in every pass, as PyTorch's own pruning does."
+    values = (value for part in model.modules() for value in vars(part).values())
+    return [value for value in values if isinstance(value, torch.Tensor)]
+
+def own_copy(
+    model: nn.Module, # left as it was
+) -> nn.Module:
+    """As `copy.deepcopy`, also of a network whose weights hooks make from others (PyTorch's own
+    pruning): those have a history, with which they cannot be copied."""
+    return copy.deepcopy(model, {id(made): made.detach().clone() for made in _made(model)})
+
 def without_numbers(
     model: nn.Module, # left as it was
 ) -> nn.Module: # in eval mode, on the meta device
     "A copy that has shapes only; what others hooked to the network is not called by the copy."
-    tensors = [*model.parameters(), *model.buffers()]
+    tensors = [*model.parameters(), *model.buffers(), *_made(model)]
     # `deepcopy` takes these in place of the tensors, of which nothing is copied
     shapes = {id(tensor): torch.empty_like(tensor, device="meta") for tensor in tensors}
     for tensor in model.parameters():

@@ -258,6 +258,7 @@ class PosePredictor(Locator):
         recipe = recipe.change(mirror=mirror, **{} if decode is None else {"decode": decode})
         if runner != "eager":
             from dppt_nb.export import take_runner
+            check_network(network, keypoint_set)
             network, runner = take_runner(network.eval(), keypoint_set, runner, recipe)
         super().__init__(network, recipe, keypoint_set, **options)
         self.refine, self.detector, self.or_whole = refine, detector, bool(or_whole)

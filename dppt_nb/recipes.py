@@ -39,8 +39,10 @@ class Recipe:
     overrides: Annotated[
         dict, Field(description="further arguments of `create_model`"),
         must_be(
-            "without image_size, a field of its own, and num_keypoints, which the people say",
-            lambda v: not {"image_size", "num_keypoints"} & v.keys(),
+            "settings by name, without image_size and (as model) name, fields of their own, and "
+            "num_keypoints, which the people say",
+            lambda v: all(isinstance(name, str) for name in v)
+            and not {"name", "image_size", "num_keypoints"} & v.keys(),
         ),
     ] = field(
         default_factory=dict

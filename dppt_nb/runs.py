@@ -60,7 +60,7 @@ def weights_print(
     if network is None: return None
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
-        digest.update(name.encode() + value.detach().cpu().contiguous().view(-1).numpy().tobytes())
+        digest.update(name.encode() + value.cpu().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:12]
 
 # %% ../nbs/machinery/runs.ipynb #5c0a5e09

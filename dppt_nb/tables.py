@@ -31,13 +31,21 @@ def row_numbers(
     split: ArrayLike,              # (N,) name of the split of each row
     name: str           # what it is called, for the error message
 ) -> np.ndarray:        # (M,) int64
-    "The rows that `which` means. Raises `DataError` for a split that has nobody."
+    """The rows that `which` means. Raises `DataError` for a split that has nobody, and for masks
+    and numbers of other rows."""
     split = np.asarray(split, dtype=str)
     if isinstance(which, slice) or isinstance(which, str) and which == "all":
         return np.arange(len(split))[which if isinstance(which, slice) else slice(None)]
     if not isinstance(which, str):
         rows = np.asarray(which.cpu() if torch.is_tensor(which) else which)
-        return np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
+        if rows.dtype == bool and rows.shape == split.shape: return np.flatnonzero(rows)
+        numbers = rows.ndim == 1 and (rows.dtype.kind in "iu" or not len(rows))
+        if numbers and ((-len(split) <= rows) & (rows < len(split))).all():
+            return rows.astype(np.int64)
+        raise DataError(
+            f"{name} has {len(split):,} rows; name some by a split, a slice, a mask of as many or "
+            f"a list of their numbers, not by {' '.join(str(which).split()):.60}"
+        )
     rows = np.flatnonzero(split == which)
     if len(rows) == 0:
         raise DataError(f"{name} has nobody in split {which!r}; it has {split_counts(split)}.")

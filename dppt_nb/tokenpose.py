@@ -107,7 +107,8 @@ class Block(nn.Module):
 # %% ../nbs/06_tokenpose.ipynb #84c2d97d
 class Encoder(nn.Module):
     """A loop over blocks; in some of them a reducer lets patches go, between attention and MLP.
-    Before every layer but the first of a stage the position code is added again (`sine-full`)."""
+    Before every layer but the first of a stage the position code is added again (`sine-full`).
+    It calls the halves of a block, never the block: hook to its `attention` and `mlp`."""
     def __init__(self,
         width: int, # channels of a token
         depth: int, # layers

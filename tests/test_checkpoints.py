@@ -19,6 +19,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from safetensors.torch import load_file, save_file
 from sampling import sample, sampled_models
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 from dppt_nb.backbones import conv_step
 from dppt_nb.checkpoints import (
@@ -690,6 +691,28 @@ def test_what_is_not_saved_whole_is_not_saved(tmp_path):
         load_network(tmp_path / "bare")
 
 
+@pytest.mark.parametrize("change, odd", [
+    (lambda n: prune.l1_unstructured(n.encoder.blocks[0].mlp[0], "weight", 0.5), "weight_orig"),
+    (lambda n: parametrizations.weight_norm(n.tokens.embed), "parametrizations.weight.original0"),
+    (lambda n: setattr(n, "head", torch.nn.Identity()), "head.query.0.weight"),
+])
+def test_weights_that_the_configuration_does_not_have_are_not_saved(change, odd, tmp_path):
+    "The folder could not be read again; an earlier network in it stays."
+    model = create_model("tokenpose_nano", 5, SIZE, depth=1)
+    model.save_pretrained(tmp_path)
+    change(model)
+    draws = torch.random.get_rng_state()
+    with pytest.raises(ValueError, match=f"{odd} is not as the configuration of tokenpose_nano"):
+        model.save_pretrained(tmp_path)
+    assert torch.equal(draws, torch.random.get_rng_state())
+    PoseTransformer.from_pretrained(tmp_path)
+    if "weight_orig" not in odd: return
+    prune.remove(model.encoder.blocks[0].mlp[0], "weight")
+    model.save_pretrained(tmp_path)
+    again = PoseTransformer.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
+
+
 def test_the_class_alone_saves_and_loads(tmp_path):
     "`tokenpose` knows no files and no data, and its class brings them when they are asked for."
     code = (
@@ -840,6 +863,22 @@ def test_a_start_whose_weights_would_be_lost_or_mean_something_else_is_refused(c
         train_recipe(recipe, out=tmp_path / "run", device="cpu", bars=False, people=8)
     assert not (tmp_path / "run").exists()
     check_sources(get_recipe("finetune_nano"), begin=True)
+
+
+@pytest.mark.parametrize("recipe, said", [
+    (get_recipe("tokenpose_nano", keypoint_cycles=0.1), "cycles is 1; a cycle that teaches"),
+    (get_recipe("tokenpose_nano", loss="mse"), "gives probabilities, which loss 'mse' is not of"),
+    (get_recipe("tokenpose_nano", guide=0.3, teacher="tokenpose_nano"), "drops no patches, so"),
+    (get_recipe("dppt_nano", teacher="dppt_nano_lspet"), "drops patches itself"),
+    (get_recipe("dppt_nano", teacher="dppt_s_lspet"), "has image_size .256, 192., the student"),
+    (get_recipe("dppt_nano", teacher="tokenpose_nano", match="depth", overrides={"depth": 5}),
+     "match='depth' needs equal depths"),
+])
+def test_lessons_that_cannot_be_given_are_refused_before_people_are_read(recipe, said, tmp_path):
+    draws = torch.random.get_rng_state()
+    with pytest.raises(ValueError, match=said):
+        train_recipe(recipe, "coco", tmp_path / "nowhere", tmp_path / "run", "cpu", bars=False)
+    assert not (tmp_path / "run").exists() and torch.equal(draws, torch.random.get_rng_state())
 
 
 def test_a_start_is_read_once_before_the_run_and_not_checked_where_none_begins(monkeypatch):

@@ -437,6 +437,7 @@ def test_a_refused_command_leaves_no_folder(tmp_path, words):
     (["train", "tokenpose_nano", "--from-epoch", "1"], "say --resume too"),
     (["train", "tokenpose_nano", "--allow-drift"], "say --resume too"),
     (["train", "tokenpose_nano", "--overrides", '{"image_size": [64, 48]}'], "without image_size"),
+    (["train", "tokenpose_nano", "--overrides", '{"name": "mine"}'], "and (as model) name"),
     (["train", "tokenpose_nano", "--seed", "9" * 25], "seed is 999"),
     (["compare", "tokenpose_nano", "tokenpose_nano_lspet", "--out", "."], "name a file in it"),
     (["study", "keep", "--seeds", "\u00b2"], "is not a whole number"),

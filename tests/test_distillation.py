@@ -22,6 +22,7 @@ from dppt_nb.distillation import (
 from dppt_nb.heatmaps import divergence
 from dppt_nb.models import create_model
 from dppt_nb.pruning import REDUCERS, new_owner
+from dppt_nb.runs import weights_print
 
 SIZE = (128, 96)
 
@@ -159,6 +160,14 @@ def test_the_teacher_goes_where_the_pictures_are():
     wise = Teacher(network())
     wise(SimpleNamespace(images=torch.randn(1, 3, *SIZE, device="meta")))
     assert {p.device.type for p in wise.network.parameters()} == {"meta"}
+
+
+def test_a_teacher_in_half_precision_teaches(batch):
+    student = network(prune_at=(1,))
+    half = network(seed=1).bfloat16()
+    told = losses(lessons(Teacher(half), student), student, batch)
+    assert all(torch.isfinite(loss) for loss in told.values())
+    assert weights_print(half) != weights_print(network(seed=2).bfloat16())
 
 
 def test_divergence_equals_the_formula_also_of_shares_that_are_nearly_nothing():

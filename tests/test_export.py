@@ -13,6 +13,7 @@ from data_fixture import coco_file, picture
 from PIL import Image
 from sampling import sample
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 from dppt_nb import PosePredictor
 from dppt_nb.checkpoints import load_network
@@ -20,8 +21,8 @@ from dppt_nb.checks import DataError
 from dppt_nb.crops import batched_affine, box_to_center_scale, crop_image, normalize
 from dppt_nb.evaluation import decode, plain_images, predict_joints, score_joints
 from dppt_nb.forms import crop_boxes, make_form
-from dppt_nb.keypoints import COCO17, LSP14
-from dppt_nb.models import create_model
+from dppt_nb.keypoints import COCO17, LSP14, build_keypoint_set
+from dppt_nb.models import create_model, macs
 from dppt_nb.store import synthetic_people
 from dppt_nb.synthetic import make_photo
 
@@ -405,6 +406,25 @@ def test_folded_norms_answer_the_same(name):
     with torch.inference_mode():
         assert torch.allclose(folded(images), network(images), atol=1e-4)
     with torch.no_grad(): assert torch.allclose(folded(images), network(images), atol=1e-4)
+
+
+@pytest.mark.parametrize("make", [
+    lambda part: prune.l1_unstructured(part, "weight", 0.3), parametrizations.weight_norm,
+])
+def test_weights_that_are_made_anew_in_every_pass(make, tmp_path):
+    "PyTorch's own pruning hooks to a layer; what it makes has a history and cannot be copied."
+    network = create_model("ppt_nano", 5, (64, 48), depth=2, prune_at=(1,)).eval()
+    plain = macs(network)
+    for part in network.modules():
+        if isinstance(part, (nn.Conv2d, nn.Linear)): make(part)
+    images = torch.randn(2, 3, 64, 48)
+    answer = network(images).detach()
+    joints = build_keypoint_set("five", [f"joint {i}" for i in range(5)], ())
+    onnx_file = export_onnx(network, joints, tmp_path / "net.onnx")
+    assert export.fold_norms(network) is None and macs(network) == plain
+    with torch.no_grad():
+        torch.testing.assert_close(OnnxNetwork(onnx_file)(images), answer, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(network(images), answer)
 
 
 def test_a_network_without_norms_has_nothing_to_fold():

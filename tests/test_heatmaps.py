@@ -293,3 +293,12 @@ def test_maps_in_an_array_that_runs_backwards():
             torch.equal, heatmap_coordinates(maps[..., ::-1], method),
             heatmap_coordinates(same, method),
         ))
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_map_of_zeros_stays_as_it_is_in_every_format(kind):
+    "Float16 has no number as small as the least by which a map is divided."
+    maps = torch.zeros(1, 2, 4, 3, dtype=kind)
+    maps[0, 1, 2] = 0.5
+    sums = normalize_heatmaps(maps).sum((-2, -1)).double()
+    torch.testing.assert_close(sums, torch.tensor([[0.0, 1.0]]).double(), rtol=0, atol=0.005)

@@ -11,6 +11,7 @@ import warnings
 from contextlib import nullcontext
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -979,9 +980,12 @@ def test_a_network_with_other_joints_or_weights_is_refused(predictor):
     network, recipe = predictor.network, predictor.recipe
     said = refusal(lambda: PosePredictor(network, recipe, LSP14))
     assert said.startswith(f"the network finds 17 keypoints, {LSP14.name} has 14; give the set")
-    for wrong in (copy.deepcopy(network).half(), copy.deepcopy(network).double()):
-        said = refusal(lambda network=wrong: PosePredictor(network, recipe, COCO17))
-        assert "network's weights are torch.float" in said and "give network.float()" in said
+    for kind in ("float16", "float64", "bfloat16"):
+        wrong = copy.deepcopy(network).to(getattr(torch, kind))
+        for runner in ("eager", "folded", "auto"):
+            make = partial(PosePredictor, wrong, recipe, COCO17, runner=runner)
+            said = refusal(make)
+            assert f"network's weights are torch.{kind}" in said and "give network.float()" in said
 
 
 def test_another_default_of_pytorch_changes_no_answer(predictor, made):

@@ -355,6 +355,9 @@ def test_what_builds_a_network_stands_beside_its_weights(tmp_path):
 
 
 def test_a_recipe_of_odd_parts_is_refused():
+    for overrides in ({"name": "mine"}, {1: 2}):    # `create_model` has a name already
+        with pytest.raises(DataError, match="it must be settings by name"):
+            Recipe(overrides=overrides)
     with pytest.raises(DataError, match="a recipe is a dictionary of its fields, not {1: 2}"):
         Recipe.from_dict({1: 2})
     for epochs in ((-5, -1), (2, 1), (1.5,)):

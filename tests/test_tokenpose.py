@@ -643,6 +643,14 @@ def test_same_seed_same_network():
             dict(name="tokenpose_nano", image_size=(130, 96)),
             "does not divide into patches of 16 x 16 pixels",
         ),
+        (    # HRNet halves its map twice and doubles it again, whatever patches are cut from it
+            dict(name="tokenpose_b", image_size=(64, 36), patch_size=(4, 3)),
+            "64 x 36 pixels does not divide by 16, which backbone='hrnet_w32' needs",
+        ),
+        (
+            dict(name="tokenpose_t", image_size=(66, 50), patch_size=(3, 5)),
+            "does not divide by 4, which a heatmap of a quarter of its size needs",
+        ),
         (
             dict(name="tokenpose_nano", image_size=128),
             "image_size is 128; it must be two whole numbers",

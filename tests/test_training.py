@@ -13,7 +13,7 @@ from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
 from dppt_nb.codec import EncodedCrops, encode_crop
 from dppt_nb.cycles import CycleObjective, PoseObjective
-from dppt_nb.evaluation import evaluate
+from dppt_nb.evaluation import evaluate, predict_joints
 from dppt_nb.keypoints import COCO17
 from dppt_nb.loop import batch_count, make_objectives
 from dppt_nb.models import create_model
@@ -56,6 +56,29 @@ def test_people_of_another_kind_are_one_sentence(people, start, wrong, kind):
         evaluate(network, wrong, Recipe(**TINY))
     if start is Loop or wrong is None: return    # without people to look at it trains
     with pytest.raises(DataError, match=told.format("val")): start("tokenpose_nano", people, wrong)
+
+
+def test_nobody_to_look_at_is_no_error(people):
+    "A set of which a caller chose nobody: found out after the first epoch, which was lost by it."
+    nobody = people.select([])
+    judged = Trainer(Recipe(**TINY).change(epochs=1), people, nobody, None, "cpu", bars=False)
+    network = judged.fit()
+    assert "score" not in judged.history[0]
+    joints, scores = predict_joints(network, nobody, Recipe(**TINY), bars=False)
+    assert joints.shape == (0, 17, 2) and scores.shape == (0, 17)
+    assert not any(row["people"] for row in evaluate(network, nobody, Recipe(**TINY)).values())
+
+
+@pytest.mark.parametrize("which", [
+    [True], torch.ones(49).bool(), [48], [-49], [1.5], 3, None, [[0]], ["train"], {0: 1},
+    torch.zeros(3, 1).bool(),
+])
+def test_a_mask_or_numbers_of_other_people_choose_nobody(people, which):
+    with pytest.raises(DataError, match="has 48 rows; name some by a split") as error:
+        people.select(which)
+    assert "\n" not in str(error.value)
+    with pytest.raises(DataError, match="-1 people are asked for"): people.draw(-1, 0)
+    assert len(people.select([0, -1])) == 2 and len(people.select(torch.ones(48).bool())) == 48
 
 
 @pytest.mark.parametrize(
