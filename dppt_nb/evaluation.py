@@ -142,8 +142,7 @@ def predict_joints(
             windows = (t[index.to(t.device)].to(device) for t in (crops.centers, crops.scales))
             answer = find_joints(model, images, *windows, recipe, keypoint_set)
             found.append([t.cpu() for t in answer])
-    joints, scores = zip(*found)
-    return torch.cat(joints), torch.cat(scores)
+    return tuple(map(torch.cat, zip(*found)))    # joints, scores
 
 # %% ../nbs/machinery/evaluation.ipynb #0f35a198
 def _scores_by_box(joints, crops):
