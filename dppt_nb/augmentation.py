@@ -131,8 +131,8 @@ def draw_windows(
     augmentation: Augmentation,  # how much of each
     generator: torch.Generator | Part, # or a part of one
 ) -> tuple:        # centers (B, 2), scales (B, 2), degrees (B,), flip (B,) bool
-    """A random window for every person: half body, shift, size, turn, mirror (order of HRNet's
-    release)."""
+    """A random window for every person: half body, shift, size, turn, mirror. The order is that of
+    HRNet's release, which has no shift; SDPose shifts before the half body."""
     a, n = augmentation, len(joints)
     even = draw_rows(torch.rand, n, 7, generator).to(joints.device)
     normal = draw_rows(torch.randn, n, 2, generator).to(joints.device)

@@ -146,7 +146,7 @@ device_option = click.option(
     "--device", help="cpu, cuda, cuda:1, mps; the fastest there is unless given"
 )
 protocol_option = click.option(
-    "--protocol", help="tokenpose or mmpose: crop, train and judge as that released code does"
+    "--protocol", help="tokenpose or mmpose: takes over most of how that code crops, trains, judges"
 )
 
 

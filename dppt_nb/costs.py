@@ -123,6 +123,10 @@ def agrees(
 # %% ../nbs/machinery/costs.ipynb #4f127cba
 NARROW = "HRNet's stage 1 is 32 channels wide there, not 64"
 PUBLISHED_COSTS = (
+    Published(
+        "tokenpose_t", None, "1.29", "TokenPose, released yaml", "HRNet's tool",
+        note="beside it 5.803 M, without LayerNorms and tokens",
+    ),
     Published("tokenpose_s_v1", "6.67", "2.23", "TokenPose, Table 7", "HRNet's tool", code=True),
     Published(
         "tokenpose_s_v1", "6.62", "2.07", "TokenPose, Table 7", None, note="without position code"
@@ -135,6 +139,10 @@ PUBLISHED_COSTS = (
     Published(
         "tokenpose_s_v2", "6.6", None, "SDPose, Table 3", None,
         note="a slip: its Table 1 has 6.2, and 6.6 is S-v1's",
+    ),
+    Published(
+        "tokenpose_b", None, "5.65", "TokenPose, released yaml", None,
+        note="5.655 by HRNet's tool, cut off",
     ),
     Published("tokenpose_b", "13.5", "5.7", "TokenPose, as others quote it", "HRNet's tool"),
     Published("tokenpose_b", None, "6.0", "GTPT's README", "MMCV's counter"),

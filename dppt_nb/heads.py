@@ -110,7 +110,7 @@ class DotHead(nn.Module):
 # %% ../nbs/machinery/heads.ipynb #5ed545a0
 class RegressionHead(nn.Sequential):
     """Two coordinates and two spreads from every keypoint token (SDPose-Reg, Sec. 4.1.2;
-    DistilPose's TokenReg)."""
+    DistilPose's TokenReg); the hidden layer is ours."""
     reads_maps = False
 
     def __init__(self,

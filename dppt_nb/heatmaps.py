@@ -181,7 +181,7 @@ def taylor_offset(
 
 # %% ../nbs/03_heatmaps.ipynb #e70f22d6
 def blur_kernel(
-    kernel: int = 11,  # odd number of pixels; 11 goes with targets of sigma 2, 17 with sigma 3
+    kernel: int = 11,  # odd; 11 goes with targets of sigma 2, 17 with sigma 3 (MMPose)
     device: torch.device | None = None,  # where to make it
 ) -> Tensor:  # (kernel,) with sum 1
     "A Gaussian whose deviation follows from its size by OpenCV's formula: 2 pixels for 11."

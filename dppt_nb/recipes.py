@@ -437,7 +437,7 @@ def get_recipe(
     return RECIPES[name].change(**changes)
 
 # %% ../nbs/machinery/recipes.ipynb #c3f7c56a
-# as the released code bases have it; two more switches depend on the network, see
+# as the released code bases have it; more switches depend on network and schedule, see
 # `protocol_changes`
 PROTOCOLS = {
     "tokenpose": dict(
@@ -449,14 +449,20 @@ PROTOCOLS = {
         boxes="detected",
     ),
 }
+# for recipes with the papers' schedule: a short run of ours would end before it is warm
+_IN_STEPS = {
+    "tokenpose": dict(shift=0.0, warmup_steps=0),
+    "mmpose": dict(shift=0.16, shift_prob=0.3, warmup_steps=500),
+}
 
 
 def protocol_changes(
     name: str,      # from `PROTOCOLS`
-    recipe: Recipe, # whose network decides about attention scale and keep ratio
+    # whose network decides about attention scale and keep ratio, whose schedule about the warm-up
+    recipe: Recipe,
     named: dict,    # fields that stay as they are
 ) -> dict:          # fields of a recipe
-    "What has to change in a recipe for it to follow a released code base."
+    "What a recipe takes over from a released code base; the page says what it does not."
     if name not in PROTOCOLS:
         raise DataError(f"there is no protocol {name!r}; there are {' and '.join(PROTOCOLS)}")
     if recipe.model not in VARIANTS:
@@ -468,6 +474,7 @@ def protocol_changes(
     switches = PROTOCOLS[name] | dict(
         anneal=_SLOWLY["anneal"] if first and network.get("prune_at") else ()
     )
+    if recipe.schedule == "steps": switches |= _IN_STEPS[name]
     return {k: v for k, v in switches.items() if k not in named} | dict(
         overrides={**recipe.overrides, "attention_scale": scale} | named.get("overrides", {})
     )

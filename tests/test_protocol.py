@@ -161,6 +161,22 @@ def test_what_is_named_wins_and_the_rest_of_the_network_stays():
     assert again == get_recipe("ppt_s_coco", protocol="tokenpose")
 
 
+def test_shift_and_warm_up_come_with_the_papers_schedule_only():
+    "As SDPose's configurations of TokenPose and PPT have them; TokenPose's own have neither."
+    for name in ("tokenpose_s_v1_coco", "ppt_b_coco", "sdpose_t_coco"):
+        theirs, own = (get_recipe(name, protocol=one) for one in ("mmpose", "tokenpose"))
+        seen = theirs.augmentation
+        assert (seen.shift, seen.shift_prob, theirs.warmup_steps) == (0.16, 0.3, 500)
+        assert (own.augmentation.shift, own.warmup_steps) == (0, 0)
+        named = dict(shift=0.1, shift_prob=1.0, warmup_steps=7)
+        kept = get_recipe(name, protocol="mmpose", **named)
+        seen = kept.augmentation
+        assert (seen.shift, seen.shift_prob, kept.warmup_steps) == (0.1, 1.0, 7)
+    for protocol in PROTOCOLS:
+        nano = get_recipe("ppt_nano", protocol=protocol)
+        assert nano.augmentation == RECIPES["ppt_nano"].augmentation and nano.warmup_steps == 70
+
+
 TOY = get_recipe(
     "tokenpose_nano", image_size=(64, 48), overrides=dict(width=32, heads=2), epochs=1,
     batch_size=16, warmup_steps=2,

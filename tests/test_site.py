@@ -208,7 +208,8 @@ def test_the_papers_print_what_the_package_keeps():
         assert (row.parameters, row.giga) == (rows[name]["params, M"], rows[name]["GFLOPs"])
     sdpose = {name: text.split()[0] for name, text in PUBLISHED.items() if "SDPose" in text}
     assert sdpose == {name: rows[name]["AP"] for name in sdpose}
-    assert set(PUBLISHED) == {r.model for r in PUBLISHED_COSTS} - {"sdpose_reg"}
+    # of these two a cost is known, and no AP
+    assert set(PUBLISHED) == {r.model for r in PUBLISHED_COSTS} - {"sdpose_reg", "tokenpose_t"}
 
 
 # Lessons in Colab
