@@ -131,7 +131,7 @@ def undecided(
     result: dict, # of `difference`, whose p is above 0.05 after the correction
 ) -> str:
     "Open where the interval holds zero; else it is the correction that leaves it undecided."
-    return "open" if verdict(result).startswith("cannot") else "not decided"
+    return "open" if verdict(result) == "open" else "not decided"
 
 
 def _seeds_told(result):
@@ -207,11 +207,9 @@ def answer_of(
 ) -> str:
     """What a study says of a claim, in the words of the study's page; where there is a p, it
     decides in the place of the interval."""
-    if result is None: return "not run"
-    if result["seeds"] < 2: return "one seed"
+    if result is None or result["seeds"] < 2 or p is None: return verdict(result)
     above = result["mean"] > 0
     a_hint = f"{'above' if above else 'below'} zero, a hint"
-    if p is None: return a_hint if "hold" in verdict(result) else "open"
     shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
     if p <= 0.05 and not asked_before: return f"{a_hint} ({shown})"
     if p <= 0.05: return f"{'yes' if above else 'no'} ({shown})"

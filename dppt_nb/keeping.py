@@ -107,6 +107,7 @@ class KeptState(KeptRecord):
 
     def info(self) -> dict:
         "What builds the network again, and where it comes from."
+        # the network as it is now: its ratio may still be falling to that of the recipe
         config = replace(self.model.config, keep_ratio=self.model.keep_ratio)
         known = self.identity()
         names = ("data", "people_digest", "taught_by", "threads", "compute", "devices")
@@ -195,6 +196,7 @@ class Kept(KeptReturn):
         if there == best and not back: return False
         if saved := self.restore_kept(folder, history[:best]) if best else None:
             known = self.info()
+            # threads, format and the like are those of the run that made the state
             known |= {name: saved[name] for name in known.keys() & saved.keys()}
             folder.write_best(self.network().state_dict(), known)
         elif there is not None:
@@ -215,6 +217,7 @@ class Kept(KeptReturn):
     def stopped(self) -> str:
         "What is left after a stop by hand."
         if not self.folder or not self.folder.saved:
+            # with a folder a stop after a step is saved, so this one came within a step
             if self.folder or self.in_disorder:
                 return "stopped before an epoch was saved; what was trained is lost"
             return "stopped; nothing is saved, but another fit() of this trainer goes on from here"

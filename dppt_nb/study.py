@@ -91,10 +91,11 @@ CLAIMS = [
 def verdict(
     result: dict | None, # of `difference`
 ) -> str:
-    "What a difference and its interval say about a claim that it is above zero."
+    "Where the interval of a difference lies; uncorrected, so that it is a hint at most."
     if result is None: return "not run"
-    low, high = result["interval"]    # NaN with one seed, and then no side is taken
-    return "holds" if low > 0 else "does not hold" if high < 0 else "cannot be told from this data"
+    if result["seeds"] < 2: return "one seed"
+    low, high = result["interval"]
+    return "above zero, a hint" if low > 0 else "below zero, a hint" if high < 0 else "open"
 
 # %% ../nbs/13_study.ipynb #f26339d3
 from .moved import former_names

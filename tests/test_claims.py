@@ -323,6 +323,33 @@ def test_what_is_said_of_a_taught_tokenpose_that_trains_longer():
     assert f"stands {over['mean']:.1f} above DPPT at 30 epochs (open" in text
 
 
+def test_how_the_teachers_gain_changes_is_told_alike():
+    "From length to length, and as pruning has it of taught and of untaught networks."
+    runs = stored("study_lspet_nano_h200") + stored("study_lspet_nano_budget")
+    study, rows = (
+        (RESULTS.parent / name).read_text() for name in ("13_study.ipynb",
+                                                         "machinery/study_rows.ipynb")
+    )
+    def ends(values):
+        half = half_width(np.std(values, ddof=1), len(values), 0)
+        return np.mean(values), np.mean(values) - half, np.mean(values) + half
+    gains = {n: np.array(each_seed(of_epochs(runs, n), "dppt", "ppt")) for n in (12, 30, 60)}
+    mean, low, high = ends(gains[30] - gains[60])
+    told = f"falls by {mean:.1f} points from 30 to 60 epochs ({low:.1f} to {high:.1f}"
+    assert low > 0 and told in study and told in rows
+    for late in (30, 60): assert ends(gains[12] - gains[late])[1] < 0
+    assert "from 12 to 30 and from 12 to 60 its fall is open" in study
+    assert "looks smaller with longer training, a hint" in rows
+    # in the fresh seeds, and with each teacher counted once
+    fresh = fresh_runs(RESULTS)
+    more = np.array(each_seed(fresh, "dppt", "ppt")) - each_seed(
+        fresh, "tokenpose_taught", "tokenpose"
+    )
+    whole, once_each = ends(more), ends([*more[:2], more[2:].mean()])
+    assert "by {:+.1f} ({:+.1f} to {:+.1f}): a hint".format(*whole) in rows and whole[1] > 0
+    assert "open ({:+.1f}, {:+.1f} to {:+.1f})".format(*once_each) in rows and once_each[1] < 0
+
+
 def test_the_teachers_that_lie_beside_the_results_are_those_that_taught():
     from dppt_nb.checkpoints import load_network
     from dppt_nb.runs import weights_print
@@ -331,14 +358,6 @@ def test_the_teachers_that_lie_beside_the_results_are_those_that_taught():
         teacher, _, _ = load_network(RESULTS / "teachers" / f"tokenpose_nano_lspet_seed{seed}")
         taught = {run["taught_by"] for run in runs if run["seed"] == seed and run["taught_by"]}
         assert taught == {weights_print(teacher)}
-
-
-def in_short():
-    "The answers of all rows with what to know, a row each, by its bold words."
-    text = next(text for text in texts_of_the_study() if "what to know |" in text)
-    below = text[text.index("| claim |"):]    # above are the words for an answer
-    lines = [line for line in below.splitlines() if line.startswith(("| **", "- **"))]
-    return {line.split("**")[1]: line for line in lines}, text
 
 
 def texts_of_the_study():
@@ -370,8 +389,7 @@ def test_the_answer_in_short_is_what_the_results_say():
     ))
     everyday = json.loads((RESULTS / "transfer.json").read_text())["runs"]
     begun = start + [dict(run, row="photos_all") for run in gpu if run["row"] == "tokenpose"]
-    (said, text), found = in_short(), difference
-    head = stored("study_lspet_nano_head")
+    found, head = difference, stored("study_lspet_nano_head")
 
     # the columns of both sizes
     two = [cpu, gpu]
@@ -385,13 +403,6 @@ def test_the_answer_in_short_is_what_the_results_say():
     for words, pair in asked_again.items():
         assert found(fresh, *pair)["mean"] > 0 and again[frozenset(pair)] < 0.05
     told = list(small.values())
-    for words, pair, sign in (
-        ("A teacher", ("dppt", "ppt"), "+"), ("Pruning", ("tokenpose", "ppt"), ""),
-        ("A TokenPose taught in the same way", ("tokenpose_taught", "dppt"), "+"),
-        ("A second cycle", ("sdpose", "tokenpose"), "+"),
-    ):
-        # the answers stand in the first table of the study; what was found before is told here
-        assert with_open(once(two, *pair), sign) in said[words]
     low, high = found(gpu, "attention", "output")["interval"]
     everywhere = " ".join(texts_of_the_study())
     assert "Which signal it is cannot be told" in everywhere and low < 0 < high
@@ -399,29 +410,8 @@ def test_the_answer_in_short_is_what_the_results_say():
              "features_attention")
     assert min(holm([p_value(found(gpu, row, "ppt")) for row in parts])) > 0.05
 
-    # the fresh seeds' answers stand beside what is to be known of them
-    nano, dagger = fresh_runs(RESULTS), {("dppt", "ppt"), ("tokenpose_taught", "dppt")}
-    for words, pair in (asked_again | {"A second cycle": ("sdpose", "tokenpose")}).items():
-        result = found(nano, *pair)
-        answer = "open" if pair[0] == "sdpose" else "yes \u2020" if pair in dagger else "yes"
-        assert (result["interval"][0] < 0) == (answer == "open")
-        assert cells(said[words])[1] == f"{format_interval(result, sign=True)}, {answer}"
-
     # what to know
     numbers = {1: "one seed", 2: "two seeds", 3: "three seeds"}
-    def holds(words, known): assert known in said[words], (words, known)
-
-    def at(epochs, pair):
-        "A gain after so many epochs, with the number of its seeds."
-        result = found(of_epochs(longer, epochs), *pair)
-        seeds = numbers[result["seeds"]]
-        low, high = result["interval"]    # NaN with one seed
-        if low < 0 < high: seeds += ", open"
-        # "2.6 at 30 epochs (two seeds, open) and 0.7 at 60 (one seed)"
-        return f"{result['mean']:.1f} at {epochs}{' epochs' if epochs == 30 else ''} ({seeds})"
-
-    for words, pair in (("A teacher", ("dppt", "ppt")), ("Pruning", ("tokenpose", "ppt"))):
-        for epochs in (30, 60): holds(words, at(epochs, pair))
     for runs in (keep, everyday):
         for ratio in (0.5, 0.3):
             gain = found(runs, f"dppt_{ratio}", f"ppt_{ratio}")
@@ -433,11 +423,11 @@ def test_the_answer_in_short_is_what_the_results_say():
         assert gain["seeds"] == 4 and gain["mean"] > 0 and (low > 0) == taught
         parts = f"{gain['mean']:+.1f}", f"{low:+.1f} to {high:+.1f}"
         if taught: assert f"pruned network {parts[0]} ({parts[1]};" in everywhere
-    holds("A second cycle", with_open(once(two, "sd_dppt", "dppt"), "+"))
+    both = once(two, "sd_dppt", "dppt")
+    assert f"{format_interval(both, sign=True)} with *signals* too" in everywhere
     cycles = {"papers": ("sdpose_mlp", "tokenpose_mlp"), "ours": ("sdpose", "tokenpose")}
     answers = corrected([head + fresh], cycles)
     assert answers[frozenset(cycles["papers"])] < 0.05 < answers[frozenset(cycles["ours"])]
-    holds("A second cycle", "six fresh seeds: " + with_open(found(head, *cycles["papers"]), "+"))
     for people, words in (("all", "{:.1f} with all of them"), ("1000", "{:.1f} with 1,000"),
                           ("100", "{:.0f} points with 100 photographs")):
         gain = found(begun, f"synthetic_{people}", f"photos_{people}")
@@ -462,14 +452,14 @@ def test_the_answer_in_short_is_what_the_results_say():
     assert all(p > 0.05 for p in second.values())
     assert f"its corrected p is {second[frozenset(('dppt', 'ppt'))]:.3f}" in said_below
     assert [p < 0.05 for p in told] == [True, False, False, False, True]
-    assert f"two are suggested, with p of {told[0]:.3f} and {told[-1]:.3f}" in said_below
+    assert f"the teacher (p {told[0]:.3f}) and what pruning costs ({told[-1]:.3f})" in said_below
     saved = [
         1 - of_row(runs, "ppt")[0]["macs"] / of_row(runs, "tokenpose")[0]["macs"]
         for runs in (large, cpu)
     ]
-    assert "S: {:.0f} % of the arithmetic saved, nano: {:.0f} %".format(
-        *(100 * share for share in saved)
-    ) in text
+    assert [f"{share:.0%}" for share in saved] == ["20%", "7%"]
+    assert "a fifth of the arithmetic at S" in said_below
+    assert "At nano it saves 7 % of the arithmetic" in said_below
 
 
 def spread_inside(studies, row, other):
@@ -656,6 +646,15 @@ def test_whose_choice_of_patches_is_what_the_results_say():
     for judge in ("nobody", "ppt"):
         gain = difference(runs, f"dppt, kept by {judge}", f"ppt, kept by {judge}")
         assert said(gain) in page, judge
+    kept = "DPPT keeps half of its gain (+1.8"
+    pages = [(RESULTS.parent / name).read_text() for name in (
+        "13_study.ipynb", "machinery/study_rows.ipynb", "08_distillation.ipynb",
+    )]
+    assert all(text.count(kept) == 1 for text in pages)
+    assert all("on its teacher's or on all of them the whole" in text for text in pages)
+    for judge in ("teacher", "nobody"):
+        low, high = difference(runs, f"dppt, kept by {judge}", "dppt, kept by dppt")["interval"]
+        assert low < 0 < high and high < 1
     shares = np.array([[each["joints_kept"][name] for name in ("ppt", "dppt", "teacher")]
                        for each in known["shares"]])
     assert "{:.0f} %, PPT {:.0f} to {:.0f}".format(
@@ -797,11 +796,9 @@ def test_what_is_said_of_each_cycles_answer_is_what_the_results_say():
     shown = lambda result: format_interval(result, sign=True).replace(" (", ", ").rstrip(")")
     assert f"with pruning ({shown(known[0, 'sdpose_ppt'])})" in text
     for name in ("deep", "sdpose"): assert format_interval(known[3, name], sign=True) in text
-    both = cycles_apart(large, "sdpose")
-    size = difference(both, "last", "first")
-    assert f"{size['mean']:.1f} points better ({shown(size).partition(', ')[2]})" in text
-    by_seed = each_seed(both, "last", "first")
-    assert "by {:.1f} and {:.1f} in the two seeds".format(*by_seed) in text
+    by_seed = each_seed(cycles_apart(large, "sdpose"), "last", "first")
+    told = "better by {:.1f} and {:.1f} in the two seeds".format(*by_seed)
+    assert told.replace("better", "better,") in text and told in page
 
 
 def test_the_large_student_beside_its_teacher_on_everyday_photographs():
@@ -823,12 +820,12 @@ def test_the_large_student_beside_its_teacher_on_everyday_photographs():
     )
     text = next(text for text in texts_of_the_study() if "The one taught network" in text)
     assert f"on these people ({here}])" in text and f"does not ({there}];" in text
-    assert f"above on both: {further}] here" in text
+    assert f"above its teacher here: {further}]" in text
     assert abs(lspet["dppt_s_lspet"] - lspet["tokenpose_s_lspet"] - 1.2) < 0.2
     # paired differences of one pass, as the README has them
     readme = (RESULTS.parent.parent / "README.md").read_text()
     for words, told in (
-        ("on athletes by 1.2 points (0.0 to 2.3)", "was compared: +1.2 [0.0 to +2.3]"),
+        ("on athletes by 1.2 points (0.0 to 2.3)", "the end of the interval: +1.2 [0.0 to +2.3]"),
         ("on COCO's people by 4.6 (1.5 to 8.1)", "One pass here: +4.6 [+1.5 to +8.1]"),
     ):
         assert words in readme and told in text

@@ -405,12 +405,15 @@ def test_what_the_base_overrides_stays():
 @pytest.mark.parametrize(
     "interval, words",
     [
-        ((0.1, 2.0), "holds"), ((-2.0, -0.1), "does not hold"), ((-1.0, 1.0), "cannot be told"),
-        ((math.nan, math.nan), "cannot be told"),
+        ((0.1, 2.0), "above zero, a hint"), ((-2.0, -0.1), "below zero, a hint"),
+        ((-1.0, 1.0), "open"),
     ],
 )
 def test_verdicts(interval, words):
-    assert verdict(dict(interval=interval)).startswith(words) and verdict(None) == "not run"
+    "In the words of the page's legend: without a correction it is a hint at most."
+    assert verdict(dict(interval=interval, seeds=3)) == words
+    assert verdict(None) == "not run"
+    assert verdict(dict(interval=(math.nan, math.nan), seeds=1)) == "one seed"
 
 
 def test_claims_are_about_rows_that_exist_and_have_a_source():
