@@ -238,7 +238,7 @@ def conditions(
     split: str,
     crops: CropSet, # the people who were judged
     device: torch.device | str,
-    seconds: float, # what the run took
+    seconds: float, # that judging, or a whole training, took
 ) -> dict:
     "What a reader has to know to repeat or doubt a number."
     return dict(

@@ -686,6 +686,19 @@ def test_the_table_of_distillation_is_what_the_results_say():
             if result["seeds"] == 1: assert told == f"{result['mean']:+.1f}, one seed", words
             else: assert told.removesuffix(", two seeds") == format_interval(result, sign=True)
             assert ("two seeds" in told) == (result["seeds"] == 2), words
+    # what the four networks find, and what is a yes
+    for row, told in (("ppt", "PPT ({:.1f} %)"), ("dppt", "DPPT ({:.1f} %)"),
+                      ("tokenpose", "| TokenPose ({:.1f} %)"),
+                      ("tokenpose_taught", "taught TokenPose ({:.1f} %)")):
+        mean = row_score(studies["12 epochs, four fresh seeds"], row)["mean"]
+        assert told.format(mean) in text, row
+    alone = [row_score(runs, "ppt")["mean"] for runs in list(studies.values())[1:]]
+    assert "PPT alone finds {:.1f}, {:.1f} and {:.1f} %".format(*alone) in text
+    fresh = fresh_runs(RESULTS)
+    p = dict(zip(FRESH, holm([p_value(difference(fresh, *pair)) for pair in FRESH.values()])))
+    told = "PPT's gain (p {:.3f}) and the distance of the two that were taught (p {:.3f})"
+    answers = "a teacher improves the pruned network", "a taught TokenPose is better than DPPT"
+    assert told.format(*(p[words] for words in answers)) in text
     # which of the signals
     signals = stored("study_lspet_nano_h200")
     gains = {name: difference(signals, name, "ppt") for name in (
@@ -736,6 +749,12 @@ def test_the_second_cycle_with_the_papers_head_is_what_the_results_say():
         by_seed = [f"{one:.1f}" for one in each_seed(both, *pair)]
         seeds = f"{', '.join(by_seed[:-1])} and {by_seed[-1]}"
         assert seeds in told and span in page and span in told and span in cycles, (seeds, span)
+    more = np.array(each_seed(both, "sdpose_mlp", "tokenpose_mlp")[:4])
+    more -= each_seed(both, "sdpose", "tokenpose")
+    half = half_width(more.std(ddof=1), 4, 0)
+    span = "{:+.1f} to {:+.1f}".format(more.mean() - half, more.mean() + half)
+    told = f"larger by {more.mean():.1f} points ({span}, other seeds alone), a hint"
+    assert told in cycles, told
     for pair in (("deep", "tokenpose"), ("sdpose", "deep")):
         gain = difference(fresh_runs(RESULTS), *pair)
         told = "{:+.1f} ({:+.1f} to {:+.1f})".format(gain["mean"], *gain["interval"])
