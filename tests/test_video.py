@@ -88,9 +88,9 @@ def resident():
 
 
 def test_a_video_is_followed_without_a_swap_and_in_flat_memory(predictor, tmp_path, capsys):
-    """30 frames; `make soak` takes 300. While one hides the other, the nearest true person says
+    """90 frames; `make soak` takes 300. While one hides the other, the nearest true person says
     nothing: judged where they stand apart."""
-    count, truth, memory = 300 if SOAK else 30, [], []
+    count, truth, memory = 300 if SOAK else 90, [], []
     def pictures():
         for photo in passing(count):
             truth.append(photo)
