@@ -409,13 +409,20 @@ def _claimed(photos, found):
             mine = [name for name in mine if _nfc(name) == _nfc(mine[0])]
         yield mine
 
+def _with_slashes(found, photos):
+    "The rows by names with slashes, where they were written on Windows and no photo is called so."
+    exact, plain = set().union(*map(_names_of, photos)), {}
+    for name, rows in found.items():
+        plain.setdefault(name if name in exact else name.replace("\\", "/"), []).extend(rows)
+    return plain
+
 def boxes_by_photo(
     found: dict,               # of `read_boxes`
     photos: list[str | Path],  # their paths
     searched: bool = False,    # somebody looks at those without rows: they get None
 ) -> list:                     # for each photo its rows [x, y, w, h, score]; none: an empty list
     "The rows that belong to each photo. Raises `DataError` where two photos claim the same rows."
-    owner, rows = {}, []
+    owner, rows, found = {}, [], _with_slashes(found, photos)
     for photo, mine in zip(photos, _claimed(photos, found)):
         for name in mine:
             if name in owner:

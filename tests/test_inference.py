@@ -347,6 +347,14 @@ def test_boxes_of_a_file_by_paths_within_the_folder_that_is_named(tmp_path):
     assert "could be those of" in refusal(lambda: boxes_by_photo(one, ["x/a/1.jpg", "y/a/1.jpg"]))
 
 
+def test_a_boxes_file_that_was_written_on_windows():
+    "Its backslashes are slashes, but where a photo is really called so."
+    one, other, third = ([[x, 0, 9, 9, 1]] for x in range(3))
+    rows = {r"a\1.jpg": one, "a/1.jpg": other, "b.jpg": third}
+    assert boxes_by_photo(rows, ["am/a/1.jpg", "b.jpg"]) == [one + other, third]
+    assert boxes_by_photo({r"x\1.jpg": one}, [r"x\1.jpg"]) == [one]
+
+
 def test_the_predictor_agrees_with_evaluation(tmp_path, monkeypatch):
     """Joints in photographs are those of `dppt eval`, which cuts people out once, stores them as
     JPEG and cuts again."""
