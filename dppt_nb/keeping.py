@@ -26,11 +26,10 @@ def wherever_it_lies(
 ) -> dict:
     """What a run began with, by today's names of its start, teacher and backbone where they have
     the same weights: a folder may have moved, and a name is relative to where it is typed."""
-    prints = dict(start="began_with", teacher="taught_by", backbone_weights="began_with")
     same = {
-        name: mine[name] for name in SOURCES
-        if mine[name] and theirs.get(name) and mine.get(prints[name])
-        and mine[prints[name]] == theirs.get(prints[name])
+        name: mine[name] for name, print_of in SOURCES.items()
+        if mine[name] and theirs.get(name) and mine.get(print_of)
+        and mine[print_of] == theirs.get(print_of)
     }
     # of its first weights another version of PyTorch may draw others
     return {k: v for k, v in theirs.items() if k != "began_with"} | same

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIGMAS', 'UNKNOWN_SIGMA', 'LOWER_BODY', 'COCO17', 'MPII16', 'LSP14', 'KEYPOINT_SETS', 'ALIASES', 'MIDPOINTS',
-           'flip_pairs_of', 'sigma_of', 'KeypointSet', 'build_keypoint_set', 'map_keypoints']
+           'flip_pairs_of', 'without_side', 'sigma_of', 'KeypointSet', 'build_keypoint_set', 'map_keypoints']
 
 # %% ../nbs/01_keypoints.ipynb #819859bc
 import re
@@ -39,11 +39,17 @@ SIGMAS = dict(
 )
 UNKNOWN_SIGMA = .072  # the median of COCO's seventeen
 
+def without_side(
+    name: str  # a keypoint's name in any spelling
+) -> str:
+    "The name in our spelling, without left or right."
+    return re.sub("^(left|right)_", "", canonical_name(name))
+
 def sigma_of(
     name: str  # a keypoint's name in any spelling
 ) -> float:    # spread of human annotators, as a fraction of the square root of the person's area
     "The OKS sigma of a keypoint by its name; both sides have the same."
-    return SIGMAS.get(re.sub("^(left|right)_", "", canonical_name(name)), UNKNOWN_SIGMA)
+    return SIGMAS.get(without_side(name), UNKNOWN_SIGMA)
 
 # %% ../nbs/01_keypoints.ipynb #e5cacd5d
 @dataclass(frozen=True)

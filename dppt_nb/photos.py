@@ -393,11 +393,10 @@ def _names_of(path):
     names = [str(path), whole, *ends, path.stem]
     return [*names, str(int(number[1]))] if number else names
 
-def _claimed(photos, found):
+def _claimed(photos, names, found):
     "For each photo the names in a file that are its own, in whichever form of Unicode they are."
     spelt, named = {}, {_nfc(Path(photo).as_posix()) for photo in photos}
     for name in found: spelt.setdefault(_nfc(name), []).append(name)
-    names = [dict.fromkeys(_names_of(photo)) for photo in photos]
     exact = set().union(*names)
     for photo, its in zip(photos, names):
         mine = [n for name in its for n in spelt.get(_nfc(name), ()) if n in its or n not in exact]
@@ -409,9 +408,9 @@ def _claimed(photos, found):
             mine = [name for name in mine if _nfc(name) == _nfc(mine[0])]
         yield mine
 
-def _with_slashes(found, photos):
+def _with_slashes(names, found):
     "The rows by names with slashes, where they were written on Windows and no photo is called so."
-    exact, plain = set().union(*map(_names_of, photos)), {}
+    exact, plain = set().union(*names), {}
     for name, rows in found.items():
         plain.setdefault(name if name in exact else name.replace("\\", "/"), []).extend(rows)
     return plain
@@ -422,8 +421,9 @@ def boxes_by_photo(
     searched: bool = False,    # somebody looks at those without rows: they get None
 ) -> list:                     # for each photo its rows [x, y, w, h, score]; none: an empty list
     "The rows that belong to each photo. Raises `DataError` where two photos claim the same rows."
-    owner, rows, found = {}, [], _with_slashes(found, photos)
-    for photo, mine in zip(photos, _claimed(photos, found)):
+    names = [dict.fromkeys(_names_of(photo)) for photo in photos]
+    owner, rows, found = {}, [], _with_slashes(names, found)
+    for photo, mine in zip(photos, _claimed(photos, names, found)):
         for name in mine:
             if name in owner:
                 raise DataError(

@@ -329,8 +329,8 @@ def needs_teacher(recipe: Recipe) -> bool:
     return any(lesson.taught for lesson in lessons_of(recipe).values())
 
 
-# fields that name a network, which is the same wherever it lies
-SOURCES = "start", "teacher", "backbone_weights"
+# fields that name a network, which is the same wherever it lies -> what tells its weights
+SOURCES = dict(start="began_with", teacher="taught_by", backbone_weights="began_with")
 NO_TEACHER = (
     "this recipe learns from a teacher; name the folder of a trained network with --teacher"
 )

@@ -102,13 +102,12 @@ def check_sources(
     networks = {r.start for r in recipes} | {r.teacher for r in recipes if not r.teacher_model}
     released = {r.teacher for r in recipes if r.teacher_model}
     weights = {r.backbone_weights for r in recipes}
-    for name in sorted(networks):
-        network, of_it, _ = load_network(name) if name else (None, None, None)
-        for one in (r for r in recipes if name and begin and r.start == name):
-            check_start(one, network, of_it)
+    loaded = {"": (None, None)}
+    loaded |= {name: load_network(name)[:2] for name in sorted(networks - {""})}
+    for one in recipes:
+        if begin and one.start: check_start(one, *loaded[one.start])
         # a release is known to be one of its model only when its joints are
-        for one in (r for r in recipes if r.teacher == name and not r.teacher_model):
-            check_lessons(one, network)
+        if not one.teacher_model: check_lessons(one, loaded[one.teacher][0])
     for file in sorted(released - {""}): released_tensors(file)
     for file in sorted(weights - {""}): named_tensors(file)
 

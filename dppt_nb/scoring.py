@@ -9,7 +9,6 @@ __all__ = ['ANSWERS', 'to_coco_truth', 'pck_by_body', 'pck_row', 'only_shared', 
 
 # %% ../nbs/machinery/scoring.ipynb #7d74e377
 import math
-import re
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from .checks import first_few
 from .coco import _array
-from .keypoints import SIGMAS, UNKNOWN_SIGMA, KeypointSet
+from .keypoints import SIGMAS, UNKNOWN_SIGMA, KeypointSet, without_side
 from dppt_nb.metrics import (
     PCKH_SKIPPED,
     _percentiles,
@@ -29,7 +28,6 @@ from dppt_nb.metrics import (
     pooled_rate,
     resample_counts,
 )
-from .spelling import canonical_name
 
 # %% ../nbs/machinery/scoring.ipynb #8cc71dd6
 def to_coco_truth(
@@ -158,9 +156,8 @@ def say_unknown_sigmas(
 ) -> None:
     "Print which keypoints have no sigma of their own, in the file or by their names."
     if truth["categories"][0].get("sigmas"): return
-    bare = lambda name: re.sub("^(left|right)_", "", canonical_name(name))
     pairs = zip(keypoint_set.names, keypoint_set.sigmas)
-    unknown = [n for n, sigma in pairs if sigma == UNKNOWN_SIGMA and bare(n) not in SIGMAS]
+    unknown = [n for n, sigma in pairs if sigma == UNKNOWN_SIGMA and without_side(n) not in SIGMAS]
     if not unknown: return
     print(
         f"AP takes {UNKNOWN_SIGMA} as the OKS sigma of {first_few(unknown)} ({len(unknown)} of "

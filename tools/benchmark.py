@@ -22,11 +22,11 @@ from dppt_nb.keypoints import COCO17
 from dppt_nb.models import create_model, list_models
 from dppt_nb.optim import pick_device
 from dppt_nb.store import synthetic_people
-from dppt_nb.terminal import Place, Sentences
+from dppt_nb.terminal import Sentences
 
 # beside this file, which is run as a script or loaded by a test
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from judging import folder_first  # noqa: E402
+from judging import write_json_too  # noqa: E402
 from training_speed import train  # noqa: E402
 
 
@@ -53,10 +53,7 @@ def main():
     is_flag=True,
     help="instead of the wall clock; for one thread on a machine that others use",
 )
-@click.option(
-    "--out", type=Place(dir_okay=False), callback=folder_first,
-    help="also write the rows and their conditions here, as JSON",
-)
+@write_json_too
 def forward(models, batch, image_size, repeats, threads, device, processor_time, out):
     """Time MODELS (default: tokenpose_s_v1 ppt_s), the first being the one that the others are
     compared with."""
@@ -135,10 +132,7 @@ def time_ways(ways, batch, rounds, clock):
 @click.option("--repeats", type=click.IntRange(1), default=20, show_default=True, help="rounds")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--processor-time", is_flag=True, help="instead of the wall clock; for one thread")
-@click.option(
-    "--out", type=Place(dir_okay=False), callback=folder_first,
-    help="also write rows and conditions here, as JSON",
-)
+@write_json_too
 def predict(networks, batch, repeats, threads, processor_time, out):
     """Time NETWORKS (default: ppt_s; names of `dppt models` with drawn weights, or trained ones) on
     the CPU: PyTorch, onnxruntime, onnxruntime in 8 bits, in turns."""
@@ -180,10 +174,7 @@ def runners_of(name):
 @main.command()
 @click.argument("networks", nargs=-1, required=True)
 @click.option("--repeats", type=click.IntRange(1), default=20, show_default=True, help="rounds")
-@click.option(
-    "--out", type=Place(dir_okay=False), callback=folder_first,
-    help="also write rows and conditions here, as JSON",
-)
+@write_json_too
 def runners(networks, repeats, out):
     """Time the ways to run NETWORKS on one thread of the CPU, one person, in float32: processor
     time, and each way's share of the eager time with the range of the rounds."""

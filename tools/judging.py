@@ -10,6 +10,7 @@ from dppt_nb.checks import DataError
 from dppt_nb.evaluation import answer_in_terms_of, conditions, predict_joints
 from dppt_nb.files import make_folder
 from dppt_nb.metrics import pck
+from dppt_nb.terminal import Place
 
 NETWORK = "dppt_s_lspet"    # whose answers are measured unless another network is named
 
@@ -20,6 +21,12 @@ def folder_first(context, option, out):
         if out: make_folder(Path(out).parent)
     except DataError as error: raise click.BadParameter(str(error)) from None
     return out
+
+
+write_json_too = click.option(
+    "--out", type=Place(dir_okay=False), callback=folder_first,
+    help="also write rows and conditions here, as JSON",
+)
 
 
 def command_of(tool, network=NETWORK, **places):

@@ -5,7 +5,6 @@ import io
 import platform
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
+from judging import write_json_too
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -30,10 +30,6 @@ from dppt_nb.recipes import get_recipe, needs_teacher
 from dppt_nb.store import load_people
 from dppt_nb.terminal import Place, Sentence
 from dppt_nb.training import Batch, Loop
-
-# beside this file, which is run as a script or loaded by a test
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from judging import folder_first  # noqa: E402
 
 WAYS = {
     "eager": dict(capture=False),
@@ -251,10 +247,7 @@ def read_change(text):
 @click.option("--jpegs", is_flag=True, help="the plain loop decodes every person in every step")
 @click.option("--epoch", is_flag=True, help="whole epochs, in place of --steps steps a round")
 @click.option("--set", "changes", multiple=True, help="field=value, as in Python")
-@click.option(
-    "--out", type=Place(dir_okay=False), callback=folder_first,
-    help="also write rows and conditions here, as JSON",
-)
+@write_json_too
 def train(
     recipes, batch, ways, data, root, people, rounds, steps, device, jpegs, epoch, changes, out
 ):
