@@ -10,13 +10,17 @@ import sys
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from sampling import sample
 from torch._dynamo.utils import counters
 from torch.optim.swa_utils import AveragedModel
+from waits_fixture import META, no_waits
 
+from dppt_nb.augmentation import Augmentation
 from dppt_nb.checks import DataError
 from dppt_nb.devices import Team
 from dppt_nb.keypoints import COCO17
@@ -25,6 +29,7 @@ from dppt_nb.optim import Average, Muon, even_out, even_out_stack, make_optimize
 from dppt_nb.predictor import Captured
 from dppt_nb.pruning import keep_ratio_at
 from dppt_nb.recipes import get_recipe
+from dppt_nb.runs import UnderWay
 from dppt_nb.steps import Alarm, CapturedStep, can_capture
 from dppt_nb.store import from_synthetic
 from dppt_nb.synthetic import make_people
@@ -50,7 +55,7 @@ def loop_of(people, name="tokenpose_nano", device="cpu", size=(64, 48), network=
     teacher = create_model("tokenpose_nano", image_size=size, **network)
     loop = Loop(recipe.change(overrides=own), people, device, teacher=teacher)
     loop.model.train()
-    loop.draws.manual_seed(1)
+    if loop.device.type != "meta": loop.draws.manual_seed(1)
     return loop
 
 
@@ -71,6 +76,80 @@ def test_a_step_asks_for_no_more_than_it_did(root):
     for part, counted in zip(most, (batch, both, muon, rest), strict=True):
         assert counted.count <= most[part], part
     assert sum(most.values()) <= 3_000    # the bounds themselves do not grow
+
+
+WAITING = {
+    "a list": lambda there: torch.tensor([1.0, 2.0], device=there.device),
+    "a number": lambda there: there.new_tensor(1.0),
+    "a tensor": lambda there: torch.ones(3).to(there.device),
+    "an array": lambda there: torch.as_tensor(np.ones(3), device=there.device),
+    "rows by a list": lambda there: there[[0, 1]],
+    "rows by an array": lambda there: there[np.arange(2)],
+    "rows by a mask": lambda there: there[there > 0],
+    "rows by a tensor elsewhere": lambda there: there + torch.ones(3),
+    "a value": lambda there: float(there[0]),
+    "whether": lambda there: bool((there > 0).any()),
+    "which": lambda there: there.nonzero(),
+    "how often": lambda there: there.repeat_interleave(there.long()),
+    "all of it": lambda there: there.cpu(),
+}
+ASKING_NOTHING = {
+    "zeros": lambda there: torch.zeros(3, device=there.device),
+    "a scalar beside it": lambda there: there * 2 + torch.tensor(1.0),
+    "filled where": lambda there: there.masked_fill(there > 0, 0.0),
+    "rows by a slice": lambda there: there[1:, None],
+    "rows by a tensor there": lambda there: there[torch.arange(2, device=there.device)],
+}
+
+
+@pytest.mark.parametrize("words", WAITING)
+def test_what_waits_is_found(words):
+    there = torch.ones(3, device=META)
+    with pytest.raises((AssertionError, RuntimeError, NotImplementedError)):
+        with no_waits(): WAITING[words](there)
+
+
+@pytest.mark.parametrize("words", ASKING_NOTHING)
+def test_what_does_not_wait_is_let_by(words):
+    there = torch.ones(3, device=META)
+    with no_waits(): ASKING_NOTHING[words](there)
+
+
+TRAINED = {
+    **{name: {} for name in ("tokenpose_nano", "ppt_nano", "dppt_nano", "sdpose_nano")},
+    **{name: {} for name in ("sd_dppt_nano", "sdpose_t_coco")},
+    "tokenpose_s": dict(network=dict(depth=3)),
+    "sdpose_reg_coco": dict(network=dict(depth=3)),
+    "papers' head": dict(name="dppt_nano", overrides=dict(head="mlp")),
+    "merged": dict(name="dppt_nano", overrides=dict(reduce="merge")),
+    "guided": dict(name="dppt_nano", guide=1.0),
+    "all cycles": dict(name="sd_dppt_nano", supervise="all", heatmap_cycles=0.5),
+    "Adam": dict(name="tokenpose_nano", optimizer="adam"),
+    "no averages, no clipping": dict(name="tokenpose_nano", ema=0.0, clip_norm=0.0),
+    "half bodies, grey": dict(
+        name="tokenpose_nano",
+        augmentation=Augmentation(half_body=0.5, grey=0.5, rotation_prob=0.5, shift_prob=0.5),
+    ),
+}
+
+
+@pytest.mark.parametrize("words", sample(TRAINED, 4, 7, 8, 9, 14))
+def test_a_step_asks_nothing_of_the_processor(people, words, monkeypatch):
+    """From stored crops to averaged weights, on the device `meta`; constants, moments and lists of
+    weights are there after two steps. There are no random numbers there and no number formats."""
+    monkeypatch.setattr("dppt_nb.devices.pick_device", lambda device: device)
+    monkeypatch.setattr("dppt_nb.training.precision", lambda *_: nullcontext())
+    monkeypatch.setattr("dppt_nb.rle.torch.autocast", lambda *_, **how: nullcontext())
+    monkeypatch.setattr("dppt_nb.loop.torch.Generator", lambda on: SimpleNamespace(device=on))
+    empty = lambda maker, people, numbers, draws: torch.empty(people, numbers, device=draws.device)
+    monkeypatch.setattr("dppt_nb.augmentation.draw_rows", empty)
+    given = {"name": words} | TRAINED[words]
+    loop = loop_of(people.to(META), device=META, **given)
+    index, epoch = torch.arange(8, device=META), UnderWay(loop.draws)
+    for _ in range(2): epoch.add(loop.train_people(index))
+    with no_waits():
+        epoch.add(loop.train_people(index))
+    assert epoch.done == 3 and all(loss.device == META for loss in epoch.sums.values())
 
 
 def test_stacks_of_matrices_move_as_single_ones():
