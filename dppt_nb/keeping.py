@@ -142,7 +142,7 @@ class KeptReturn(KeptState):
             # it begins at 1, and each step adds 1
             self.average.n_averaged.fill_(saved["step"] + 1)
         if saved["scaler"]: self.scaler.load_state_dict(saved["scaler"])
-        # `begin_step` sets rates for the step that comes: one step back, as the last one left them
+        # rates depend on a step's number: those of the last step are set as that step began
         self.history, self.step = saved["history"], saved["step"] - 1
         self.begin_step()
         self.step += 1
