@@ -129,7 +129,8 @@ PUBLISHED_COSTS = (
     ),
     Published("tokenpose_s_v1", "6.67", "2.23", "TokenPose, Table 7", "HRNet's tool", code=True),
     Published(
-        "tokenpose_s_v1", "6.62", "2.07", "TokenPose, Table 7", None, note="without position code"
+        "tokenpose_s_v1", "6.62", "2.07", "TokenPose, Table 7", None, note="without position code; "
+        "why adding one should cost 0.16 G we do not know"
     ),
     Published("tokenpose_s_v1", "6.6", "2.2", "SimCC's README", "HRNet's tool"),
     Published("tokenpose_s_v1", "6.6", "2.4", "SDPose, Table 1; GTPT's README", "MMCV's counter"),
