@@ -190,7 +190,7 @@ class Recipe:
     ] = False
     boxes: Annotated[
         Literal["annotated", "detected"],
-        Field(description="annotated or detected: whose boxes the judged people are cut by"),
+        Field(description="whose boxes the published score is of (see dppt eval --boxes)"),
     ] = "annotated"
     eval_every: Annotated[
         int, Field(ge=1, description="epochs between looks at the validation people")
