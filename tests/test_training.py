@@ -19,7 +19,7 @@ from dppt_nb.loop import batch_count, make_objectives
 from dppt_nb.models import create_model
 from dppt_nb.optim import Average, make_optimizers, rate_share, schedule_notes
 from dppt_nb.recipes import LESSONS, RECIPES, Lesson, Recipe, get_recipe
-from dppt_nb.runner import train_recipe
+from dppt_nb.runner import notes_on, train_recipe
 from dppt_nb.store import from_synthetic
 from dppt_nb.synthetic import make_people
 from dppt_nb.terminal import Terminated
@@ -370,6 +370,16 @@ def test_papers_recipe_is_the_papers():
 def test_odd_learning_rates_are_said(changes, words):
     (note,) = schedule_notes(RECIPES["tokenpose_s_v1_coco"].change(**changes), 10)
     assert note.startswith("WARNING") and words in note
+
+
+@pytest.mark.parametrize("head, loss, said", [
+    ("mlp", "cross_entropy", True), ("mlp", "auto", False), ("dot", "auto", False),
+])
+def test_scores_that_will_say_nothing_are_said(people, tmp_path, head, loss, said):
+    "What such a head paints are logits: a peak of 20 may be a joint that is not there."
+    overrides = TINY["overrides"] | dict(head=head)
+    run = trainer(people, tmp_path, overrides=overrides, loss=loss, warmup_steps=0)
+    assert ["scores say nothing" in note for note in notes_on(run)] == [True] * said
 
 
 def test_every_recipe_builds_its_network_and_its_lessons():
