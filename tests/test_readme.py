@@ -388,6 +388,26 @@ def test_what_a_training_on_people_of_ones_own_takes():
     assert f"| 1,000 | 0.2 | 800 | {steps} | {least} to {most} minutes |" in page("14_train")
 
 
+def test_the_gain_that_shows_with_people_of_ones_own():
+    "Scaled from the first division: the distance of the interval's lower end, by people measured."
+    first = gains_over("pruned_start")[0]
+    runs = json.loads((RESULTS / "start_coco.json").read_text())["runs"]
+    measured, = {run["people"] for run in runs if run["seed"] == 0}
+    distance = round(first["mean"] - first["people"][0], 1)
+    told, apart = page("14_train"), lambda people: distance * math.sqrt(measured / people)
+    assert f"its lower end lies {distance} points below the gain" in told
+    for labelled, held_out in (("227", 72), ("300", 90), ("500", 150), ("1,000", 200)):
+        people = held_out * measured // 72
+        shows = f"| {held_out} | {people} | {apart(people) * 2.8 / 1.96:.0f} points |"
+        line, = (row for row in told.splitlines() if row.startswith(f"| {labelled} | 0."))
+        assert line.endswith(shows), shows
+    assert f"{distance} x √({measured} / 57) = {apart(57):.1f} points" in told
+    for a_step, of_300, of_400 in (("4.0 s", 20, 27), ("some 10 s", 50, 67)):
+        seconds = float(a_step.removeprefix("some ").split()[0])
+        assert (round(300 * seconds / 60), round(400 * seconds / 60)) == (of_300, of_400)
+        assert f"| {a_step} | {of_300} minutes | {of_400} minutes |" in told
+
+
 def test_a_taught_step_has_one_price():
     "As it was measured alone, see results/study_lspet_nano_fresh."
     told = set(re.findall(r"([\d.]+) times the time of a step", README))
