@@ -346,6 +346,13 @@ def test_the_times_of_the_table():
             if part == "timing AVX2": continue
             size = "256" if "_s_" in name else "128"
             assert line_of(f"`{name}`, {size}")[3] == " / ".join(times[n] for n in (0, 2, 3))
+    large, plain, small, plain_small = (taken("timing AVX512")[name, "PyTorch"] for name in (
+        "dppt_s_lspet", "tokenpose_s_lspet", "dppt_nano_lspet", "tokenpose_nano_lspet",
+    ))
+    told = page("07_pruning")
+    assert f"with our head {large:.0f} ms, the unpruned one {plain:.0f}: a sixth is saved" in told
+    assert f"nano network takes {small:.1f} ms, the unpruned one {plain_small:.1f}" in told
+    assert abs(1 - large / plain - 1 / 6) < 0.02
     two = taken("timing AVX512, 2 threads")
     ways = "PyTorch", "PyTorch, bf16", "ONNX float32", "ONNX int8"
     told = (
