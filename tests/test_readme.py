@@ -249,6 +249,11 @@ def test_what_the_study_found():
         assert (gain["interval"][0] > 0) == (words in found)
         told = words.format(m=f"{gain['mean']:{sign}.1f}", i=span(gain["interval"], sign))
         assert told in README, told
+    heads = [row_score(fresh, row)["mean"] for row in (
+        "tokenpose_mlp", "sdpose_mlp", "tokenpose", "sdpose",
+    )]
+    told = "find {:.0f} to {:.0f} % of the joints, those with our head {:.0f} to {:.0f}."
+    assert told.format(*heads) in README
     longest = stored("study_lspet_nano_head_longer")
     shares = [row_score(longest, row)["mean"] for row in ("tokenpose_mlp", "sdpose_mlp")]
     assert "after 30 epochs (three seeds, {:.0f} and {:.0f} % found)".format(*shares) in README
