@@ -17,8 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .moved import former_names
-
 # %% ../nbs/07_pruning.ipynb #eff839f0
 def patch_scores(
     shares: Tensor, # (B, heads, J, N) attention of keypoint tokens to patches
@@ -241,6 +239,9 @@ def sum_by_owner(
     columns = owner.where(owner >= 0, count).view(len(owner), *[1] * (values.ndim - 2), -1)
     sums = values.new_zeros(*values.shape[:-1], count + 1)
     return sums.scatter_add(-1, columns.expand_as(values), values)[..., :count]
+
+# %% ../nbs/07_pruning.ipynb #36722fe4
+from .moved import former_names
 
 # %% ../nbs/07_pruning.ipynb #36722fe5
 # names that live elsewhere now

@@ -652,6 +652,10 @@ def test_whose_choice_of_patches_is_what_the_results_say():
     )]
     assert all(text.count(kept) == 1 for text in pages)
     assert all("on its teacher's or on all of them the whole" in text for text in pages)
+    for who in ("ppt", "dppt"):    # the lesson's table
+        found = [f"{row_score(runs, f'{who}, kept by {judge}')['mean']:.1f}"
+                 for judge in ("ppt", "dppt", "teacher", "nobody")]
+        assert f"| {who.upper()} finds | {' | '.join(found)} |" in pages[-1]
     for judge in ("teacher", "nobody"):
         low, high = difference(runs, f"dppt, kept by {judge}", "dppt, kept by dppt")["interval"]
         assert low < 0 < high and high < 1
@@ -692,6 +696,9 @@ def test_the_table_of_distillation_is_what_the_results_say():
                       ("tokenpose_taught", "taught TokenPose ({:.1f} %)")):
         mean = row_score(studies["12 epochs, four fresh seeds"], row)["mean"]
         assert told.format(mean) in text, row
+    mean = row_score(studies["12 epochs, four fresh seeds"], "dppt")["mean"]
+    told = (RESULTS.parent / "10_training.ipynb").read_text()
+    assert f"({mean:.1f} % after 12 epochs), beside PPT and TokenPose" in told
     alone = [row_score(runs, "ppt")["mean"] for runs in list(studies.values())[1:]]
     assert "PPT alone finds {:.1f}, {:.1f} and {:.1f} %".format(*alone) in text
     fresh = fresh_runs(RESULTS)

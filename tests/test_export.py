@@ -3,7 +3,10 @@ bits; wrong files and wrong wishes are refused in a sentence."""
 import copy
 import json
 import pickle
+import re
+import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,6 +75,34 @@ def whole(trained, tmp_path_factory):
     network, _, keypoint_set = trained
     path = tmp_path_factory.mktemp("keypoints") / "keypoints.onnx"
     return OnnxNetwork(export_onnx(network, keypoint_set, path, "keypoints"))
+
+
+def test_the_lines_of_the_readme_find_what_the_predictor_finds(
+    whole, trained, tmp_path, monkeypatch, capsys
+):
+    "In given boxes by one look, without a box by two, as `dppt predict` does."
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+    section = readme.partition("### As one ONNX file")[2].partition("\n### ")[0]
+    given, without_box = re.findall(r"```python\n(.*?)```", section, re.S)
+    network, recipe, keypoint_set = trained
+    predictor = PosePredictor(network, recipe.change(precision="fp32"), keypoint_set)
+    shutil.copy(whole.opened[0], tmp_path / "pose.onnx")
+    monkeypatch.chdir(tmp_path)
+    moved = []
+    for index in range(3):
+        made = make_photo(1, COCO17, seed=3, index=index, image_size=(360, 420))
+        Image.fromarray(made.image.permute(1, 2, 0).numpy()).save("photo.jpg", quality=95)
+        names = {}
+        exec(given, names)
+        first = predictor("photo.jpg", [[60, 10, 340, 400]])
+        assert np.abs(names["keypoints"] - first.keypoints).max() < 0.5
+        assert names["names"] == list(keypoint_set.names)
+        one_look = names["look"]([[0, 0, *names["photo"].size]])[0]
+        exec(without_box, names)
+        people = predictor("photo.jpg")
+        assert np.abs(names["keypoints"] - people.keypoints).max() < 0.5
+        moved.append(np.abs(one_look - people.keypoints).max())
+    assert min(moved) > 2    # the second look is another answer
 
 
 @pytest.mark.parametrize("people", [1, 2, 5])

@@ -594,25 +594,31 @@ def test_the_differences_in_mediapipes_boxes_are_those_of_their_record(root):
     stored = json.loads((root / "nbs/results/peers.json").read_text())
     notebook = json.loads((root / "nbs/11_inference.ipynb").read_text())
     text = "".join("".join(cell["source"]) + "\n" for cell in notebook["cells"])
-    told = {"0.5": [], "0.1": []}
+    boxes = {    # a row of the page: how these boxes are called in the record
+        "from a score of 0.5, the default": ", boxes from a score of 0.5",
+        "from 0.1": "",
+        "from 0.5, else the whole photo, `or_whole=True`":
+            ", boxes from a score of 0.5, the whole picture where it finds nobody",
+    }
+    told = {words: [] for words in boxes}
     beside, elsewhere = [], []
     for part in ("accuracy lspet test", "accuracy coco all"):
         ours = {row["way"]: row for row in stored[part] if row["network"] == "dppt_s_lspet"}
         theirs = next(row for row in stored[part] if row["network"] == "BlazePose full")
-        for least, tail in (("0.5", ", boxes from a score of 0.5"), ("0.1", "")):
+        for words, tail in boxes.items():
             one, two = (
                 ours[f"PyTorch, MediaPipe's detector, {looks}{tail}"]
                 for looks in ("one look", "two looks")
             )
-            told[least].append("{:.1f} {{}}({:.1f} to {:.1f})".format(*over(two, one)))
+            told[words].append(
+                f"{one['score']:.1f} | {two['score']:.1f} | "
+                + "{:+.1f} ({:+.1f} to {:+.1f})".format(*over(two, one))
+            )
         gap, low, high = over(ours["PyTorch, the whole picture, two looks"], theirs)
         beside.append((gap, low, high))
         elsewhere.append(over(ours["PyTorch, MediaPipe's detector, two looks, boxes from a score "
                                    "of 0.5, the whole picture where it finds nobody"], theirs))
-    (athletes, everyday), *surer = told.values()
-    words = athletes.format("points on LSPET "), everyday.format("on COCO ")
-    assert "a second look gains {} and {}".format(*words) in text
-    assert "from a score of 0.1, {} and {}".format(*(one.format("") for one in surer[0])) in text
+    for words, row in told.items(): assert f"| {words} | {' | '.join(row)} |" in text, words
     pair = "{:+.1f} {{}}({:+.1f} to {:+.1f})"
     athletes, everyday = (pair.format(*one) for one in beside)
     assert f"stood {athletes.format('points on LSPET ')} and {everyday.format('on COCO ')}" in text
@@ -643,9 +649,6 @@ def test_the_scores_and_times_with_a_detector_are_those_of_their_record(root):
     def told(part, key, digits):
         return lambda way: [f"{row[key]:.{digits}f}" for row in rows(part, way)]
 
-    score = told("accuracy", "score", 1)
-    for name in (surer, way, instead):
-        assert " | {} | {} |".format(*score(name)) in text
     athletes, everyday = map(over, rows("accuracy", instead), rows("accuracy", way))
     said = "{:.1f} points above boxes from 0.1 on LSPET ({:.1f} to {:.1f})".format(*athletes)
     assert f"{said} and {{:.1f}} on COCO ({{:+.1f}} to {{:+.1f}}, open)".format(*everyday) in text

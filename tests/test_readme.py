@@ -147,19 +147,18 @@ def test_the_table_of_blazepose():
     ]
     counts = "nobody in {} of 900 pictures of athletes and in {} of 227 of COCO."
     assert counts.format(*nobody[0]) in README
-    assert "(With `--min-score 0.1` nobody is found in {} and {}".format(*nobody[1]) in README
-    more = [
-        rows[*low, place]["score"] - rows[*high, place]["score"]
-        for low, high in zip(ours[""][::-1], ours[SURER][::-1]) for place in places
-    ]
-    told = "{:.1f} points more are found on LSPET and {:.1f} on COCO (with one look {:.1f} and "
-    assert f"{told}{{:.1f}})".format(*more) in page("11_inference")
+    told = (
+        "boxes, and finds nobody in {} of the 900 pictures of LSPET and in {} of the 227 of COCO, "
+        "in place of {} and {};"
+    )
+    assert told.format(*nobody[1], *nobody[0]) in page("11_inference")
     # more than theirs in no comparison without boxes, and the time
     times = [took[*way, places[0]]["processor_ms"] for way in (theirs, whole[1])]
     assert 0.28 < times[0] / times[1] < 0.38 and "in a third of the time" in README
 
 
-def test_the_table_of_uses():
+def test_one_look_and_two_at_the_whole_picture():
+    "What the ONNX file finds by itself without a box, and what the second look brings."
     stored = json.loads((RESULTS / "peers.json").read_text())
 
     def found(way):
@@ -167,17 +166,12 @@ def test_the_table_of_uses():
                 for row in stored[f"accuracy {data}"]
                 if (row["network"], row["way"]) == ("dppt_s_lspet", way)]
 
-    whole = found("PyTorch, the whole picture, two looks")
-    assert line_of("one person, who fills it")[2] == (
-        "{} % of athletes', {} of everyday people's".format(*whole)
+    one, two = (found(f"PyTorch, the whole picture, {n}") for n in ("one look", "two looks"))
+    told = (
+        "one look at the whole picture found {} % of athletes' joints and {} of everyday people's, "
+        "two found {} and {}"
     )
-    boxes = found("PyTorch") + found(LOOKS.format("two looks", SURER))
-    assert line_of("several people")[2] == (
-        "in labelled boxes {} % and {}, in the detector's {} and {}".format(*boxes)
-    )
-    both = found(LOOKS.format("two looks", ELSE)) + found(LOOKS.format("two looks", ""))
-    told = "found more, on COCO not for sure: {} and {} % of the joints beside {} and {}."
-    assert told.format(*both) in README
+    assert told.format(*one, *two) in README
 
 
 def test_the_whole_photographs():
@@ -187,15 +181,12 @@ def test_the_whole_photographs():
         "MediaPipe's detector, else the whole photo, two looks", "the whole photo, two looks",
         "the labelled box, one look",
     ))
-    said = (
-        f"in 300 whole photographs of athletes {other['score']:.1f} %; without `--or-whole` "
-        f"{detector['score']:.1f}, without a detector {alone['score']:.1f}, in labelled boxes "
-        f"{labelled['score']:.1f}"
-    )
-    assert line_of("one person, somewhere in it")[2] == said
-    assert "all 14 joints of 217 people" in README
-    said = f"is needed: {alone['score']:.1f} % without it, {other['score']:.1f} with it"
-    assert said in README
+    for words, row in (
+        ("labelled |", labelled), ("`--detector mediapipe --refine --or-whole` |", other),
+        ("`--detector mediapipe --refine` |", detector), ("none: the whole photo", alone),
+    ):
+        assert line_of(words)[1] == f"{row['score']:.1f}", words
+    assert "Found in 300 whole photographs of athletes (all 14 joints of 217 people" in README
     told = page("machinery/detectors")
     for row in (detector, other, alone, labelled):
         assert re.search(rf"\| {row['score']:.1f} \|$", told, re.M) and row["people"] == 217
@@ -258,6 +249,11 @@ def test_what_the_study_found():
         assert (gain["interval"][0] > 0) == (words in found)
         told = words.format(m=f"{gain['mean']:{sign}.1f}", i=span(gain["interval"], sign))
         assert told in README, told
+    heads = [row_score(fresh, row)["mean"] for row in (
+        "tokenpose_mlp", "sdpose_mlp", "tokenpose", "sdpose",
+    )]
+    told = "find {:.0f} to {:.0f} % of the joints, those with our head {:.0f} to {:.0f}."
+    assert told.format(*heads) in README
     longest = stored("study_lspet_nano_head_longer")
     shares = [row_score(longest, row)["mean"] for row in ("tokenpose_mlp", "sdpose_mlp")]
     assert "after 30 epochs (three seeds, {:.0f} and {:.0f} % found)".format(*shares) in README
@@ -355,6 +351,13 @@ def test_the_times_of_the_table():
             if part == "timing AVX2": continue
             size = "256" if "_s_" in name else "128"
             assert line_of(f"`{name}`, {size}")[3] == " / ".join(times[n] for n in (0, 2, 3))
+    large, plain, small, plain_small = (taken("timing AVX512")[name, "PyTorch"] for name in (
+        "dppt_s_lspet", "tokenpose_s_lspet", "dppt_nano_lspet", "tokenpose_nano_lspet",
+    ))
+    told = page("07_pruning")
+    assert f"with our head {large:.0f} ms, the unpruned one {plain:.0f}: a sixth is saved" in told
+    assert f"nano network takes {small:.1f} ms, the unpruned one {plain_small:.1f}" in told
+    assert abs(1 - large / plain - 1 / 6) < 0.02
     two = taken("timing AVX512, 2 threads")
     ways = "PyTorch", "PyTorch, bf16", "ONNX float32", "ONNX int8"
     told = (
@@ -395,6 +398,26 @@ def test_what_a_training_on_people_of_ones_own_takes():
             "a thousand ({} steps, 0.2 held out) {} to {} (computed)").format(*told) in README
     steps, least, most = told[3:]
     assert f"| 1,000 | 0.2 | 800 | {steps} | {least} to {most} minutes |" in page("14_train")
+
+
+def test_the_gain_that_shows_with_people_of_ones_own():
+    "Scaled from the first division: the distance of the interval's lower end, by people measured."
+    first = gains_over("pruned_start")[0]
+    runs = json.loads((RESULTS / "start_coco.json").read_text())["runs"]
+    measured, = {run["people"] for run in runs if run["seed"] == 0}
+    distance = round(first["mean"] - first["people"][0], 1)
+    told, apart = page("14_train"), lambda people: distance * math.sqrt(measured / people)
+    assert f"its lower end lies {distance} points below the gain" in told
+    for labelled, held_out in (("227", 72), ("300", 90), ("500", 150), ("1,000", 200)):
+        people = held_out * measured // 72
+        shows = f"| {held_out} | {people} | {apart(people) * 2.8 / 1.96:.0f} points |"
+        line, = (row for row in told.splitlines() if row.startswith(f"| {labelled} | 0."))
+        assert line.endswith(shows), shows
+    assert f"{distance} x √({measured} / 57) = {apart(57):.1f} points" in told
+    for a_step, of_300, of_400 in (("4.0 s", 20, 27), ("some 10 s", 50, 67)):
+        seconds = float(a_step.removeprefix("some ").split()[0])
+        assert (round(300 * seconds / 60), round(400 * seconds / 60)) == (of_300, of_400)
+        assert f"| {a_step} | {of_300} minutes | {of_400} minutes |" in told
 
 
 def test_a_taught_step_has_one_price():
