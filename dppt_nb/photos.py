@@ -15,6 +15,7 @@ import os
 import re
 import warnings
 from collections import Counter
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -114,15 +115,29 @@ def photo_name(
     if hasattr(photo, "read") and isinstance(getattr(photo, "name", 0), str): return photo.name
     return kinds.get(type(photo), f"the {type(photo).__name__.lower()}")
 
+# as `warnings` keeps them: what Pillow says of tags is left out, what `from_16_bits` says is not
+_FILTERS = (
+    ("ignore", None, Warning, re.compile(r"PIL\."), 0),
+    ("always", re.compile("a picture has 16 bits"), Warning, None, 0),
+)
+
+@contextmanager
+def _of_16_bits_alone():
+    """Each thread takes out what it put in. `warnings.catch_warnings` puts back what it found, so
+    the one that ends last would leave another's filters in the process."""
+    for one in _FILTERS: warnings.filters.insert(0, one)
+    try: yield
+    finally:
+        for one in _FILTERS:
+            with suppress(ValueError): warnings.filters.remove(one)    # somebody cleared the list
+
 def _read(photo):
     "A path, bytes or Pillow picture as RGB, and whether more follow; raises what Pillow raises."
     if isinstance(photo, (str, Path)):
         photo = from_home(photo)
         if os.path.isdir(photo): raise IsADirectoryError
         photo = read_file(photo)
-    with warnings.catch_warnings():  # of tags, and of sizes below the one that Pillow refuses
-        warnings.simplefilter("ignore")
-        warnings.filterwarnings("always", "a picture has 16 bits")    # of `from_16_bits`
+    with _of_16_bits_alone():
         picture = photo if isinstance(photo, Image.Image) else open_picture(io.BytesIO(photo))
         # asked before the pixels are decoded, as a data set's reader does
         turn = orientation_of(picture)

@@ -117,6 +117,8 @@ def check_network(
 
 class Locator:
     "Finds joints in boxes that are known."
+    made = False    # whether there was one in this process
+
     def __init__(self,
         network: nn.Module,          # as `load_network` gives it, and so the next two
         recipe: Recipe,              # how it is used: `mirror`, `decode`
@@ -130,6 +132,7 @@ class Locator:
             raise DataError(f"batch_size is {batch_size!r}; it is a number of people, from 1 on")
         check_choice("graph", graph)
         check_network(network, keypoint_set)
+        Locator.made = True
         self.network, self.recipe, self.keypoint_set = network.eval(), recipe, keypoint_set
         self.batch_size, self.device = int(batch_size), next(network.parameters()).device
         self.graph = self.device.type == "cuda" if graph is None else graph
@@ -203,6 +206,12 @@ class Locator:
                 print(f"this GPU cannot record a pass ({plain_reason(error)}): it is not used")
                 self.graph = False
         return recording or run
+
+def _after_fork():
+    "In a forked process PyTorch's threads are missing: whoever waited for them would for ever."
+    if Locator.made: torch.set_num_threads(1)
+
+if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=_after_fork)
 
 # %% ../nbs/machinery/predictor.ipynb #3b5aea5b
 DEFAULT_NETWORK = "dppt_s_lspet"    # ships with the package; trained on real photographs

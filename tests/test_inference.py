@@ -6,7 +6,9 @@ import io
 import json
 import os
 import resource
+import subprocess
 import sys
+import threading
 import warnings
 from contextlib import nullcontext
 from dataclasses import replace
@@ -22,6 +24,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from dppt_nb import PosePredictor
+from dppt_nb import photos as photos_module
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
 from dppt_nb.cli import main
@@ -775,6 +778,40 @@ def test_a_picture_of_twelve_bits_is_warned_of(tmp_path):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert open_photo(path).image.getpixel((0, 0)) == (round(number / 257),) * 3
+
+
+def test_threads_that_open_photos_leave_the_filters_of_warnings_alone(monkeypatch):
+    "The second begins before the first has ended, and ends after it."
+    begun, ended, before = threading.Event(), threading.Event(), list(warnings.filters)
+    def to_rgb(picture, turn, convert=photos_module.to_rgb):
+        if picture.height == 2: begun.set() or ended.wait(9)
+        else: begun.wait(9)
+        return convert(picture, turn)
+    monkeypatch.setattr(photos_module, "to_rgb", to_rgb)
+    def first(): open_photo(Image.new("RGB", (1, 1))), ended.set()
+    def second(): open_photo(Image.new("RGB", (2, 2)))
+    slow, quick = threading.Thread(target=second), threading.Thread(target=first)
+    quick.start(), slow.start(), quick.join(9), slow.join(9)
+    assert begun.is_set() and ended.is_set() and list(warnings.filters) == before
+
+
+FORKED = """
+import os, signal, sys
+from dppt_nb import PosePredictor
+from dppt_nb.pictures import free_photo
+predictor, photo = PosePredictor.from_pretrained("tokenpose_nano", device="cpu"), free_photo()
+child = os.fork()
+if child: sys.exit(os.waitpid(child, 0)[1])
+signal.alarm(20)    # one that waits for threads that are not there is ended by this
+os._exit(len(predictor(photo, [[40, 40, 320, 640]])) != 1)
+"""
+
+
+def test_a_forked_process_answers(root):
+    "As a server's workers are; PyTorch's threads are not copied with the process."
+    words = [sys.executable, "-c", FORKED]
+    ended = subprocess.run(words, env=os.environ | {"OMP_NUM_THREADS": "2"}, cwd=root, timeout=90)
+    assert ended.returncode == 0
 
 
 def test_an_open_file_is_a_photo(tmp_path):

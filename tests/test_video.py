@@ -243,6 +243,37 @@ def test_a_video_is_turned_as_people_see_it(tmp_path):
     assert np.abs(frames[0].astype(float) - photo).mean() < 8
 
 
+@pytest.mark.parametrize("turn", [0, 90])
+def test_pixels_that_are_no_squares_keep_their_shape_in_a_drawing(predictor, tmp_path, turn):
+    "As of DVDs and many camcorders: players show each wider than it is high, turned ones higher."
+    path = tmp_path / "wide.mp4"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 160, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        if turn: stream.set_display_rotation(turn)
+        out.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((160, 96, 3), np.uint8))))
+        out.mux(stream.encode())
+    predict_files(predictor, [path], tmp_path)
+    with av.open(str(tmp_path / "wide-poses.mp4")) as drawn:
+        assert drawn.streams.video[0].sample_aspect_ratio == Fraction(3, 4) ** (1 if turn else -1)
+
+
+def test_of_several_streams_the_film_is_read(tmp_path):
+    "As players choose it: a small picture of the cover may come first."
+    with av.open(str(tmp_path / "film.mkv"), "w") as out:
+        for size, codec, kind in ((16, "mjpeg", "yuvj420p"), (64, "libx264", "yuv420p")):
+            stream = out.add_stream(codec, rate=10)
+            stream.width, stream.height, stream.pix_fmt = size, size, kind
+        for stream, frames in zip(out.streams.video, (1, 3)):
+            for _ in range(frames):
+                pixels = np.zeros((stream.height, stream.width, 3), np.uint8)
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
+            out.mux(stream.encode())
+    with Video(tmp_path / "film.mkv") as video:
+        assert [frame.pixels.shape for frame in video] == [(64, 64, 3)] * 3
+
+
 def test_a_video_that_ends_too_early_gives_what_is_there(predictor, tmp_path):
     whole = write(tmp_path / "whole.mkv", [pixels_of(p) for p in passing(20)]).read_bytes()
     (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) * 6 // 10])
@@ -328,8 +359,10 @@ class Camera:
     def close(self): pass
     @property
     def streams(self):
-        stream = SimpleNamespace(frames=0, duration=None, average_rate=None)
-        return SimpleNamespace(video=[stream])
+        stream = SimpleNamespace(
+            frames=0, duration=None, average_rate=None, sample_aspect_ratio=None
+        )
+        return SimpleNamespace(best=lambda kind: stream)
     def decode(self, stream):
         self.asked += 1
         for number, wanted in enumerate(self.ready):
