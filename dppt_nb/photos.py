@@ -156,12 +156,17 @@ def _content(file):
     name = getattr(file, "name", "the file")
     raise DataError(f"{name} was opened as text; open it with 'rb', or give its path.")
 
+def _begun(photo):
+    "How much of an open file was read or written before; 0 where it is none, or does not say."
+    try: return photo.tell() if hasattr(photo, "read") else 0
+    except (OSError, ValueError, AttributeError): return 0
+
 def open_photo(
     photo: object,  # path, bytes, Pillow picture, array (H, W, C), tensor (C, H, W), or a `Photo`
 ) -> Photo:
     "Open anything that holds a photograph. Raises `DataError`."
     if isinstance(photo, Photo): return photo
-    where = photo_name(photo)
+    where, begun = photo_name(photo), _begun(photo)
     if isinstance(photo, str) and not photo: raise DataError("an empty path names no photo.")
     if hasattr(photo, "read") and not isinstance(photo, Image.Image): photo = _content(photo)
     if isinstance(photo, (bytearray, memoryview)): photo = bytes(photo)
@@ -189,6 +194,7 @@ def open_photo(
     except Exception as error:  # Pillow raises many kinds for files that are damaged or made up
         long = getattr(error, "errno", None) == errno.ENAMETOOLONG
         mend = "give it a shorter name" if long else "copy it again, or save it as JPEG or PNG"
+        if begun: mend = "it stood behind its beginning: go there with seek(0), and give it again"
         shown = f"{where[:80]}..." if long else where
         raise DataError(
             f"{shown} cannot be read as a photo ({plain_reason(error)}); {mend}."

@@ -51,7 +51,8 @@ from .tracking import Tracker
 
 # %% ../nbs/machinery/video.ipynb #c4a80823
 PATIENCE = 10  # seconds without a picture, after which a camera counts as dead
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts")
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts",
+                  ".m2ts", ".3gp", ".wmv", ".flv", ".ogv")
 
 @dataclass
 class Frame:
@@ -369,8 +370,7 @@ def predict_photos(
     "Joints of everybody in some photos, written as they are found."
     report, seen, start = Report(), _Seen(), time.perf_counter()
     taken = set() if taken is None else taken
-    looks = _looks(predictor, photos, rows, seen)
-    answers = watch(predictor.in_batches(looks), total=len(photos))
+    answers = watch(predictor.in_batches(_looks(predictor, photos, rows, seen)), total=len(photos))
     try:
         for people in answers:
             try:

@@ -816,7 +816,14 @@ def test_a_forked_process_answers(root):
 
 def test_an_open_file_is_a_photo(tmp_path):
     Image.new("RGB", (6, 8), "red").save(tmp_path / "a.png")
-    with open(tmp_path / "a.png", "rb") as file: assert open_photo(file).size == (8, 6)
+    with open(tmp_path / "a.png", "rb") as file:
+        assert open_photo(file).size == (8, 6)
+        with pytest.raises(DataError, match="stood behind its beginning: go there with seek"):
+            open_photo(file)
+    written = io.BytesIO()
+    Image.new("RGB", (6, 8)).save(written, "PNG")
+    with pytest.raises(DataError, match="seek"): open_photo(written)
+    with pytest.raises(DataError, match="copy it again"): open_photo(io.BytesIO(b"no photo"))
 
 
 class Interpreter:

@@ -744,6 +744,21 @@ def test_predict_from_a_terminal(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("ending, kind, codec", [
+    (".MTS", "mpegts", "libx264"), (".m2ts", "mpegts", "libx264"), (".3gp", "3gp", "libx264"),
+    (".wmv", "asf", "wmv2"), (".flv", "flv", "libx264"),
+])
+def test_films_of_camcorders_and_older_telephones_are_no_photos(
+    predictor, tmp_path, ending, kind, codec
+):
+    with av.open(str(tmp_path / f"a{ending}"), "w", format=kind) as out:
+        stream = out.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8))
+        out.mux([*stream.encode(frame), *stream.encode()])
+    assert predict_files(predictor, [tmp_path], tmp_path / "out").photos == 1
+
+
 @pytest.mark.parametrize("system, wanted", [
     ("linux", dict(file="/dev/video1", format="v4l2")),
     ("darwin", dict(file="1", format="avfoundation", options={"framerate": "30"})),
