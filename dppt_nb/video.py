@@ -78,7 +78,8 @@ class Video:
         self.source, self.container, self.frames = source, open_film(source), None
         self.stream = self.container.streams.best("video")    # as players choose it
         self.stream.thread_type = "AUTO"
-        self.rate = self.stream.average_rate or Fraction(30)
+        # FFmpeg's numbers have 32 bits, also where this is divided by `every`
+        self.rate = (self.stream.average_rate or Fraction(30)).limit_denominator(10_000)
         self.name = f"camera {source}" if is_camera(source) else str(source)
         self.lasts = 0.0  # seconds, from the first picture to the end of those that were read
         self.note = ""    # why it ended early
@@ -202,9 +203,8 @@ class VideoWriter:
         if not height or not width: raise self._refused("a side of 1 pixel", "larger")
         try:
             if self.container is None: self._begin(av, height, width, shape)
-            if (self.stream.height, self.stream.width) != (height, width): raise DataError(
-                f"the frames of {self.path} change their size; cut the video there."
-            )
+            if (self.stream.height, self.stream.width) != (height, width):
+                raise DataError(f"the frames of {self.path} change their size; cut the film there.")
             pixels = np.ascontiguousarray(pixels[:height, :width])
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = self._ticks(seconds), self.tick

@@ -929,6 +929,24 @@ def test_a_source_that_is_named_is_not_drawn_over(predictor, tmp_path):
     assert (tmp_path / "im-2-poses.jpg").exists() and (tmp_path / "im-poses-poses.jpg").exists()
 
 
+def test_a_mean_rate_of_large_numbers_is_divided_by_every(predictor, tmp_path):
+    "As telephones have it, whose frames come when they are ready; one in three hours is asked for."
+    with av.open(str(tmp_path / "a.mp4"), "w") as out:
+        stream = out.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 60_000)
+        for k in range(8):
+            frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8))
+            frame.pts, frame.time_base = 3607 * k + k * k, Fraction(1, 60_000)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    with av.open(str(tmp_path / "a.mp4")) as film: rate = film.streams.video[0].average_rate
+    assert rate.denominator * 200_000 > 2**31
+    with Video(tmp_path / "a.mp4") as film: assert abs(film.rate / rate - 1) < 1e-4
+    report = predict_files(predictor, [tmp_path / "a.mp4"], tmp_path / "out", every=200_000)
+    assert report.photos == 1
+
+
 def test_rates_are_numbers_above_zero(tmp_path):
     grey = np.zeros((60, 80, 3), np.uint8)
     for rate, wanted in ((29.97, Fraction(2997, 100)), (30000 / 1001, Fraction(30000, 1001))):
