@@ -941,9 +941,9 @@ def test_a_mean_rate_of_large_numbers_is_divided_by_every(predictor, tmp_path):
             out.mux(stream.encode(frame))
         out.mux(stream.encode())
     with av.open(str(tmp_path / "a.mp4")) as film: rate = film.streams.video[0].average_rate
-    assert rate.denominator * 200_000 > 2**31
+    assert (rate / 199_999).denominator > 2**31
     with Video(tmp_path / "a.mp4") as film: assert abs(film.rate / rate - 1) < 1e-4
-    report = predict_files(predictor, [tmp_path / "a.mp4"], tmp_path / "out", every=200_000)
+    report = predict_files(predictor, [tmp_path / "a.mp4"], tmp_path / "out", every=199_999)
     assert report.photos == 1
 
 
