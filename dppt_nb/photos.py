@@ -194,6 +194,7 @@ def open_photo(
     except Exception as error:  # Pillow raises many kinds for files that are damaged or made up
         long = getattr(error, "errno", None) == errno.ENAMETOOLONG
         mend = "give it a shorter name" if long else "copy it again, or save it as JPEG or PNG"
+        if isinstance(error, Image.DecompressionBombError): mend = "make it smaller"
         if begun: mend = "it stood behind its beginning: go there with seek(0), and give it again"
         shown = f"{where[:80]}..." if long else where
         raise DataError(

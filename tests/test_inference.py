@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import warnings
+import zlib
 from contextlib import nullcontext
 from dataclasses import replace
 from decimal import Decimal
@@ -140,6 +141,15 @@ def refusal(action):
     said = str(error.value)
     assert "\n" not in said and "Traceback" not in said and len(said) < 400
     return said
+
+
+def test_a_photo_of_200_million_pixels_is_to_be_smaller():
+    "Some telephones take them; a copy would be as large. Its head is enough to see it."
+    head = bytearray(encoded(Image.new("L", (8, 8)), "PNG"))
+    head[16:24] = (16320).to_bytes(4) + (12240).to_bytes(4)
+    head[29:33] = zlib.crc32(head[12:29]).to_bytes(4)
+    said = refusal(lambda: open_photo(bytes(head)))
+    assert "199756800 pixels" in said and said.endswith("make it smaller.")
 
 
 def test_what_is_no_photo_is_named(predictor, made, tmp_path):
