@@ -449,7 +449,7 @@ def check_use(
     or_whole: bool,
 ) -> None:
     "Refuse what nothing would come of; `predict_files` says what each is for."
-    of_boxes = {"min_score": min_score > -math.inf, "category": category != 1}
+    of_boxes = {"min_score": min_score != -math.inf, "category": category != 1}
     of_videos = {"every": every != 1, "smooth": smooth}
     if not boxes: refuse_idle(of_boxes, "chooses among the boxes of a file; name it with --boxes")
     if not videos: refuse_idle(of_videos, "is of videos, and no video is named; leave it out")

@@ -5,10 +5,12 @@ import gc
 import io
 import json
 import os
+import pickle
 import resource
 import subprocess
 import sys
 import threading
+import time
 import warnings
 import zlib
 from contextlib import nullcontext
@@ -896,6 +898,32 @@ def test_mediapipes_detector_reads_anchors_scores_and_a_letterbox(interpreter):
     assert np.allclose(detector(pixels)[1], [40 - 40, 80 - 40, 80, 80, 0.4], atol=1e-3)
 
 
+def test_threads_share_mediapipes_detector(interpreter):
+    "What runs it has one place for a picture: another thread's would be answered for."
+    def invoke(self):
+        bright = self.seen[0].max() > 0.5
+        self.answers = {820: (anchor_numbers((2, 0), 50), 0.8)} if bright else {}
+        if not bright: begun.set() or time.sleep(0.3)
+    interpreter.invoke = invoke
+    detector, begun, found = MediaPipeDetector("pose_detection.tflite"), threading.Event(), {}
+    def look(value): found[value] = len(detector(np.full((224, 224, 3), value, np.uint8)))
+    dark = threading.Thread(target=look, args=(20,))
+    dark.start()
+    begun.wait(9)
+    look(250)
+    dark.join(9)
+    assert found == {20: 0, 250: 1}
+
+
+def test_mediapipes_detector_is_copied_and_goes_to_other_processes(interpreter):
+    detector = MediaPipeDetector("pose_detection.tflite", threads=3)
+    detector.least_score = 0.2
+    for other in (copy.deepcopy(detector), pickle.loads(pickle.dumps(detector))):
+        assert (other.least_score, other.runner.threads) == (0.2, 3)
+        assert other.runner is not detector.runner
+        assert len(other(np.zeros((9, 9, 3), np.uint8))) == 0
+
+
 def one_box_in_bright_photos(pixels):
     "A detector that sees nobody in the dark."
     return np.array([[5, 5, 40, 60, 0.7]]) if pixels.mean() > 127 else np.zeros((0, 5))
@@ -944,6 +972,23 @@ def test_a_file_that_is_no_detector_is_named(interpreter):
     assert "letter.tflite is no detector" in refusal(lambda: MediaPipeDetector("letter.tflite"))
     interpreter.widths = {3: 12, 7: 4}
     assert "x.tflite is not pose_detection.tflite" in refusal(lambda: MediaPipeDetector("x.tflite"))
+
+
+@pytest.mark.parametrize("score", ["50", "-0.1", "nan"])
+def test_a_least_score_that_no_box_or_every_box_has_is_refused(tmp_path, score):
+    "Fifty percent found nobody, without a word."
+    Image.new("RGB", (60, 80)).save(tmp_path / "a.jpg")
+    words = ["predict", "tokenpose_nano", str(tmp_path / "a.jpg"), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(main, [*words, "--detector", "mediapipe", "--min-score", score])
+    said = f"boxes is {score}; its scores lie between 0 and 1"
+    assert done.exit_code == 1 and said in done.output
+
+
+def test_a_least_score_of_no_file_is_refused_whatever_it_is(tmp_path):
+    Image.new("RGB", (60, 80)).save(tmp_path / "a.jpg")
+    words = ["predict", "tokenpose_nano", str(tmp_path / "a.jpg"), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(main, [*words, "--device", "cpu", "--min-score", "nan"])
+    assert done.exit_code == 1 and "--min-score chooses among the boxes of a file" in done.output
 
 
 @pytest.mark.parametrize("given, least", [([], 0.5), (["--min-score", "0.1"], 0.1)])
