@@ -211,6 +211,8 @@ def read_session(
 
 class OnnxNetwork(nn.Module):
     "An exported network in onnxruntime, in the place of the network that it was exported from."
+    runner = "onnxruntime"    # who computes it, whoever calls it
+
     def __init__(self,
         path: str | Path, # of a file that `export_onnx` wrote
         threads: int | None = None, # of the processor; PyTorch's number unless given
@@ -222,6 +224,7 @@ class OnnxNetwork(nn.Module):
         self.keypoint_set = self.about.keypoint_set
         self.num_keypoints = len(self.keypoint_set)
         self.image_size, self.heatmap_size = self.about.image_size, self.about.heatmap_size
+        self.compute = {"float32": "fp32", "float16": "fp16"}.get(self.about.precision, "int8")
         # whoever asks a network for its device asks its parameters
         self.place = nn.Parameter(torch.empty(0), requires_grad=False)
 
@@ -432,6 +435,7 @@ def take_runner(
     "A network as one of `RUNNERS` runs it. Raises `DataError` where it cannot."
     if runner not in RUNNERS:
         raise DataError(f"there is no runner {runner!r}; take one of {', '.join(RUNNERS)}")
+    if isinstance(network, OnnxNetwork) and runner != "folded": return network, network.runner
     device = next(network.parameters()).device
     if runner == "onnxruntime":
         if device.type != "cpu": raise DataError(

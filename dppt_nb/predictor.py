@@ -271,7 +271,7 @@ class PosePredictor(Locator):
             network, runner = take_runner(network.eval(), keypoint_set, runner, recipe)
         super().__init__(network, recipe, keypoint_set, **options)
         self.refine, self.detector, self.or_whole = refine, detector, bool(or_whole)
-        self.runner, self.told = runner, False
+        self.runner, self.told = getattr(network, "runner", runner), False
 
     @classmethod
     def from_pretrained(cls,
@@ -429,7 +429,7 @@ class PosePredictor(Locator):
         compute = compute_name(self.recipe, self.device)
         print(f"{self.recipe.model} at {size[0]} x {size[1]}, {device_name(self.device)}, "
               f"{counted(torch.get_num_threads(), 'thread', 'threads')}, {self.runner}, "
-              f"{'fp32' if self.runner == 'onnxruntime' else compute}")
+              f"{getattr(self.network, 'compute', compute)}")
         for name, value in results.items(): print(f"{name:36}{value:9.2f} ms")
         return results
 
