@@ -234,8 +234,8 @@ class VideoWriter:
         # pictures in the order in which they are shown: only so the last packet says when it ends
         self.stream = self.container.add_stream("libx264", rate=self.rate, options={"bf": "0"})
         self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
-        context = self.stream.codec_context
-        context.time_base, context.sample_aspect_ratio = self.tick, shape
+        context = self.stream.codec_context    # 5: BT.601, how PyAV mixes colours; else a guess
+        context.time_base, context.sample_aspect_ratio, context.colorspace = self.tick, shape, 5
 
     def _rest(self):
         "What the encoder still holds; the last picture is shown for as long as is said."

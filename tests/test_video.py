@@ -947,6 +947,19 @@ def test_a_mean_rate_of_large_numbers_is_divided_by_every(predictor, tmp_path):
     assert report.photos == 1
 
 
+def test_a_drawing_says_how_its_colours_were_mixed(tmp_path):
+    "Where nothing is said most players take those of a large film as BT.709: red is another red."
+    red = np.full((720, 1280, 3), (220, 30, 40), np.uint8)
+    with VideoWriter(tmp_path / "red.mp4", 10) as film: film.write(red)
+    with av.open(str(tmp_path / "red.mp4")) as film:
+        stream = film.streams.video[0]
+        shown = next(film.decode(stream)).reformat(
+            format="rgb24", src_colorspace=stream.codec_context.colorspace
+        )
+    assert stream.codec_context.colorspace == 5
+    assert np.abs(shown.to_ndarray().astype(int) - red).max() < 6
+
+
 def test_rates_are_numbers_above_zero(tmp_path):
     grey = np.zeros((60, 80, 3), np.uint8)
     for rate, wanted in ((29.97, Fraction(2997, 100)), (30000 / 1001, Fraction(30000, 1001))):
