@@ -1102,6 +1102,15 @@ def test_another_default_of_pytorch_changes_no_answer(predictor, made):
     np.testing.assert_allclose(found.keypoints, predictor(*made[:2]).keypoints, atol=0.1)
 
 
+@pytest.mark.parametrize("mirror", [False, True])
+def test_another_default_device_of_pytorch_changes_no_answer(predictor, made, mirror):
+    "As `torch.set_default_device` says it; on this one nothing can be computed."
+    parts = predictor.network, predictor.recipe, predictor.keypoint_set
+    other = PosePredictor(*parts, mirror=mirror, refine=True)
+    with torch.device("meta"): found = other(*made[:2])
+    np.testing.assert_array_equal(found.keypoints, other(*made[:2]).keypoints)
+
+
 def test_a_picture_of_shares_is_cut_off_at_1_as_an_array_is(tmp_path):
     "Else it would be black without a word."
     grey = np.linspace(0, 1.02, 48, dtype=np.float32).reshape(8, 6)
