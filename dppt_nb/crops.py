@@ -168,7 +168,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)  # red, green, blue, of values in 0..1
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 def _per_channel(values, images):
-    values = tuple(((v,),) for v in (torch.tensor(values) * 255).tolist())  # (3, 1, 1)
+    scaled = (torch.tensor(values, device="cpu") * 255).tolist()
+    values = tuple(((v,),) for v in scaled)  # (3, 1, 1)
     return constant(values, images, torch.float32)
 
 def normalize(

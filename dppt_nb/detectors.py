@@ -10,6 +10,7 @@ __all__ = ['INPUT', 'GRIDS', 'make_anchors', 'face_overlap', 'join_anchors', 'pe
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -85,6 +86,11 @@ class MediaPipeDetector:
         least_score: float = 0.5,        # people below it are left out
         threads: int | None = None,      # None: as the program that runs it likes
     ):
+        if not 0 <= least_score <= 1:    # of NaN neither is true
+            raise DataError(
+                f"the least score of this detector's boxes is {least_score:g}; its scores lie "
+                "between 0 and 1, so give a share of 1"
+            )
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError:
@@ -93,7 +99,8 @@ class MediaPipeDetector:
                 "\".[detector]\", then pip install --no-deps mediapipe==0.10.21 (Python 3.11 or "
                 "3.12)"
             ) from None
-        path, self.least_score = path or detector_file(), least_score
+        self.opened, self.least_score, self.lock = (path, threads), least_score, Lock()
+        path = path or detector_file()
         try: self.runner = Interpreter(str(path), num_threads=threads)
         except (ValueError, OSError, RuntimeError) as error:
             raise DataError(f"{path} is no detector ({plain_reason(error)}).") from None
@@ -102,6 +109,12 @@ class MediaPipeDetector:
         if set(by_width) != {1, 12}: raise DataError(f"{path} is not pose_detection.tflite.")
         self.input = self.runner.get_input_details()[0]["index"]
         self.numbers, self.logits = by_width[12], by_width[1]
+
+    def __getstate__(self): return *self.opened, self.least_score
+    def __setstate__(self, state):
+        "In another process, or as a copy, the file is opened anew."
+        path, threads, least_score = state
+        self.__init__(path, least_score, threads)
 
     def __call__(self,
         pixels: np.ndarray,  # (H, W, 3) uint8 RGB
@@ -113,9 +126,10 @@ class MediaPipeDetector:
         canvas = np.zeros((INPUT, INPUT, 3), np.uint8)
         small = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
         canvas[top : top + height, left : left + width] = small
-        self.runner.set_tensor(self.input, (canvas.astype(np.float32) / 127.5 - 1)[None])
-        self.runner.invoke()
-        raw, logits = (self.runner.get_tensor(i)[0] for i in (self.numbers, self.logits))
+        with self.lock:    # one place for the picture, one for the answer: threads take turns
+            self.runner.set_tensor(self.input, (canvas.astype(np.float32) / 127.5 - 1)[None])
+            self.runner.invoke()
+            raw, logits = (self.runner.get_tensor(i)[0] for i in (self.numbers, self.logits))
         boxes = person_boxes(raw, logits[:, 0], self.least_score)
         boxes[:, :2] -= left, top
         boxes[:, :4] /= zoom

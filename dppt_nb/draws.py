@@ -41,7 +41,9 @@ def tensor_of(
     shared = not isinstance(values, np.ndarray) or (
         values.flags.writeable and min(values.strides, default=0) >= 0
     )
-    return torch.as_tensor(values if shared else values.copy(), dtype=dtype)
+    # where it is, or with the processor, also where PyTorch's default is another device
+    device = values.device if torch.is_tensor(values) else "cpu"
+    return torch.as_tensor(values if shared else values.copy(), dtype=dtype, device=device)
 
 # %% ../nbs/machinery/draws.ipynb #eb031782
 class Part:

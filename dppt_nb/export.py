@@ -220,8 +220,9 @@ class OnnxNetwork(nn.Module):
         self.opened = path, threads, providers
         self.session, self.about = read_session(path, threads, providers)
         self.keypoint_set = self.about.keypoint_set
-        self.num_keypoints = len(self.keypoint_set)
+        self.num_keypoints, self.runner = len(self.keypoint_set), "onnxruntime"
         self.image_size, self.heatmap_size = self.about.image_size, self.about.heatmap_size
+        self.compute = {"float32": "fp32", "float16": "fp16"}.get(self.about.precision, "int8")
         # whoever asks a network for its device asks its parameters
         self.place = nn.Parameter(torch.empty(0), requires_grad=False)
 
@@ -407,9 +408,8 @@ def choose_runner(
     onnxruntime where it is installed."""
     runners = {"eager": network}
     if (folded := fold_norms(network)) is not None: runners["folded"] = folded
-    installed = find_spec("onnxruntime") and find_spec("onnxscript")
-    if exported is None and installed and exports_here():
-        exported = open_cached(network, keypoint_set)
+    there = find_spec("onnxruntime") and find_spec("onnxscript")
+    if exported is None and there and exports_here(): exported = open_cached(network, keypoint_set)
     if exported is not None: runners["onnxruntime"] = exported
     images = torch.zeros(batch, 3, *network.image_size)
     with torch.inference_mode(), precision(recipe, images.device) if recipe else nullcontext():
@@ -432,6 +432,7 @@ def take_runner(
     "A network as one of `RUNNERS` runs it. Raises `DataError` where it cannot."
     if runner not in RUNNERS:
         raise DataError(f"there is no runner {runner!r}; take one of {', '.join(RUNNERS)}")
+    if isinstance(network, OnnxNetwork) and runner != "folded": return network, network.runner
     device = next(network.parameters()).device
     if runner == "onnxruntime":
         if device.type != "cpu": raise DataError(
@@ -444,8 +445,7 @@ def take_runner(
         raise DataError("runner='folded' is of networks with batch norms; this one has none")
     if runner == "eager" or device.type != "cpu": return network, "eager"
     chosen, _ = choose_runner(network, keypoint_set, recipe=recipe)
-    if isinstance(chosen, OnnxNetwork): return chosen, "onnxruntime"
-    return chosen, "eager" if chosen is network else "folded"
+    return chosen, getattr(chosen, "runner", "eager" if chosen is network else "folded")
 
 # %% ../nbs/machinery/export.ipynb #f495ef34
 def check_export(

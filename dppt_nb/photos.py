@@ -15,6 +15,7 @@ import os
 import re
 import warnings
 from collections import Counter
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -114,15 +115,29 @@ def photo_name(
     if hasattr(photo, "read") and isinstance(getattr(photo, "name", 0), str): return photo.name
     return kinds.get(type(photo), f"the {type(photo).__name__.lower()}")
 
+# as `warnings` keeps them: what Pillow says of tags is left out, what `from_16_bits` says is not
+_FILTERS = (
+    ("ignore", None, Warning, re.compile(r"PIL\."), 0),
+    ("always", re.compile("a picture has 16 bits"), Warning, None, 0),
+)
+
+@contextmanager
+def _of_16_bits_alone():
+    """Each thread takes out what it put in. `warnings.catch_warnings` puts back what it found, so
+    the one that ends last would leave another's filters in the process."""
+    for one in _FILTERS: warnings.filters.insert(0, one)
+    try: yield
+    finally:
+        for one in _FILTERS:
+            with suppress(ValueError): warnings.filters.remove(one)    # somebody cleared the list
+
 def _read(photo):
     "A path, bytes or Pillow picture as RGB, and whether more follow; raises what Pillow raises."
     if isinstance(photo, (str, Path)):
         photo = from_home(photo)
         if os.path.isdir(photo): raise IsADirectoryError
         photo = read_file(photo)
-    with warnings.catch_warnings():  # of tags, and of sizes below the one that Pillow refuses
-        warnings.simplefilter("ignore")
-        warnings.filterwarnings("always", "a picture has 16 bits")    # of `from_16_bits`
+    with _of_16_bits_alone():
         picture = photo if isinstance(photo, Image.Image) else open_picture(io.BytesIO(photo))
         # asked before the pixels are decoded, as a data set's reader does
         turn = orientation_of(picture)
@@ -141,12 +156,17 @@ def _content(file):
     name = getattr(file, "name", "the file")
     raise DataError(f"{name} was opened as text; open it with 'rb', or give its path.")
 
+def _begun(photo):
+    "How much of an open file was read or written before; 0 where it is none, or does not say."
+    try: return photo.tell() if hasattr(photo, "read") else 0
+    except (OSError, ValueError, AttributeError): return 0
+
 def open_photo(
     photo: object,  # path, bytes, Pillow picture, array (H, W, C), tensor (C, H, W), or a `Photo`
 ) -> Photo:
     "Open anything that holds a photograph. Raises `DataError`."
     if isinstance(photo, Photo): return photo
-    where = photo_name(photo)
+    where, begun = photo_name(photo), _begun(photo)
     if isinstance(photo, str) and not photo: raise DataError("an empty path names no photo.")
     if hasattr(photo, "read") and not isinstance(photo, Image.Image): photo = _content(photo)
     if isinstance(photo, (bytearray, memoryview)): photo = bytes(photo)
@@ -174,6 +194,8 @@ def open_photo(
     except Exception as error:  # Pillow raises many kinds for files that are damaged or made up
         long = getattr(error, "errno", None) == errno.ENAMETOOLONG
         mend = "give it a shorter name" if long else "copy it again, or save it as JPEG or PNG"
+        if isinstance(error, Image.DecompressionBombError): mend = "make it smaller"
+        if begun: mend = "it stood behind its beginning: go there with seek(0), and give it again"
         shown = f"{where[:80]}..." if long else where
         raise DataError(
             f"{shown} cannot be read as a photo ({plain_reason(error)}); {mend}."

@@ -117,6 +117,8 @@ def check_network(
 
 class Locator:
     "Finds joints in boxes that are known."
+    made = False    # whether there was one in this process
+
     def __init__(self,
         network: nn.Module,          # as `load_network` gives it, and so the next two
         recipe: Recipe,              # how it is used: `mirror`, `decode`
@@ -130,6 +132,7 @@ class Locator:
             raise DataError(f"batch_size is {batch_size!r}; it is a number of people, from 1 on")
         check_choice("graph", graph)
         check_network(network, keypoint_set)
+        Locator.made = True
         self.network, self.recipe, self.keypoint_set = network.eval(), recipe, keypoint_set
         self.batch_size, self.device = int(batch_size), next(network.parameters()).device
         self.graph = self.device.type == "cuda" if graph is None else graph
@@ -204,6 +207,12 @@ class Locator:
                 self.graph = False
         return recording or run
 
+def _after_fork():
+    "In a forked process PyTorch's threads are missing: whoever waited for them would for ever."
+    if Locator.made: torch.set_num_threads(1)
+
+if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=_after_fork)
+
 # %% ../nbs/machinery/predictor.ipynb #3b5aea5b
 DEFAULT_NETWORK = "dppt_s_lspet"    # ships with the package; trained on real photographs
 PIXELS_AT_ONCE = 50_000_000         # of photographs that wait for a batch
@@ -262,7 +271,7 @@ class PosePredictor(Locator):
             network, runner = take_runner(network.eval(), keypoint_set, runner, recipe)
         super().__init__(network, recipe, keypoint_set, **options)
         self.refine, self.detector, self.or_whole = refine, detector, bool(or_whole)
-        self.runner, self.told = runner, False
+        self.runner, self.told = getattr(network, "runner", runner), False
 
     @classmethod
     def from_pretrained(cls,
@@ -420,7 +429,7 @@ class PosePredictor(Locator):
         compute = compute_name(self.recipe, self.device)
         print(f"{self.recipe.model} at {size[0]} x {size[1]}, {device_name(self.device)}, "
               f"{counted(torch.get_num_threads(), 'thread', 'threads')}, {self.runner}, "
-              f"{'fp32' if self.runner == 'onnxruntime' else compute}")
+              f"{getattr(self.network, 'compute', compute)}")
         for name, value in results.items(): print(f"{name:36}{value:9.2f} ms")
         return results
 

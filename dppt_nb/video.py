@@ -51,7 +51,8 @@ from .tracking import Tracker
 
 # %% ../nbs/machinery/video.ipynb #c4a80823
 PATIENCE = 10  # seconds without a picture, after which a camera counts as dead
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts")
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts",
+                  ".m2ts", ".3gp", ".wmv", ".flv", ".ogv")
 
 @dataclass
 class Frame:
@@ -59,6 +60,7 @@ class Frame:
     number: int          # counted from 0, also those that were passed over
     seconds: float       # since the first
     pixels: np.ndarray   # (H, W, 3) uint8 RGB
+    shape: Fraction = Fraction(1)    # width of a pixel over its height, as it is shown
 
 def is_video(
     source: str | Path,  # a path, or the number of a camera as text
@@ -74,9 +76,10 @@ class Video:
     ):
         self.every = whole_number(every, "every")
         self.source, self.container, self.frames = source, open_film(source), None
-        self.stream = self.container.streams.video[0]
+        self.stream = self.container.streams.best("video")    # as players choose it
         self.stream.thread_type = "AUTO"
-        self.rate = self.stream.average_rate or Fraction(30)
+        # FFmpeg's numbers have 32 bits, also where this is divided by `every`
+        self.rate = (self.stream.average_rate or Fraction(30)).limit_denominator(10_000)
         self.name = f"camera {source}" if is_camera(source) else str(source)
         self.lasts = 0.0  # seconds, from the first picture to the end of those that were read
         self.note = ""    # why it ended early
@@ -97,7 +100,7 @@ class Video:
                 seconds = clock.since_first(frame)
                 self.lasts = max(self.lasts, seconds + (_own_seconds(frame) or clock.usual))
                 if number % self.every: continue
-                yield Frame(number, seconds, _upright(frame))
+                yield Frame(number, seconds, *_upright(frame, self.stream))
         except (needed_av().FFmpegError, OSError) as error:
             self.note = f"{self.name} ends early ({plain_reason(error)})"
         if number is None:
@@ -159,10 +162,11 @@ def _own_seconds(frame):
     "How long a frame is shown by its own word; 0: it does not say, nor does an older PyAV."
     return float((getattr(frame, "duration", 0) or 0) * (frame.time_base or 0))
 
-def _upright(frame):
-    "Pixels as people see them: PyAV says by how much to turn, in degrees, against the clock."
-    pixels = frame.to_ndarray(format="rgb24")
-    return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+def _upright(frame, stream):
+    "Pixels as people see them, and their shape; PyAV's degrees to turn by run against the clock."
+    turns, shape = round(frame.rotation / 90), stream.sample_aspect_ratio or Fraction(1)
+    pixels = np.rot90(frame.to_ndarray(format="rgb24"), turns)
+    return np.ascontiguousarray(pixels), 1 / shape if turns % 2 else shape
 
 # %% ../nbs/machinery/video.ipynb #6c68df85
 def _as_rate(rate):
@@ -189,6 +193,7 @@ class VideoWriter:
     def write(self,
         pixels: np.ndarray,  # (H, W, 3) uint8 RGB; all of one size
         seconds: float | None = None,  # since the first; None: by the rate after the one before
+        shape: Fraction = Fraction(1), # width of a pixel over its height; of the first it counts
     ) -> None:
         "One more frame."
         av = needed_av()
@@ -197,11 +202,9 @@ class VideoWriter:
         height, width = (side - side % 2 for side in pixels.shape[:2])  # H.264 wants even sides
         if not height or not width: raise self._refused("a side of 1 pixel", "larger")
         try:
-            if self.container is None: self._begin(av, height, width)
+            if self.container is None: self._begin(av, height, width, shape)
             if (self.stream.height, self.stream.width) != (height, width):
-                raise DataError(
-                    f"the frames of {self.path} change their size; cut the video there."
-                )
+                raise DataError(f"the frames of {self.path} change their size; cut the film there.")
             pixels = np.ascontiguousarray(pixels[:height, :width])
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = self._ticks(seconds), self.tick
@@ -225,13 +228,14 @@ class VideoWriter:
         self.last = max(ticks, self.last + 1)
         return self.last
 
-    def _begin(self, av, height, width):
+    def _begin(self, av, height, width, shape):
         self.container = av.open(os.path.abspath(self.temporary), "w", format="mp4")
         self.container.metadata["comment"] = DRAWING.decode()
         # pictures in the order in which they are shown: only so the last packet says when it ends
         self.stream = self.container.add_stream("libx264", rate=self.rate, options={"bf": "0"})
         self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
-        self.stream.codec_context.time_base = self.tick
+        context = self.stream.codec_context    # 5: BT.601, how PyAV mixes colours; else a guess
+        context.time_base, context.sample_aspect_ratio, context.colorspace = self.tick, shape, 5
 
     def _rest(self):
         "What the encoder still holds; the last picture is shown for as long as is said."
@@ -293,10 +297,9 @@ class Report:
     ) -> str:
         "What was done, a line, and a line for each note."
         rate = self.photos / max(self.seconds, 1e-9)
-        done = (
-            f"{counted(self.people, 'person', 'people')} in "
-            f"{counted(self.photos, 'picture', 'pictures')}, {rate:.1f} pictures a second"
-        )
+        people = counted(self.people, "person", "people")
+        pictures = counted(self.photos, "picture", "pictures")
+        done = f"{people} in {pictures}, {rate:.1f} pictures a second"
         return "\n".join([f"{done}; they are in {out}" if out else done, *self.notes])
 
     def __str__(self) -> str: return self.told()
@@ -367,8 +370,7 @@ def predict_photos(
     "Joints of everybody in some photos, written as they are found."
     report, seen, start = Report(), _Seen(), time.perf_counter()
     taken = set() if taken is None else taken
-    looks = _looks(predictor, photos, rows, seen)
-    answers = watch(predictor.in_batches(looks), total=len(photos))
+    answers = watch(predictor.in_batches(_looks(predictor, photos, rows, seen)), total=len(photos))
     try:
         for people in answers:
             try:
@@ -404,7 +406,7 @@ def predict_video(
         frames = watch(video, total=len(video) or None, show=len(video) > 0)
         try:
             for frame, people in follow(predictor, frames, name=name, tracker=tracker):
-                if draw: drawing.write(np.asarray(people.draw()), frame.seconds)
+                if draw: drawing.write(np.asarray(people.draw()), frame.seconds, frame.shape)
                 seconds = round(frame.seconds, 4)
                 lines.write([row | {"seconds": seconds} for row in people.to_rows(frame.number)])
                 report.photos, report.people = report.photos + 1, report.people + len(people)
@@ -447,7 +449,7 @@ def check_use(
     or_whole: bool,
 ) -> None:
     "Refuse what nothing would come of; `predict_files` says what each is for."
-    of_boxes = {"min_score": min_score > -math.inf, "category": category != 1}
+    of_boxes = {"min_score": min_score != -math.inf, "category": category != 1}
     of_videos = {"every": every != 1, "smooth": smooth}
     if not boxes: refuse_idle(of_boxes, "chooses among the boxes of a file; name it with --boxes")
     if not videos: refuse_idle(of_videos, "is of videos, and no video is named; leave it out")
@@ -484,11 +486,9 @@ def predict_files(
         _predict_videos(predictor, videos, folder, lines, reports, **options)
         lines.keeps = any(report.photos for report in reports)    # of whom nobody may be found
         lines.part = any(report.stopped for report in reports)
-    whole = Report(*(sum(getattr(r, f) for r in reports) for f in ("photos", "people", "seconds")))
-    whole.stopped = lines.part
-    whole.left_out, whole.notes = (
-        sum((getattr(r, f) for r in reports), ()) for f in ("left_out", "notes")
-    )
+    of_all = lambda field, none: sum((getattr(report, field) for report in reports), none)
+    whole = Report(*(of_all(f, 0) for f in ("photos", "people", "seconds")), stopped=lines.part)
+    whole.left_out, whole.notes = of_all("left_out", ()), of_all("notes", ())
     if whole.left_out:
         for line in whole.notes + whole.left_out[5:]: print(line)
         others = " (The others stand above.)" if len(whole.left_out) > 5 else ""

@@ -513,6 +513,16 @@ def test_the_predictor_answers_the_same_by_onnxruntime(trained, cache, mirror):
     with pytest.raises(DataError, match="people is 0; take a whole"): plain.benchmark(people=0)
 
 
+@pytest.mark.parametrize("runner", ["eager", "onnxruntime", "auto"])
+def test_a_predictor_of_an_exported_file_says_what_runs_it(heatmaps, trained, capsys, runner):
+    "Not what PyTorch would compute in."
+    network, recipe = OnnxNetwork(heatmaps), trained[1].change(precision="bf16")
+    predictor = PosePredictor(network, recipe, network.keypoint_set, runner=runner)
+    assert predictor.network is network
+    predictor.benchmark(1, 1)
+    assert capsys.readouterr().out.splitlines()[0].endswith("onnxruntime, fp32")
+
+
 def test_a_damaged_file_in_the_cache_is_made_anew(trained, cache, capsys):
     network, _, keypoints = trained
     path = export.cached_onnx(network, keypoints)

@@ -5,9 +5,14 @@ import gc
 import io
 import json
 import os
+import pickle
 import resource
+import subprocess
 import sys
+import threading
+import time
 import warnings
+import zlib
 from contextlib import nullcontext
 from dataclasses import replace
 from decimal import Decimal
@@ -23,6 +28,7 @@ from PIL import Image
 from waits_fixture import no_waits
 
 from dppt_nb import PosePredictor
+from dppt_nb import photos as photos_module
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
 from dppt_nb.cli import main
@@ -138,6 +144,15 @@ def refusal(action):
     said = str(error.value)
     assert "\n" not in said and "Traceback" not in said and len(said) < 400
     return said
+
+
+def test_a_photo_of_200_million_pixels_is_to_be_smaller():
+    "Some telephones take them; a copy would be as large. Its head is enough to see it."
+    head = bytearray(encoded(Image.new("L", (8, 8)), "PNG"))
+    head[16:24] = (16320).to_bytes(4) + (12240).to_bytes(4)
+    head[29:33] = zlib.crc32(head[12:29]).to_bytes(4)
+    said = refusal(lambda: open_photo(bytes(head)))
+    assert "199756800 pixels" in said and said.endswith("make it smaller.")
 
 
 def test_what_is_no_photo_is_named(predictor, made, tmp_path):
@@ -771,9 +786,50 @@ def test_a_picture_of_twelve_bits_is_warned_of(tmp_path):
             assert open_photo(path).image.getpixel((0, 0)) == (round(number / 257),) * 3
 
 
+def test_threads_that_open_photos_leave_the_filters_of_warnings_alone(monkeypatch):
+    "The second begins before the first has ended, and ends after it."
+    begun, ended, before = threading.Event(), threading.Event(), list(warnings.filters)
+    def to_rgb(picture, turn, convert=photos_module.to_rgb):
+        if picture.height == 2: begun.set() or ended.wait(9)
+        else: begun.wait(9)
+        return convert(picture, turn)
+    monkeypatch.setattr(photos_module, "to_rgb", to_rgb)
+    def first(): open_photo(Image.new("RGB", (1, 1))), ended.set()
+    def second(): open_photo(Image.new("RGB", (2, 2)))
+    slow, quick = threading.Thread(target=second), threading.Thread(target=first)
+    quick.start(), slow.start(), quick.join(9), slow.join(9)
+    assert begun.is_set() and ended.is_set() and list(warnings.filters) == before
+
+
+FORKED = """
+import os, signal, sys
+from dppt_nb import PosePredictor
+from dppt_nb.pictures import free_photo
+predictor, photo = PosePredictor.from_pretrained("tokenpose_nano", device="cpu"), free_photo()
+child = os.fork()
+if child: sys.exit(os.waitpid(child, 0)[1])
+signal.alarm(20)    # one that waits for threads that are not there is ended by this
+os._exit(len(predictor(photo, [[40, 40, 320, 640]])) != 1)
+"""
+
+
+def test_a_forked_process_answers(root):
+    "As a server's workers are; PyTorch's threads are not copied with the process."
+    words = [sys.executable, "-c", FORKED]
+    ended = subprocess.run(words, env=os.environ | {"OMP_NUM_THREADS": "2"}, cwd=root, timeout=90)
+    assert ended.returncode == 0
+
+
 def test_an_open_file_is_a_photo(tmp_path):
     Image.new("RGB", (6, 8), "red").save(tmp_path / "a.png")
-    with open(tmp_path / "a.png", "rb") as file: assert open_photo(file).size == (8, 6)
+    with open(tmp_path / "a.png", "rb") as file:
+        assert open_photo(file).size == (8, 6)
+        with pytest.raises(DataError, match="stood behind its beginning: go there with seek"):
+            open_photo(file)
+    written = io.BytesIO()
+    Image.new("RGB", (6, 8)).save(written, "PNG")
+    with pytest.raises(DataError, match="seek"): open_photo(written)
+    with pytest.raises(DataError, match="copy it again"): open_photo(io.BytesIO(b"no photo"))
 
 
 class Interpreter:
@@ -836,6 +892,32 @@ def test_mediapipes_detector_reads_anchors_scores_and_a_letterbox(interpreter):
     assert np.allclose(detector(pixels)[1], [40 - 40, 80 - 40, 80, 80, 0.4], atol=1e-3)
 
 
+def test_threads_share_mediapipes_detector(interpreter):
+    "What runs it has one place for a picture: another thread's would be answered for."
+    def invoke(self):
+        bright = self.seen[0].max() > 0.5
+        self.answers = {820: (anchor_numbers((2, 0), 50), 0.8)} if bright else {}
+        if not bright: begun.set() or time.sleep(0.3)
+    interpreter.invoke = invoke
+    detector, begun, found = MediaPipeDetector("pose_detection.tflite"), threading.Event(), {}
+    def look(value): found[value] = len(detector(np.full((224, 224, 3), value, np.uint8)))
+    dark = threading.Thread(target=look, args=(20,))
+    dark.start()
+    begun.wait(9)
+    look(250)
+    dark.join(9)
+    assert found == {20: 0, 250: 1}
+
+
+def test_mediapipes_detector_is_copied_and_goes_to_other_processes(interpreter):
+    detector = MediaPipeDetector("pose_detection.tflite", threads=3)
+    detector.least_score = 0.2
+    for other in (copy.deepcopy(detector), pickle.loads(pickle.dumps(detector))):
+        assert (other.least_score, other.runner.threads) == (0.2, 3)
+        assert other.runner is not detector.runner
+        assert len(other(np.zeros((9, 9, 3), np.uint8))) == 0
+
+
 def one_box_in_bright_photos(pixels):
     "A detector that sees nobody in the dark."
     return np.array([[5, 5, 40, 60, 0.7]]) if pixels.mean() > 127 else np.zeros((0, 5))
@@ -884,6 +966,23 @@ def test_a_file_that_is_no_detector_is_named(interpreter):
     assert "letter.tflite is no detector" in refusal(lambda: MediaPipeDetector("letter.tflite"))
     interpreter.widths = {3: 12, 7: 4}
     assert "x.tflite is not pose_detection.tflite" in refusal(lambda: MediaPipeDetector("x.tflite"))
+
+
+@pytest.mark.parametrize("score", ["50", "-0.1", "nan"])
+def test_a_least_score_that_no_box_or_every_box_has_is_refused(tmp_path, score):
+    "Fifty percent found nobody, without a word."
+    Image.new("RGB", (60, 80)).save(tmp_path / "a.jpg")
+    words = ["predict", "tokenpose_nano", str(tmp_path / "a.jpg"), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(main, [*words, "--detector", "mediapipe", "--min-score", score])
+    said = f"boxes is {score}; its scores lie between 0 and 1"
+    assert done.exit_code == 1 and said in done.output
+
+
+def test_a_least_score_of_no_file_is_refused_whatever_it_is(tmp_path):
+    Image.new("RGB", (60, 80)).save(tmp_path / "a.jpg")
+    words = ["predict", "tokenpose_nano", str(tmp_path / "a.jpg"), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(main, [*words, "--device", "cpu", "--min-score", "nan"])
+    assert done.exit_code == 1 and "--min-score chooses among the boxes of a file" in done.output
 
 
 @pytest.mark.parametrize("given, least", [([], 0.5), (["--min-score", "0.1"], 0.1)])
@@ -995,6 +1094,15 @@ def test_another_default_of_pytorch_changes_no_answer(predictor, made):
     try: found = PosePredictor.from_pretrained("tokenpose_nano", device="cpu")(*made[:2])
     finally: torch.set_default_dtype(torch.float32)
     np.testing.assert_allclose(found.keypoints, predictor(*made[:2]).keypoints, atol=0.1)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_another_default_device_of_pytorch_changes_no_answer(predictor, made, mirror):
+    "As `torch.set_default_device` says it; on this one nothing can be computed."
+    parts = predictor.network, predictor.recipe, predictor.keypoint_set
+    other = PosePredictor(*parts, mirror=mirror, refine=True)
+    with torch.device("meta"): found = other(*made[:2])
+    np.testing.assert_array_equal(found.keypoints, other(*made[:2]).keypoints)
 
 
 def test_a_picture_of_shares_is_cut_off_at_1_as_an_array_is(tmp_path):

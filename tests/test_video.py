@@ -243,6 +243,37 @@ def test_a_video_is_turned_as_people_see_it(tmp_path):
     assert np.abs(frames[0].astype(float) - photo).mean() < 8
 
 
+@pytest.mark.parametrize("turn", [0, 90])
+def test_pixels_that_are_no_squares_keep_their_shape_in_a_drawing(predictor, tmp_path, turn):
+    "As of DVDs and many camcorders: players show each wider than it is high, turned ones higher."
+    path = tmp_path / "wide.mp4"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 160, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        if turn: stream.set_display_rotation(turn)
+        out.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((160, 96, 3), np.uint8))))
+        out.mux(stream.encode())
+    predict_files(predictor, [path], tmp_path)
+    with av.open(str(tmp_path / "wide-poses.mp4")) as drawn:
+        assert drawn.streams.video[0].sample_aspect_ratio == Fraction(3, 4) ** (1 if turn else -1)
+
+
+def test_of_several_streams_the_film_is_read(tmp_path):
+    "As players choose it: a small picture of the cover may come first."
+    with av.open(str(tmp_path / "film.mkv"), "w") as out:
+        for size, codec, kind in ((16, "mjpeg", "yuvj420p"), (64, "libx264", "yuv420p")):
+            stream = out.add_stream(codec, rate=10)
+            stream.width, stream.height, stream.pix_fmt = size, size, kind
+        for stream, frames in zip(out.streams.video, (1, 3)):
+            for _ in range(frames):
+                pixels = np.zeros((stream.height, stream.width, 3), np.uint8)
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
+            out.mux(stream.encode())
+    with Video(tmp_path / "film.mkv") as video:
+        assert [frame.pixels.shape for frame in video] == [(64, 64, 3)] * 3
+
+
 def test_a_video_that_ends_too_early_gives_what_is_there(predictor, tmp_path):
     whole = write(tmp_path / "whole.mkv", [pixels_of(p) for p in passing(20)]).read_bytes()
     (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) * 6 // 10])
@@ -328,8 +359,10 @@ class Camera:
     def close(self): pass
     @property
     def streams(self):
-        stream = SimpleNamespace(frames=0, duration=None, average_rate=None)
-        return SimpleNamespace(video=[stream])
+        stream = SimpleNamespace(
+            frames=0, duration=None, average_rate=None, sample_aspect_ratio=None
+        )
+        return SimpleNamespace(best=lambda kind: stream)
     def decode(self, stream):
         self.asked += 1
         for number, wanted in enumerate(self.ready):
@@ -711,6 +744,21 @@ def test_predict_from_a_terminal(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("ending, kind, codec", [
+    (".MTS", "mpegts", "libx264"), (".m2ts", "mpegts", "libx264"), (".3gp", "3gp", "libx264"),
+    (".wmv", "asf", "wmv2"), (".flv", "flv", "libx264"),
+])
+def test_films_of_camcorders_and_older_telephones_are_no_photos(
+    predictor, tmp_path, ending, kind, codec
+):
+    with av.open(str(tmp_path / f"a{ending}"), "w", format=kind) as out:
+        stream = out.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8))
+        out.mux([*stream.encode(frame), *stream.encode()])
+    assert predict_files(predictor, [tmp_path], tmp_path / "out").photos == 1
+
+
 @pytest.mark.parametrize("system, wanted", [
     ("linux", dict(file="/dev/video1", format="v4l2")),
     ("darwin", dict(file="1", format="avfoundation", options={"framerate": "30"})),
@@ -879,6 +927,37 @@ def test_a_source_that_is_named_is_not_drawn_over(predictor, tmp_path):
     predict_files(predictor, [tmp_path / "im.jpg", tmp_path / "im-poses.jpg"], tmp_path)
     assert (tmp_path / "im-poses.jpg").read_bytes() == drawn
     assert (tmp_path / "im-2-poses.jpg").exists() and (tmp_path / "im-poses-poses.jpg").exists()
+
+
+def test_a_mean_rate_of_large_numbers_is_divided_by_every(predictor, tmp_path):
+    "As telephones have it, whose frames come when they are ready; one in three hours is asked for."
+    with av.open(str(tmp_path / "a.mp4"), "w") as out:
+        stream = out.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 60_000)
+        for k in range(8):
+            frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8))
+            frame.pts, frame.time_base = 3607 * k + k * k, Fraction(1, 60_000)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    with av.open(str(tmp_path / "a.mp4")) as film: rate = film.streams.video[0].average_rate
+    assert (rate / 199_999).denominator > 2**31
+    with Video(tmp_path / "a.mp4") as film: assert abs(film.rate / rate - 1) < 1e-4
+    report = predict_files(predictor, [tmp_path / "a.mp4"], tmp_path / "out", every=199_999)
+    assert report.photos == 1
+
+
+def test_a_drawing_says_how_its_colours_were_mixed(tmp_path):
+    "Where nothing is said most players take those of a large film as BT.709: red is another red."
+    red = np.full((720, 1280, 3), (220, 30, 40), np.uint8)
+    with VideoWriter(tmp_path / "red.mp4", 10) as film: film.write(red)
+    with av.open(str(tmp_path / "red.mp4")) as film:
+        stream = film.streams.video[0]
+        shown = next(film.decode(stream)).reformat(
+            format="rgb24", src_colorspace=stream.codec_context.colorspace
+        )
+    assert stream.codec_context.colorspace == 5
+    assert np.abs(shown.to_ndarray().astype(int) - red).max() < 6
 
 
 def test_rates_are_numbers_above_zero(tmp_path):
