@@ -753,3 +753,20 @@ def test_people_who_went_away_while_a_network_was_trained_cost_nothing(monkeypat
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0 and "The network is in run" in done.output
     assert "photos does not exist" in done.output
+
+
+@pytest.mark.parametrize("given, set_to", [
+    ({}, "20000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None),
+])
+def test_threads_wait_briefly_for_each_other(given, set_to):
+    "Set before PyTorch is loaded, which reads it then; what somebody has set stays."
+    words = (
+        "import os, sys; from dppt_nb.__main__ import main, wait_briefly\n"
+        "wait_briefly(); assert 'torch' not in sys.modules\n"
+        "print(os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    kept = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    told = subprocess.run(
+        [sys.executable, "-c", words], env=kept | given, text=True, capture_output=True, check=True
+    )
+    assert told.stdout.strip() == str(set_to)
