@@ -198,6 +198,28 @@ def test_the_command_that_is_stored_names_the_network_and_the_place(monkeypatch,
     for tool in stored: assert "command_of(" in (TOOLS / f"{tool}.py").read_text()
 
 
+def test_a_stored_command_names_the_folder_that_was_given(monkeypatch, tmp_path):
+    "Also a folder of another name than ours, and one that was called `.`."
+    monkeypatch.syspath_prepend(str(TOOLS))
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    import mean_pose
+    import transfer
+    row = dict(network="one", score=50.0, measured=1)
+    monkeypatch.setattr(transfer, "judge", lambda name, place, root: row | dict(row=name, seed=0))
+    monkeypatch.setattr(transfer, "RESULTS", tmp_path / "transfer.json")
+    people = dict.fromkeys(("train", "test"), synthetic_people("test", (64, 48), 4))
+    monkeypatch.setattr(mean_pose, "load_people", lambda *given: people)
+    for tool in (transfer, mean_pose):
+        out = tmp_path / f"{tool.__name__}.json"
+        words = [] if tool is transfer else ["--out", str(out)]
+        tool.main.main(["--root", ".", *words], standalone_mode=False)
+        command = json.loads(out.read_text())["command"]
+        assert command == f"python tools/{tool.__name__}.py --root mine"
+    for tool in ("one_pass", "store_formats", "whose_choice"):
+        assert f'command_of("{tool}"' in (TOOLS / f"{tool}.py").read_text()
+
+
 def test_stored_pictures_are_smaller_and_look_the_same(monkeypatch):
     monkeypatch.syspath_prepend(str(TOOLS))
     pages = runpy.run_path(str(TOOLS / "run_notebooks.py"))
