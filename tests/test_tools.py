@@ -198,6 +198,20 @@ def test_the_command_that_is_stored_names_the_network_and_the_place(monkeypatch,
     for tool in stored: assert "command_of(" in (TOOLS / f"{tool}.py").read_text()
 
 
+def test_answers_of_a_network_of_other_joints_are_those_that_both_know(monkeypatch):
+    "As for every other program that judges."
+    monkeypatch.syspath_prepend(str(TOOLS))
+    import answers
+    people = synthetic_people("test", (128, 96), 12)
+    monkeypatch.setattr(answers, "load_people", lambda *given: dict(test=people))
+    rows = answers.find("tokenpose_nano_lspet", "anywhere")["people"]
+    known = [name.rpartition("_")[2] not in ("nose", "eye", "ear") for name in COCO17.names]
+    for row in rows:
+        assert 0 < row["counts"] == sum(row["visible"]) and not any(
+            seen for seen, both in zip(row["visible"], known) if not both
+        )
+
+
 def test_a_stored_command_names_the_folder_that_was_given(monkeypatch, tmp_path):
     "Also a folder of another name than ours, and one that was called `.`."
     monkeypatch.syspath_prepend(str(TOOLS))
