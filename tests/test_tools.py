@@ -21,6 +21,7 @@ from dppt_nb.checkpoints import load_network, save_network
 from dppt_nb.checks import DataError
 from dppt_nb.cropset import known_people, pack_marks
 from dppt_nb.keypoints import COCO17
+from dppt_nb.metrics import pck
 from dppt_nb.models import create_model
 from dppt_nb.recipes import get_recipe
 from dppt_nb.shards import StoreHeader
@@ -210,6 +211,24 @@ def test_answers_of_a_network_of_other_joints_are_those_that_both_know(monkeypat
         assert 0 < row["counts"] == sum(row["visible"]) and not any(
             seen for seen, both in zip(row["visible"], known) if not both
         )
+
+
+def test_answers_are_drawn_with_the_hits_that_are_stored(monkeypatch):
+    "Also where a joint lies so near the limit that rounding its place decides."
+    monkeypatch.syspath_prepend(str(TOOLS))
+    import answers
+    people = synthetic_people("test", (128, 96), 12)
+    truth = people.photo_joints
+    shoulder, hip = (truth[:, COCO17.index(name)] for name in ("left_shoulder", "right_hip"))
+    limit = 0.2 * (shoulder - hip).norm(dim=-1)
+    near = truth.clone()
+    near[..., 0] += 1.0005 * limit[:, None]    # just outside
+    monkeypatch.setattr(answers, "load_people", lambda *given: dict(test=people))
+    monkeypatch.setattr(answers, "predict_joints", lambda *given, **more: (near, None))
+    for row in answers.find("tokenpose_nano", "anywhere")["people"]:
+        true, found = (np.array(row[part]) for part in ("true", "found"))
+        judged = pck(found[None], true[None], np.array(row["visible"])[None], COCO17)
+        assert judged["hits"].sum() == row["hits"]
 
 
 def test_a_stored_command_names_the_folder_that_was_given(monkeypatch, tmp_path):

@@ -46,16 +46,17 @@ def find(name, root):
     start = time.time()
     joints, _ = predict_joints(network, people, recipe, keypoint_set=found)
     joints, people = answer_in_terms_of(people, joints, found, name)
-    result = pck(joints, people.photo_joints, people.visible, people.keypoint_set)
+    # as they are stored, so that the picture counts the same hits
+    joints, truth = (points.round(decimals=1) for points in (joints, people.photo_joints))
+    result = pck(joints, truth, people.visible, people.keypoint_set)
     hits, counts = (np.asarray(result[key]) for key in ("hits", "counts"))
     measured = np.flatnonzero(counts.any(1))
     shares = hits[measured].sum(1) / counts[measured].sum(1)
     rows = [
         dict(
             number=int(person), hits=int(hits[person].sum()), counts=int(counts[person].sum()),
-            true=people.photo_joints[person].round(decimals=1).tolist(),
-            visible=people.visible[person].tolist(),
-            found=joints[person].round(decimals=1).tolist(),
+            true=truth[person].tolist(), visible=people.visible[person].tolist(),
+            found=joints[person].tolist(),
         )
         for person in measured[spread(shares, SHOWN)]
     ]
