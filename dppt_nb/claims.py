@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from .checks import DataError
-from .judged import combine, difference, format_interval, half_width, of_both, of_row
+from dppt_nb.judged import (
+    combine,
+    difference,
+    format_ends,
+    format_interval,
+    half_width,
+    of_both,
+    of_row,
+)
 from .studies import read_runs, unpack_bits
 from .study import CLAIMS, Claim, each_seed, verdict
 
@@ -293,18 +301,19 @@ def show_forest(
     "Paired differences in points of PCK, one above the other."
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(7, 0.45 * len(pairs) + 1), dpi=80)[1]
+    look = dict(color="black", marker="o") | style
     for row, (name, other) in enumerate(pairs.values()):
         result = difference(runs, name, other)
         if result is None: continue
         one = result["seeds"] < 2
         (low, high), mean = result["interval"], result["mean"]
-        look = dict(color="black", marker="o") | style
         ax.errorbar(
             # of one seed the interval over people would look the surest
             [mean], [row + offset], xerr=None if one else [[mean - low], [high - mean]], capsize=3,
             elinewidth=1.8, mfc="white" if one else look["color"],
-            **(look if not row else {k: v for k, v in look.items() if k != "label"}),
+            **look,
         )
+        look.pop("label", None)    # once in the legend
     ax.axvline(0, color="grey", lw=0.8)
     ax.set_yticks(range(len(pairs)), pairs)
     ax.set_ylim(len(pairs) - 0.5, -0.5)
@@ -390,8 +399,7 @@ def format_budget(
 def _budget_cell(result):
     "Mean and interval of a difference, of people alone where there is one seed."
     if result is None or result["seeds"] > 1: return format_interval(result, sign=True)
-    low, high = result["people"]
-    return f"{result['mean']:+z.1f} [{low:+z.1f} to {high:+z.1f}]"  # z: no -0.0
+    return f"{result['mean']:+z.1f} [{format_ends(*result['people'], sign=True)}]"
 
 
 def cycles_apart(

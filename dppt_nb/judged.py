@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['stored_score', 'Cycled', 'judge_cycles', 'judge', 'of_row', 'of_both', 'mean_hits', 'half_width', 'combine',
-           'row_score', 'difference', 'format_interval', 'format_study', 'show_study', 'run_row', 'finished_runs',
-           'never_run', 'stored_with_pages', 'unfinished', 'of_seed', 'plan_study', 'run_study']
+           'row_score', 'difference', 'format_ends', 'format_interval', 'format_study', 'show_study', 'run_row',
+           'finished_runs', 'never_run', 'stored_with_pages', 'unfinished', 'of_seed', 'plan_study', 'run_study']
 
 # %% ../nbs/machinery/judged.ipynb #a5847f4a
 import math
@@ -239,6 +239,17 @@ def difference(
     )
 
 # %% ../nbs/machinery/judged.ipynb #15450651
+def format_ends(
+    low: float,
+    high: float,
+    sign: bool = False, # show a plus too
+) -> str: # "0.3 to 2.1"
+    "The ends of an interval; one that would read as zero tells its side by more decimals."
+    mark = "+" if sign else ""    # z: no -0.0
+    shown = [next((n for n in (1, 2, 3, 4) if round(abs(end), n)), 1) for end in (low, high)]
+    return " to ".join(f"{end:{mark}z.{n}f}" for end, n in zip((low, high), shown))
+
+
 def format_interval(
     result: dict | None, # of `combine`
     sign: bool = False, # show a plus too
@@ -248,9 +259,7 @@ def format_interval(
     mean, (low, high) = result["mean"], result["interval"]
     mark = "+" if sign else ""    # z: no -0.0
     if math.isnan(low): return f"{mean:{mark}z.1f} (one seed)"
-    # an end that would read as zero tells its side by a second decimal
-    ends = [f"{end:{mark}z.{2 if abs(end) < 0.05 else 1}f}" for end in (low, high)]
-    return f"{mean:{mark}z.1f} ({ends[0]} to {ends[1]})"
+    return f"{mean:{mark}z.1f} ({format_ends(low, high, sign)})"
 
 
 def _called(runs, name):

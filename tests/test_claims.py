@@ -31,6 +31,7 @@ from dppt_nb.claims import (
     p_value,
     people_width,
     seeds_needed,
+    show_forest,
     table_of_claims,
 )
 from dppt_nb.judged import (
@@ -296,6 +297,26 @@ def test_a_budget_has_a_column_of_its_own():
     assert nothing.split() == ["nothing", "-", "-", "-"]
     # 30 epochs: two seeds of two rows, three of four; 60: one of two, three of four
     assert len(of_epochs(runs, 30)) == 16 and len(of_epochs(runs, 60)) == 14
+
+
+def test_the_end_of_an_interval_tells_its_side_of_zero():
+    "Else one that holds zero would read as one that begins there."
+    ends = {-0.003: "-0.003", 0.003: "+0.003", -0.03: "-0.03", 0.0: "+0.0", -0.4: "-0.4"}
+    for end, words in ends.items():
+        result = dict(mean=1.0, interval=[end, 2.0], people=[end, 2.0], seeds=2)
+        assert format_interval(result, sign=True) == f"+1.0 ({words} to +2.0)"
+    near = next(
+        line for line in format_cycles(stored("study_lspet_nano_why")).splitlines()
+        if line.startswith("sdpose_wide")
+    )
+    assert "[-0.03 to +0.5]" in near
+
+
+def test_a_picture_of_differences_names_its_study_also_where_the_first_was_not_run():
+    runs = stored("study_lspet_nano_h200")
+    pairs = {"not run": ("nothing", "ppt"), "one": ("dppt", "ppt"), "two": ("sdpose", "ppt")}
+    axes = show_forest(runs, pairs, label="signals")
+    assert axes.get_legend_handles_labels()[1] == ["signals"]
 
 
 def test_what_is_said_of_a_taught_tokenpose_that_trains_longer():

@@ -297,6 +297,25 @@ def test_what_the_two_networks_of_drawn_people_find_on_photographs():
     assert f"In the photographs as they came it finds {tokenpose['lspet']:.0f} %" in rows
 
 
+def test_how_many_joints_of_such_a_score_are_right():
+    "On the README, the lesson and its answers."
+    shares = {}
+    for run in json.loads((RESULTS / "scores.json").read_text())["runs"]:
+        for name, some in {
+            "low": [row for row in run["rows"] if row["start"] < 0.3],
+            "drawn": [row for row in run["rows"] if row["start"] >= 0.3],
+        }.items():
+            right, joints = (sum(row[part] for row in some) for part in ("right", "joints"))
+            shares[f"{run['data']}_{name}"] = 100 * right / joints
+    drawn = "{lspet_drawn:.0f} % {0}on LSPET and {coco_drawn:.0f} % on COCO"
+    assert drawn.format("", **shares) in README
+    answers = page("solutions/11_inference")
+    assert drawn.format("are right ", **shares) in answers
+    assert "below it {lspet_low:.0f} and {coco_low:.0f} %".format(**shares) in answers
+    lesson = "{lspet_drawn:.0f} % were right on LSPET's athletes, {coco_drawn:.0f} % on COCO's"
+    assert lesson.format(**shares) in page("11_inference")
+
+
 def test_what_eight_bits_and_the_released_code_cost():
     "Medians of the rounds; with VNNI eight bits take less than half of PyTorch's time."
     peers = json.loads((RESULTS / "peers.json").read_text())

@@ -21,6 +21,7 @@ from dppt_nb.checkpoints import load_network, save_network
 from dppt_nb.checks import DataError
 from dppt_nb.cropset import known_people, pack_marks
 from dppt_nb.keypoints import COCO17
+from dppt_nb.metrics import pck
 from dppt_nb.models import create_model
 from dppt_nb.recipes import get_recipe
 from dppt_nb.shards import StoreHeader
@@ -196,6 +197,60 @@ def test_the_command_that_is_stored_names_the_network_and_the_place(monkeypatch,
         second_look=command_of("second_look", NETWORK, **both),
     )
     for tool in stored: assert "command_of(" in (TOOLS / f"{tool}.py").read_text()
+
+
+def test_answers_of_a_network_of_other_joints_are_those_that_both_know(monkeypatch):
+    "As for every other program that judges."
+    monkeypatch.syspath_prepend(str(TOOLS))
+    import answers
+    people = synthetic_people("test", (128, 96), 12)
+    monkeypatch.setattr(answers, "load_people", lambda *given: dict(test=people))
+    rows = answers.find("tokenpose_nano_lspet", "anywhere")["people"]
+    known = [name.rpartition("_")[2] not in ("nose", "eye", "ear") for name in COCO17.names]
+    for row in rows:
+        assert 0 < row["counts"] == sum(row["visible"]) and not any(
+            seen for seen, both in zip(row["visible"], known) if not both
+        )
+
+
+def test_answers_are_drawn_with_the_hits_that_are_stored(monkeypatch):
+    "Also where a joint lies so near the limit that rounding its place decides."
+    monkeypatch.syspath_prepend(str(TOOLS))
+    import answers
+    people = synthetic_people("test", (128, 96), 12)
+    truth = people.photo_joints
+    shoulder, hip = (truth[:, COCO17.index(name)] for name in ("left_shoulder", "right_hip"))
+    limit = 0.2 * (shoulder - hip).norm(dim=-1)
+    near = truth.clone()
+    near[..., 0] += 1.0005 * limit[:, None]    # just outside
+    monkeypatch.setattr(answers, "load_people", lambda *given: dict(test=people))
+    monkeypatch.setattr(answers, "predict_joints", lambda *given, **more: (near, None))
+    for row in answers.find("tokenpose_nano", "anywhere")["people"]:
+        true, found = (np.array(row[part]) for part in ("true", "found"))
+        judged = pck(found[None], true[None], np.array(row["visible"])[None], COCO17)
+        assert judged["hits"].sum() == row["hits"]
+
+
+def test_a_stored_command_names_the_folder_that_was_given(monkeypatch, tmp_path):
+    "Also a folder of another name than ours, and one that was called `.`."
+    monkeypatch.syspath_prepend(str(TOOLS))
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    import mean_pose
+    import transfer
+    row = dict(network="one", score=50.0, measured=1)
+    monkeypatch.setattr(transfer, "judge", lambda name, place, root: row | dict(row=name, seed=0))
+    monkeypatch.setattr(transfer, "RESULTS", tmp_path / "transfer.json")
+    people = dict.fromkeys(("train", "test"), synthetic_people("test", (64, 48), 4))
+    monkeypatch.setattr(mean_pose, "load_people", lambda *given: people)
+    for tool in (transfer, mean_pose):
+        out = tmp_path / f"{tool.__name__}.json"
+        words = [] if tool is transfer else ["--out", str(out)]
+        tool.main.main(["--root", ".", *words], standalone_mode=False)
+        command = json.loads(out.read_text())["command"]
+        assert command == f"python tools/{tool.__name__}.py --root mine"
+    for tool in ("one_pass", "store_formats", "whose_choice"):
+        assert f'command_of("{tool}"' in (TOOLS / f"{tool}.py").read_text()
 
 
 def test_stored_pictures_are_smaller_and_look_the_same(monkeypatch):

@@ -16,7 +16,7 @@ from judging import NETWORK, command_of
 
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import refuse_idle
-from dppt_nb.evaluation import conditions, predict_joints
+from dppt_nb.evaluation import answer_in_terms_of, conditions, predict_joints
 from dppt_nb.files import read_json, write_json
 from dppt_nb.keypoints import LSP14
 from dppt_nb.metrics import PCK_THRESHOLDS, pck, person_size
@@ -45,16 +45,18 @@ def find(name, root):
     people = load_people("lspet", root, ("test",), recipe.image_size, True)["test"]
     start = time.time()
     joints, _ = predict_joints(network, people, recipe, keypoint_set=found)
-    result = pck(joints, people.photo_joints, people.visible, people.keypoint_set)
+    joints, people = answer_in_terms_of(people, joints, found, name)
+    # as they are stored, so that the picture counts the same hits
+    joints, truth = (points.round(decimals=1) for points in (joints, people.photo_joints))
+    result = pck(joints, truth, people.visible, people.keypoint_set)
     hits, counts = (np.asarray(result[key]) for key in ("hits", "counts"))
     measured = np.flatnonzero(counts.any(1))
     shares = hits[measured].sum(1) / counts[measured].sum(1)
     rows = [
         dict(
             number=int(person), hits=int(hits[person].sum()), counts=int(counts[person].sum()),
-            true=people.photo_joints[person].round(decimals=1).tolist(),
-            visible=people.visible[person].tolist(),
-            found=joints[person].round(decimals=1).tolist(),
+            true=truth[person].tolist(), visible=people.visible[person].tolist(),
+            found=joints[person].tolist(),
         )
         for person in measured[spread(shares, SHOWN)]
     ]

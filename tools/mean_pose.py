@@ -6,7 +6,7 @@ of everybody in the test. Writes nbs/results/mean_pose.json.
 from pathlib import Path
 
 import click
-from judging import folder_first
+from judging import command_of, folder_first
 
 from dppt_nb.evaluation import RESULTS_FORMAT, answer_mean_pose, mean_pose, score_joints
 from dppt_nb.files import write_json
@@ -31,7 +31,7 @@ def main(root, out):
     low, high = row["interval"]
     print(f"the mean pose finds {row['mean']:.1f} % ({low:.1f} to {high:.1f})")
     write_json(Path(out), dict(
-        format=RESULTS_FORMAT, command=f"python tools/mean_pose.py --root {Path(root).name}",
+        format=RESULTS_FORMAT, command=command_of("mean_pose", root=root),
         data="lspet", split="test", people=row["people"], left_out=row["left_out"],
         learned_from=len(learn), people_digest=judges.digest,
         score=row["mean"], interval=row["interval"],

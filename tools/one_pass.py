@@ -8,7 +8,7 @@ its scores from.
 from pathlib import Path
 
 import click
-from judging import judge_network
+from judging import command_of, judge_network
 
 from dppt_nb.checkpoints import CONFIG, find_network, load_network, shipped_networks
 from dppt_nb.evaluation import RESULTS_FORMAT
@@ -62,7 +62,7 @@ def main(lspet, coco):
         low, high = row["interval"]
         print(f"{row['network']:<22}{row['data']:<11}{row['score']:.1f} ({low:.1f} to {high:.1f})"
               f" of {row['people']} people", flush=True)
-    command = f"python tools/one_pass.py --lspet {Path(lspet).name} --coco {Path(coco).name}"
+    command = command_of("one_pass", lspet=lspet, coco=coco)
     write_json(RESULTS, dict(format=RESULTS_FORMAT, command=command, runs=runs))
 
 

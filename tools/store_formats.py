@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from judging import judge_network
+from judging import command_of, judge_network
 
 from dppt_nb.checkpoints import load_network
 from dppt_nb.crops import crop_affine, crop_image, normalize
@@ -113,7 +113,7 @@ def main(root, people):
     "Measure what formats of a crop store cost."
     table = read_dataset("lspet", root).select("test").select(slice(people))
     rows = [row for name in TRIED for row in judge_formats(name, table)]
-    command = f"python tools/store_formats.py --root {Path(root).name}"
+    command = command_of("store_formats", root=root)
     if not people: write_json(RESULTS, dict(format=RESULTS_FORMAT, command=command, rows=rows))
 
 

@@ -13,7 +13,7 @@ history, before it was trained further, so only `--add` keeps the row.
 from pathlib import Path
 
 import click
-from judging import judge_network
+from judging import command_of, judge_network
 
 from dppt_nb.checkpoints import holds_network, load_network
 from dppt_nb.evaluation import RESULTS_FORMAT
@@ -77,8 +77,8 @@ def main(root, studies, add):
     wanted += of_studies(studies)
     runs = [judge(*network, root) for network in wanted]
     for run in runs: print(f"{run['network']:<30}{run['score']:.1f} of {run['measured']} people")
-    named = "".join(f" --study {Path(study).name}" for study in studies)
-    command = f"python tools/transfer.py --root coco_mini{named}{' --add' * add}"
+    named = "".join(f" --study {Path(study).resolve().name}" for study in studies)
+    command = command_of("transfer", root=root) + named + " --add" * add
     if add:
         new = {(run["row"], run["seed"]) for run in runs}
         runs = [r for r in before["runs"] if (r["row"], r["seed"]) not in new] + runs

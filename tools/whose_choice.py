@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 import torch
-from judging import judge_network
+from judging import command_of, judge_network
 from torch import nn
 
 from dppt_nb.checkpoints import load_network
@@ -161,9 +161,9 @@ def main(root, large, studies):
             runs += more
             shares.append(share)
     if large: runs += judge_shipped(SHIPPED, large)
-    of_studies = "".join(f" --study {Path(study).name}" for study in studies)
-    of_s = f" --s {Path(large).name}" if large else ""
-    command = f"python tools/whose_choice.py --root {Path(root).name}{of_s}{of_studies}"
+    of_studies = "".join(f" --study {Path(study).resolve().name}" for study in studies)
+    places = dict(root=root) | (dict(s=large) if large else {})
+    command = command_of("whose_choice", **places) + of_studies
     write_json(RESULTS, dict(format=RESULTS_FORMAT, command=command, runs=runs, shares=shares))
 
 
