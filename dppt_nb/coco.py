@@ -322,7 +322,7 @@ def complete_annotation(
     }
 
 _TALLY_WORDS = {
-    "area": "without a usable area: 0.53 of the box is taken (only OKS looks at it)",
+    "area": "without a usable area: 0.53 of the box is taken (only COCO's AP looks at it)",
     "bbox": "without a box: that of the labelled keypoints is taken",
     "num_keypoints": "with a 'num_keypoints' that disagrees with the flags: it is ignored",
     "flags": "with a flag other than 0, 1 or 2: keypoints above 0 are taken as labelled",
