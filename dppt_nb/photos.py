@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from .checks import DataError, as_text, from_home, plain_reason
+from .checks import DataError, as_text, from_home, picture_mend, plain_reason
 from .coco import as_id
 from dppt_nb.files import (
     field_numbers,
@@ -173,7 +173,8 @@ def open_photo(
         ) from None
     except Exception as error:  # Pillow raises many kinds for files that are damaged or made up
         long = getattr(error, "errno", None) == errno.ENAMETOOLONG
-        mend = "give it a shorter name" if long else "copy it again, or save it as JPEG or PNG"
+        mend = picture_mend(error, "copy it again, or save it as JPEG or PNG")
+        if long: mend = "give it a shorter name"
         shown = f"{where[:80]}..." if long else where
         raise DataError(
             f"{shown} cannot be read as a photo ({plain_reason(error)}); {mend}."
