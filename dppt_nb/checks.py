@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['JSON_DEPTH', 'JSON_BYTES', 'DataError', 'nearest', 'each_once', 'refuse_idle', 'from_home', 'of_macos', 'as_text',
-           'plain_reason', 'CannotWrite', 'cannot_write', 'first_few', 'names_once', 'parse_json', 'without_nan',
-           'with_nan', 'first_fault', 'validated', 'check_format', 'plain_int', 'whole_number', 'checked', 'must_be',
-           'field_notes', 'field_types']
+           'plain_reason', 'picture_mend', 'CannotWrite', 'cannot_write', 'first_few', 'names_once', 'parse_json',
+           'without_nan', 'with_nan', 'first_fault', 'validated', 'check_format', 'plain_int', 'whole_number',
+           'checked', 'must_be', 'field_notes', 'field_types']
 
 # %% ../nbs/machinery/checks.ipynb #dd5d853b
 import json
@@ -21,7 +21,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Literal, dataclass_transform, get_origin
 
-from PIL import UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
@@ -94,6 +94,14 @@ def plain_reason(
     if isinstance(error, OSError) and error.filename and error.strerror: return error.strerror
     said = " ".join(str(error).split())
     return said if len(said) <= 200 else f"{said[:197]}..."
+
+def picture_mend(
+    error: Exception,                  # of Pillow
+    mend: str,                         # of a picture that is damaged
+    smaller: str = "make it smaller",  # of one that is whole, but larger than Pillow opens
+) -> str:
+    "What to do about a picture that cannot be read."
+    return smaller if isinstance(error, Image.DecompressionBombError) else mend
 
 class CannotWrite(DataError):
     "A file that the system does not take; what was written before it may still be good."

@@ -91,11 +91,11 @@ def describe_network(
 def needed(
     name: str, # of a package of the extra "export"
 ) -> object: # the module
-    "Import a package that only exporting needs. Raises DataError with the line that installs it."
+    "Import a package that only ONNX files need. Raises DataError with the line that installs it."
     try: return import_module(name)
     except ImportError:
         raise DataError(
-            f"exporting needs the package {name}, which is not installed; in a clone of dppt-nb: "
+            f"ONNX files need the package {name}, which is not installed; in a clone of dppt-nb: "
             'pip install -e ".[export]"'
         ) from None
 

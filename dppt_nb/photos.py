@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from .checks import DataError, as_text, from_home, plain_reason
+from .checks import DataError, as_text, from_home, picture_mend, plain_reason
 from .coco import as_id
 from dppt_nb.files import (
     field_numbers,
@@ -193,8 +193,8 @@ def open_photo(
         ) from None
     except Exception as error:  # Pillow raises many kinds for files that are damaged or made up
         long = getattr(error, "errno", None) == errno.ENAMETOOLONG
-        mend = "give it a shorter name" if long else "copy it again, or save it as JPEG or PNG"
-        if isinstance(error, Image.DecompressionBombError): mend = "make it smaller"
+        mend = picture_mend(error, "copy it again, or save it as JPEG or PNG")
+        if long: mend = "give it a shorter name"
         if begun: mend = "it stood behind its beginning: go there with seek(0), and give it again"
         shown = f"{where[:80]}..." if long else where
         raise DataError(

@@ -25,7 +25,7 @@ from urllib.parse import unquote
 import numpy as np
 from PIL import Image
 
-from .checks import DataError, as_text, first_few, plain_reason
+from .checks import DataError, as_text, first_few, picture_mend, plain_reason
 from .coco import say
 from dppt_nb.files import (
     PICTURE_ERRORS,
@@ -224,9 +224,9 @@ def read_header(
             return PictureHeader(*_stored_size(picture), mode, turn, several)
     except DataError: raise
     except Exception as error:  # Pillow raises many kinds for files that are damaged or made up
+        mend = picture_mend(error, "copy it again or take its people out", "take its people out")
         raise DataError(
-            f"{source.root}: the picture {name} cannot be read ({plain_reason(error)}); copy it "
-            "again or take its people out."
+            f"{source.root}: the picture {name} cannot be read ({plain_reason(error)}); {mend}."
         ) from None
 
 # %% ../nbs/machinery/pictures.ipynb #11b1668d

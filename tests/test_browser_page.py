@@ -816,6 +816,20 @@ def test_nothing_serious_in_accessibility_and_nothing_too_wide(browser, served, 
     visit.close()
 
 
+def test_the_page_is_printed_dark_on_white_where_the_readers_scheme_is_dark(browser, site):
+    context = browser.new_context(color_scheme="dark", java_script_enabled=False)
+    page = context.new_page()
+    page.goto(site.as_uri())
+    colours = """() => ["color", "backgroundColor"].map(of =>
+        getComputedStyle(document.body)[of].match(/\\d+/g).reduce((sum, part) => sum + +part, 0))"""
+    ink, paper = page.evaluate(colours)
+    assert ink > 600 > 100 > paper
+    page.emulate_media(media="print", color_scheme="dark")
+    ink, paper = page.evaluate(colours)
+    assert ink < 100 < 700 < paper
+    context.close()
+
+
 # The builder
 
 def test_the_page_says_what_a_network_was_trained_on():

@@ -633,3 +633,10 @@ def test_an_old_pytorch_is_told_so_and_runs_as_it_is(small, tmp_path, monkeypatc
     assert not list(tmp_path.iterdir())
     chosen, took = export.choose_runner(small, LSP14, rounds=1)
     assert list(took) == ["eager", "folded"] and not isinstance(chosen, OnnxNetwork)
+
+
+def test_a_predictor_without_onnxruntime_is_not_told_of_exporting(small, monkeypatch):
+    "Somebody who asks for this runner exports nothing."
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(DataError, match="^ONNX files need the package onnxruntime, .*export"):
+        export.take_runner(small, LSP14, "onnxruntime")

@@ -234,8 +234,10 @@ def test_only_listed_formats_are_opened(tmp_path, monkeypatch):
 def test_too_large_a_picture_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     red_dots(tmp_path, "train")
-    with pytest.raises(DataError, match="images/1.png cannot be read .*exceeds limit"):
+    with pytest.raises(DataError, match="1.png cannot be read .*exceeds limit.*; take its people"):
         read_coco(tmp_path)
+    with pytest.raises(DataError, match="1.png cannot be read .*exceeds limit.*; make it smaller"):
+        open_photo(tmp_path / "images/1.png")
 
 
 def test_every_orientation_and_size_is_settled():

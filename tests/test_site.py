@@ -317,12 +317,15 @@ def test_a_page_is_printed_dark_on_white_and_options_are_found(tmp_path, chromiu
         assert tab.evaluate(lightness)[0] < 100 and tab.evaluate(lightness)[1] == 3 * 255
         tab.emulate_media(media="screen", color_scheme="dark")
         tab.click(".md-search__input")
-        for asked in ("--refine", "--min-score", "dppt train --plan", "PCK@0.2:", "-heatmap"):
+        for asked in ("--refine", "--min-score", "dppt train --plan", "PCK@0.2:", "-heatmap",
+                      "--every", "--or-whole", "keep_ratio"):
             for words, answer in (("qqqq", "No matching"), (asked, "matching document")):
                 tab.fill(".md-search__input", words)
                 tab.keyboard.press("End")    # the search listens to keys
                 place = tab.locator(".md-search-result__meta")
                 place.filter(has_text=re.compile(rf"^\s*{answer}|^\s*\d+ {answer}")).wait_for()
+            if asked == "keep_ratio":    # not all that has one of its parts
+                assert tab.locator(".md-search-result__item").count() == 1
             if asked == "--min-score":    # both parts in one section
                 links = tab.locator(".md-search-result__link").evaluate_all(
                     "all => all.map(link => link.href)"
