@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: help demo test soak export outputs readme hooks lock lab docs page distclean sound
 
 demo: $(VENV)/.plain            ## a picture at once, then three small networks trained on synthetic people; ALL=1: five
-	$(BIN)/dppt demo --out $(OUT) $(if $(ALL),--all)
+	$(BIN)/dppt demo --out "$(OUT)" $(if $(ALL),--all)
 
 test: $(VENV)/.dev              ## what CI runs: clean, export, README, ruff, notebooks, tests
 	bash tools/check.sh
@@ -49,7 +49,7 @@ help:                           ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## */\1|/p' Makefile | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
 
 distclean:                      ## forget the environment and everything built
-	rm -rf $(VENV) build dist *.egg-info _docs _site $(OUT)
+	rm -rf $(VENV) build dist *.egg-info _docs _site demo    # not OUT, which may be anybody's folder
 
 $(VENV)/bin/python:
 	@! test -L $@ || { echo "$(BROKEN)"; exit 1; }    # a link that leads nowhere

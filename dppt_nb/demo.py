@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['ON_PHOTOS', 'ON_SYNTHETIC', 'DEMO_TEACHER', 'DEMO', 'DEMO_REST', 'DEMO_EPOCHS', 'DEMO_MINUTES', 'DEMO_LEAST',
-           'PICTURES', 'answers_of', 'show_opening', 'attention_overlay', 'show_answers', 'show_networks', 'demo_row',
-           'format_table', 'write_page', 'demo_network', 'demo_teacher', 'demo_people', 'learning_seconds', 'what_fits',
-           'Demo', 'run_demo']
+           'PICTURES', 'HEADLINE', 'answers_of', 'show_opening', 'attention_overlay', 'show_answers', 'show_networks',
+           'demo_row', 'format_table', 'write_page', 'check_place', 'demo_network', 'demo_teacher', 'demo_people',
+           'learning_seconds', 'what_fits', 'Demo', 'own_folder', 'run_demo']
 
 # %% ../nbs/machinery/demo.ipynb #e2dedc21
 import html
 import io
 import time
 from collections.abc import Callable
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from .checkpoints import load_network, save_network
+from .checks import DataError
 from .crops import denormalize
 from .cropset import CropSet
 from dppt_nb.evaluation import (
@@ -31,7 +33,7 @@ from dppt_nb.evaluation import (
     mean_pose,
     score_joints,
 )
-from .files import make_folder, write_json
+from .files import claim_folder, make_folder, write_json
 from .heat import draw_heatmaps, spread_patches
 from .heatmaps import heatmap_coordinates, rescale_joints
 from .locks import write_whole
@@ -235,6 +237,8 @@ PICTURES = {  # file -> what it shows
     "answers.png": "One network from inside: photograph, truth, answer, heatmaps, attention.",
 }
 
+HEADLINE = "Small pose transformers, trained here"
+
 def write_page(
     out: Path,         # folder of the demo
     rows: list[dict],  # of `demo_row`, as many as there are
@@ -253,10 +257,24 @@ def write_page(
     page = (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">{again}<title>dppt-nb</title>'
         f"<style>{style}pre{{overflow:auto}}figure{{margin:1em 0}}</style></head><body>"
-        f"<h1>Small pose transformers, trained here</h1><p>{html.escape(news)}</p>{table}"
+        f"<h1>{HEADLINE}</h1><p>{html.escape(news)}</p>{table}"
         f"{''.join(shown)}</body></html>"
     )
     write_whole(out / "index.html", page.encode())
+
+def check_place(
+    out: Path,              # folder that a demo is to fill
+    names: tuple[str, ...], # of the networks, each a folder in it
+) -> None:
+    "Raise `DataError` where a demo would write over what no demo wrote."
+    with suppress(OSError):
+        if HEADLINE in (out / "index.html").read_text(errors="replace"): return
+    for name in ("index.html", *PICTURES, "results.json", *names):
+        if (out / name).exists():
+            raise DataError(
+                f"{out / name} is not from a demo, which would write over it; name another folder "
+                "with --out."
+            )
 
 # %% ../nbs/machinery/demo.ipynb #4cbfb746
 def demo_network(
@@ -268,7 +286,7 @@ def demo_network(
     device: str | torch.device | None = None,
 ) -> tuple[PoseTransformer, dict, Trainer]: # the network, its row, how it was trained
     "Train one network of the demo and judge it."
-    print(f"\ntraining {name} for {recipe.epochs} epochs", flush=True)
+    print(f"\ntraining {name} for {counted(recipe.epochs, 'epoch', 'epochs')}", flush=True)
     trainer = Trainer(recipe, crops, device=device, teacher=teacher)
     network, took = trainer.fit(), sum(row["train_seconds"] for row in trainer.history)
     return network, demo_row(name, evaluate(network, judges, recipe), network, took), trainer
@@ -342,6 +360,7 @@ class Demo:
     ):
         self.out, self.recipe, self.rows, self.networks = make_folder(out), recipe, [], {}
         self.show, self.teacher = None, None  # people for the pictures; who teaches
+        self.opened = False
 
     def tell(self, news: str, running: bool = True) -> None:
         "Say what is going on, here and on the page."
@@ -355,8 +374,10 @@ class Demo:
         write_whole(self.out / name, content.getvalue())
 
     def open(self) -> None:
-        "Show networks that ship."
-        self.keep("opening.png", show_opening(ON_PHOTOS, ON_SYNTHETIC))
+        "Show networks that ship; what an earlier demo left of pictures and table goes."
+        figure, self.opened = show_opening(ON_PHOTOS, ON_SYNTHETIC), True
+        for name in (*PICTURES, "results.json"): (self.out / name).unlink(missing_ok=True)
+        self.keep("opening.png", figure)
         self.tell(f"A first picture: {self.out / 'opening.png'}; all of it: {self.out}/index.html")
 
     def add(self, name: str, network: PoseTransformer, row: dict, info: dict) -> None:
@@ -370,6 +391,16 @@ class Demo:
         self.keep("demo.png", grown)
         self.tell(f"{name} is trained.")
         print(f"\n{format_table(self.rows)}", flush=True)
+
+    def stop(self) -> str:
+        "Let the page say that no more comes; the same in words for who stopped it."
+        with suppress(OSError):
+            if self.opened: write_page(
+                self.out, self.rows, "This demo was stopped; another one begins anew.", False
+            )
+        kept = ", ".join(self.networks)
+        there = f"; {kept} can be used, in {self.out}" if kept else ""
+        return f"stopped before the end{there}; another demo begins anew"
 
     def close(
         self,
@@ -398,6 +429,22 @@ class Demo:
         )
 
 
+@contextmanager
+def own_folder(
+    out: str | Path,        # made if it is not there
+    names: tuple[str, ...], # of the networks, each a folder in it
+    recipe: Recipe,         # how people are cut and joints read
+):                          # the `Demo`
+    "A demo alone in its folder; where it is stopped its page and the last sentence say so."
+    with claim_folder(out) as folder:
+        check_place(folder, names)
+        show = Demo(folder, recipe)
+        try: yield show
+        except KeyboardInterrupt as stop: raise type(stop)(show.stop()) from None
+        except Exception:
+            show.stop()
+            raise
+
 def run_demo(
     out: str | Path = "demo", # folder for the pictures, the table and the networks
     device: str | None = None, # None: the fastest there is
@@ -408,10 +455,14 @@ def run_demo(
 ) -> tuple[dict[str, PoseTransformer], list[dict]]: # networks by name, the rows of the table
     """Show networks that ship, train nano networks on synthetic people, judge them on people never
     seen; the table and the picture grow after each."""
-    start, device, recipes = time.time(), pick_device(device), [
-        get_recipe(name) for name in names
-    ]
-    size, show = recipes[0].image_size, Demo(out, recipes[0])
+    device, recipes = pick_device(device), [get_recipe(name) for name in names]
+    with own_folder(out, names, recipes[0]) as show:
+        _fill(show, device, people, epochs, names, recipes, fresh_teacher)
+    return show.networks, show.rows
+
+def _fill(show, device, people, epochs, names, recipes, fresh_teacher):
+    "What `run_demo` does once it has its folder."
+    start, size = time.time(), recipes[0].image_size
     keep_memory()
     show.open()
     judges, making = demo_people("test", size)
@@ -440,4 +491,3 @@ def run_demo(
         show.add(name, network, row, trainer.info())
     listed = recipes[-1].change(model=", ".join(names))
     show.close(judges, len(crops), listed, device, time.time() - start)
-    return show.networks, show.rows

@@ -396,6 +396,26 @@ def test_a_photo_is_turned_as_people_see_it_and_made_smaller_if_huge(visit, tmp_
         assert words in visit.page.inner_text("#box-words")
 
 
+def test_a_photo_that_is_too_long_for_a_canvas_is_made_smaller(visit, tmp_path):
+    "A browser gives such a canvas, and only black pixels in it."
+    Image.new("L", (70_000, 20), 90).save(tmp_path / "long.png")
+    visit.answer(lambda: visit.page.set_input_files("#file", tmp_path / "long.png"))
+    assert "it had 70000 x 20." in visit.page.inner_text("#box-words")
+    middle = "pixelsOf(state.photo.width >> 1, state.photo.height >> 1, 1, 1).data[0]"
+    assert visit.page.evaluate(middle) == 90
+
+
+def test_what_is_transparent_is_said_to_count_as_black(visit, tmp_path):
+    "One pixel far off is enough; a photo that has no such pixel has no such sentence."
+    photo = Image.new("RGBA", (900, 700), (90, 120, 90, 255))
+    for name, alpha in {"whole.png": 255, "clear.png": 254}.items():
+        photo.putpixel((880, 690), (200, 90, 90, alpha))
+        photo.save(tmp_path / name)
+        visit.answer(lambda: visit.page.set_input_files("#file", tmp_path / name))
+        told = visit.page.inner_text("#box-words")
+        assert ("transparent in the photo counts as black" in told) == (alpha < 255)
+
+
 def test_of_two_photos_the_one_that_is_chosen_later_counts(visit, tmp_path):
     "Also where the first takes long to read; a webcam is one of them."
     page = visit.page

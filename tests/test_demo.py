@@ -8,7 +8,9 @@ import pytest
 
 import dppt_nb.demo as demo
 from dppt_nb.checkpoints import load_network
+from dppt_nb.checks import DataError
 from dppt_nb.recipes import RECIPES
+from dppt_nb.terminal import Terminated
 
 ALL = demo.DEMO + demo.DEMO_REST
 
@@ -68,6 +70,40 @@ def check_pages(pages, names):
     assert ["refresh" in page for page in pages] == [True] * (len(pages) - 1) + [False]
     assert all(page.count("<img") == page.count("alt=") for page in pages)
     assert pages[-1].count("<img") == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["index.html", "demo.png", "results.json", "dppt_nano/config.json"]
+)
+def test_a_demo_writes_over_nothing_that_is_not_a_demos(tmp_path, small, name):
+    "Such as a network that somebody trained into a folder of its recipe's name."
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(DataError, match=f"{name.split('/')[0]} is not from a demo.*--out"):
+        demo.run_demo(tmp_path, "cpu", epochs=1)
+    assert (tmp_path / name).read_text() == "mine" and sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_demo_that_is_stopped_says_so_on_its_page_too(tmp_path, small, monkeypatch):
+    "In a folder of an earlier demo, of which no picture and no table stays."
+    demo.write_page(tmp_path, [], "Done.", running=False)
+    for name in ("demo.png", "answers.png", "results.json"): (tmp_path / name).write_text("old")
+    train = demo.demo_network
+    def stopped(name, *rest):
+        if name == "dppt_nano": raise Terminated("another fit() of this trainer goes on from here")
+        return train(name, *rest)
+    monkeypatch.setattr(demo, "demo_network", stopped)
+    with pytest.raises(Terminated) as stop:
+        demo.run_demo(tmp_path, "cpu", epochs=1, names=("tokenpose_nano", "dppt_nano"))
+    assert str(stop.value) == (
+        f"stopped before the end; tokenpose_nano can be used, in {tmp_path}; another demo begins "
+        "anew"
+    )
+    page = (tmp_path / "index.html").read_text()
+    assert "refresh" not in page and "was stopped" in page and "\ntokenpose_nano " in page
+    assert page.count("<img") == 2 and load_network(tmp_path / "tokenpose_nano")
+    assert not (tmp_path / "answers.png").exists() and not (tmp_path / "results.json").exists()
 
 
 def test_as_many_people_and_epochs_as_there_is_time_for():

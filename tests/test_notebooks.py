@@ -114,6 +114,20 @@ def test_notebook_runs(path, monkeypatch):
     assert bool(found) == (named(path) in ANSWERS | LESSONS)
 
 
+def test_a_lessons_cell_that_is_run_again_breaks_none_behind_it(monkeypatch):
+    "The pelvis of metrics' first person alone lies between two rulers, however often it is drawn."
+    cells = [
+        "".join(c["source"])
+        for c in json.loads((NBS / "04_metrics.ipynb").read_text(encoding="utf-8"))["cells"]
+        if c["cell_type"] == "code" and "google.colab" not in "".join(c["source"])
+    ]
+    drawn, names = next(i for i, cell in enumerate(cells) if "predicted = " in cell), {}
+    checked = next(i for i, cell in enumerate(cells) if "np.flatnonzero(between)" in cell)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    with rc_context():
+        for cell in [*cells[:drawn + 1], *cells[drawn:checked + 1]]: exec(cell, names)
+
+
 def test_the_first_picture_of_the_study_shows_its_answers(monkeypatch):
     "Each mark of the forest stands at its difference, each bar ends where the interval does."
     page = NBS / "13_study.ipynb"

@@ -222,8 +222,36 @@ def test_a_lesson_opens_in_colab_and_installs_there_only(path):
     assert again == json.loads(text), "run `python tools/colab.py`, which adds badge and cell"
     head, first = ("".join(cell["source"]) for cell in again["cells"][:2])
     assert f"blob/main/nbs/{path.name})" in head and first.startswith("#| hide\n")
-    body = first.partition('if "google.colab" in sys.modules:')[2].splitlines()[1:]
+    body = first.partition('if "google.colab" in sys.modules and ')[2].splitlines()[1:]
     assert len(body) == 3 and all(line.startswith("    ") for line in body)
+
+
+def test_the_cell_for_colab_fetches_the_project_once(tmp_path, monkeypatch):
+    "Run again it stands in the clone: another one inside would take minutes. Elsewhere it is idle."
+    import colab
+    from IPython.core.inputtransformer2 import TransformerManager
+    did = []
+
+    class Shell:
+        def system(self, command): did.append(command)
+
+        def run_line_magic(self, name, rest):
+            did.append(name)
+            if name == "cd":
+                (tmp_path / "dppt-nb/dppt_nb").mkdir(parents=True)
+                (tmp_path / "dppt-nb/nbs").mkdir()
+                monkeypatch.chdir(tmp_path / "dppt-nb/nbs")
+
+    monkeypatch.chdir(tmp_path)
+    run = lambda: exec(TransformerManager().transform_cell(colab.CELL), {"get_ipython": Shell})
+    monkeypatch.delitem(sys.modules, "google.colab", raising=False)
+    run()
+    assert not did
+    monkeypatch.setitem(sys.modules, "google.colab", True)
+    run()
+    assert len(did) == 3 and did[0].startswith("git clone") and did[1:] == ["pip", "cd"]
+    run()
+    assert len(did) == 3
 
 
 # In a browser

@@ -342,6 +342,17 @@ def test_make_says_what_can_be_made(tmp_path):
     assert {line[1] for line in lines} == set(phony) - {"sound"}
 
 
+def test_make_takes_an_out_with_spaces_and_removes_no_folder_that_somebody_named(tmp_path):
+    "`OUT` may come from the environment, where it is another program's."
+    (tmp_path / ".venv").mkdir()
+    for name in ("out of mine", "out", "demo"): (tmp_path / name).mkdir()
+    said = make(tmp_path, "-n", "demo", "--assume-old=.venv/.plain", OUT="out of mine")[1]
+    assert '--out "out of mine"' in said
+    for name in ("out of mine", "out"): assert make(tmp_path, "distclean", OUT=name)[0] == 0
+    assert (tmp_path / "out of mine").is_dir() and (tmp_path / "out").is_dir()
+    assert not (tmp_path / "demo").exists() and not (tmp_path / ".venv").exists()
+
+
 def test_a_python_that_is_not_there_is_one_sentence(tmp_path):
     code, said = make(tmp_path, "export", "PYTHON=python3.99")
     assert code and "not found" not in said

@@ -11,9 +11,11 @@ NBS = Path(__file__).resolve().parent.parent / "nbs"
 REPOSITORY = "dppt-nb/dppt-nb"
 CELL = f"""\
 #| hide
+import os
 import sys
 
-if "google.colab" in sys.modules:  # there, and only there: the project and what its pages need
+# in Colab only, and there once: the project and what its pages need
+if "google.colab" in sys.modules and not os.path.isdir("../dppt_nb"):
     !git clone -q --depth 1 https://github.com/{REPOSITORY}
     %pip install -q ./dppt-nb "fastcore<2"
     %cd dppt-nb/nbs"""
@@ -35,7 +37,8 @@ def with_colab(notebook, name):
         cell_type="code", id=f"c01ab{name[:2]}0", metadata={}, execution_count=None, outputs=[],
         source=CELL.splitlines(keepends=True),
     )
-    if "".join(cells[1]["source"]) != CELL: cells.insert(1, first)
+    if cells[1].get("id") == first["id"]: del cells[1]    # of another day, or the same
+    cells.insert(1, first)
     return notebook
 
 

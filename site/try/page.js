@@ -2,7 +2,9 @@
 // The page: what is chosen, what was found, and the controls between them.
 
 const $ = (id) => document.getElementById(id);
-const MOST_PIXELS = 16e6;  // a larger photo is made smaller first: browsers refuse larger canvases
+// a larger or longer photo is made smaller first: browsers refuse such canvases, some without a word
+const MOST_PIXELS = 16e6;
+const LONGEST = 16384;
 
 const state = {
   photo: null,        // canvas with the photo's pixels
@@ -42,11 +44,29 @@ const round = (value) => Math.round(value);
 async function readPhoto(blob) {
   const options = { colorSpaceConversion: "none", imageOrientation: "from-image" };
   const bitmap = await createImageBitmap(blob, options);
-  return canvasOf(bitmap, bitmap.width, bitmap.height);
+  const canvas = canvasOf(bitmap, bitmap.width, bitmap.height);
+  canvas.transparent = blob.type !== "image/jpeg" && isTransparent(bitmap);
+  return canvas;
+}
+
+/** Whether a picture lets something through anywhere; read in tiles, which take little memory. */
+function isTransparent(bitmap) {
+  const tile = new OffscreenCanvas(512, 512).getContext("2d", { willReadFrequently: true });
+  for (let y = 0; y < bitmap.height; y += 512) {
+    for (let x = 0; x < bitmap.width; x += 512) {
+      const part = [Math.min(512, bitmap.width - x), Math.min(512, bitmap.height - y)];
+      tile.clearRect(0, 0, 512, 512);
+      tile.drawImage(bitmap, -x, -y);
+      const { data } = tile.getImageData(0, 0, ...part);
+      for (let i = 3; i < data.length; i += 4) if (data[i] < 255) return true;
+    }
+  }
+  return false;
 }
 
 function canvasOf(source, width, height) {
-  const shrink = Math.min(1, Math.sqrt(MOST_PIXELS / (width * height)));
+  const area = Math.sqrt(MOST_PIXELS / (width * height));
+  const shrink = Math.min(1, area, LONGEST / Math.max(width, height));
   const canvas = document.createElement("canvas");
   canvas.width = Math.max(1, Math.floor(width * shrink));
   canvas.height = Math.max(1, Math.floor(height * shrink));
@@ -299,9 +319,11 @@ function showBox() {
   });
   const small = state.photo.shrunkFrom
     ? ` The photo was made smaller, it had ${state.photo.shrunkFrom}.` : "";
+  const clear = state.photo.transparent ? " What is transparent in the photo counts as black here; "
+    + "dppt predict takes the colours that are stored beneath." : "";
   $("box-words").textContent = (state.box
     ? `The box: ${boxInWords(box)}.`
-    : `The box: the whole photo, ${box[2]} x ${box[3]} pixels.`) + small + looksInWords();
+    : `The box: the whole photo, ${box[2]} x ${box[3]} pixels.`) + small + clear + looksInWords();
 }
 
 function boxInWords(box) {
