@@ -193,9 +193,9 @@ def open_photo(
         ) from None
     except Exception as error:  # Pillow raises many kinds for files that are damaged or made up
         long = getattr(error, "errno", None) == errno.ENAMETOOLONG
-        mend = picture_mend(error, "copy it again, or save it as JPEG or PNG")
-        if long: mend = "give it a shorter name"
+        mend = "give it a shorter name" if long else "copy it again, or save it as JPEG or PNG"
         if begun: mend = "it stood behind its beginning: go there with seek(0), and give it again"
+        mend = picture_mend(error, mend)    # one too large was read from where it stood
         shown = f"{where[:80]}..." if long else where
         raise DataError(
             f"{shown} cannot be read as a photo ({plain_reason(error)}); {mend}."

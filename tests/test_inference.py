@@ -153,6 +153,9 @@ def test_a_photo_of_200_million_pixels_is_to_be_smaller():
     head[29:33] = zlib.crc32(head[12:29]).to_bytes(4)
     said = refusal(lambda: open_photo(bytes(head)))
     assert "199756800 pixels" in said and said.endswith("make it smaller.")
+    within = io.BytesIO(b"before" + head)    # also in a file that is read from its middle
+    within.seek(6)
+    assert refusal(lambda: open_photo(within)).endswith("make it smaller.")
 
 
 def test_what_is_no_photo_is_named(predictor, made, tmp_path):

@@ -419,6 +419,19 @@ def test_what_a_training_on_people_of_ones_own_takes():
     assert f"| 1,000 | 0.2 | 800 | {steps} | {least} to {most} minutes |" in page("14_train")
 
 
+def test_what_compiling_takes_and_brings_on_a_processor():
+    runs = json.loads((RESULTS / "compiled_cpu.json").read_text())["runs"]
+    (plain, small), (eager, large) = (run["rows"] for run in runs)
+    told = page("machinery/training_costs")
+    first, later = large["warm_up_s"], 5 * large["step_ms"] / 1e3
+    words = f"five steps took {first:.0f} seconds together, where five later ones take {later:.0f}"
+    assert words in told
+    saved = (eager["step_ms"] - large["step_ms"]) / 1e3
+    assert abs(1 - large["step_ms"] / eager["step_ms"] - 1 / 8) < 0.01
+    assert 12 < (first - later) / saved < 36 and "from some dozens of steps on" in told
+    assert small["step_ms"] > plain["step_ms"] and "nano network becomes slower" in told
+
+
 def test_the_gain_that_shows_with_people_of_ones_own():
     "Scaled from the first division: the distance of the interval's lower end, by people measured."
     first = gains_over("pruned_start")[0]
