@@ -78,11 +78,11 @@ class Video:
         self.source, self.container, self.frames = source, open_film(source), None
         self.stream = self.container.streams.best("video")    # as players choose it
         self.stream.thread_type = "AUTO"
+        rate = self.stream.average_rate or Fraction(30)
         # FFmpeg's numbers have 32 bits, also where this is divided by `every`
-        self.rate = (self.stream.average_rate or Fraction(30)).limit_denominator(10_000)
+        self.rate = max(rate.limit_denominator(10_000), Fraction(1, 10_000))
         self.name = f"camera {source}" if is_camera(source) else str(source)
-        self.lasts = 0.0  # seconds, from the first picture to the end of those that were read
-        self.note = ""    # why it ended early
+        self.lasts, self.note = 0.0, ""    # seconds to the end of what was read; why it ended early
 
     def __len__(self) -> int: return -(-self.stream.frames // self.every)  # 0: it does not say
 
