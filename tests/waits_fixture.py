@@ -1,7 +1,7 @@
 """What would make a GPU wait for the processor, found without one: on the device `meta` tensors
 have shapes and no values, so whatever looks at a value fails there, and copies can be told by where
 they begin and end."""
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -47,7 +47,4 @@ class NoCopies(TorchDispatchMode):
 @contextmanager
 def no_waits():
     "Whatever would make a GPU wait in here is an error."
-    with ExitStack() as modes:
-        modes.enter_context(NoValues())
-        modes.enter_context(NoCopies())
-        yield
+    with NoValues(), NoCopies(): yield

@@ -30,8 +30,12 @@ write_json_too = click.option(
 
 
 def command_of(tool, network=NETWORK, **places):
-    "The command that finds the same again: places by their last names, a network that was named."
-    words = [f"--{name} {Path(place).resolve().name}" for name, place in places.items()]
+    """The command that finds the same again: places by their last names, none or several of an
+    option, and a network that was named."""
+    words = []
+    for name, given in places.items():
+        several = given if isinstance(given, tuple) else (given,) if given else ()
+        words += [f"--{name} {Path(place).resolve().name}" for place in several]
     if network != NETWORK: words.append(f"--network {network}")
     return " ".join([f"python tools/{tool}.py", *words])
 

@@ -77,8 +77,7 @@ def main(root, studies, add):
     wanted += of_studies(studies)
     runs = [judge(*network, root) for network in wanted]
     for run in runs: print(f"{run['network']:<30}{run['score']:.1f} of {run['measured']} people")
-    named = "".join(f" --study {Path(study).resolve().name}" for study in studies)
-    command = command_of("transfer", root=root) + named + " --add" * add
+    command = command_of("transfer", root=root, study=studies) + " --add" * add
     if add:
         new = {(run["row"], run["seed"]) for run in runs}
         runs = [r for r in before["runs"] if (r["row"], r["seed"]) not in new] + runs

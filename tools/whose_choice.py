@@ -161,9 +161,7 @@ def main(root, large, studies):
             runs += more
             shares.append(share)
     if large: runs += judge_shipped(SHIPPED, large)
-    of_studies = "".join(f" --study {Path(study).resolve().name}" for study in studies)
-    places = dict(root=root) | (dict(s=large) if large else {})
-    command = command_of("whose_choice", **places) + of_studies
+    command = command_of("whose_choice", root=root, s=large, study=studies)
     write_json(RESULTS, dict(format=RESULTS_FORMAT, command=command, runs=runs, shares=shares))
 
 
