@@ -47,7 +47,7 @@ from dppt_nb.pictures import (
 )
 from .predictor import PosePredictor
 from .terminal import Terminated, counted
-from .tracking import Tracker
+from .tracking import Tracker, find_people
 
 # %% ../nbs/machinery/video.ipynb #c4a80823
 PATIENCE = 10  # seconds without a picture, after which a camera counts as dead
@@ -275,7 +275,7 @@ def follow(
         boxes = tracker.boxes(frame.seconds, photo.size)
         followed = len(boxes) > 0 and predictor.detector is None
         if not followed: boxes, first_boxes = first_boxes, None
-        people = next(predictor.stream([photo], [boxes]))
+        people = find_people(predictor, photo, boxes, frame.shape)
         yield frame, tracker.update(people, frame.seconds, followed)
 
 # %% ../nbs/machinery/video.ipynb #e98c1148

@@ -28,10 +28,11 @@ from dppt_nb.checks import CannotWrite, DataError
 from dppt_nb.commands import predict
 from dppt_nb.inference import People
 from dppt_nb.keypoints import COCO17
+from dppt_nb.photos import Photo
 from dppt_nb.pictures import is_drawing
 from dppt_nb.synthetic import make_photo
 from dppt_nb.terminal import Terminated
-from dppt_nb.tracking import OneEuro, Tracker
+from dppt_nb.tracking import OneEuro, Tracker, find_people
 from dppt_nb.video import Frame, Lines, Video, VideoWriter, drawing_name, follow, predict_files
 
 av = pytest.importorskip("av", reason="videos need PyAV: pip install av")
@@ -74,6 +75,12 @@ def write(path, pictures, rate=25, times=None):
             out.mux(stream.encode(frame))
         out.mux(stream.encode())
     return path
+
+
+def turn_film(stream, degrees):
+    "Note of how a player turns the film."
+    if not hasattr(stream, "set_display_rotation"): pytest.skip("this PyAV cannot turn a film")
+    stream.set_display_rotation(degrees)
 
 
 def times_of(path):
@@ -233,7 +240,7 @@ def test_a_video_is_turned_as_people_see_it(tmp_path):
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt = 96, 160, "yuv420p"
-        stream.set_display_rotation(90)
+        turn_film(stream, 90)
         lying = np.ascontiguousarray(np.rot90(photo, -1))
         for _ in range(3):
             out.mux(stream.encode(av.VideoFrame.from_ndarray(lying, format="rgb24")))
@@ -244,6 +251,39 @@ def test_a_video_is_turned_as_people_see_it(tmp_path):
 
 
 @pytest.mark.parametrize("turn", [0, 90])
+@pytest.mark.parametrize("refined", [False, True])
+def test_joints_are_found_where_pixels_are_squares(predictor, tmp_path, turn, refined):
+    "A film squeezed to three quarters is answered as the film that is shown, in its own pixels."
+    photo = next(passing(20))
+    shown, boxes = pixels_of(photo), photo.boxes.numpy()
+    height, width = shown.shape[:2]
+    squeezed = Image.fromarray(shown).resize((width * 3 // 4, height))
+    shape = Fraction(width, squeezed.width)
+    if turn:    # x, y, w, h of a picture that is turned against the clock
+        squeezed, shown, shape = squeezed.rotate(90, expand=True), np.rot90(shown), 1 / shape
+        x, y, w, h = boxes.T
+        boxes = np.stack([y, width - x - w, h, w], 1)
+    scale = np.array(shown.shape[1::-1]) / squeezed.size
+    predictor = copy.copy(predictor)
+    predictor.refine = refined
+    frames, tracker = [Frame(0, 0.0, np.asarray(squeezed), shape)], Tracker(COCO17, least_score=0)
+    first = (boxes / np.tile(scale, 2)).astype(np.float32)
+    (_, found), = follow(predictor, frames, tracker=tracker, first_boxes=first)
+    as_shown = predictor(shown, boxes)
+    away = np.linalg.norm((found.keypoints + 0.5) * scale - 0.5 - as_shown.keypoints, axis=-1)
+    assert np.median(away) < 1, away
+    assert np.allclose(found.boxes * np.tile(scale, 2), as_shown.boxes, rtol=0.05)
+    assert found.draw().size == squeezed.size
+
+
+def test_a_film_whose_pixels_are_said_to_be_needles_is_taken_as_it_is(predictor):
+    "One to a thousand would make a picture of a thousand times the memory."
+    photo = Photo(Image.new("RGB", (64, 96)), "needles")
+    for shape in (Fraction(1, 1000), Fraction(1000)):
+        assert find_people(predictor, photo, None, shape).photo is photo
+
+
+@pytest.mark.parametrize("turn", [0, 90])
 def test_pixels_that_are_no_squares_keep_their_shape_in_a_drawing(predictor, tmp_path, turn):
     "As of DVDs and many camcorders: players show each wider than it is high, turned ones higher."
     path = tmp_path / "wide.mp4"
@@ -251,7 +291,7 @@ def test_pixels_that_are_no_squares_keep_their_shape_in_a_drawing(predictor, tmp
         stream = out.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt = 96, 160, "yuv420p"
         stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
-        if turn: stream.set_display_rotation(turn)
+        if turn: turn_film(stream, turn)
         out.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((160, 96, 3), np.uint8))))
         out.mux(stream.encode())
     predict_files(predictor, [path], tmp_path)
