@@ -416,9 +416,8 @@ def to_coco_results(
         )
     if count[0] and ids.dtype.kind not in "iu":
         raise ValueError(f"ids of photos are whole numbers, not {ids.dtype}")
-    # (N, 3J)
     triples = np.concatenate([keypoints, heat[..., None]], axis=-1)
-    triples = triples.reshape(len(keypoints), 3 * heat.shape[1])
+    triples = triples.reshape(len(keypoints), 3 * heat.shape[1])    # (N, 3J)
     if not np.isfinite(triples).all() or not np.isfinite(scores).all():
         raise ValueError(
             "predicted keypoints or scores hold NaN or infinity, which COCO results cannot"
