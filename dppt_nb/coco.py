@@ -291,7 +291,8 @@ def check_annotation(
         "bbox": ((4,), "it needs 4 (x, y, width, height)"),
         "area": ((), "it must be one number"), "iscrowd": ((), "it must be 0 or 1"),
     }
-    given = {k: v for k, v in a.items() if v is not None and v != []}
+    holds = lambda k, v: v is not None and v != [] and (k, v) != ("bbox", [0, 0, 0, 0])
+    given = {k: v for k, v in a.items() if holds(k, v)}
     for name, (shape, need) in needs.items():
         if name in given: field_numbers(given, name, shape, who, need)
     if given.get("iscrowd", 0) not in (0, 1):
@@ -362,8 +363,8 @@ def read_content(
     wanted, first = {as_id(c["id"]) for c in chosen}, chosen[0]
     tally, others, rows = Counter(), 0, []
     for a in content["annotations"]:
-        kind = a.get("category_id", first["id"])
-        if isinstance(kind, (list, dict)) or as_id(kind) not in wanted:
+        kind = a.get("category_id")
+        if isinstance(kind, (list, dict)) or as_id(kind) not in {*wanted, None}:
             others += 1
             continue
         checked = check_annotation(a, num_joints, images, where)
@@ -415,9 +416,8 @@ def to_coco_results(
         )
     if count[0] and ids.dtype.kind not in "iu":
         raise ValueError(f"ids of photos are whole numbers, not {ids.dtype}")
-    # (N, 3J)
     triples = np.concatenate([keypoints, heat[..., None]], axis=-1)
-    triples = triples.reshape(len(keypoints), 3 * heat.shape[1])
+    triples = triples.reshape(len(keypoints), 3 * heat.shape[1])    # (N, 3J)
     if not np.isfinite(triples).all() or not np.isfinite(scores).all():
         raise ValueError(
             "predicted keypoints or scores hold NaN or infinity, which COCO results cannot"

@@ -171,12 +171,12 @@ def _detected_rows(found, file, min_score, where, left_to_others=lambda picture:
     if not isinstance(found, list):
         raise DataError(f"{where} is not a list of detections, as in COCO results; write one.")
     left_out, rows, ours = Counter(), [], file.content["categories"][0]["id"]
-    known = {*file.category_ids, ours}    # of several that are read as one, any
+    known = {*file.category_ids, ours, None}    # of several that are read as one, any
     blank = {"keypoints": [0] * (3 * file.num_joints), "category_id": ours}
     for number, detection in enumerate(found, 1):
         d = _check_detection(detection, number, where)
         if left_to_others(d["image_id"]): continue
-        kind = as_id(detection.get("category_id", ours))
+        kind = as_id(detection.get("category_id"))
         if reason := _why_no_row(d, kind, known, file.images, min_score): left_out[reason] += 1
         else:
             area = BOX_SHARE * d["bbox"][2] * d["bbox"][3]

@@ -46,6 +46,8 @@ class KeptRecord:
             compute=self.compute, devices=self.team.count, accumulate=self.team.accumulate,
             sync_norm=self.team.sync_norm,
         )
+        # left and right of a mirrored picture: the same people learn otherwise with other pairs
+        known["flip_pairs"] = sorted(map(sorted, self.keypoint_set.flip_pairs))
         if pixels := self.train_set.pixels: known["pixels_digest"] = pixels
         if self.began_with: known["began_with"] = self.began_with
         if self.recipe.optimizer == "muon":

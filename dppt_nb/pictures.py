@@ -421,10 +421,11 @@ def names_in(
     folder, places = os.path.realpath(folder), map(os.path.realpath, sources)
     return {_one_name(os.path.basename(p)) for p in places if os.path.dirname(p) == folder}
 
-# what this package, shells and editors write
+# what this package, trackers, shells and editors write
 _WRITTEN = re.compile(
     r"(.*/)?((config|training|validation|judged|runs|results|keypoint-results|manifest|unfinished)"
-    r"\.json|\.dppt-writer|.*\.(safetensors|jsonl|parquet|onnx|pt2|html|md|log|out|ipynb|pyc?|tmp))"
+    r"\.json|\.dppt-writer|.*\.(safetensors|jsonl|parquet|onnx|pt2|html|md|log|out|ipynb|pyc?|tmp)"
+    r"|events\.out\.tfevents\..+|hparams\.yml|wandb/.+)"
 )
 
 def is_written(

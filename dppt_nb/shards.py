@@ -14,7 +14,9 @@ import io
 import json
 import os
 import re
+from contextlib import suppress
 from dataclasses import asdict, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -172,6 +174,13 @@ def people_digest(
     return hashlib.sha256(named + np.asarray(keys, "<i8").tobytes()).hexdigest()
 
 # %% ../nbs/machinery/shards.ipynb #e8d55b76
+def _load_arrow():
+    """pyarrow, and before it pandas, where that is there: pyarrow would load it in the middle of a
+    call, and swallow a Ctrl-C that comes meanwhile."""
+    with suppress(Exception): import_module("pandas")
+    import pyarrow.parquet
+    return pyarrow
+
 def shard_columns(
     num_joints: int  # of the keypoint set
 ) -> dict:           # name -> (number of values, whether they must be there)
@@ -189,8 +198,7 @@ def shard_bytes(
 ) -> bytes:
     """Rows as one Parquet file; crops are stored as they are, without statistics, so that the file
     is as small as they are."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    pa = _load_arrow()
     arrays = {
         name: pa.array([r[name] for r in rows], kind)
         for name, kind in (
@@ -205,7 +213,7 @@ def shard_bytes(
     said = json.dumps({"format": STORE_FORMAT} | header.to_dict())
     table = pa.table(arrays).replace_schema_metadata({"dppt": said})
     out = io.BytesIO()
-    pq.write_table(
+    pa.parquet.write_table(
         table, out, compression="none", use_dictionary=["split", "file"], write_statistics=False
     )
     return out.getvalue()
@@ -412,15 +420,14 @@ def read_shard(
     places: bool = False,  # also "start", the byte of the file with which each crop begins
 ) -> tuple:             # pictures, a list of bytes; the other columns, name -> array
     "One shard, checked. Raises `DataError` naming the file for whatever is wrong with it."
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    pa = _load_arrow()
     path = Path(folder) / shard.file
     content = _shard_content(path, shard)
     names = ["image", "id", "image_id", "split", *shard_columns(len(manifest.header.keypoint_set))]
     if manifest.format > 1: names.append("key")
     try:
         check_packing(content)
-        file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=["split", "file"])
+        file = pa.parquet.ParquetFile(pa.BufferReader(content), read_dictionary=["split", "file"])
         _check_declared(file, shard, manifest)
         table = file.read(columns=names)
         crops, arrays = table["image"].to_pylist(), _check_columns(table, manifest.header, names)

@@ -22,7 +22,13 @@ from .coco import say
 from .files import ImageSource, digest_of
 from .keypoints import KeypointSet
 from .photos import reaching_out
-from .pictures import picture_suffixes, read_header, say_several
+from dppt_nb.pictures import (
+    is_drawing,
+    is_written,
+    picture_suffixes,
+    read_header,
+    say_several,
+)
 from .terminal import counted
 
 # %% ../nbs/machinery/tables.ipynb #56987686
@@ -394,7 +400,10 @@ def _odd_pictures(table, headers):
 def _unused_pictures(table, named):
     "A line on pictures that have no row, if there are any."
     endings = tuple(picture_suffixes())
-    unused = {n for n in table.source.names() if n.lower().endswith(endings)} - set(named)
+    names = table.source.names()
+    unused = {n for n in names if n.lower().endswith(endings)} - set(named)
+    ours = lambda n: is_written(n, names) or is_drawing(table.source.root / n)
+    unused = {n for n in unused if not ours(n)}
     if not unused: return []
     folders = sorted({posixpath.dirname(n) or "." for n in unused})
     have = counted(len(unused), "picture has", "pictures have")

@@ -30,6 +30,7 @@ from dppt_nb.keypoints import COCO17, LSP14
 from dppt_nb.metrics import evaluate_coco
 from dppt_nb.ownsets import keypoint_set_of, write_keypoint_set
 from dppt_nb.photos import read_boxes
+from dppt_nb.pictures import DRAWING
 from dppt_nb.splits import split_of_file
 
 
@@ -498,6 +499,11 @@ def test_data_check_says_what_is_odd(tmp_path):
     for a in content["annotations"]: a["keypoints"][8] = 0
     save(tmp_path, content)
     Image.new("RGB", (9, 9)).save(tmp_path / "images/unused.png")
+    # a run's samples and a drawing, which no data set has
+    for name in ("run/samples/epoch-0001.png", "run/training.json", "poses/unused-poses.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        if ".json" in name: (tmp_path / name).write_text("{}")
+        else: Image.new("RGB", (9, 9)).save(tmp_path / name, comment=DRAWING)
     found = CliRunner().invoke(main, ["data", "check", "coco", "--root", str(tmp_path)])
     assert found.exit_code == 0, found.output
     for words in (

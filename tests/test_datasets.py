@@ -466,6 +466,28 @@ def test_nulls_in_a_coco_file_are_what_is_not_there(tmp_path):
     assert np.allclose(table.areas, .53 * 40 * 30)
 
 
+def test_a_box_of_zeros_around_labelled_keypoints_is_none(tmp_path):
+    "COCO Annotator writes it, and an area of 0, where keypoints alone were marked."
+    content = coco_content()
+    for a in content["annotations"]: a |= dict(bbox=[0, 0, 0, 0], area=0, iscrowd=False)
+    content["annotations"].append(
+        dict(content["annotations"][0], id=60, keypoints=[0] * 51, bbox=[0.0, 0, 0, 0])
+    )
+    table = read_coco(save_coco(tmp_path, content))
+    assert np.array_equal(table.boxes, [[20, 15, 9, 4]] * 4) and table.left_out == {"no box": 1}
+    assert "4 without a box: that of the labelled keypoints is taken" in table.notes
+
+
+def test_a_category_that_is_null_is_one_that_is_not_given(tmp_path):
+    content = coco_content()
+    for a in content["annotations"]: a["category_id"] = None
+    save_coco(tmp_path, content)
+    assert len(read_coco(tmp_path)) == 4
+    rows = [dict(image_id=1, category_id=None, bbox=[1, 2, 30, 40], score=0.5)]
+    (tmp_path / "boxes.json").write_text(json.dumps(rows))
+    assert len(read_coco(tmp_path, boxes="boxes.json")) == 1
+
+
 @pytest.mark.parametrize(
     "change, words",
     [

@@ -711,6 +711,23 @@ def test_other_pixels_of_the_same_people_are_another_run(tmp_path):
     assert run.epoch == 2
 
 
+def test_a_run_goes_on_with_the_mirror_pairs_that_it_began_with(people, tmp_path):
+    "`--flip-pairs` forgotten, or another, with `--resume`: who is mirrored how is learned, too."
+    def set_of(pairs): return replace(people, keypoint_set=replace(COCO17, flip_pairs=pairs))
+    none, turned = set_of(()), set_of(tuple((b, a) for a, b in COCO17.flip_pairs[::-1]))
+    out = tmp_path / "run"
+    Trainer(TINY, none, None, out, "cpu", bars=False).fit(epochs=1)
+    with pytest.raises(DataError, match=r"holds a run with flip_pairs = \[\], not \[\[1, 2\]"):
+        Trainer(TINY, people, None, out, "cpu", bars=False).resume(allow_drift=True)
+    Trainer(TINY, none, None, out, "cpu", bars=False).resume()
+    Trainer(TINY, people, None, tmp_path / "other", "cpu", bars=False).fit(epochs=1)
+    Trainer(TINY, turned, None, tmp_path / "other", "cpu", bars=False).resume()
+    begun = json.loads((out / RECORD).read_text())
+    begun.pop("flip_pairs")    # a run from before this was noted
+    (out / RECORD).write_text(json.dumps(begun))
+    Trainer(TINY, people, None, out, "cpu", bars=False).resume()
+
+
 @pytest.mark.parametrize("module", ["torch._inductor.exc", "builtins"])
 def test_a_compiler_that_was_stopped_too_is_a_stop(module):
     "Ctrl-C and `timeout` signal the whole group; other errors after a stop are still said."

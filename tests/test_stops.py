@@ -3,6 +3,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -186,3 +188,27 @@ def test_a_stop_that_a_library_swallows_is_still_one(heard, number, code, words)
 
     done = CliRunner().invoke(group, ["work"])
     assert (done.exit_code, done.output.strip()) == (code, words)
+
+
+def test_ctrl_c_while_pandas_is_loaded_is_a_stop(tmp_path):
+    "pyarrow loads it within a call, and swallows what comes meanwhile."
+    (tmp_path / "pandas.py").write_text("raise KeyboardInterrupt")
+    write = """
+import torch
+from dppt_nb.keypoints import COCO17
+from dppt_nb.shards import StoreHeader
+from dppt_nb.store import crop_rows, from_synthetic
+from dppt_nb.synthetic import make_people
+from dppt_nb.writing import write_store
+people = from_synthetic(make_people(2, COCO17, (64, 48), seed=1, margin=1.5))
+header = StoreHeader("coco", COCO17, tuple(people.images.shape[2:]), 1.5)
+"""
+    write += f"write_store({str(tmp_path / 'store')!r}, header, crop_rows(people))"
+    read = f"from dppt_nb.store import read_store; read_store({str(tmp_path / 'store')!r})"
+    swallowed = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    for words in (write, read):
+        command = [sys.executable, "-c", words]
+        stopped = subprocess.run(command, env=swallowed, capture_output=True, text=True)
+        assert stopped.returncode != 0 and "KeyboardInterrupt" in stopped.stderr, stopped
+        if words is write: assert not (tmp_path / "store/manifest.json").exists()
+        subprocess.run(command, check=True)

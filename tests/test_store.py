@@ -1148,7 +1148,9 @@ def test_what_training_and_judging_write_below_the_root_makes_no_other_crops(coc
     for name in ("run/training.json", "run/config.json", "run/model.safetensors", "results.json",
                  "run/state-0001.safetensors", "run/samples/epoch-0001.png", "run/validation.json",
                  "run/report.html", "results/a/results.json", "train.log", "images/poses.jsonl",
-                 f"run/{CLAIM}", ".results.json.host-1-0123abcd.tmp"):
+                 f"run/{CLAIM}", ".results.json.host-1-0123abcd.tmp",
+                 "run/track/events.out.tfevents.17.host.1.0", "run/track/17.3/hparams.yml",
+                 "wandb/run-1/files/config.yaml"):    # of trackers
         (coco / name).parent.mkdir(parents=True, exist_ok=True)
         (coco / name).write_text("{}")
         assert key() == before, name
