@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import DataError
+from .draws import in_full
 from .heatmaps import divergence, heatmap_mse_loss, masked_mean
 from .pruning import patch_scores, sum_by_owner
 from .tokenpose import PoseTransformer, Trace
@@ -25,7 +26,7 @@ def feature_loss(
 ) -> Tensor:        # scalar
     """Mean squared difference of the keypoint tokens, each normalised to mean 0 and spread 1 (their
     length says nothing to a pre-norm layer)."""
-    ours, wanted = (F.layer_norm(t.float(), t.shape[-1:]) for t in (ours, wanted))
+    ours, wanted = (F.layer_norm(in_full(t), t.shape[-1:]) for t in (ours, wanted))
     return F.mse_loss(ours, wanted)
 
 # %% ../nbs/08_distillation.ipynb #e59d44a3
@@ -46,9 +47,9 @@ def align_attention(
 # %% ../nbs/08_distillation.ipynb #1bbfc97d
 def log_shares(
     shares: Tensor, # (...) nowhere negative, not necessarily of sum 1
-) -> Tensor:        # (...) float32 logits, of which a softmax makes the shares again
+) -> Tensor:        # (...) logits, of which a softmax makes the shares again; float32 or double
     "Shares as logits; what is 0 becomes the least that float32 can tell from it."
-    return shares.float().clamp_min(torch.finfo(torch.float32).tiny).log()
+    return in_full(shares).clamp_min(torch.finfo(torch.float32).tiny).log()
 
 def attention_loss(
     ours: Tensor,   # (B, heads, J, J + K) the student's keypoint rows
@@ -105,10 +106,10 @@ def output_loss(
     """The student's heatmaps against the teacher's: divergence over the pixels for the dot head,
     squared error for the others."""
     if heads[0] != "dot":
-        answers = student_trace.heatmaps[0].float(), teacher_trace.heatmaps[0].float()
+        answers = in_full(student_trace.heatmaps[0]), in_full(teacher_trace.heatmaps[0])
         return heatmap_mse_loss(*answers, weights, factor)
     if heads[1] == "dot": wanted = teacher_trace.logits[0]
-    else: wanted = log_shares(teacher_trace.heatmaps[0].float().clamp(min=0))
+    else: wanted = log_shares(teacher_trace.heatmaps[0].clamp(min=0))
     apart = divergence(student_trace.logits[0].flatten(2), wanted.flatten(2), temperature)  # (B, J)
     return masked_mean(apart, weights)
 

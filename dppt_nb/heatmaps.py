@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .crops import batched_affine, uncrop_points
-from .draws import constant, tensor_of
+from .draws import constant, in_full, tensor_of
 from .keypoints import KeypointSet
 
 # %% ../nbs/03_heatmaps.ipynb #6c9616f0
@@ -110,7 +110,7 @@ def heatmap_cross_entropy_loss(
     weights: Tensor,  # (B, J)
 ) -> Tensor:  # scalar in nats: the mean over the joints that count
     "Cross-entropy between the softmax over a map's pixels and its target."
-    log_p = logits.float().flatten(2).log_softmax(-1)  # (B, J, H * W)
+    log_p = in_full(logits).flatten(2).log_softmax(-1)  # (B, J, H * W)
     each = -(targets.flatten(2) * log_p).sum(-1)                                           # (B, J)
     return masked_mean(each, weights)
 
@@ -328,7 +328,7 @@ def divergence(
 ) -> Tensor:    # (...) nats
     """Kullback-Leibler divergence of two softmaxes, times the squared temperature (Hinton et al.,
     2015, Sec. 2)."""
-    ours, wanted = ((x.float() / temperature).log_softmax(-1) for x in (ours, wanted))
+    ours, wanted = ((in_full(x) / temperature).log_softmax(-1) for x in (ours, wanted))
     apart = F.kl_div(ours, wanted, log_target=True, reduction="none").sum(-1)
     return apart * temperature ** 2
 

@@ -52,7 +52,8 @@ class Attention(nn.Module):
         weights, mixed = None, []
         if bias is not None: bias = bias.to(q.dtype)[:, None, None]                 # (B, 1, 1, T)
         if rows:
-            weights = self.scores(q[:, :, :rows], k, bias).softmax(-1, dtype=torch.float32)
+            wide = torch.promote_types(q.dtype, torch.float32)    # half precision adds up in it
+            weights = self.scores(q[:, :, :rows], k, bias).softmax(-1, dtype=wide)
             mixed.append(weights.to(v.dtype) @ v)
         if rows < T: mixed.append(self.mix(q[:, :, rows:], k, v, bias))
         mixed = mixed[0] if len(mixed) == 1 else torch.cat(mixed, 2)  # (B, heads, T, width/heads)
