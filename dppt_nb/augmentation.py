@@ -83,8 +83,9 @@ def nominal_window(
             f"{output_size[0]} x {output_size[1]}: prepare the store again "
             f"with image_size={tuple(output_size)}"
         )
-    center = torch.tensor([stored_size[1] - 1.0, stored_size[0] - 1.0]) / 2
-    return center, torch.tensor([width, height]) / PIXEL_STD
+    numbers = lambda *values: torch.tensor(values, dtype=torch.float32)
+    center = numbers(stored_size[1] - 1.0, stored_size[0] - 1.0) / 2
+    return center, numbers(width, height) / PIXEL_STD
 
 def central_affine(
     stored_size: tuple[int, int],    # (height, width) of the stored crops

@@ -36,7 +36,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import dppt_nb
 from .augmentation import nominal_window
-from .backbones import hooked
+from .backbones import foldable
 from .checkpoints import built, load_network
 from dppt_nb.checks import (
     DataError,
@@ -376,11 +376,7 @@ def norm_pairs(
     if not isinstance(module, nn.Sequential):
         pairs = ((name, name.replace("conv", "bn")) for name in names)
     # the weight of another class, or of one with hooks, may be made anew in every pass
-    return [
-        (conv, norm) for conv, norm in pairs
-        if type(parts[conv]) is nn.Conv2d and type(parts.get(norm)) is nn.BatchNorm2d
-        and not hooked([parts[conv], parts[norm]])
-    ]
+    return [(conv, norm) for conv, norm in pairs if foldable(parts[conv], parts.get(norm))]
 
 def fold_norms(
     network: PoseTransformer, # in eval mode; left as it was

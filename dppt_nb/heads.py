@@ -139,9 +139,8 @@ class RegressionHead(nn.Sequential):
         "A Gaussian at the place that is pointed to; its height is the confidence."
         x, y, *spreads = in_full(logits).unbind(-1)  # (B, J) each
         height, width = self.heatmap_size
-        along = lambda share, size: (
-            (torch.arange(size, device=share.device) + 0.5 - share[..., None] * size) / self.sigma
-        )
+        cells = lambda share, size: torch.arange(size, device=share.device, dtype=share.dtype) + 0.5
+        along = lambda share, size: (cells(share, size) - share[..., None] * size) / self.sigma
         bell = lambda share, size: (-along(share, size).square() / 2).exp()
         sure = 1 - torch.stack(spreads).sigmoid().mean(0)
         return sure[..., None, None] * bell(y, height)[..., :, None] * bell(x, width)[..., None, :]

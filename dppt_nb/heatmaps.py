@@ -183,14 +183,13 @@ def taylor_offset(
 def blur_kernel(
     kernel: int = 11,  # odd; 11 goes with targets of sigma 2, 17 with sigma 3 (MMPose)
     device: torch.device | None = None,  # where to make it
-) -> Tensor:  # (kernel,) with sum 1
+) -> Tensor:  # (kernel,) float32 with sum 1
     "A Gaussian whose deviation follows from its size by OpenCV's formula: 2 pixels for 11."
     if not isinstance(kernel, Integral) or kernel < 1 or kernel % 2 == 0:
         raise ValueError(f"the blur's kernel must be odd and a number of pixels, not {kernel}")
     sigma = 0.3 * ((kernel - 1) / 2 - 1) + 0.8
-    weights = torch.exp(
-        -((torch.arange(kernel, device=device) - kernel // 2) ** 2) / (2 * sigma**2)
-    )
+    away = torch.arange(kernel, device=device, dtype=torch.float32) - kernel // 2
+    weights = torch.exp(-(away**2) / (2 * sigma**2))
     return weights / weights.sum()
 
 # %% ../nbs/03_heatmaps.ipynb #e19f5c2e

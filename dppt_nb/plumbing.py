@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['MODEL_CARD', 'CARD', 'HUB_OPTIONS', 'make_backbone', 'init_weights', 'from_pretrained', 'check_images',
-           'check_own_weights', 'Plumbing']
+           'check_own_weights', 'sees_all', 'Plumbing']
 
 # %% ../nbs/machinery/plumbing.ipynb #704b1933
 import math
 import os
-from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -121,6 +120,14 @@ def check_own_weights(
             "(torch.nn.utils.prune.remove, parametrize.remove_parametrizations)"
         )
 
+def sees_all(
+    part: nn.Module,
+) -> bool:
+    """Whether it needs all images at once: it is in training mode, such as a norm that adapts
+    itself to a batch, or it is a batch norm without a memory."""
+    norm = isinstance(part, nn.modules.batchnorm._BatchNorm)
+    return part.training or norm and part.running_mean is None
+
 class Plumbing:
     """What `PoseTransformer` needs beside its lesson: checks, a few images at a time, loading and
     saving."""
@@ -151,13 +158,13 @@ class Plumbing:
     def start_in_pieces(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """As `start`; in inference on a CPU a few images at a time, and maps that the head does
         not read are dropped."""
-        if torch.compiler.is_compiling() or not in_inference(self, images):
-            return self.start(images)
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if traced or not in_inference(self, images): return self.start(images)
         # 2 of 256 x 192 in a thread
         few = max(1, torch.get_num_threads() * 2 ** 17 // math.prod(self.image_size))
         if len(images) > few:    # whoever hooked to a part is called once, with all images
-            parts = chain(self.backbone.modules(), self.tokens.modules())
-            if hooked(parts): few = len(images)
+            parts = [*self.backbone.modules(), *self.tokens.modules()]
+            if hooked(parts) or any(map(sees_all, parts)): few = len(images)
         tokens, maps = zip(*(self.start(some) for some in images.split(few)))
         if not getattr(self.head, "reads_maps", True): return torch.cat(tokens), []
         return torch.cat(tokens), [torch.cat(level) for level in zip(*maps)]

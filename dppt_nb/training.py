@@ -154,7 +154,7 @@ class Loop(LoopStep):
     def batches(self) -> list[Tensor]: # of (B,) indices, where the people are
         "Everybody once, in a new order; with batches of one size some wait for another epoch."
         generator = torch.Generator().manual_seed(self.seed(0))    # stream 0: the order
-        order = torch.randperm(len(self.train_set), generator=generator)
+        order = torch.randperm(len(self.train_set), generator=generator, device="cpu")
         order = order.to(self.train_set.images.device)
         if self.recipe.equal_batches: order = order[:self.steps_per_epoch * self.batch_size]
         return list(order.tensor_split(self.steps_per_epoch))

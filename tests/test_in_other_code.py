@@ -1,19 +1,38 @@
 """Networks and losses inside somebody else's research code: in double precision, on the meta
 device, with parts exchanged, under other defaults of PyTorch."""
+import copy
+import warnings
+from contextlib import contextmanager
+from functools import partial
+
 import pytest
 import torch
+from torch import nn
 from torch.autograd import gradcheck
 
+from dppt_nb.augmentation import nominal_window
+from dppt_nb.backbones import conv_norm
+from dppt_nb.codec import EncodedCrops, encode_crop
 from dppt_nb.cycles import heatmap_cycle_loss, token_loss
 from dppt_nb.distillation import attention_loss, feature_loss
 from dppt_nb.heatmaps import (
+    blur_kernel,
     divergence,
+    heatmap_coordinates,
     heatmap_cross_entropy_loss,
     heatmap_mse_loss,
     normalize_heatmaps,
 )
+from dppt_nb.keypoints import COCO17
 from dppt_nb.models import create_model
+from dppt_nb.optim import Average
+from dppt_nb.pruning import KeepRandom, whole_grid
+from dppt_nb.recipes import get_recipe
 from dppt_nb.rle import ResidualFlow, rle_loss
+from dppt_nb.store import from_synthetic
+from dppt_nb.synthetic import make_people
+from dppt_nb.tokens import sine_position_code
+from dppt_nb.training import Loop
 
 SIZE = (64, 48)
 WEIGHTS = torch.tensor([[1.0, 0, 1], [1, 1, 0]]).double()
@@ -72,3 +91,159 @@ def test_a_network_in_double_precision_computes_in_it(changes):
     with torch.no_grad():
         torch.testing.assert_close(model(images), model.trace(images, 1).heatmaps[0], rtol=1e-9,
                                    atol=1e-12)
+
+
+# ---- weights from elsewhere
+
+def small(name="tokenpose_s_v1", seed=0, **changes):
+    torch.manual_seed(seed)
+    return create_model(name, 3, SIZE, **{**dict(depth=1, init="residual"), **changes}).eval()
+
+
+@pytest.mark.parametrize("way", ["to_empty", "wrapped", "assign", "assign double"])
+def test_a_network_from_the_meta_device_has_its_position_code(way):
+    "It is no weight, so no file brings it; memory that nobody wrote to would be taken for it."
+    model, images = small(), torch.randn(2, 3, *SIZE)
+    with torch.device("meta"): other = create_model("tokenpose_s_v1", 3, SIZE, depth=1).eval()
+    if way == "assign double": model, images = model.double(), images.double()
+    if way == "to_empty": other.to_empty(device="cpu")
+    if way == "wrapped": nn.ModuleDict({"net": other}).to_empty(device="cpu")
+    other.load_state_dict(model.state_dict(), assign="assign" in way)
+    assert torch.equal(other(images), model(images)) and other.tokens.code.dtype == images.dtype
+    assert other.tokens.code.sum() != 0 and "tokens.code" not in other.state_dict()
+
+
+class Reflected(nn.Conv2d):
+    "A convolution of somebody's own."
+    def forward(self, x): return super().forward(x) + 1
+
+
+def with_forward(part):
+    "As accelerate's hooks do it."
+    part.forward = partial(type(part).forward, part)
+    return part
+
+
+EXCHANGED = {
+    "group norm": (nn.Conv2d(3, 4, 3, bias=False), nn.GroupNorm(2, 4)),
+    "no weights": (nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4, affine=False)),
+    "no memory": (nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4, track_running_stats=False)),
+    "bias": (nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)),
+    "padding": (nn.Conv2d(3, 4, 3, 1, 1, bias=False, padding_mode="reflect"), nn.BatchNorm2d(4)),
+    "own class": (Reflected(3, 4, 3, bias=False), nn.BatchNorm2d(4)),
+    "row": (nn.Sequential(nn.Conv2d(3, 3, 3), nn.Conv2d(3, 4, 1)), nn.BatchNorm2d(4)),
+    "forward": (with_forward(Reflected(3, 4, 3, bias=False)), nn.BatchNorm2d(4)),
+}
+
+
+@pytest.mark.parametrize("name", EXCHANGED)
+def test_parts_that_somebody_exchanged_do_in_inference_what_they_do_in_training(name):
+    conv, norm = EXCHANGED[name]
+    x = torch.randn(5, 3, 8, 8)
+    norm(conv(x))    # statistics of its own
+    norm.eval()
+    with torch.no_grad(): torch.testing.assert_close(conv_norm(conv, norm, x), norm(conv(x)))
+
+
+def test_a_whole_backbone_with_group_norms_answers():
+    model = small()
+    for part in list(model.modules()):
+        for name, norm in list(part.named_children()):
+            if isinstance(norm, nn.BatchNorm2d):
+                setattr(part, name, nn.GroupNorm(4, norm.num_features).eval())
+    images = torch.randn(2, 3, *SIZE)
+    with torch.no_grad(): answer = model(images)
+    torch.testing.assert_close(answer, model(images))
+
+
+@pytest.mark.parametrize("way", ["adapting", "without memory"])
+def test_norms_that_look_at_the_batch_see_all_of_it(way, monkeypatch):
+    "In inference on a CPU a network is given a few images at a time; here they would be two."
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2 * SIZE[0] * SIZE[1] / 2**17)
+    model, images = small("tokenpose_nano"), torch.randn(5, 3, *SIZE)
+    for part in model.modules():
+        if not isinstance(part, nn.BatchNorm2d): continue
+        if way == "adapting": part.train()
+        else: part.running_mean = part.running_var = None
+    other = copy.deepcopy(model)
+    with torch.no_grad(): answer = model(images)
+    torch.testing.assert_close(answer, other(images))
+    assert all(map(torch.equal, model.buffers(), other.buffers()))
+
+
+def test_a_network_that_torchscript_traced_takes_batches_of_any_size():
+    model = create_model("tokenpose_nano", 3).eval()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")    # what depends on a shape is the same for all batches
+        traced = torch.jit.trace(model, torch.randn(1, 3, 256, 192), check_trace=False)
+        images = torch.randn(5, 3, 256, 192)
+        torch.testing.assert_close(traced(images), model(images))
+
+
+# ---- other defaults
+
+@contextmanager
+def default_dtype(kind):
+    torch.set_default_dtype(kind)
+    try: yield
+    finally: torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_another_default_number_format_changes_no_numbers(kind):
+    maps = torch.rand(2, 3, 16, 12)
+    tokens = whole_grid(torch.randn(2, 20, 8), torch.zeros(1, 20, 8), 4)
+    head = small("sdpose_reg").head
+    makers = {
+        "code": lambda: [sine_position_code((16, 12), 192)],
+        "kernel": lambda: [blur_kernel(11)],
+        "window": lambda: nominal_window((288, 216), 1.125, (256, 192)),
+        "joints": lambda: heatmap_coordinates(maps),
+        "chance": lambda: [KeepRandom()(tokens, None, None, 5).x],
+        "drawn": lambda: [head.heatmaps(maps[0, :, :4, :4])],
+    }
+    plain = {name: make() for name, make in makers.items()}
+    with default_dtype(kind): made = {name: make() for name, make in makers.items()}
+    for name, wanted in plain.items():
+        for one, other in zip(made[name], wanted):
+            assert one.dtype == torch.float32 and torch.equal(one, other), name
+
+
+def test_a_network_of_another_default_format_has_the_code_of_float32():
+    with default_dtype(torch.bfloat16): model = small()
+    assert torch.equal(model.tokens.code, small().tokens.code.bfloat16())
+    assert model(torch.randn(1, 3, *SIZE).bfloat16()).isfinite().all()
+
+
+def test_another_default_device_changes_no_training():
+    "As `torch.set_default_device` says it; on this one nothing can be computed."
+    people = from_synthetic(make_people(9, COCO17, SIZE, seed=1, margin=1.5))
+    content = [encode_crop(image.permute(1, 2, 0).numpy()) for image in people.images]
+    crops = EncodedCrops(content, tuple(people.images.shape[2:]), "jpeg", "here")
+    recipe = get_recipe("tokenpose_nano", image_size=SIZE, batch_size=4, train_people=8).change(
+        overrides=dict(width=32, depth=2, heads=2, prune_at=(1,), reduce="random")
+    )
+    def train():
+        loop = Loop(recipe, people, "cpu")
+        return loop.train_epoch(), loop.model.state_dict(), crops[1:3]
+    losses, weights, pictures = train()
+    with torch.device("meta"): other = train()
+    assert other[0] == losses and torch.equal(other[2], pictures)
+    assert all(map(torch.equal, weights.values(), other[1].values()))
+
+
+@pytest.mark.parametrize("way", ["format", "part", "weights", "another"])
+def test_an_average_follows_a_model_whose_tensors_were_exchanged(way):
+    "A model that goes to the CPU to be saved, and back, has other running means than before."
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    average = Average(model, 0.5)
+    average.update_parameters(model)
+    if way == "format": model.double().float()
+    if way == "part": model[1] = nn.BatchNorm1d(3)
+    if way == "weights": model.load_state_dict(copy.deepcopy(model.state_dict()), assign=True)
+    if way == "another": model = copy.deepcopy(model)
+    with torch.no_grad(): model[0].bias.fill_(100)
+    for _ in range(99): model(torch.randn(8, 3))
+    for _ in range(30): average.update_parameters(model)
+    for name, value in average.module.state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[name], msg=name)
