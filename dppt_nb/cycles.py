@@ -76,6 +76,8 @@ def heatmap_cycle_loss(
 ) -> Tensor:         # scalar
     "How far a cycle's answer is from the next one's (the caption of SDPose's Fig. 3)."
     ours, later = in_full(ours), in_full(later.detach())
+    if kind not in ("mse", "cross_entropy"):
+        raise ValueError(f"kind is {kind!r}; it must be mse or cross_entropy")
     if kind == "mse": return heatmap_mse_loss(ours, later, weights, factor)
     return masked_mean(divergence(ours.flatten(2), later.flatten(2)), weights)
 
@@ -113,6 +115,8 @@ class PoseObjective(nn.Module):
             raise DataError("a head that points learns by RegressionObjective")
         if self.kind not in ("mse", "cross_entropy"):
             raise DataError(f"loss {self.kind!r} is unknown; take mse, cross_entropy or auto")
+        if supervise not in ("all", "last"):
+            raise DataError(f"supervise is {supervise!r}; it must be all or last")
 
     def forward(
         self,

@@ -153,7 +153,10 @@ class Plumbing:
     def _save_pretrained(self, save_directory):
         from dppt_nb.checkpoints import parts_to_save, save_network
         check_own_weights(self)
-        save_network(save_directory, *parts_to_save(self))
+        weights, about = parts_to_save(self)
+        # each in a place of its own: weights that are tied share one
+        weights = {name: value.clone() for name, value in weights.items()}
+        save_network(save_directory, weights, about)
 
     def start_in_pieces(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """As `start`; in inference on a CPU a few images at a time, and maps that the head does

@@ -35,6 +35,8 @@ class Attention(nn.Module):
         scale: str = "head",
     ):
         super().__init__()
+        if scale not in ("head", "model"):
+            raise ValueError(f"scale is {scale!r}; take head or model")
         self.heads, self.scale = heads, (width // heads if scale == "head" else width) ** -0.5
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width)

@@ -2,8 +2,10 @@
 device, with parts exchanged, under other defaults of PyTorch."""
 import copy
 import warnings
+from collections import namedtuple
 from contextlib import contextmanager
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,16 +14,21 @@ from torch.autograd import gradcheck
 
 from dppt_nb.augmentation import nominal_window
 from dppt_nb.backbones import conv_norm
+from dppt_nb.checks import DataError
 from dppt_nb.codec import EncodedCrops, encode_crop
-from dppt_nb.cycles import heatmap_cycle_loss, token_loss
-from dppt_nb.distillation import attention_loss, feature_loss
+from dppt_nb.cycles import PoseObjective, heatmap_cycle_loss, token_loss
+from dppt_nb.distillation import Teacher, attention_loss, feature_loss
 from dppt_nb.heatmaps import (
     blur_kernel,
     divergence,
+    encode_heatmaps,
     heatmap_coordinates,
     heatmap_cross_entropy_loss,
     heatmap_mse_loss,
+    masked_mean,
     normalize_heatmaps,
+    photo_joints,
+    rescale_joints,
 )
 from dppt_nb.keypoints import COCO17
 from dppt_nb.models import create_model
@@ -31,6 +38,7 @@ from dppt_nb.recipes import get_recipe
 from dppt_nb.rle import ResidualFlow, rle_loss
 from dppt_nb.store import from_synthetic
 from dppt_nb.synthetic import make_people
+from dppt_nb.tokenpose import Attention, PoseTransformer
 from dppt_nb.tokens import sine_position_code
 from dppt_nb.training import Loop
 
@@ -247,3 +255,83 @@ def test_an_average_follows_a_model_whose_tensors_were_exchanged(way):
     for _ in range(30): average.update_parameters(model)
     for name, value in average.module.state_dict().items():
         torch.testing.assert_close(value, model.state_dict()[name], msg=name)
+
+
+# ---- losses and teachers
+
+MAP, JOINT = torch.rand(1, 3, 4, 4), torch.ones(1, 3)
+UNFIT = {
+    "weights as MMPose has them": lambda: heatmap_mse_loss(MAP, MAP, JOINT[..., None]),
+    "targets of one joint": lambda: heatmap_mse_loss(MAP, MAP[:, :1], JOINT),
+    "weights of one person": lambda: masked_mean(JOINT.expand(2, 3), JOINT),
+    "weights of entropy": lambda: heatmap_cross_entropy_loss(MAP, MAP, JOINT[..., None]),
+    "targets of entropy": lambda: heatmap_cross_entropy_loss(MAP, MAP[:, :1], JOINT),
+    "weights of a cycle": lambda: heatmap_cycle_loss(MAP, MAP, JOINT[..., None]),
+    "shares": lambda: divergence(MAP, MAP[:, :1]),
+    "attention": lambda: attention_loss(MAP, MAP[..., :1], "mse"),
+    "flags": lambda: encode_heatmaps(MAP[..., 0, :2], JOINT[..., None]),
+    "a likelihood's weights": lambda: rle_loss(MAP[..., 0], MAP[..., 0, :2], JOINT[..., None],
+                                               ResidualFlow(1, 4)),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_shapes_that_pytorch_would_stretch_are_refused(name):
+    with pytest.raises(ValueError, match="has shape .*; it must be "): UNFIT[name]()
+
+
+def test_a_mean_with_small_weights_is_a_mean():
+    each, weights = torch.tensor([[1.0, 3.0]]), torch.tensor([[0.25, 0.25]])
+    assert masked_mean(each, weights) == 2 and masked_mean(each, 0 * weights) == 0
+
+
+UNKNOWN = {
+    "kl, mse": lambda: attention_loss(SHARES, SHARES, "MSE"),
+    "mean or each": lambda: attention_loss(SHARES, SHARES, heads="all"),
+    "mse or cross_entropy": lambda: heatmap_cycle_loss(MAPS, MAPS, WEIGHTS, "MSE"),
+    "head or model": lambda: Attention(8, 2, "heads"),
+    "all or last": lambda: PoseObjective(small(), supervise="first"),
+}
+
+
+@pytest.mark.parametrize("words", UNKNOWN)
+def test_a_way_that_there_is_not_is_no_other_way(words):
+    with pytest.raises((ValueError, DataError), match=words.split(",")[0]): UNKNOWN[words]()
+
+
+def test_a_teacher_looks_again_at_images_that_were_written_to():
+    "A batch may keep its place, as under CUDA graphs, and get other people."
+    teacher, images = Teacher(small("tokenpose_nano")), torch.randn(2, 3, *SIZE)
+    batch = SimpleNamespace(images=images.clone())
+    first = teacher(batch)
+    assert teacher(batch) is first
+    batch.images.copy_(-images)
+    second = teacher(batch)
+    torch.testing.assert_close(second.logits[0], teacher.network(-images, logits=True))
+    assert second is not first
+    with torch.inference_mode(): assert teacher(SimpleNamespace(images=images * 2)).logits
+
+
+def test_a_teacher_answers_for_a_batch_that_takes_no_notes():
+    batch = namedtuple("Batch", "images")(torch.randn(2, 3, *SIZE))
+    assert len(Teacher(small("tokenpose_nano"))(batch).logits) == 1
+
+
+def test_weights_that_are_tied_are_saved(tmp_path):
+    model, images = small("tokenpose_nano", depth=2), torch.randn(1, 3, *SIZE)
+    model.encoder.blocks[1] = model.encoder.blocks[0]
+    model.save_pretrained(tmp_path / "tied")
+    again = PoseTransformer.from_pretrained(tmp_path / "tied")
+    assert torch.equal(again(images), model(images))
+
+
+def test_one_window_size_serves_people_at_several_places():
+    joints, centers, scales = torch.rand(3, 5, 2), torch.rand(3, 2), torch.ones(1, 2)
+    found = photo_joints(joints, centers, scales, (64, 48))
+    assert torch.equal(found, photo_joints(joints, centers, scales.repeat(3, 1), (64, 48)))
+
+
+def test_a_constant_made_while_a_function_is_functionalized_is_not_kept():
+    joints, sizes = torch.ones(1, 2, 2), ((40, 30), (10, 7))
+    torch.func.functionalize(lambda x: rescale_joints(x, *sizes))(joints)
+    assert rescale_joints(joints, *sizes).tolist()    # that of the function held no numbers
