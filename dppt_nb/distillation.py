@@ -129,9 +129,10 @@ def note_in(
 
 def times_written(
     images: Tensor,
-) -> int | None: # None in inference mode, where nobody counts
+) -> int | None: # None in inference mode and while PyTorch compiles, where nobody counts
     "How often something was written to them in place."
-    return None if images.is_inference() else images._version
+    uncounted = torch.compiler.is_compiling() or images.is_inference()
+    return None if uncounted else images._version
 
 class Teacher:
     """A trained network that is asked what it sees; frozen, in eval mode, one pass a batch for all
