@@ -7,15 +7,17 @@ from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.autograd import gradcheck
 
-from dppt_nb.augmentation import nominal_window
+from dppt_nb.augmentation import augment_batch, nominal_window
 from dppt_nb.backbones import conv_norm
 from dppt_nb.checks import DataError
 from dppt_nb.codec import EncodedCrops, encode_crop
+from dppt_nb.crops import box_to_center_scale
 from dppt_nb.cycles import PoseObjective, heatmap_cycle_loss, token_loss
 from dppt_nb.distillation import Teacher, attention_loss, feature_loss
 from dppt_nb.heatmaps import (
@@ -30,6 +32,7 @@ from dppt_nb.heatmaps import (
     photo_joints,
     rescale_joints,
 )
+from dppt_nb.inference import pose_boxes
 from dppt_nb.keypoints import COCO17
 from dppt_nb.models import create_model
 from dppt_nb.optim import Average
@@ -335,3 +338,24 @@ def test_a_constant_made_while_a_function_is_functionalized_is_not_kept():
     joints, sizes = torch.ones(1, 2, 2), ((40, 30), (10, 7))
     torch.func.functionalize(lambda x: rescale_joints(x, *sizes))(joints)
     assert rescale_joints(joints, *sizes).tolist()    # that of the function held no numbers
+
+
+# ---- boxes and crops
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, list])
+def test_boxes_with_a_score_behind_each_are_refused(kind):
+    "Of four rows of five numbers would come five boxes."
+    boxes = kind([[10.0, 20, 30, 40, 0.5]] * 4)
+    with pytest.raises(ValueError, match="x, y, w, h each, not an array .4, 5."):
+        box_to_center_scale(boxes)
+    with pytest.raises(ValueError, match="x, y, w, h each, not an array .4, 5."):
+        pose_boxes(np.zeros((5, 17, 2)), np.ones((5, 17)), boxes)
+
+
+def test_crops_and_joints_are_of_the_same_people():
+    images, joints = torch.zeros(2, 3, 96, 72, dtype=torch.uint8), torch.zeros(2, 17, 2)
+    seen = torch.ones(2, 17)
+    for given in ((images[:1], joints, seen), (images, joints, seen[:1]),
+                  (images, joints, seen[..., None]), (images, joints[:1], seen[:1])):
+        with pytest.raises(ValueError, match="are not of the same people"):
+            augment_batch(*given, COCO17, 1.5, (64, 48))
