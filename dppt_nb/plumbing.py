@@ -4,13 +4,16 @@
 
 # %% auto #0
 __all__ = ['MODEL_CARD', 'CARD', 'HUB_OPTIONS', 'make_backbone', 'init_weights', 'from_pretrained', 'check_images',
-           'check_own_weights', 'sees_all', 'Plumbing']
+           'check_own_weights', 'reducer_name', 'sees_all', 'Plumbing']
 
 # %% ../nbs/machinery/plumbing.ipynb #704b1933
 import math
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FunctionType
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +23,7 @@ from .checks import cannot_write, from_home
 from .config import PoseConfig
 from .files import folder_for
 from .hrnet import BACKBONES
+from .merging import REDUCERS
 
 # %% ../nbs/machinery/plumbing.ipynb #a7bac72e
 def make_backbone(
@@ -120,6 +124,22 @@ def check_own_weights(
             "(torch.nn.utils.prune.remove, parametrize.remove_parametrizations)"
         )
 
+def reducer_name(
+    reducer: Callable, # that a network uses
+    usual: str, # the row of `REDUCERS` that its configuration names
+) -> str: # the row that it is; a file can name no other reducer
+    "ValueError for a reducer that is no row."
+    named = [name for name, row in REDUCERS.items() if row is reducer]
+    if named: return named[0]
+    # an object may be a copy of its row, as whoever copies a network makes one
+    row, own_class = REDUCERS[usual], not isinstance(reducer, FunctionType)
+    if own_class and type(row) is type(reducer) and str(vars(row)) == str(vars(reducer)):
+        return usual
+    raise ValueError(
+        f"the reducer {getattr(reducer, '__name__', reducer)} is no row of REDUCERS, by which the "
+        "network could be built again; add it there"
+    )
+
 def sees_all(
     part: nn.Module,
 ) -> bool:
@@ -171,6 +191,15 @@ class Plumbing:
         tokens, maps = zip(*(self.start(some) for some in images.split(few)))
         if not getattr(self.head, "reads_maps", True): return torch.cat(tokens), []
         return torch.cat(tokens), [torch.cat(level) for level in zip(*maps)]
+
+    @property
+    def config_now(self) -> PoseConfig:
+        """The configuration with the way in which patches are dropped today: keep ratio, layers and
+        reducer may be set at any time."""
+        config, encoder = self.config, self.encoder
+        changes = dict(keep_ratio=self.keep_ratio, prune_at=tuple(encoder.prune_at))
+        if encoder.prune_at: changes["reduce"] = reducer_name(encoder.reducer, config.reduce)
+        return replace(config, **changes)
 
     @property
     def keep_ratio(self) -> float:

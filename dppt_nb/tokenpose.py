@@ -271,7 +271,10 @@ class Trace:
     @property
     def heatmaps(self) -> list: # [cycle] (B, J, h, w)
         "The answers; drawn when they are first read, since a loss on the raw output needs none."
-        if self.drawn is None: self.drawn = [self.draw(raw) for raw in self.logits]
+        # drawn anew where they were first read without gradients, and are wanted with them now
+        slopes = torch.is_grad_enabled() and self.logits[0].requires_grad
+        if self.drawn is None or slopes and not self.drawn[0].requires_grad:
+            self.drawn = [self.draw(raw) for raw in self.logits]
         return self.drawn
 
     # (B, N) which column of the attention, counted from the first patch's, each patch belongs to

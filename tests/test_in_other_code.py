@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.autograd import gradcheck
 
+from dppt_nb import export
 from dppt_nb.augmentation import augment_batch, nominal_window
 from dppt_nb.backbones import conv_norm
 from dppt_nb.checks import DataError
@@ -34,9 +35,10 @@ from dppt_nb.heatmaps import (
 )
 from dppt_nb.inference import pose_boxes
 from dppt_nb.keypoints import COCO17
+from dppt_nb.merging import REDUCERS
 from dppt_nb.models import create_model
 from dppt_nb.optim import Average
-from dppt_nb.pruning import KeepRandom, whole_grid
+from dppt_nb.pruning import KeepRandom, keep_first, keep_patches, keep_top, prune, whole_grid
 from dppt_nb.recipes import get_recipe
 from dppt_nb.rle import ResidualFlow, rle_loss
 from dppt_nb.store import from_synthetic
@@ -359,3 +361,63 @@ def test_crops_and_joints_are_of_the_same_people():
                   (images, joints, seen[..., None]), (images, joints[:1], seen[:1])):
         with pytest.raises(ValueError, match="are not of the same people"):
             augment_batch(*given, COCO17, 1.5, (64, 48))
+
+
+# ---- what is set on a network
+
+def least(tokens, attention, keys, count):
+    "A reducer of somebody's own: the patches that are attended to least stay."
+    scores = attention[..., tokens.num_keypoints:].mean(1).sum(1)
+    return keep_patches(tokens, keep_top(-scores, count))
+
+
+def pruner(**changes):
+    return small("tokenpose_nano", depth=3, patch_size=(1, 1), prune_at=(1,), **changes)
+
+
+def test_a_reducer_and_layers_that_were_set_are_saved(tmp_path):
+    model, images = pruner(), torch.randn(2, 3, *SIZE)
+    model.encoder.reducer, model.encoder.prune_at, model.keep_ratio = keep_first, (1, 2), 0.4
+    model.save_pretrained(tmp_path / "set")
+    again = PoseTransformer.from_pretrained(tmp_path / "set")
+    assert torch.equal(again(images), model(images))
+    assert (again.config.reduce, again.config.prune_at) == ("first", (1, 2))
+    assert model.config.reduce == "prune"    # how it was built
+
+
+def test_a_reducer_of_ones_own_is_saved_by_its_row(tmp_path, monkeypatch):
+    model, images = pruner(), torch.randn(2, 3, *SIZE)
+    model.encoder.reducer = least
+    with pytest.raises(ValueError, match="the reducer least is no row of REDUCERS"):
+        model.save_pretrained(tmp_path / "own")
+    assert not (tmp_path / "own" / "config.json").exists()
+    monkeypatch.setitem(REDUCERS, "least", least)
+    model.save_pretrained(tmp_path / "own")
+    assert torch.equal(PoseTransformer.from_pretrained(tmp_path / "own")(images), model(images))
+    copied = copy.deepcopy(pruner(reduce="random"))
+    copied.save_pretrained(tmp_path / "copy")
+    copied.encoder.reducer = KeepRandom(3)
+    with pytest.raises(ValueError, match="is no row of REDUCERS"): copied.config_now
+
+
+def test_a_cached_export_is_of_the_reducer_in_use(tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "cache_folder", lambda: tmp_path)
+    model, cached = small("tokenpose_nano", depth=2, prune_at=(1,)), []
+    monkeypatch.setattr(export, "describe_network", lambda *given: dict(model="m"))
+    monkeypatch.setattr(export, "export_onnx", lambda network, keys, path, form: path)
+    for reducer in (prune, prune, keep_first, least, least):
+        model.encoder.reducer = reducer
+        cached.append(export.cached_onnx(model, None))
+    assert cached[0] == cached[1] and len(set(cached)) == 4
+
+
+def test_heatmaps_that_were_looked_at_without_gradients_are_drawn_again_with_them():
+    "A score that is taken before the loss must not take its gradient away."
+    model, images = small("tokenpose_nano"), torch.randn(1, 3, *SIZE)
+    trace = model.trace(images)
+    with torch.no_grad(): looked = trace.heatmaps
+    with torch.inference_mode(): assert trace.heatmaps is looked
+    assert trace.heatmaps[0].requires_grad and torch.equal(trace.heatmaps[0], looked[0])
+    assert trace.heatmaps is trace.heatmaps
+    with torch.no_grad(): plain = model.trace(images)
+    assert plain.heatmaps is plain.heatmaps
