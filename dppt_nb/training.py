@@ -87,10 +87,12 @@ class LoopLosses(LoopDevices):
         now: Progress,
         *fields: Tensor, # the fields of a `Batch`, from `images` to `weights`
     ) -> dict[str, Tensor]: # named
-        "What every objective makes of one forward pass."
+        "What every objective makes of one forward pass; losses of one name are added up."
         batch = Batch(*fields)
         student_trace, losses = self.see(batch), {}
-        for objective in self.objectives: losses.update(objective(student_trace, batch, now))
+        for objective in self.objectives:
+            for name, loss in objective(student_trace, batch, now).items():
+                losses[name] = losses[name] + loss if name in losses else loss
         return losses
 
     def backward(self, batch: Batch, shares: tuple = ()) -> dict[str, Tensor]: # named losses

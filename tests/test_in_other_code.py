@@ -421,3 +421,15 @@ def test_heatmaps_that_were_looked_at_without_gradients_are_drawn_again_with_the
     assert trace.heatmaps is trace.heatmaps
     with torch.no_grad(): plain = model.trace(images)
     assert plain.heatmaps is plain.heatmaps
+
+
+def test_losses_of_one_name_are_added_up():
+    "Two teachers may speak of the same thing; the second must not take the first one's word."
+    people = from_synthetic(make_people(4, COCO17, SIZE, seed=1, margin=1.5))
+    recipe = get_recipe("tokenpose_nano", image_size=SIZE, batch_size=4, precision="fp32").change(
+        overrides=dict(width=32, depth=1, heads=2)
+    )
+    first, second = (lambda trace, batch, now, by=by: {"mine": by * trace.logits[0].square().mean()}
+                     for by in (1, 2))
+    once, both = (Loop(recipe, people, "cpu", objectives=o) for o in ([first], [first, second]))
+    torch.testing.assert_close(both.train_epoch()["mine"], 3 * once.train_epoch()["mine"])
