@@ -83,8 +83,9 @@ def nominal_window(
             f"{output_size[0]} x {output_size[1]}: prepare the store again "
             f"with image_size={tuple(output_size)}"
         )
-    center = torch.tensor([stored_size[1] - 1.0, stored_size[0] - 1.0]) / 2
-    return center, torch.tensor([width, height]) / PIXEL_STD
+    numbers = lambda *values: torch.tensor(values, dtype=torch.float32)
+    center = numbers(stored_size[1] - 1.0, stored_size[0] - 1.0) / 2
+    return center, numbers(width, height) / PIXEL_STD
 
 def central_affine(
     stored_size: tuple[int, int],    # (height, width) of the stored crops
@@ -221,7 +222,13 @@ def _window(stored_size, margin, output_size):
     dense = int(max(1, (scale[0] * PIXEL_STD - 1) / (output_size[1] - 1)))
     return tuple(center.tolist()), tuple(scale.tolist()), dense
 
-def _check_joints(joints, keypoint_set):
+def _check_joints(images, joints, visible, keypoint_set):
+    people = len(images)
+    if len(joints) != people or visible.shape != joints.shape[:2]:
+        raise ValueError(
+            f"{people} images, joints {tuple(joints.shape)} and visible {tuple(visible.shape)} are "
+            "not of the same people"
+        )
     if joints.shape[1:] == (len(keypoint_set), 2): return
     raise ValueError(
         f"joints {tuple(joints.shape)} are not those of {keypoint_set.name}: (people, "
@@ -247,7 +254,7 @@ def augment_batch(
     ValueError without generator or for another shape."""
     if augmentation is not None and generator is None:
         raise ValueError("augment_batch needs a torch.Generator when it is given an augmentation")
-    _check_joints(joints, keypoint_set)
+    _check_joints(images, joints, visible, keypoint_set)
     if not joints.is_floating_point(): joints = joints.float()
     center, scale, dense = _window(tuple(images.shape[-2:]), margin, tuple(output_size))
     center, scale = constant(center, joints), constant(scale, joints)

@@ -190,15 +190,14 @@ def save_network(
 
 def parts_to_save(
     model: PoseTransformer,
-) -> tuple[dict, dict]: # weights, and what config.json is to say, with the keep ratio in use
+) -> tuple[dict, dict]: # weights, and what config.json is to say, with what may have been set since
     "The network as `save_network` takes it; numbers that are not finite are refused."
-    config = dataclasses.replace(model.config, keep_ratio=model.keep_ratio)
     weights = model.state_dict()
     if lost := [name for name, value in weights.items() if not value.isfinite().all()]:
         raise DataError(f"{lost[0]} holds numbers that are not finite; it would find nothing")
     if not isinstance(model.about, dict):
         raise DataError(f"the network's `about` is {model.about!r:.80}; give a dict, such as {{}}")
-    return weights, {**model.about, "config": dataclasses.asdict(config)}
+    return weights, {**model.about, "config": dataclasses.asdict(model.config_now)}
 
 # %% ../nbs/machinery/checkpoints.ipynb #54f040b6
 def shipped_networks() -> dict[str, Path]: # name -> folder

@@ -107,8 +107,9 @@ class EncodedCrops:
                     rows  # a number, numbers, a mask or a slice
                    ) -> torch.Tensor:  # (3, H, W) for a number, else (B, 3, H, W)
         "Some crops, decoded."
-        numbers = torch.arange(len(self))[rows]
-        images = torch.empty((numbers.numel(), *self.shape[1:]), dtype=self.dtype)
+        numbers = torch.arange(len(self), device=self.device)[rows]
+        shape = numbers.numel(), *self.shape[1:]
+        images = torch.empty(shape, dtype=self.dtype, device=self.device)
         pixels = images.numpy()
         def decode(place, row):
             where, content = f"{self.where}: crop {row}", self.content(row)

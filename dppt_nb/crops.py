@@ -29,8 +29,11 @@ def box_to_center_scale(
 # centers (N, 2) in pixels, scales (N, 2) in units of 200 px; of the kind given, array or tensor
 ) -> tuple:
     """The window around each box: grown to the input's shape, then padded (HRNet, Sec. 4.1).
-    ValueError for empty boxes."""
-    as_tensor = tensor_of(boxes, torch.float32).reshape(-1, 4)
+    ValueError for empty boxes and rows of other lengths."""
+    as_tensor = tensor_of(boxes, torch.float32)
+    if as_tensor.numel() and as_tensor.shape[-1] != 4:    # such as boxes with a score behind each
+        raise ValueError(f"boxes are x, y, w, h each, not an array {tuple(as_tensor.shape)}")
+    as_tensor = as_tensor.reshape(-1, 4)
     bad = ~(torch.isfinite(as_tensor).all(1) & (as_tensor[:, 2:] > 0).all(1))
     if bad.any():
         raise ValueError(

@@ -102,7 +102,8 @@ class CropSet:
             raise DataError(
                 f"{count} people are asked for, but {self.name} has {len(self)} of them"
             )
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(self), generator=generator, device="cpu")
         return self.select(order[:count].sort().values.numpy())
 
     def images_of(self,

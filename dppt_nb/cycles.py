@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import DataError
+from .draws import in_full
 from dppt_nb.heatmaps import (
     divergence,
     heatmap_cross_entropy_loss,
@@ -30,7 +31,7 @@ def token_loss(
     one_way: bool = False,
 ) -> Tensor:       # scalar
     "Mean squared difference between tokens of neighbouring cycles (SDPose, L_kt and L_vt)."
-    return F.mse_loss(ours.float(), (later.detach() if one_way else later).float())
+    return F.mse_loss(in_full(ours), in_full(later.detach() if one_way else later))
 
 # %% ../nbs/09_cycles.ipynb #98e4f7c1
 from .moved import former_names
@@ -74,7 +75,9 @@ def heatmap_cycle_loss(
     factor: float = 0.5, # of the squared error, as in `heatmap_mse_loss`
 ) -> Tensor:         # scalar
     "How far a cycle's answer is from the next one's (the caption of SDPose's Fig. 3)."
-    ours, later = ours.float(), later.detach().float()
+    ours, later = in_full(ours), in_full(later.detach())
+    if kind not in ("mse", "cross_entropy"):
+        raise ValueError(f"kind is {kind!r}; it must be mse or cross_entropy")
     if kind == "mse": return heatmap_mse_loss(ours, later, weights, factor)
     return masked_mean(divergence(ours.flatten(2), later.flatten(2)), weights)
 
@@ -112,6 +115,8 @@ class PoseObjective(nn.Module):
             raise DataError("a head that points learns by RegressionObjective")
         if self.kind not in ("mse", "cross_entropy"):
             raise DataError(f"loss {self.kind!r} is unknown; take mse, cross_entropy or auto")
+        if supervise not in ("all", "last"):
+            raise DataError(f"supervise is {supervise!r}; it must be all or last")
 
     def forward(
         self,
@@ -133,7 +138,7 @@ class PoseObjective(nn.Module):
     ) -> Tensor: # scalar
         "How far one answer is from the truth."
         if self.kind == "mse":
-            return heatmap_mse_loss(logits.float(), batch.targets, batch.weights, self.factor)
+            return heatmap_mse_loss(in_full(logits), batch.targets, batch.weights, self.factor)
         return heatmap_cross_entropy_loss(logits, normalize_heatmaps(batch.targets), batch.weights)
 
 # %% ../nbs/09_cycles.ipynb #a9ef56fc

@@ -182,7 +182,8 @@ def seeded(
     seed: int, # of what is drawn inside, on the CPU
 ):
     "Draw from a seed; other code's randomness and all GPUs are left alone."
-    with torch.random.fork_rng(devices=[]):
+    # on the CPU, whose generator it is, also where PyTorch's default is another device
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
         yield
 

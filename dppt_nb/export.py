@@ -36,7 +36,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import dppt_nb
 from .augmentation import nominal_window
-from .backbones import hooked
+from .backbones import foldable
 from .checkpoints import built, load_network
 from dppt_nb.checks import (
     DataError,
@@ -53,7 +53,7 @@ from .crops import IMAGENET_MEAN, IMAGENET_STD, PADDING, PIXEL_STD
 from .cropset import CropSet
 from .evaluation import plain_images
 from .files import CACHE_MEND, cache_folder, digest_of, make_folder
-from .forms import make_form, recipe_of
+from .forms import how_built, make_form, recipe_of
 from .keypoints import KeypointSet
 from .locks import write_whole
 from .models import own_copy
@@ -81,7 +81,7 @@ def describe_network(
     return dict(
         format=ONNX_FORMAT, form=form, model=config.name, keypoint_set=asdict(keypoint_set),
         image_size=config.image_size, heatmap_size=config.heatmap_size, grid=config.grid,
-        mean=IMAGENET_MEAN, std=IMAGENET_STD, prune_at=config.prune_at,
+        mean=IMAGENET_MEAN, std=IMAGENET_STD, prune_at=tuple(network.encoder.prune_at),
         keep_ratio=network.keep_ratio, precision="float16" if half else "float32",
         decode=recipe.decode, kernel=recipe.kernel, unbiased=recipe.unbiased,
         trained_on=network.about.get("data"), epochs=network.about.get("epoch"),
@@ -351,7 +351,7 @@ def cached_onnx(
     "The network as an ONNX file; the same network with the same weights gives the same file."
     described = describe_network(network, keypoint_set, form)
     weights = (v.float() if v.is_floating_point() else v for v in network.state_dict().values())
-    mark = digest_of(described, asdict(network.config), dppt_nb.__version__, *weights)[:16]
+    mark = digest_of(described, how_built(network), dppt_nb.__version__, *weights)[:16]
     path = make_folder(cache_folder() / "exports", CACHE_MEND) / f"{described['model']}-{mark}.onnx"
     return path if path.is_file() else export_onnx(network, keypoint_set, path, form)
 
@@ -376,11 +376,7 @@ def norm_pairs(
     if not isinstance(module, nn.Sequential):
         pairs = ((name, name.replace("conv", "bn")) for name in names)
     # the weight of another class, or of one with hooks, may be made anew in every pass
-    return [
-        (conv, norm) for conv, norm in pairs
-        if type(parts[conv]) is nn.Conv2d and type(parts.get(norm)) is nn.BatchNorm2d
-        and not hooked([parts[conv], parts[norm]])
-    ]
+    return [(conv, norm) for conv, norm in pairs if foldable(parts[conv], parts.get(norm))]
 
 def fold_norms(
     network: PoseTransformer, # in eval mode; left as it was

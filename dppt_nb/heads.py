@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .backbones import conv_step
+from .draws import in_full
 from .tokens import join_patches
 
 # %% ../nbs/machinery/heads.ipynb #708ad55c
@@ -102,9 +103,9 @@ class DotHead(nn.Module):
         query = self.query(keypoint_tokens) * self.scale  # (B, J, channels)
         return (query @ pixels.flatten(2)).unflatten(2, pixels.shape[2:])
 
-    def heatmaps(self, logits: Tensor) -> Tensor: # (B, J, h, w) -> same, float32
+    def heatmaps(self, logits: Tensor) -> Tensor: # (B, J, h, w) -> same, float32 or double
         "Softmax over the pixels, scaled so that an ideal Gaussian answer has peak 1."
-        share = logits.float().flatten(2).softmax(-1).view_as(logits)
+        share = in_full(logits).flatten(2).softmax(-1).view_as(logits)
         return share * (2 * math.pi * self.sigma ** 2)
 
 # %% ../nbs/machinery/heads.ipynb #5ed545a0
@@ -134,13 +135,12 @@ class RegressionHead(nn.Sequential):
         # a fresh head points at the middle
         return torch.cat((told[..., :2] + 0.5, told[..., 2:]), -1)
 
-    def heatmaps(self, logits: Tensor) -> Tensor: # (B, J, 4) -> (B, J, h, w) float32
+    def heatmaps(self, logits: Tensor) -> Tensor: # (B, J, 4) -> (B, J, h, w) float32 or double
         "A Gaussian at the place that is pointed to; its height is the confidence."
-        x, y, *spreads = logits.float().unbind(-1)  # (B, J) each
+        x, y, *spreads = in_full(logits).unbind(-1)  # (B, J) each
         height, width = self.heatmap_size
-        along = lambda share, size: (
-            (torch.arange(size, device=share.device) + 0.5 - share[..., None] * size) / self.sigma
-        )
+        cells = lambda share, size: torch.arange(size, device=share.device, dtype=share.dtype) + 0.5
+        along = lambda share, size: (cells(share, size) - share[..., None] * size) / self.sigma
         bell = lambda share, size: (-along(share, size).square() / 2).exp()
         sure = 1 - torch.stack(spreads).sigmoid().mean(0)
         return sure[..., None, None] * bell(y, height)[..., :, None] * bell(x, width)[..., None, :]

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .crops import batched_affine, uncrop_points
-from .draws import constant, tensor_of
+from .draws import constant, in_full, must_have_shape, tensor_of
 from .keypoints import KeypointSet
 
 # %% ../nbs/03_heatmaps.ipynb #6c9616f0
@@ -50,6 +50,7 @@ def encode_heatmaps(
     if not sigma > 0: raise ValueError(f"sigma is {sigma}; a Gaussian needs one above 0")
     height, width = heatmap_size
     joints, visible = tensor_of(joints).float(), tensor_of(visible)
+    must_have_shape(joints.shape[:-1], visible=visible)
     x, y = joints[..., 0], joints[..., 1]                                                  # (B, J)
     counted = joint_weights(joints, visible, heatmap_size, sigma)                          # (B, J)
     # the place of a joint that does not count may be NaN, and 0 times NaN is NaN: it becomes 0 here
@@ -84,7 +85,9 @@ def heatmap_mse_loss(
     weights: Tensor,  # (B, J) 0 takes a joint out
     factor: float = 0.5,  # 0.5 in the released TokenPose and PPT (`JointsMSELoss`), 1 in MMPose
 ) -> Tensor:  # scalar
-    "Mean squared error over joints and pixels."
+    "Mean squared error over joints and pixels; ValueError for shapes that do not fit."
+    must_have_shape(heatmaps.shape, targets=targets)
+    must_have_shape(heatmaps.shape[:-2], weights=weights)
     # the weights are squared as in the released code; 0 and 1 are their own squares
     return factor * ((heatmaps - targets).square().mean((-2, -1)) * weights.square()).mean()
 
@@ -101,8 +104,11 @@ def masked_mean(
     each: Tensor,  # (B, J) a loss per joint
     weights: Tensor,  # (B, J) 0 takes a joint out
 ) -> Tensor:  # scalar
-    "The mean over the joints that count; 0 where none does."
-    return (each * weights).sum() / weights.sum().clamp(min=1)
+    """The mean over the joints that count, 0 where none does; ValueError for shapes that do not
+    fit."""
+    must_have_shape(each.shape, weights=weights)
+    # weights between 0 and 1 may add up to less than 1
+    return (each * weights).sum() / in_full(weights.sum()).clamp(min=1e-12)
 
 def heatmap_cross_entropy_loss(
     logits: Tensor,  # (B, J, H, W), any numbers
@@ -110,7 +116,8 @@ def heatmap_cross_entropy_loss(
     weights: Tensor,  # (B, J)
 ) -> Tensor:  # scalar in nats: the mean over the joints that count
     "Cross-entropy between the softmax over a map's pixels and its target."
-    log_p = logits.float().flatten(2).log_softmax(-1)  # (B, J, H * W)
+    must_have_shape(logits.shape, targets=targets)
+    log_p = in_full(logits).flatten(2).log_softmax(-1)  # (B, J, H * W)
     each = -(targets.flatten(2) * log_p).sum(-1)                                           # (B, J)
     return masked_mean(each, weights)
 
@@ -183,14 +190,13 @@ def taylor_offset(
 def blur_kernel(
     kernel: int = 11,  # odd; 11 goes with targets of sigma 2, 17 with sigma 3 (MMPose)
     device: torch.device | None = None,  # where to make it
-) -> Tensor:  # (kernel,) with sum 1
+) -> Tensor:  # (kernel,) float32 with sum 1
     "A Gaussian whose deviation follows from its size by OpenCV's formula: 2 pixels for 11."
     if not isinstance(kernel, Integral) or kernel < 1 or kernel % 2 == 0:
         raise ValueError(f"the blur's kernel must be odd and a number of pixels, not {kernel}")
     sigma = 0.3 * ((kernel - 1) / 2 - 1) + 0.8
-    weights = torch.exp(
-        -((torch.arange(kernel, device=device) - kernel // 2) ** 2) / (2 * sigma**2)
-    )
+    away = torch.arange(kernel, device=device, dtype=torch.float32) - kernel // 2
+    weights = torch.exp(-(away**2) / (2 * sigma**2))
     return weights / weights.sum()
 
 # %% ../nbs/03_heatmaps.ipynb #e19f5c2e
@@ -254,6 +260,8 @@ def photo_joints(
                     else "width and height each, in units of 200 px"
                 )
             )
+    # one size for all is everybody's
+    scale = scale.expand(len(center), 2) if len(scale) == 1 else scale
     return uncrop_points(joints, batched_affine(center, scale, 0.0, heatmap_size, unbiased))
 
 # %% ../nbs/03_heatmaps.ipynb #1fef973f
@@ -328,7 +336,8 @@ def divergence(
 ) -> Tensor:    # (...) nats
     """Kullback-Leibler divergence of two softmaxes, times the squared temperature (Hinton et al.,
     2015, Sec. 2)."""
-    ours, wanted = ((x.float() / temperature).log_softmax(-1) for x in (ours, wanted))
+    must_have_shape(ours.shape, wanted=wanted)
+    ours, wanted = ((in_full(x) / temperature).log_softmax(-1) for x in (ours, wanted))
     apart = F.kl_div(ours, wanted, log_target=True, reduction="none").sum(-1)
     return apart * temperature ** 2
 

@@ -56,7 +56,10 @@ def pose_boxes(
 ) -> np.ndarray:                # (N, 4) float32 x, y, w, h
     "Boxes of people by their joints; those with fewer than four that vote keep what they had."
     sure = scores >= threshold
-    boxes = np.array(np.asarray(boxes), np.float32).reshape(-1, 4)
+    boxes = np.array(np.asarray(boxes), np.float32)
+    if boxes.size and boxes.shape[-1] != 4:
+        raise ValueError(f"boxes are x, y, w, h each, not an array {boxes.shape}")
+    boxes = boxes.reshape(-1, 4)
     enough = sure.sum(1) >= 4
     if not enough.any(): return boxes
     tight = joint_boxes(keypoints[enough], sure[enough])

@@ -8,7 +8,7 @@ __all__ = ['wherever_it_lies', 'KeptRecord', 'KeptState', 'KeptReturn', 'Kept']
 # %% ../nbs/machinery/keeping.ipynb #10059a8f
 import json
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -109,7 +109,7 @@ class KeptState(KeptRecord):
     def info(self) -> dict:
         "What builds the network again, and where it comes from."
         # the network as it is now: its ratio may still be falling to that of the recipe
-        config = replace(self.model.config, keep_ratio=self.model.keep_ratio)
+        config = self.model.config_now
         known = self.identity()
         names = ("data", "people_digest", "taught_by", "threads", "compute", "devices")
         return dict(

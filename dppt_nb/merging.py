@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .draws import in_full
 from .pruning import REDUCERS, Tokens, keep_top, new_owner
 
 # %% ../nbs/machinery/merging.ipynb #a8b93ec0
@@ -34,10 +35,10 @@ def pooled(
     count: int,      # new tokens
 ) -> Tensor:         # (B, count, channels)
     "Weighted means of those that go into the same token."
-    index, weights = columns[..., None].expand_as(x), sizes[..., None]
-    new = x.new_zeros(x.shape[0], count, x.shape[2], dtype=torch.float32)
+    index, weighted = columns[..., None].expand_as(x), in_full(x) * sizes[..., None]
+    new = weighted.new_zeros(x.shape[0], count, x.shape[2])
     total = sizes.new_zeros(x.shape[0], count).scatter_add(1, columns, sizes)
-    return (new.scatter_add(1, index, x.float() * weights) / total[..., None]).to(x.dtype)
+    return (new.scatter_add(1, index, weighted) / total[..., None]).to(x.dtype)
 
 def merge_pairs(
     tokens: Tokens,  # with sizes
@@ -65,7 +66,7 @@ def merge(
 ) -> Tokens:
     """Token merging (ToMe): the most similar patch tokens, by their keys' mean over heads, become
     one; keypoint tokens never do. To lose more than half of them takes several rounds."""
-    keys = keys.detach().float().mean(1)[:, tokens.num_keypoints:]              # (B, K, channels)
+    keys = in_full(keys.detach()).mean(1)[:, tokens.num_keypoints:]              # (B, K, channels)
     if tokens.sizes is None: tokens = replace(tokens, sizes=keys.new_ones(keys.shape[:2]))
     while (patches := keys.shape[1]) > count:
         left = max(count, patches - patches // 2)

@@ -11,6 +11,7 @@ __all__ = ['FORMATS', 'rate_share', 'schedule_notes', 'has_bf16', 'even_kind', '
 # %% ../nbs/machinery/optim.ipynb #538fad87
 import ctypes
 import math
+import weakref
 from functools import cache
 
 import torch
@@ -232,23 +233,31 @@ class Average(AveragedModel):
     ):
         super().__init__(model, use_buffers=True)
         self.requires_grad_(False)
-        self.n_averaged.fill_(1)
-        self.decay, self.followed, self.pairs = decay, 0, []
+        # on the CPU, also where PyTorch's default is another device
+        self.n_averaged = torch.ones((), dtype=torch.long, device="cpu")
+        self.decay, self.followed, self.pairs, self.places = decay, None, [], []
 
     def __getstate__(self) -> dict:
         "A copy or a saved one looks up anew whom it follows, and holds no copy of that model."
-        return {**self.__dict__, "followed": 0, "pairs": []}
+        return {**self.__dict__, "followed": None, "pairs": [], "places": []}
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         "One step towards the model; the count lies on the CPU, where reading it makes no GPU wait."
-        if self.followed != id(model): self.follow(model)
+        if not self.follows(model): self.follow(model)
         steps = int(self.n_averaged)
         share = min(self.decay, (1 + steps) / (10 + steps))
         (copies, weights), (counters, counts) = self.pairs
         torch._foreach_lerp_(copies, weights, 1 - share)
         if counters: torch._foreach_copy_(counters, counts)
         self.n_averaged += 1
+
+    def follows(self, model: nn.Module) -> bool:
+        """Whether this is still the model that was looked up, part by part: one that went to
+        another device or number format and back has new running means, and parts may be
+        exchanged."""
+        if self.followed is None or self.followed() is not model: return False
+        return all(where.get(name) is there for where, name, there in self.places)
 
     def follow(self, model: nn.Module) -> None:
         "Look up once which tensors belong together: numbers that are averaged, and counters."
@@ -257,7 +266,13 @@ class Average(AveragedModel):
         floats = [pair for pair in both if pair[0].is_floating_point()]
         others = [pair for pair in both if not pair[0].is_floating_point()]
         columns = lambda pairs: tuple(map(list, zip(*pairs))) or ([], [])
-        self.pairs, self.followed = [columns(floats), columns(others)], id(model)
+        self.pairs, self.followed = [columns(floats), columns(others)], weakref.ref(model)
+        self.places = [
+            (where, name, there)
+            for part in model.modules()
+            for where in (part._parameters, part._buffers, part._modules)
+            for name, there in where.items()
+        ]
 
 # %% ../nbs/machinery/optim.ipynb #eeaca8eb
 def _fastest():

@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['MODEL_CARD', 'CARD', 'HUB_OPTIONS', 'make_backbone', 'init_weights', 'from_pretrained', 'check_images',
-           'check_own_weights', 'Plumbing']
+           'check_own_weights', 'reducer_name', 'sees_all', 'Plumbing']
 
 # %% ../nbs/machinery/plumbing.ipynb #704b1933
 import math
 import os
-from itertools import chain
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FunctionType
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +23,7 @@ from .checks import cannot_write, from_home
 from .config import PoseConfig
 from .files import folder_for
 from .hrnet import BACKBONES
+from .merging import REDUCERS
 
 # %% ../nbs/machinery/plumbing.ipynb #a7bac72e
 def make_backbone(
@@ -121,6 +124,30 @@ def check_own_weights(
             "(torch.nn.utils.prune.remove, parametrize.remove_parametrizations)"
         )
 
+def reducer_name(
+    reducer: Callable, # that a network uses
+    usual: str, # the row of `REDUCERS` that its configuration names
+) -> str: # the row that it is; a file can name no other reducer
+    "ValueError for a reducer that is no row."
+    named = [name for name, row in REDUCERS.items() if row is reducer]
+    if named: return named[0]
+    # an object may be a copy of its row, as whoever copies a network makes one
+    row, own_class = REDUCERS[usual], not isinstance(reducer, FunctionType)
+    if own_class and type(row) is type(reducer) and str(vars(row)) == str(vars(reducer)):
+        return usual
+    raise ValueError(
+        f"the reducer {getattr(reducer, '__name__', reducer)} is no row of REDUCERS, by which the "
+        "network could be built again; add it there"
+    )
+
+def sees_all(
+    part: nn.Module,
+) -> bool:
+    """Whether it needs all images at once: it is in training mode, such as a norm that adapts
+    itself to a batch, or it is a batch norm without a memory."""
+    norm = isinstance(part, nn.modules.batchnorm._BatchNorm)
+    return part.training or norm and part.running_mean is None
+
 class Plumbing:
     """What `PoseTransformer` needs beside its lesson: checks, a few images at a time, loading and
     saving."""
@@ -146,21 +173,33 @@ class Plumbing:
     def _save_pretrained(self, save_directory):
         from dppt_nb.checkpoints import parts_to_save, save_network
         check_own_weights(self)
-        save_network(save_directory, *parts_to_save(self))
+        weights, about = parts_to_save(self)
+        # each in a place of its own: weights that are tied share one
+        weights = {name: value.clone() for name, value in weights.items()}
+        save_network(save_directory, weights, about)
 
     def start_in_pieces(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """As `start`; in inference on a CPU a few images at a time, and maps that the head does
         not read are dropped."""
-        if torch.compiler.is_compiling() or not in_inference(self, images):
-            return self.start(images)
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if traced or not in_inference(self, images): return self.start(images)
         # 2 of 256 x 192 in a thread
         few = max(1, torch.get_num_threads() * 2 ** 17 // math.prod(self.image_size))
         if len(images) > few:    # whoever hooked to a part is called once, with all images
-            parts = chain(self.backbone.modules(), self.tokens.modules())
-            if hooked(parts): few = len(images)
+            parts = [*self.backbone.modules(), *self.tokens.modules()]
+            if hooked(parts) or any(map(sees_all, parts)): few = len(images)
         tokens, maps = zip(*(self.start(some) for some in images.split(few)))
         if not getattr(self.head, "reads_maps", True): return torch.cat(tokens), []
         return torch.cat(tokens), [torch.cat(level) for level in zip(*maps)]
+
+    @property
+    def config_now(self) -> PoseConfig:
+        """The configuration with the way in which patches are dropped today: keep ratio, layers and
+        reducer may be set at any time."""
+        config, encoder = self.config, self.encoder
+        changes = dict(keep_ratio=self.keep_ratio, prune_at=tuple(encoder.prune_at))
+        if encoder.prune_at: changes["reduce"] = reducer_name(encoder.reducer, config.reduce)
+        return replace(config, **changes)
 
     @property
     def keep_ratio(self) -> float:

@@ -167,7 +167,11 @@ class KeepRandom:
     def __call__(self, tokens: Tokens, attention: Tensor, keys: Tensor, count: int) -> Tokens:
         people, patches = tokens.kept.shape
         generator = torch.Generator().manual_seed(1000 * self.seed + patches)  # new ones a layer
-        scores = torch.rand(people, patches, generator=generator).to(tokens.x.device)
+        # where the generator is, whatever PyTorch's defaults are
+        scores = torch.rand(
+            people, patches, generator=generator, device="cpu", dtype=torch.float32
+        )
+        scores = scores.to(tokens.x.device)
         return keep_patches(tokens, keep_top(scores, count))
 
 class KeepPlaces:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .checks import DataError
 from .cycles import check_cycles
-from .draws import constant
+from .draws import constant, in_full
 from .heatmaps import masked_mean, rescale_joints
 from .tokenpose import Trace
 
@@ -61,11 +61,12 @@ class ResidualFlow(nn.Module):
             x, y = y, x * stretch.exp() + shift
         return torch.stack((x, y), -1)
 
-    # (..., 2) -> (...) nats, float32 also under autocast
+    # (..., 2) -> (...) nats, in the weights' own number format also under autocast
     def log_prob(self, points: Tensor) -> Tensor:
         "Logarithm of the density."
         with torch.autocast(points.device.type, enabled=False):
-            places, grown = self.to_normal(points.float())
+            kind = next(self.parameters(), in_full(points)).dtype
+            places, grown = self.to_normal(points.to(kind))
             return grown - places.square().sum(-1) / 2 - math.log(2 * math.pi)
 
 # %% ../nbs/machinery/rle.ipynb #8989a15e
@@ -78,7 +79,7 @@ def rle_loss(
 ) -> Tensor:             # scalar in nats: the mean over the joints that count
     """Residual log-likelihood, a Laplace density times a learned one (Li et al., ICCV 2021), less
     its constant as in the release."""
-    place, log_spread = raw[..., :2].float(), F.logsigmoid(raw[..., 2:].float())
+    place, log_spread = in_full(raw[..., :2]), F.logsigmoid(in_full(raw[..., 2:]))
     joints = joints.where(weights[..., None] > 0, place)  # what is not labelled is not wrong
     error = (joints - place) * (-log_spread).exp()  # (B, J, 2) in spreads
     guess = -(error.abs() + math.log(2)).sum(-1)  # (B, J) the Laplace density

@@ -35,6 +35,8 @@ class Attention(nn.Module):
         scale: str = "head",
     ):
         super().__init__()
+        if scale not in ("head", "model"):
+            raise ValueError(f"scale is {scale!r}; take head or model")
         self.heads, self.scale = heads, (width // heads if scale == "head" else width) ** -0.5
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width)
@@ -52,7 +54,8 @@ class Attention(nn.Module):
         weights, mixed = None, []
         if bias is not None: bias = bias.to(q.dtype)[:, None, None]                 # (B, 1, 1, T)
         if rows:
-            weights = self.scores(q[:, :, :rows], k, bias).softmax(-1, dtype=torch.float32)
+            wide = torch.promote_types(q.dtype, torch.float32)    # half precision adds up in it
+            weights = self.scores(q[:, :, :rows], k, bias).softmax(-1, dtype=wide)
             mixed.append(weights.to(v.dtype) @ v)
         if rows < T: mixed.append(self.mix(q[:, :, rows:], k, v, bias))
         mixed = mixed[0] if len(mixed) == 1 else torch.cat(mixed, 2)  # (B, heads, T, width/heads)
@@ -268,7 +271,10 @@ class Trace:
     @property
     def heatmaps(self) -> list: # [cycle] (B, J, h, w)
         "The answers; drawn when they are first read, since a loss on the raw output needs none."
-        if self.drawn is None: self.drawn = [self.draw(raw) for raw in self.logits]
+        # drawn anew where they were first read without gradients, and are wanted with them now
+        slopes = torch.is_grad_enabled() and self.logits[0].requires_grad
+        if self.drawn is None or slopes and not self.drawn[0].requires_grad:
+            self.drawn = [self.draw(raw) for raw in self.logits]
         return self.drawn
 
     # (B, N) which column of the attention, counted from the first patch's, each patch belongs to

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbones import BACKBONES, Backbone, conv_norm, in_inference
+from .backbones import BACKBONES, Backbone, WithCode, conv_norm, in_inference
 
 # %% ../nbs/05_tokens.ipynb #c0a7208e
 def split_patches(
@@ -73,10 +73,11 @@ def sine_position_code(
             f"the 2-D sine code needs a token width that is a multiple of 4, not {width}"
         )
     half = width // 2  # c in the formula
-    slowness = 10000 ** (torch.arange(half // 2) * 2 / half)  # (width/4,) one clock each
+    steps = lambda start, end: torch.arange(start, end, dtype=torch.float32)
+    slowness = 10000 ** (steps(0, half // 2) * 2 / half)  # (width/4,) one clock each
 
     def along(size):
-        turn = torch.arange(1, size + 1) / (size + 1e-6) * 2 * math.pi  # (size,) to a full turn
+        turn = steps(1, size + 1) / (size + 1e-6) * 2 * math.pi  # (size,) to a full turn
         angle = turn[:, None] / slowness  # (size, width/4)
         return torch.stack((angle.sin(), angle.cos()), -1).flatten(1)  # (size, width/2)
 
@@ -84,7 +85,7 @@ def sine_position_code(
     return torch.cat((rows.expand(*grid, half), columns.expand(*grid, half)), -1).flatten(0, 1)
 
 # %% ../nbs/05_tokens.ipynb #3ab0f6dc
-class PoseTokens(nn.Module):
+class PoseTokens(WithCode):
     """From a feature map to one sequence: a learned token per keypoint, then a token per patch
     (TokenPose, Sec. 3.2)."""
     def __init__(self,
@@ -95,11 +96,16 @@ class PoseTokens(nn.Module):
         num_keypoints: int,          # keypoint tokens
     ):
         super().__init__()
-        self.patch_size, self.num_keypoints = patch_size, num_keypoints
+        self.grid, self.patch_size, self.num_keypoints = grid, patch_size, num_keypoints
         self.keypoint_tokens = nn.Parameter(0.02 * torch.randn(1, num_keypoints, width))
         self.embed = nn.Linear(patch_size[0] * patch_size[1] * channels, width)
-        code = torch.cat((torch.zeros(num_keypoints, width), sine_position_code(grid, width)))
-        self.register_buffer("code", code[None], persistent=False)  # (1, J + patches, width)
+        self.register_buffer("code", self.make_code(), persistent=False)
+
+    def make_code(self) -> Tensor: # (1, J + patches, width) of the tokens' number format
+        "Zeros for the keypoint tokens, the sine code for the patches."
+        code = sine_position_code(self.grid, self.keypoint_tokens.shape[2])
+        code = F.pad(code, (0, 0, self.num_keypoints, 0))
+        return code[None].to(self.keypoint_tokens.dtype)
 
     def forward(self, features: Tensor) -> Tensor:
         patches = self.embed(split_patches(features, self.patch_size))         # (B, patches, width)

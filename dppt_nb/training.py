@@ -87,10 +87,12 @@ class LoopLosses(LoopDevices):
         now: Progress,
         *fields: Tensor, # the fields of a `Batch`, from `images` to `weights`
     ) -> dict[str, Tensor]: # named
-        "What every objective makes of one forward pass."
+        "What every objective makes of one forward pass; losses of one name are added up."
         batch = Batch(*fields)
         student_trace, losses = self.see(batch), {}
-        for objective in self.objectives: losses.update(objective(student_trace, batch, now))
+        for objective in self.objectives:
+            for name, loss in objective(student_trace, batch, now).items():
+                losses[name] = losses[name] + loss if name in losses else loss
         return losses
 
     def backward(self, batch: Batch, shares: tuple = ()) -> dict[str, Tensor]: # named losses
@@ -154,7 +156,7 @@ class Loop(LoopStep):
     def batches(self) -> list[Tensor]: # of (B,) indices, where the people are
         "Everybody once, in a new order; with batches of one size some wait for another epoch."
         generator = torch.Generator().manual_seed(self.seed(0))    # stream 0: the order
-        order = torch.randperm(len(self.train_set), generator=generator)
+        order = torch.randperm(len(self.train_set), generator=generator, device="cpu")
         order = order.to(self.train_set.images.device)
         if self.recipe.equal_batches: order = order[:self.steps_per_epoch * self.batch_size]
         return list(order.tensor_split(self.steps_per_epoch))
