@@ -77,12 +77,15 @@ def whole(trained, tmp_path_factory):
     return OnnxNetwork(export_onnx(network, keypoint_set, path, "keypoints"))
 
 
-def test_the_lines_of_the_readme_find_what_the_predictor_finds(
+def test_the_lines_of_the_page_find_what_the_predictor_finds(
     whole, trained, tmp_path, monkeypatch, capsys
 ):
     "In given boxes by one look, without a box by two, as `dppt predict` does."
-    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text()
-    section = readme.partition("### As one ONNX file")[2].partition("\n### ")[0]
+    path = Path(__file__).resolve().parent.parent / "nbs/machinery/export.ipynb"
+    section, = (
+        text for cell in json.loads(path.read_text())["cells"]
+        if (text := "".join(cell["source"])).startswith("## Used without this package")
+    )
     given, without_box = re.findall(r"```python\n(.*?)```", section, re.S)
     network, recipe, keypoint_set = trained
     predictor = PosePredictor(network, recipe.change(precision="fp32"), keypoint_set)
