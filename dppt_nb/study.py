@@ -91,11 +91,11 @@ CLAIMS = [
 def verdict(
     result: dict | None, # of `difference`
 ) -> str:
-    "Where the interval of a difference lies; uncorrected, so that it is a hint at most."
+    "Whether the interval of a difference leaves zero out; uncorrected, so a hint at most."
     if result is None: return "not run"
     if result["seeds"] < 2: return "one seed"
     low, high = result["interval"]
-    return "above zero, a hint" if low > 0 else "below zero, a hint" if high < 0 else "open"
+    return "a hint" if low > 0 or high < 0 else "open"
 
 # %% ../nbs/13_study.ipynb #f26339d3
 from .moved import former_names
