@@ -31,11 +31,7 @@ class Claim:
 
 
 _ONE_STUDY = "three seeds of one study"
-_MARKS = f"the table's marks may be meant otherwise; {_ONE_STUDY}"
-_DEEP = (
-    "the table's marks may be meant otherwise; first study: three seeds; fresh: three seeds, not "
-    "written down before"
-)
+_DEEP = "first study: three seeds; fresh: three seeds, not written down before"
 CLAIMS = [
     Claim(
         "pruning with a slowly lowered ratio costs accuracy",
@@ -79,7 +75,8 @@ CLAIMS = [
     ),
     Claim(
         "training the last cycle alone on the labels is worse",
-        "SDPose, Table 5: 70.2, 55.4 AP, if we read its marks right", "deep", "last_only", _MARKS,
+        "SDPose, Table 5: 70.2, 55.4 AP, if we read its marks right", "deep", "last_only",
+        _ONE_STUDY,
     ),
     Claim(
         "cycles improve a pruned network too", "SDPose, Table 8: 72.3, 69.8 AP", "sdpose_ppt",

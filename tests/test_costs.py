@@ -339,6 +339,9 @@ def test_the_commands_in_order_use_the_folders_of_the_printed_ones(root):
     folders = [words[words.index("--out") + 1] for words in lines]
     assert folders == [f"runs/{name}" for name in names]
     assert f"--teacher runs/{names[0]} " in text and f"dppt eval runs/{names[1]} " in text
+    known = dict(RECIPES=RECIPES, needs_teacher=needs_teacher, print=str)
+    exec(page_cell(root, "def command(name)"), known)
+    assert [" ".join(words) for words in lines] == list(map(known["command"], names))
 
 
 def test_hours_of_networks_that_were_never_timed_have_a_mark(root):
@@ -350,6 +353,21 @@ def test_hours_of_networks_that_were_never_timed_have_a_mark(root):
     bare = lambda place: {name.rsplit("_", 1)[0] for name in rows if "?" not in rows[name][place]}
     assert len(rows) > 25 and bare(1) == {"tokenpose_s_v1"}
     assert bare(0) == {"tokenpose_s_v1", "tokenpose_b", "ppt_s", "dppt_s"}
+    old = {name.rsplit("_", 1)[0] for name in rows if "*" in rows[name][0]}    # in version 0.1
+    assert old == {"tokenpose_b", "ppt_s", "dppt_s"}
+
+
+def test_smaller_crops_that_fit_a_smaller_card(root):
+    "A crop is three bytes a pixel; the decoded ones may take half of what is free on the GPU."
+    cells = json.loads((root / "nbs/machinery/training_costs.ipynb").read_text())["cells"]
+    text, = (t for t in map("".join, (c["source"] for c in cells)) if "`--crop-size` of" in t)
+    sizes = (384, 288), (320, 240), (288, 216), (192, 144)
+    for (height, width), line in zip(sizes, (x for x in text.splitlines() if " GB | " in x)):
+        size = 149_813 * 3 * height * width / 1e9
+        _, stored, decoded, free, seen, _ = map(str.strip, line.split("|"))
+        assert stored.strip("`") in (f"{height}x{width}", f"none: {height} x {width}")
+        assert decoded == f"{size:.1f} GB" and 2 * size <= float(free.split()[0]) < 2 * size + 1.1
+        assert seen == f"{height / 1.5:.0f} x {width / 1.5:.0f}"
 
 
 def test_a_run_takes_the_bytes_that_the_page_reckons(root):
