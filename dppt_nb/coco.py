@@ -361,10 +361,10 @@ def read_content(
         keypoints, set_notes = read_category(chosen[0], flip_pairs, where)
     num_joints = len(keypoints) if keypoints else num_joints or len(COCO17)
     wanted, first = {as_id(c["id"]) for c in chosen}, chosen[0]
-    tally, others, rows = Counter(), 0, []
+    tally, others, rows, taken = Counter(), 0, [], {*wanted, None}
     for a in content["annotations"]:
         kind = a.get("category_id")
-        if isinstance(kind, (list, dict)) or as_id(kind) not in {*wanted, None}:
+        if isinstance(kind, (list, dict)) or as_id(kind) not in taken:
             others += 1
             continue
         checked = check_annotation(a, num_joints, images, where)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from .draws import constant, tensor_of
+from .draws import box_rows, constant, tensor_of
 
 # %% ../nbs/02_crops.ipynb #b18d0e06
 PIXEL_STD = 200.0  # pixels in one unit of scale (MPII's habit)
@@ -30,10 +30,7 @@ def box_to_center_scale(
 ) -> tuple:
     """The window around each box: grown to the input's shape, then padded (HRNet, Sec. 4.1).
     ValueError for empty boxes and rows of other lengths."""
-    as_tensor = tensor_of(boxes, torch.float32)
-    if as_tensor.numel() and as_tensor.shape[-1] != 4:    # such as boxes with a score behind each
-        raise ValueError(f"boxes are x, y, w, h each, not an array {tuple(as_tensor.shape)}")
-    as_tensor = as_tensor.reshape(-1, 4)
+    as_tensor = box_rows(tensor_of(boxes, torch.float32))
     bad = ~(torch.isfinite(as_tensor).all(1) & (as_tensor[:, 2:] > 0).all(1))
     if bad.any():
         raise ValueError(

@@ -20,7 +20,7 @@ from PIL import Image
 from .checks import DataError, as_text
 from .coco import to_coco_results
 from .crops import batched_affine, box_to_center_scale, crop_image
-from .draws import tensor_of
+from .draws import box_rows, tensor_of
 from .keypoints import KeypointSet
 from .photos import open_photo
 from .scoring import rescore
@@ -56,10 +56,7 @@ def pose_boxes(
 ) -> np.ndarray:                # (N, 4) float32 x, y, w, h
     "Boxes of people by their joints; those with fewer than four that vote keep what they had."
     sure = scores >= threshold
-    boxes = np.array(np.asarray(boxes), np.float32)
-    if boxes.size and boxes.shape[-1] != 4:
-        raise ValueError(f"boxes are x, y, w, h each, not an array {boxes.shape}")
-    boxes = boxes.reshape(-1, 4)
+    boxes = box_rows(np.array(np.asarray(boxes), np.float32))
     enough = sure.sum(1) >= 4
     if not enough.any(): return boxes
     tight = joint_boxes(keypoints[enough], sure[enough])
