@@ -145,6 +145,10 @@ class Backbone:
     sizes: dict[str, str] = dataclasses.field(default_factory=dict)
     # of which height and width of the image have to be multiples, where the patches ask for less
     multiple: int = 1
+    # a parameter's name in such a checkpoint -> its name here
+    ours: Callable[[str], str] = str
+    # Python package that brings such a checkpoint along; empty if there is none
+    package: str = ""
 
     @property
     def cell(self) -> int:

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from .checks import checked
 from .heads import HEADS
-from .hrnet import BACKBONES
+from .lite import BACKBONES
 from .merging import REDUCERS
 
 # %% ../nbs/machinery/config.ipynb #8c35292a

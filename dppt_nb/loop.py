@@ -26,7 +26,7 @@ from .feed import feed, near
 from .models import create_model
 from .optim import Average, compute_name, flatten_optimizers, make_optimizers
 from .recipes import Recipe, get_recipe, make_lessons
-from .released import load_backbone
+from .released import freeze_backbone, load_backbone
 from .rle import RegressionObjective
 from .runs import weights_print
 from .steps import CapturedStep, can_capture, compiled, tune
@@ -102,8 +102,10 @@ class LoopStart:
         if recipe.train_people: train = train.draw(recipe.train_people, recipe.seed)
         self.train_set, self.keypoint_set = near(train, self.device), train.keypoint_set
         self.model, self.teacher = self.build(), teacher and teacher.to(self.device)
-        if recipe.backbone_weights: load_backbone(self.model, recipe.backbone_weights)
+        if recipe.backbone_weights and not recipe.start:    # which has a backbone too
+            load_backbone(self.model, recipe.backbone_weights)
         if recipe.start: start_from(self.model, recipe.start, self.keypoint_set)
+        if recipe.backbone_frozen: freeze_backbone(self.model, recipe.backbone_frozen)
         given = recipe.start or recipe.backbone_weights
         self.began_with = weights_print(self.model) if given else None
         with seeded(recipe.seed):

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'rate_share', 'schedule_notes', 'has_bf16', 'even_kind', 'even_out', 'even_out_stack', 'Muon', 'is_matrix',
-           'is_for_muon', 'keep_rates_there', 'set_rates', 'make_optimizers', 'Average', 'pick_device', 'wait',
-           'keep_memory', 'compute_name', 'format_name', 'precision', 'flatten_optimizers', 'moment_bytes',
-           'restore_optimizers']
+           'is_for_muon', 'keep_rates_there', 'set_rates', 'of_backbone', 'rate_groups', 'make_optimizers', 'Average',
+           'pick_device', 'wait', 'keep_memory', 'compute_name', 'format_name', 'precision', 'flatten_optimizers',
+           'moment_bytes', 'restore_optimizers']
 
 # %% ../nbs/machinery/optim.ipynb #538fad87
 import ctypes
@@ -198,6 +198,29 @@ def set_rates(
         else: group["lr"] = share * group["peak"]
 
 
+def of_backbone(
+    model: nn.Module, # a `PoseTransformer`, or what holds one
+) -> set[int]: # identities of its parameters
+    "The parameters of a backbone."
+    named = model.named_parameters()
+    return {id(p) for name, p in named if "backbone" in name.split(".")[:-1]}
+
+
+def rate_groups(
+    params: list[Tensor], # that Adam or AdamW is to move
+    recipe: Recipe,
+    apart: set[int], # identities of those that have a rate of their own
+) -> list[dict]: # as PyTorch's optimisers take them
+    "Matrices, which decay, and the rest; first those of a backbone that was trained before."
+    groups = []
+    for lr, own in ((recipe.backbone_lr, True), (recipe.lr, False)):
+        mine = [p for p in params if (id(p) in apart) == own]
+        decay, other = [p for p in mine if is_matrix(p)], [p for p in mine if not is_matrix(p)]
+        groups.append(dict(params=decay, weight_decay=recipe.weight_decay, lr=lr))
+        groups.append(dict(params=other, weight_decay=0.0, lr=lr))
+    return [group for group in groups if group["params"]]
+
+
 def make_optimizers(
     model: nn.Module, # whose parameters are trained
     recipe: Recipe,
@@ -210,14 +233,16 @@ def make_optimizers(
         lr=recipe.lr, betas=tuple(map(float, recipe.betas)),
         fused=params[0].device.type in ("cpu", "cuda"),
     )
-    even = (
-        [p for p in params if is_for_muon(p)] if recipe.optimizer == "muon" else []
-    )
+    # directions that a backbone has learned are not evened out
+    apart = of_backbone(model) if recipe.backbone_lr else set()
+    even = [p for p in params if is_for_muon(p) and id(p) not in apart]
+    if recipe.optimizer != "muon": even = []
     rest = [p for p in params if not any(p is q for q in even)]
-    groups = [dict(params=[p for p in rest if is_matrix(p)], weight_decay=recipe.weight_decay),
-              dict(params=[p for p in rest if not is_matrix(p)], weight_decay=0.0)]
-    if recipe.optimizer == "adam": optimizers = [torch.optim.Adam(params, **settings)]
-    else: optimizers = [torch.optim.AdamW([g for g in groups if g["params"]], **settings)]
+    groups = rate_groups(rest, recipe, apart)
+    # the papers' plain Adam has no decay
+    plain = [dict(group, weight_decay=0.0) for group in groups] if apart else params
+    if recipe.optimizer == "adam": optimizers = [torch.optim.Adam(plain, **settings)]
+    else: optimizers = [torch.optim.AdamW(groups, **settings)]
     if even: optimizers.append(Muon(even, recipe.matrix_lr))
     for group in (g for o in optimizers for g in o.param_groups): group["peak"] = group["lr"]
     if params[0].is_cuda: keep_rates_there(optimizers, params[0].device)

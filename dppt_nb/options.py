@@ -235,6 +235,9 @@ _READ_BESIDE = (
     (("loss_factor",), _squared, "is of a squared error, and nothing here is one; leave it out"),
     (("backbone_weights",), lambda r: not r.start,
      "is overwritten by the weights of the start; leave it out, or say --start none"),
+    (("backbone_frozen", "backbone_lr"), lambda r: r.start or r.backbone_weights,
+     "is of a backbone that was trained before; give --backbone-weights or --start too, or leave "
+     "it out"),
     (("half_body_joints",), lambda r: r.augmentation.half_body,
      "goes with --half-body; give that too, or leave it out"),
     (("rotation_prob",), lambda r: r.augmentation.rotation,

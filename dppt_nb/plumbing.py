@@ -22,7 +22,7 @@ from .backbones import BasicBlock, hooked, in_inference
 from .checks import cannot_write, from_home
 from .config import PoseConfig
 from .files import folder_for
-from .hrnet import BACKBONES
+from .lite import BACKBONES
 from .merging import REDUCERS
 
 # %% ../nbs/machinery/plumbing.ipynb #a7bac72e

