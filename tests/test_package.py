@@ -25,7 +25,7 @@ FLOORS = (
     "moved checks terminal locks matlab files splits draws faces spelling keypoints ownsets "
     "skeletons heat crops augmentation heatmaps coco matching metrics scoring pictures photos "
     "tables datasets dice poses clothes bodies strokes scenes synthetic codec shards writing "
-    "cutting cropset endless feed store backbones tokens hrnet pruning merging heads config "
+    "cutting cropset endless feed store backbones tokens hrnet lite pruning merging heads config "
     "plumbing tokenpose models distillation cycles rle fields recipes released checkpoints optim "
     "steps evaluation compare runs devices progress report keeping loop training trainer runner "
     "together costs forms export inference predictor detectors tracking video views stills explore "

