@@ -145,3 +145,14 @@ def test_weights_that_come_as_a_package(release, tmp_path, monkeypatch):
     torch.save(release.state_dict(), tmp_path / name / "models" / "lite0.pth")
     assert weights_file(name) == str(tmp_path / name / "models" / "lite0.pth")
     assert weights_file("runs/lite0.pth") == "runs/lite0.pth"
+
+
+@pytest.mark.parametrize("assign", [True, False])
+def test_a_network_made_on_meta_has_its_code(assign):
+    "Its buffer is not saved, and its parameters lie in parts that are loaded after it."
+    network = create_model("tokenpose_lite", image_size=SIZE).eval()
+    with torch.device("meta"): twin = create_model("tokenpose_lite", image_size=SIZE).eval()
+    if not assign: twin.to_empty(device="cpu")
+    twin.load_state_dict(network.state_dict(), assign=assign)
+    images = torch.randn(1, 3, *SIZE)
+    assert torch.equal(twin(images), network(images))
