@@ -39,7 +39,9 @@ from .trainer import Trainer, check_back
 from .training import Loop
 
 # %% ../nbs/machinery/runner.ipynb #a3b64707
+# `plain_int`: a whole number of NumPy's becomes Python's, which JSON knows
 _Count = Annotated[int, Field(ge=1), BeforeValidator(plain_int)]
+# infinity: no state within an epoch; NaN is refused, since it is not from 0 on
 _Minutes = Annotated[float, Field(ge=0, allow_inf_nan=True), BeforeValidator(plain_int)]
 
 
@@ -166,13 +168,13 @@ def plan_of(
         renews = trainer.train_set.renewals(recipe.seed, begun + 1, recipe.epochs) > 0
         trainer.pace = Pace(trainer.device, trainer.val_set is not None, renews)
     plan = str(make_plan(copy, trainer.val_set, begun, folder.keep or 1, measure))
-    # it holds itself, by methods that it keeps, and would lie in memory beside the run
+    # it holds itself by bound methods that it keeps, so that `del` alone does not free it
     del copy
     gc.collect()
     if trainer.device.type == "cuda": torch.cuda.empty_cache()
     return plan
 
-
+# %% ../nbs/machinery/runner.ipynb #1e3acb1b
 def make_trainer(
     recipe: Recipe,
     crops: CropSet, # to learn from
@@ -192,7 +194,7 @@ def make_trainer(
         save_minutes=settings.save_minutes, show=Show(every, tracker),
     )
 
-
+# %% ../nbs/machinery/runner.ipynb #1e3acb1c
 def judge_run(
     trainer: Trainer, # at its end
     judges: CropSet | None, # None: nobody judges
@@ -222,7 +224,7 @@ def judge_run(
         print(f"{report} is removed: it was of a judging before this one")
     return results
 
-
+# %% ../nbs/machinery/runner.ipynb #1e3acb1d
 class ScoreRow(BaseModel):
     "What a measure's row of `score_joints` has to hold; null where nobody could be measured."
     model_config = ConfigDict(strict=True, extra="allow")
@@ -250,7 +252,7 @@ def earlier_results(
     except DataError: return None
     return dict(results, scores=with_nan(results["scores"]))
 
-
+# %% ../nbs/machinery/runner.ipynb #1e3acb1e
 def train_recipe(
     recipe: Recipe | str, # or its name
     data: str = "synthetic", # name of the data set

@@ -114,7 +114,7 @@ def test_how_well_joints_are_learned_that_the_start_did_not_know():
     told = page("14_train")
     assert f"of noses, eyes and ears {ends(default)} % were found" in told
     assert "{:.0f}, {:.0f} and {:.0f} % were found in three divisions".format(*default) in told
-    started = f"{ends(other)} % after `finetune_nano`; from `dppt_nano_lspet` {ends(default)}."
+    started = f"{ends(other)} %, from `dppt_nano_lspet` {ends(default)}."
     assert started in page("machinery/starts")
 
 
