@@ -551,8 +551,24 @@ def test_the_way_through_recordings_answers_the_same(predictor, made):
     photo = open_photo(pixels)
     [(joints, scores)] = own.locate([photo], [crowd])
     [(wanted, sure)] = predictor.locate([photo], [crowd])
-    assert len(own._recordings) > 1 and not any(own._recordings.values())
+    assert len(own._asked) > 1 and not own._recordings
     assert np.abs(joints - wanted)[sure > 0.5].max() < 0.5 and np.abs(scores - sure).max() < 0.1
+
+
+def test_shapes_that_are_asked_for_once_push_no_recording_out(predictor, monkeypatch):
+    "And of five shapes in turn most are replayed."
+    made = []
+    monkeypatch.setattr("dppt_nb.predictor.Captured", lambda run, *values: made.append(run) or run)
+    own = Locator(predictor.network, predictor.recipe, COCO17)
+    own.graph, ask = True, lambda key: own._recorded(key, f"run {key}", ()) and len(made)
+    assert [ask(key) for key in "aabbccdd"] == [0, 1, 1, 2, 2, 3, 3, 4]
+    assert [ask(key) for key in "efgh" + "abcd"] == [4] * 8
+    assert [ask(key) for key in "ebcde"] == [5] * 5 and "a" not in own._recordings
+    for key in range(1000): ask(key)
+    assert len(own._asked) == 100 and list(own._recordings) == [*"bcde"]
+    del made[:]
+    for key in "vwxyz" * 20: ask(key)
+    assert len(made) < 30
 
 
 @pytest.mark.cuda
