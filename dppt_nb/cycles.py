@@ -7,6 +7,7 @@ __all__ = ['token_loss', 'equal_weights', 'heatmap_cycle_loss', 'kind_of_loss', 
 
 # %% ../nbs/09_cycles.ipynb #445b8a35
 from collections.abc import Callable
+from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
@@ -48,10 +49,9 @@ def equal_weights(
 ) -> tuple[float, float]: # for keypoint and for patch tokens; inf where there is no pull
     """The weights with which a token loss would pull as hard as the pose loss: with as long a
     gradient at the tokens that leave the first cycle."""
-    ends = []
-    hook = model.encoder.register_forward_hook(lambda module, given, made: ends.append(made[0][-1]))
-    try: trace = model.trace(batch.images, 2, look=())
-    finally: hook.remove()
+    model, ends = deepcopy(model), []    # in training mode each pass moves the running means
+    model.encoder.register_forward_hook(lambda module, given, made: ends.append(made[0][-1]))
+    trace = model.trace(batch.images, 2, look=())
 
     def pulls(loss):
         "Length of a loss's gradient at the keypoint tokens and at the patch tokens."
