@@ -21,6 +21,7 @@ from dppt_nb.heatmaps import (
     heatmap_mse_loss,
     masked_mean,
     normalize_heatmaps,
+    of_counted,
 )
 from .tokenpose import PoseTransformer, Trace
 
@@ -79,7 +80,8 @@ def heatmap_cycle_loss(
     if kind not in ("mse", "cross_entropy"):
         raise ValueError(f"kind is {kind!r}; it must be mse or cross_entropy")
     if kind == "mse": return heatmap_mse_loss(ours, later, weights, factor)
-    return masked_mean(divergence(ours.flatten(2), later.flatten(2)), weights)
+    later = of_counted(later.flatten(2), weights)
+    return masked_mean(divergence(ours.flatten(2), later), weights)
 
 # %% ../nbs/09_cycles.ipynb #d3a36423
 def kind_of_loss(
