@@ -135,7 +135,8 @@ def judge(
         macs=macs(network).total,
         parameters=sum(p.numel() for p in network.parameters()),
         train_seconds=round(took, 1) if math.isfinite(took) else None,
-        conditions=conditions(recipe, data, split, crops, device, took),
+        conditions=conditions(recipe, data, split, crops, device, took)
+        | dict(flip_pairs=crops.flip_pairs),
         recipe=dict(recipe.to_dict(), teacher=Path(recipe.teacher).name),
         taught_by=known.get("taught_by"),
         teacher_is=teacher_is(recipe),

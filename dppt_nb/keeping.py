@@ -47,7 +47,7 @@ class KeptRecord:
             sync_norm=self.team.sync_norm,
         )
         # left and right of a mirrored picture: the same people learn otherwise with other pairs
-        known["flip_pairs"] = sorted(map(sorted, self.keypoint_set.flip_pairs))
+        known["flip_pairs"] = self.train_set.flip_pairs
         if pixels := self.train_set.pixels: known["pixels_digest"] = pixels
         if self.began_with: known["began_with"] = self.began_with
         if self.recipe.optimizer == "muon":

@@ -657,6 +657,14 @@ def test_a_study_reads_as_a_training_does(tmp_path, monkeypatch):
     assert judged["conditions"]["people"] == 3      # of six in b.json
     trained = load_people("coco", tmp_path, ("train",), TOY.image_size, bars=False, **reader)
     assert len(trained["train"]) == 2 and judged["trained_on"] == trained["train"].digest
+    again = lambda **more: run_study(
+        "protocol", data="coco", root=tmp_path, base=TOY, seeds=(0,), device="cpu", epochs=1,
+        split="val", names=("tokenpose",), out=tmp_path / "study", **reader, **more,
+    )
+    assert again() == [judged]
+    for pairs in ("left_eye:right_eye", "none"):    # the same people, mirrored in another way
+        with pytest.raises(DataError, match="holds a run with flip_pairs = .*name another --out"):
+            again(flip_pairs=pairs)
     without = dict(content, categories=[dict(k, keypoints=[f"p{i}" for i in range(17)])
                                          for k in kinds])
     (tmp_path / "c.json").write_text(json.dumps(without))
