@@ -6,8 +6,10 @@ import re
 import shutil
 import signal
 import sys
+import time
 import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -556,6 +558,24 @@ def test_a_run_that_was_measured_before_times_no_steps_of_its_own(people, tmp_pa
         run = trainer(people, tmp_path, recipe=TINY.change(epochs=epochs))
         assert ("by 10 measured" in plan_of(run, Settings(plan=True))) != timed
         assert bool(run.pace) == timed
+
+def test_a_plan_does_not_take_the_time_of_compiling_for_that_of_a_step(people, monkeypatch):
+    "A clock by hand: 40 s for each size of a batch that is new to the compiler, a second a step."
+    clock, seen = [0.0], set()
+    def compiled(losses):
+        def run(now, images, *fields):
+            clock[0] += 1 if len(images) in seen else 40
+            seen.add(len(images))
+            return losses(now, images, *fields)
+        return run
+    monkeypatch.setattr(loop_module, "compiled", compiled)
+    fake = SimpleNamespace(perf_counter=lambda: clock[0], time=time.time)
+    monkeypatch.setattr("dppt_nb.progress.time", fake)
+    recipe = TINY.change(compile=True, batch_size=10, precision="fp32")
+    loop = Loop(recipe, people.select(slice(21)), "cpu")
+    plan = make_plan(loop, None, measure=6)
+    assert seen == {10, 11} and plan.measured == 6 and plan.step_seconds == 1
+
 
 
 @pytest.mark.parametrize("changes", [
