@@ -417,11 +417,14 @@ def stored_with_pages(
 def unfinished(
     plan: list[tuple[Row, Recipe]], # the runs of a study
     out: Path, # its folder
+    begun: bool, # those that were, or those that were not
 ) -> list[Recipe]: # of those that are still to be judged
     "The recipes whose runs are not finished."
+    where = lambda name, recipe: run_folder(out, name, recipe.seed)
     return [
         recipe for row, recipe in plan
-        if not (run_folder(out, row.name, recipe.seed) / JUDGED).exists()
+        if not (where(row.name, recipe) / JUDGED).exists()
+        and (where(row.of or row.name, recipe) / RECORD).exists() == begun
     ]
 
 
@@ -477,7 +480,8 @@ def run_study(
     out, size = from_home(out), plan[0][1].image_size
     known, done = read_runs(stored) if stored else [], finished_runs(out)
     check_plan(plan, done, out)
-    check_sources(*unfinished(plan, out))
+    check_sources(*unfinished(plan, out, begun=False), begin=True)
+    check_sources(*unfinished(plan, out, begun=True))
     crops = load_people(data, root, (split,), size, False, people, **reader_options)[split]
     check_teachers(plan, done, out, crops.keypoint_set)
     check_people(done, data, split, crops, out)

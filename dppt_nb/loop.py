@@ -159,10 +159,7 @@ class LoopStart:
         if recipe.train_people: train = train.draw(recipe.train_people, recipe.seed)
         self.train_set, self.keypoint_set = near(train, self.device), train.keypoint_set
         self.model, self.teacher = self.build(), teacher and teacher.to(self.device)
-        if recipe.backbone_weights: load_backbone(self.model, recipe.backbone_weights)
-        if recipe.start: start_from(self.model, recipe.start, self.keypoint_set)
-        given = recipe.start or recipe.backbone_weights
-        self.began_with = weights_print(self.model) if given else None
+        self.began_with = self.take_sources()
         with seeded(recipe.seed):
             if objectives is None: objectives = make_objectives(self.model, recipe, teacher)
             self.objectives = objectives
@@ -189,6 +186,13 @@ class LoopStart:
             )
         if self.team.sync_norm: model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return model.to(self.device, memory_format=torch.channels_last)  # convolutions like it
+
+    def take_sources(self) -> str | None: # letters that tell the weights; None: drawn ones
+        "Give the network the first weights that the recipe names; a start has them all."
+        start, backbone = self.recipe.start, self.recipe.backbone_weights
+        if start: start_from(self.model, start, self.keypoint_set)
+        elif backbone: load_backbone(self.model, backbone)
+        return weights_print(self.model) if start or backbone else None
 
     @property
     def epoch(self) -> int:
