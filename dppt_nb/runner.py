@@ -9,7 +9,6 @@ __all__ = ['Settings', 'check_start', 'check_lessons', 'check_sources', 'load_ju
 # %% ../nbs/machinery/runner.ipynb #15456957
 import gc
 import math
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +17,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from .checkpoints import load_network, load_teacher, options_of
 from .checks import DataError, checked, plain_int, validated, with_nan
-from .coco import quiet
 from .cropset import CropSet
 from .cycles import kind_of_loss
 from .devices import Team, predict_together
@@ -91,20 +89,21 @@ def check_lessons(
 
 def check_sources(
     *recipes: Recipe, # that are to be trained
-    begin: bool = False, # now, from their starts: those have to fit
+    begin: bool = False, # now, from their starts: those have to be there and to fit
 ) -> None:
     """Refuse lessons that a network cannot be given, a teacher that is not named, and a teacher, a
     start or weights of a backbone that cannot be read, before people are cut out of their
     photographs."""
+    starts, weights = ({getattr(r, name) for r in recipes if begin}
+                       for name in ("start", "backbone_weights"))
     if idle := [r for r in recipes if r.teacher and not needs_teacher(r)]:
         raise DataError(
             f"a teacher is named, but nothing in this recipe ({idle[0].model}) learns from one; "
             f"give --output, --features or --attention a weight, or leave --teacher out"
         )
     if any(needs_teacher(r) and not r.teacher for r in recipes): raise DataError(NO_TEACHER)
-    networks = {r.start for r in recipes} | {r.teacher for r in recipes if not r.teacher_model}
+    networks = starts | {r.teacher for r in recipes if not r.teacher_model}
     released = {r.teacher for r in recipes if r.teacher_model}
-    weights = {r.backbone_weights for r in recipes}
     loaded = {"": (None, None)}
     loaded |= {name: load_network(name)[:2] for name in sorted(networks - {""})}
     for one in recipes:
@@ -160,9 +159,10 @@ def plan_of(
         begun = len(record["history"])
     left = (recipe.epochs - begun) * trainer.steps_per_epoch
     if not left: return "plan: all epochs are trained already"
-    copy = quiet(partial(    # what it says of its start the trainer has said
-        Loop, recipe, trainer.train_set, trainer.device, teacher=trainer.teacher, team=trainer.team
-    ))
+    drawn = recipe.change(start="", backbone_weights="")    # whose steps take as long
+    copy = Loop(
+        drawn, trainer.train_set, trainer.device, teacher=trainer.teacher, team=trainer.team
+    )
     measure = 10 if settings.plan_only or left >= 1000 else 0
     if not measure:
         renews = trainer.train_set.renewals(recipe.seed, begun + 1, recipe.epochs) > 0

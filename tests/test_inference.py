@@ -805,6 +805,24 @@ def test_a_picture_of_twelve_bits_is_warned_of(tmp_path):
             assert open_photo(path).image.getpixel((0, 0)) == (round(number / 257),) * 3
 
 
+def test_a_picture_of_twelve_bits_is_warned_of_each_time(tmp_path):
+    "In a process of its own, whose filters nobody touches: pytest's are new for every test."
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.full((9, 8), 3000, np.uint16)).save(path)
+    program = (
+        "import sys\n"
+        "from dppt_nb.files import ImageSource\n"
+        "from dppt_nb.photos import open_photo\n"
+        "for _ in range(3): ImageSource(sys.argv[1]).read('deep.png')\n"
+        "for _ in range(2): open_photo(sys.argv[1] + '/deep.png')\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr.count("as of 12 bits; multiply by 16") == 3    # once, and of each photo
+
+
 def test_threads_that_open_photos_leave_the_filters_of_warnings_alone(monkeypatch):
     "The second begins before the first has ended, and ends after it."
     begun, ended, before = threading.Event(), threading.Event(), list(warnings.filters)
