@@ -157,6 +157,7 @@ class LoopStart:
         self.recipe, self.team = recipe, team or Team(device)
         self.device = self.team.device
         if recipe.train_people: train = train.draw(recipe.train_people, recipe.seed)
+        # `near`: on the GPU, if there is room for them
         self.train_set, self.keypoint_set = near(train, self.device), train.keypoint_set
         self.model, self.teacher = self.build(), teacher and teacher.to(self.device)
         self.began_with = self.take_sources()
@@ -172,10 +173,10 @@ class LoopStart:
         self.compute = compute_name(recipe, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.compute == "fp16")
         self.history, self.step, self.skipped = [], 0, 0
-        # the epoch that is being trained, and one that was stopped and is to be gone on with
+        # marks of the epoch that is being trained, and of one that was stopped and goes on
         self.under_way, self.begun = None, None
         self.draws = torch.Generator(self.device)
-        tune(self.device)
+        tune(self.device)    # settings of an NVIDIA GPU
 
     def build(self) -> PoseTransformer:
         "The recipe's network with its first weights; other code's randomness is left alone."
