@@ -232,10 +232,11 @@ def check_people(
             f"a study is scored by PCK in torsos, and the keypoints of {data} have no left "
             "shoulder and right hip; train and judge its rows with dppt train and dppt eval"
         )
-    mine = dict(data=data, split=split, people=len(crops), people_digest=crops.digest)
+    mine = dict(data=data, split=split, people=len(crops), people_digest=crops.digest,
+                flip_pairs=crops.flip_pairs)
     if pixels := crops.pixels: mine["pixels_digest"] = pixels
     for run in runs:
-        known = run["conditions"]    # of an older study it has no digest
+        known = run["conditions"]    # of an older study it has no digest, and no pairs
         other = [k for k in mine if k in known and known[k] != mine[k]]
         if other:
             raise DataError(

@@ -148,6 +148,11 @@ class CropSet:
         return None if self.pixel_keys is None else digest_of(self.pixel_keys)
 
     @property
+    def flip_pairs(self) -> list:  # of [number, number]
+        "Which joints change places in a mirrored picture, as a file keeps it: no digest has these."
+        return sorted(map(sorted, self.keypoint_set.flip_pairs))
+
+    @property
     def box_sides(self) -> torch.Tensor: # (N,) float32
         "The longer side of each person's window before its padding, pixels of the photograph."
         return (PIXEL_STD * self.scales / PADDING).amax(1)

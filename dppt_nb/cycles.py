@@ -7,6 +7,7 @@ __all__ = ['token_loss', 'equal_weights', 'heatmap_cycle_loss', 'kind_of_loss', 
 
 # %% ../nbs/09_cycles.ipynb #445b8a35
 from collections.abc import Callable
+from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from dppt_nb.heatmaps import (
     heatmap_mse_loss,
     masked_mean,
     normalize_heatmaps,
+    of_counted,
 )
 from .tokenpose import PoseTransformer, Trace
 
@@ -48,10 +50,9 @@ def equal_weights(
 ) -> tuple[float, float]: # for keypoint and for patch tokens; inf where there is no pull
     """The weights with which a token loss would pull as hard as the pose loss: with as long a
     gradient at the tokens that leave the first cycle."""
-    ends = []
-    hook = model.encoder.register_forward_hook(lambda module, given, made: ends.append(made[0][-1]))
-    try: trace = model.trace(batch.images, 2, look=())
-    finally: hook.remove()
+    model, ends = deepcopy(model), []    # in training mode each pass moves the running means
+    model.encoder.register_forward_hook(lambda module, given, made: ends.append(made[0][-1]))
+    trace = model.trace(batch.images, 2, look=())
 
     def pulls(loss):
         "Length of a loss's gradient at the keypoint tokens and at the patch tokens."
@@ -79,7 +80,8 @@ def heatmap_cycle_loss(
     if kind not in ("mse", "cross_entropy"):
         raise ValueError(f"kind is {kind!r}; it must be mse or cross_entropy")
     if kind == "mse": return heatmap_mse_loss(ours, later, weights, factor)
-    return masked_mean(divergence(ours.flatten(2), later.flatten(2)), weights)
+    later = of_counted(later.flatten(2), weights)
+    return masked_mean(divergence(ours.flatten(2), later), weights)
 
 # %% ../nbs/09_cycles.ipynb #d3a36423
 def kind_of_loss(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .checks import DataError
 from .draws import in_full, must_have_shape
-from .heatmaps import divergence, heatmap_mse_loss, masked_mean
+from .heatmaps import divergence, heatmap_mse_loss, masked_mean, of_counted
 from .pruning import patch_scores, sum_by_owner
 from .tokenpose import PoseTransformer, Trace
 
@@ -114,7 +114,8 @@ def output_loss(
         return heatmap_mse_loss(*answers, weights, factor)
     if heads[1] == "dot": wanted = teacher_trace.logits[0]
     else: wanted = log_shares(teacher_trace.heatmaps[0].clamp(min=0))
-    apart = divergence(student_trace.logits[0].flatten(2), wanted.flatten(2), temperature)  # (B, J)
+    wanted = of_counted(wanted.flatten(2), weights)
+    apart = divergence(student_trace.logits[0].flatten(2), wanted, temperature)  # (B, J)
     return masked_mean(apart, weights)
 
 # %% ../nbs/08_distillation.ipynb #1416cb2b

@@ -69,6 +69,7 @@ class TokensForm(HeatmapsForm):
         the N patches of the grid."""
         network, last = self.network, self.network.config.depth - 1
         images = images.to(next(network.parameters()).dtype)
+        # one cycle, as a network of any number of cycles runs in use
         trace = network(images, cycles=1, look=(last,), trace=True)
         weights = trace.attention[0][last].float().mean(1)[:, :, network.num_keypoints:]
         columns = trace.columns[0][last][:, None].expand_as(weights)                  # (B, J, K)
@@ -133,6 +134,7 @@ class KeypointsForm(HeatmapsForm):
     def forward(self, photo: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """photo (H, W, 3) uint8 RGB, boxes (N, 4) x, y, w, h float32 -> keypoints (N, J, 2),
         scores (N, J)."""
+        # unbiased: lengths are counted between the centres of pixels, as the recipe trained
         size, unbiased = self.network.image_size, self.recipe.unbiased
         centers, scales = self.windows(boxes)
         affines = batched_affine(centers, scales, 0.0, size, unbiased)

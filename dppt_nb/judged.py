@@ -135,7 +135,8 @@ def judge(
         macs=macs(network).total,
         parameters=sum(p.numel() for p in network.parameters()),
         train_seconds=round(took, 1) if math.isfinite(took) else None,
-        conditions=conditions(recipe, data, split, crops, device, took),
+        conditions=conditions(recipe, data, split, crops, device, took)
+        | dict(flip_pairs=crops.flip_pairs),
         recipe=dict(recipe.to_dict(), teacher=Path(recipe.teacher).name),
         taught_by=known.get("taught_by"),
         teacher_is=teacher_is(recipe),
@@ -416,11 +417,14 @@ def stored_with_pages(
 def unfinished(
     plan: list[tuple[Row, Recipe]], # the runs of a study
     out: Path, # its folder
+    begun: bool, # those that were, or those that were not
 ) -> list[Recipe]: # of those that are still to be judged
     "The recipes whose runs are not finished."
+    where = lambda name, recipe: run_folder(out, name, recipe.seed)
     return [
         recipe for row, recipe in plan
-        if not (run_folder(out, row.name, recipe.seed) / JUDGED).exists()
+        if not (where(row.name, recipe) / JUDGED).exists()
+        and (where(row.of or row.name, recipe) / RECORD).exists() == begun
     ]
 
 
@@ -476,7 +480,8 @@ def run_study(
     out, size = from_home(out), plan[0][1].image_size
     known, done = read_runs(stored) if stored else [], finished_runs(out)
     check_plan(plan, done, out)
-    check_sources(*unfinished(plan, out))
+    check_sources(*unfinished(plan, out, begun=False), begin=True)
+    check_sources(*unfinished(plan, out, begun=True))
     crops = load_people(data, root, (split,), size, False, people, **reader_options)[split]
     check_teachers(plan, done, out, crops.keypoint_set)
     check_people(done, data, split, crops, out)

@@ -8,16 +8,19 @@ __all__ = ['wherever_it_lies', 'KeptRecord', 'KeptState', 'KeptReturn', 'Kept']
 # %% ../nbs/machinery/keeping.ipynb #10059a8f
 import json
 import time
+from contextlib import suppress
 from dataclasses import asdict
 
 import torch
 from torch import Tensor
 
+from .checkpoints import load_network
 from .checks import DataError
 from .cropset import pack_marks
 from .optim import even_kind, format_name, restore_optimizers
 from .recipes import SOURCES
-from .runs import RunFolder, UnderWay, best_epoch, check_same_run, describe
+from .released import named_tensors
+from .runs import RECORD, RunFolder, UnderWay, best_epoch, check_same_run, describe
 
 # %% ../nbs/machinery/keeping.ipynb #67db6491
 def wherever_it_lies(
@@ -47,7 +50,7 @@ class KeptRecord:
             sync_norm=self.team.sync_norm,
         )
         # left and right of a mirrored picture: the same people learn otherwise with other pairs
-        known["flip_pairs"] = sorted(map(sorted, self.keypoint_set.flip_pairs))
+        known["flip_pairs"] = self.train_set.flip_pairs
         if pixels := self.train_set.pixels: known["pixels_digest"] = pixels
         if self.began_with: known["began_with"] = self.began_with
         if self.recipe.optimizer == "muon":
@@ -168,6 +171,24 @@ class KeptReturn(KeptState):
 # %% ../nbs/machinery/keeping.ipynb #67db6494
 class Kept(KeptReturn):
     "How a training loop is saved in its `folder` and goes on from it."
+    def take_sources(self) -> str | None: # as of `LoopStart`
+        "As for every loop; where a run goes on, a start that cannot be read any more is not asked."
+        recipe = self.recipe
+        begun = self.folder and (self.folder.path / RECORD).exists()
+        name = "start" if recipe.start else "backbone_weights"
+        if not begun or not getattr(recipe, name): return super().take_sources()
+        try: (load_network if recipe.start else named_tensors)(getattr(recipe, name))
+        except (DataError, OSError):
+            print(
+                f"{name} {getattr(recipe, name)} cannot be read: whether it is what this run began "
+                "with is not known; its state holds all weights"
+            )
+            with suppress(DataError, OSError):    # in a first epoch there is no network yet
+                about = load_network(self.folder.path)[0].about
+                self.model.about |= {k: v for k, v in about.items() if k == "people_marks"}
+            return None
+        return super().take_sources()
+
     def resume(
         self,
         allow_drift: bool = False, # with other threads or another format: other last bits
@@ -177,6 +198,7 @@ class Kept(KeptReturn):
         saved, tensors = self.folder.read(epoch)
         with self.folder.damage_in_words():
             self.check_record(saved, allow_drift)
+            self.began_with = self.began_with or saved.get("began_with")
             self.restore(saved, tensors)    # it may fail, and no file is touched before
             # to write `best` anew it may have restored another epoch's state
             if self.renew_best(saved["history"], epoch is not None): self.restore(saved, tensors)

@@ -50,10 +50,10 @@ def match_coco(
     predictions: list | str | Path,  # rows of `to_coco_results`, or the path of a file of them
     image_ids: ArrayLike | None = None,  # score these photos only; None: all in the ground truth
     sigmas: ArrayLike | None = None,     # (J,) OKS sigmas; None: those of the file's keypoints
-    category: str | int | list | None = None,  # whose people; None: see `choose_categories`
+    category: str | int | list | None = None,  # whose people; None: see `coco.choose_categories`
 ):                   # pycocotools' COCOeval, evaluated, accumulated and summarised
     """Match predictions with people by OKS, through pycocotools, without its printing; what was
-    completed in the ground truth is said."""
+    filled in where the file lacked it, such as areas, is printed."""
     from pycocotools.cocoeval import COCOeval
     joint_count = None if sigmas is None else len(_array(sigmas))
     file = read_content(ground_truth, category=category, named=False, num_joints=joint_count)

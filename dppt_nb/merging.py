@@ -66,7 +66,7 @@ def merge(
 ) -> Tokens:
     """Token merging (ToMe): the most similar patch tokens, by their keys' mean over heads, become
     one; keypoint tokens never do. To lose more than half of them takes several rounds."""
-    keys = in_full(keys.detach()).mean(1)[:, tokens.num_keypoints:]              # (B, K, channels)
+    keys = in_full(keys.detach()).mean(1)[:, tokens.num_keypoints:]    # float32 (B, K, channels)
     if tokens.sizes is None: tokens = replace(tokens, sizes=keys.new_ones(keys.shape[:2]))
     while (patches := keys.shape[1]) > count:
         left = max(count, patches - patches // 2)

@@ -139,6 +139,8 @@ def _read(photo):
         photo = read_file(photo)
     with _of_16_bits_alone():
         picture = photo if isinstance(photo, Image.Image) else open_picture(io.BytesIO(photo))
+        # a reader of a data set may have said of another one what is to be said of this one too
+        if picture.mode.startswith("I"): warnings._filters_mutated()
         # asked before the pixels are decoded, as a data set's reader does
         turn = orientation_of(picture)
         return to_rgb(picture, turn), holds_several(picture)

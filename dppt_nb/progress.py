@@ -215,15 +215,19 @@ def time_steps(
     steps: int, # how many
     limit: float = 30.0, # seconds after which no further one is begun, where there is one process
 ) -> list[float]: # seconds of each
-    "Train a few steps and time them, each with what is fetched meanwhile."
+    """Train a few steps and time them, each with what is fetched meanwhile. A compiler writes
+    kernels at the first step of every size: one of each is trained before, however long it takes.
+    """
     loop.model.train()
     loop.draws.manual_seed(loop.seed(1))
-    took, trained = [], loop.train_batches((loop.batches() * steps)[:steps])
+    batches = (loop.batches() * steps)[:steps]
+    sizes = {len(index): index for index in batches} if loop.recipe.compile else {}
+    took, trained = [], loop.train_batches([*sizes.values(), *batches])
     with loop.stepping(), closing(trained):
         start = time.perf_counter()
-        for _ in trained:
+        for number, _ in enumerate(trained):
             wait(loop.device)
-            took.append(time.perf_counter() - start)
+            if number >= len(sizes): took.append(time.perf_counter() - start)
             if loop.team.count == 1 and sum(took) > limit: break
             start = time.perf_counter()
     return took

@@ -171,7 +171,7 @@ class Recipe:
         Field(description="fp32, bf16, fp16, or auto: the fastest that is safe here"),
     ] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2 ** 63, description="of every draw")] = 0
-    # how a step is run; the answer is the same but for rounding
+    # how a step is run: of the first two the answer is the same but for rounding
     capture: Annotated[
         bool, Field(description="on a GPU: record a whole step once, then replay it")
     ] = True
@@ -336,7 +336,7 @@ def needs_teacher(recipe: Recipe) -> bool:
     return any(lesson.taught for lesson in lessons_of(recipe).values())
 
 
-# fields that name a network, which is the same wherever it lies -> what tells its weights
+# fields that name a network -> what tells its weights, which are the same in a moved folder
 SOURCES = dict(start="began_with", teacher="taught_by", backbone_weights="began_with")
 NO_TEACHER = (
     "this recipe learns from a teacher; name the folder of a trained network with --teacher"

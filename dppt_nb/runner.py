@@ -9,7 +9,6 @@ __all__ = ['Settings', 'check_start', 'check_lessons', 'check_sources', 'load_ju
 # %% ../nbs/machinery/runner.ipynb #15456957
 import gc
 import math
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +17,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from .checkpoints import load_network, load_teacher, options_of
 from .checks import DataError, checked, plain_int, validated, with_nan
-from .coco import quiet
 from .cropset import CropSet
 from .cycles import kind_of_loss
 from .devices import Team, predict_together
@@ -39,7 +37,9 @@ from .trainer import Trainer, check_back
 from .training import Loop
 
 # %% ../nbs/machinery/runner.ipynb #a3b64707
+# `plain_int`: a whole number of NumPy's becomes Python's, which JSON knows
 _Count = Annotated[int, Field(ge=1), BeforeValidator(plain_int)]
+# infinity: no state within an epoch; NaN is refused, since it is not from 0 on
 _Minutes = Annotated[float, Field(ge=0, allow_inf_nan=True), BeforeValidator(plain_int)]
 
 
@@ -89,20 +89,22 @@ def check_lessons(
 
 def check_sources(
     *recipes: Recipe, # that are to be trained
-    begin: bool = False, # now, from their starts: those have to fit
+    begin: bool = False, # now, from their starts: those have to be there and to fit
 ) -> None:
     """Refuse lessons that a network cannot be given, a teacher that is not named, and a teacher, a
     start or weights of a backbone that cannot be read, before people are cut out of their
     photographs."""
+    starts = {r.start for r in recipes if begin}
+    # a start has a backbone too
+    weights = {r.backbone_weights for r in recipes if begin and not r.start}
     if idle := [r for r in recipes if r.teacher and not needs_teacher(r)]:
         raise DataError(
             f"a teacher is named, but nothing in this recipe ({idle[0].model}) learns from one; "
             f"give --output, --features or --attention a weight, or leave --teacher out"
         )
     if any(needs_teacher(r) and not r.teacher for r in recipes): raise DataError(NO_TEACHER)
-    networks = {r.start for r in recipes} | {r.teacher for r in recipes if not r.teacher_model}
+    networks = starts | {r.teacher for r in recipes if not r.teacher_model}
     released = {r.teacher for r in recipes if r.teacher_model}
-    weights = {r.backbone_weights for r in recipes if not r.start}
     loaded = {"": (None, None)}
     loaded |= {name: load_network(name)[:2] for name in sorted(networks - {""})}
     for one in recipes:
@@ -158,21 +160,22 @@ def plan_of(
         begun = len(record["history"])
     left = (recipe.epochs - begun) * trainer.steps_per_epoch
     if not left: return "plan: all epochs are trained already"
-    copy = quiet(partial(    # what it says of its start the trainer has said
-        Loop, recipe, trainer.train_set, trainer.device, teacher=trainer.teacher, team=trainer.team
-    ))
+    drawn = recipe.change(start="", backbone_weights="")    # whose steps take as long
+    copy = Loop(
+        drawn, trainer.train_set, trainer.device, teacher=trainer.teacher, team=trainer.team
+    )
     measure = 10 if settings.plan_only or left >= 1000 else 0
     if not measure:
         renews = trainer.train_set.renewals(recipe.seed, begun + 1, recipe.epochs) > 0
         trainer.pace = Pace(trainer.device, trainer.val_set is not None, renews)
     plan = str(make_plan(copy, trainer.val_set, begun, folder.keep or 1, measure))
-    # it holds itself, by methods that it keeps, and would lie in memory beside the run
+    # it holds itself by bound methods that it keeps, so that `del` alone does not free it
     del copy
     gc.collect()
     if trainer.device.type == "cuda": torch.cuda.empty_cache()
     return plan
 
-
+# %% ../nbs/machinery/runner.ipynb #1e3acb1b
 def make_trainer(
     recipe: Recipe,
     crops: CropSet, # to learn from
@@ -192,7 +195,7 @@ def make_trainer(
         save_minutes=settings.save_minutes, show=Show(every, tracker),
     )
 
-
+# %% ../nbs/machinery/runner.ipynb #1e3acb1c
 def judge_run(
     trainer: Trainer, # at its end
     judges: CropSet | None, # None: nobody judges
@@ -222,7 +225,7 @@ def judge_run(
         print(f"{report} is removed: it was of a judging before this one")
     return results
 
-
+# %% ../nbs/machinery/runner.ipynb #1e3acb1d
 class ScoreRow(BaseModel):
     "What a measure's row of `score_joints` has to hold; null where nobody could be measured."
     model_config = ConfigDict(strict=True, extra="allow")
@@ -250,7 +253,7 @@ def earlier_results(
     except DataError: return None
     return dict(results, scores=with_nan(results["scores"]))
 
-
+# %% ../nbs/machinery/runner.ipynb #1e3acb1e
 def train_recipe(
     recipe: Recipe | str, # or its name
     data: str = "synthetic", # name of the data set

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ANSWERS', 'to_coco_truth', 'pck_by_body', 'pck_row', 'only_shared', 'say_left_out', 'say_unmeasured', 'pckh_row',
-           'remove_answers', 'say_unknown_sigmas', 'rescore', 'similar_pairs', 'oks_nms', 'box_overlap',
-           'boxes_of_people', 'ranked_matches', 'weighted_ap', 'bootstrap_ap']
+           'rescore', 'similar_pairs', 'oks_nms', 'box_overlap', 'boxes_of_people', 'remove_answers',
+           'say_unknown_sigmas', 'ranked_matches', 'weighted_ap', 'bootstrap_ap']
 
 # %% ../nbs/machinery/scoring.ipynb #7d74e377
 import math
@@ -139,32 +139,6 @@ def pckh_row(
     return row | {"mean": groups["Mean"], "interval": list(interval), "joints": groups}
 
 # %% ../nbs/machinery/scoring.ipynb #058f078f
-ANSWERS = "keypoint-results.json"    # the file that pycocotools reads
-
-def remove_answers(
-    folder: Path  # where a judging without AP is written
-) -> None:
-    "Remove answers of an earlier judging, which would lie beside a score that is not theirs."
-    path = folder / ANSWERS
-    if not (path.exists() and (folder / "results.json").exists()): return
-    path.unlink()
-    print(f"{path} is removed: it was of a judging before this one")
-
-def say_unknown_sigmas(
-    keypoint_set: KeypointSet,  # that AP is counted by
-    truth: dict                 # in COCO's format
-) -> None:
-    "Print which keypoints have no sigma of their own, in the file or by their names."
-    if truth["categories"][0].get("sigmas"): return
-    pairs = zip(keypoint_set.names, keypoint_set.sigmas)
-    unknown = [n for n, sigma in pairs if sigma == UNKNOWN_SIGMA and without_side(n) not in SIGMAS]
-    if not unknown: return
-    print(
-        f"AP takes {UNKNOWN_SIGMA} as the OKS sigma of {first_few(unknown)} ({len(unknown)} of "
-        f"{len(keypoint_set)} keypoints), since none is known by these names: compare it with no "
-        "other set's, or write 'sigmas' into the category"
-    )
-
 def rescore(
     box_scores: ArrayLike,              # (N,) the detector's confidence
     keypoint_scores: ArrayLike,         # (N, J) heat of each keypoint
@@ -249,6 +223,33 @@ def boxes_of_people(
             overlap[box], overlap[:, person] = -1, -1    # below any `least`
     return found
 
+
+# %% ../nbs/machinery/scoring.ipynb #058f0791
+ANSWERS = "keypoint-results.json"    # the file that pycocotools reads
+
+def remove_answers(
+    folder: Path  # where a judging without AP is written
+) -> None:
+    "Remove answers of an earlier judging, which would lie beside a score that is not theirs."
+    path = folder / ANSWERS
+    if not (path.exists() and (folder / "results.json").exists()): return
+    path.unlink()
+    print(f"{path} is removed: it was of a judging before this one")
+
+def say_unknown_sigmas(
+    keypoint_set: KeypointSet,  # that AP is counted by
+    truth: dict                 # in COCO's format
+) -> None:
+    "Print which keypoints have no sigma of their own, in the file or by their names."
+    if truth["categories"][0].get("sigmas"): return
+    pairs = zip(keypoint_set.names, keypoint_set.sigmas)
+    unknown = [n for n, sigma in pairs if sigma == UNKNOWN_SIGMA and without_side(n) not in SIGMAS]
+    if not unknown: return
+    print(
+        f"AP takes {UNKNOWN_SIGMA} as the OKS sigma of {first_few(unknown)} ({len(unknown)} of "
+        f"{len(keypoint_set)} keypoints), since none is known by these names: compare it with no "
+        "other set's, or write 'sigmas' into the category"
+    )
 
 # %% ../nbs/machinery/scoring.ipynb #9b898fc3
 def ranked_matches(

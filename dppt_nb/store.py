@@ -56,7 +56,7 @@ from dppt_nb.shards import (
     read_manifest,
     read_shard,
 )
-from .splits import annotation_names, says_split
+from .splits import annotation_names, said_split, says_split
 from .synthetic import make_people
 from .tables import format_counts, twin_pictures, wrong_people
 
@@ -313,7 +313,7 @@ def made_from(
 
 def _inside(given, root):
     "The file or folder that an option names, also as SPLIT=FILE; None where it names none."
-    try: return place_of(re.sub("^(train|val|test)(id|idation|ing)?=", "", str(given)), root)
+    try: return place_of(said_split(given)[1], root)
     except (DataError, OSError): return None
 
 def cached_store(
@@ -423,9 +423,9 @@ def _split_advice(data, root, split, annotations):
     judge = "" if split == "train" else "judge on others with --split, or "
     if is_store(root): return f"; {judge}prepare it again with --annotations {split}=FILE"
     given = [annotations] if isinstance(annotations, (str, Path)) else annotations
-    try: names = [str(n) for n in given or annotation_names(ImageSource(root))]
+    try: names = given or annotation_names(ImageSource(root))
     except DataError: names = []    # they have names of their own, which say their splits
-    silent = [n for n in names if not (says_split(n) or n.startswith(("train=", "val=", "test=")))]
+    silent = [n for n in names if not (said_split(n)[0] or says_split(n))]
     if not silent: return f"; {judge}name their file with --annotations {split}=FILE"
     name, share = silent[0], "" if split == "test" else ", or hold some out with --val-share 0.3"
     return f"; {name} does not say whose it is: {judge}say --annotations {split}={name}{share}"

@@ -364,7 +364,9 @@ class JudgedRun(BaseModel):
 # of a recipe: where its teacher lies, and how a step is computed
 PLACES = ("teacher", "precision", "capture", "compile")
 # of the conditions: who judged a run, and how
-JUDGED_BY = ("data", "split", "people", "people_digest", "decode", "mirror", "flip_shift")
+JUDGED_BY = (
+    "data", "split", "people", "people_digest", "decode", "mirror", "flip_shift", "flip_pairs"
+)
 
 def read_judged(
     path: str | Path, # judged.json of a run

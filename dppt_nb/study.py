@@ -43,7 +43,7 @@ CLAIMS = [
         "DPPT, abstract: no figures; SDPose, Table 1, has the contrary: 69.5, 69.8 AP", "tokenpose",
         "ppt",
         "our head also sees maps that are not pruned; at 30 epochs nano loses 2.7 points, at 60 "
-        "1.5 (open); three seeds, the fresh four",
+        "1.5 (open; three seeds each)",
     ),
     Claim(
         "a teacher improves the pruned network", "DPPT, abstract: no figures", "dppt", "ppt",

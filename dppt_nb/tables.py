@@ -191,8 +191,8 @@ def clip_boxes(
     sizes: np.ndarray   # (N, 2) width, height of the photographs
 # (N, 4); width or height is not positive where nothing of the box is in the picture
 ) -> np.ndarray:
-    """Boxes cut off at the border of the photograph, as HRNet's public COCO reader does it, (size -
-    1) included."""
+    """Boxes brought into the photograph, as HRNet's public COCO reader does it: a corner that is
+    moved in takes the box along, and each side loses a pixel."""
     low = np.maximum(boxes[:, :2], 0)
     high = np.minimum(low + np.maximum(boxes[:, 2:] - 1, 0), sizes - 1)
     return np.concatenate([low, high - low], 1).astype(np.float32)
@@ -382,7 +382,7 @@ def _how_many(table, sizes):
     least, middle, most = np.quantile(table.boxes[:, 2:].max(1), [0, 0.5, 1])
     return [
         *lines, "pictures from {:g} x {:g} to {:g} x {:g}".format(*low, *high),
-        f"people {least:.0f} to {most:.0f} pixels, half of them above {middle:.0f}",
+        f"people {least:.0f} to {most:.0f} pixels, median {middle:.0f}",
     ]
 
 def _odd_pictures(table, headers):

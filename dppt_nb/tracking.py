@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from .coco import BOX_SHARE
-from .inference import SHOWN, People, pose_boxes
+from .inference import GROWTH, SHOWN, People, pose_boxes
 from .keypoints import KeypointSet
 from .metrics import oks
 from .photos import Photo, open_photo
@@ -126,30 +126,32 @@ class Track:
     ) -> None:
         "The person was found again."
         since, sure = max(seconds - self.seen, 1e-3), (scores >= 0.3) & (self.scores >= 0.3)
+        step = np.zeros(2)
         if sure.any():
-            speed = np.median((keypoints - self.keypoints)[sure], axis=0) / since
-            self.speed = self.speed + alike * share_of_new(2.0, since) * (speed - self.speed)
+            step = np.median((keypoints - self.keypoints)[sure], axis=0)
+            self.speed = self.speed + alike * share_of_new(2.0, since) * (step / since - self.speed)
         self.worn = self.worn + 0.1 * alike * (worn - self.worn)
-        self.box = next_box(self.box, keypoints, scores)
+        self.box = next_box(self.box + np.array([*step, 0, 0]), keypoints, scores)
         self.keypoints, self.scores, self.seen = keypoints, scores, seconds
 
 def next_box(
-    box: np.ndarray,        # (4,) the last one
+    box: np.ndarray,        # (4,) the last one, moved as the person moved
     keypoints: np.ndarray,  # (J, 2) found
     scores: np.ndarray,     # (J,)
 ) -> np.ndarray:            # (4,)
-    "The box of the joints, no more than a tenth smaller than the last."
+    "The box of the joints, which also holds where those of the last box were."
     found = pose_boxes(keypoints[None], scores[None], box)[0]
-    size = np.maximum(found[2:], 0.9 * box[2:])
-    middle = found[:2] + found[2:] / 2
-    return np.concatenate([middle - size / 2, size])
+    margin = box[2:] * (1 - 1 / GROWTH) / 2    # boxes are larger than their joints
+    low = np.minimum(found[:2], box[:2] + margin)
+    high = np.maximum(found[:2] + found[2:], box[:2] + box[2:] - margin)
+    return np.concatenate([low, high - low])
 
 # %% ../nbs/machinery/tracking.ipynb #ba6d9dfc
 COPY = 0.4       # OKS of two poses in one frame above which they are one person, found twice
 CONTESTED = 0.3  # share of a person's box that lies in another's, above which either may be meant
 SAME = 0.6       # likeness of colours from which on they are those of one person
 CLEARLY = 0.2    # by so much more like somebody else's colours a pose is theirs
-SURE = 0.5       # share of joints that are shown, from which on another's pose is somebody new
+SURE = 0.5       # share of joints that must be shown for a pose to be somebody new
 
 def overlaps(
     box: np.ndarray,    # (4,) x, y, w, h

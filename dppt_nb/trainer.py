@@ -55,10 +55,11 @@ class Trainer(Kept, Loop):
         show: Show | None = None, # pictures of people and a tracker of numbers; None: neither
     ):
         if val is not None: check_crops(val, "val", "val")
+        team, made = team or Team(device), out is None or isinstance(out, RunFolder)
+        # a run that lies there has its weights from there
+        self.folder = out if made else RunFolder(out, writes=team.main)
         super().__init__(recipe, train, device, objectives, teacher, team)
-        self.val_set, self.bars = near(val, self.device), bars and self.team.main
-        made = out is None or isinstance(out, RunFolder)
-        self.folder = out if made else RunFolder(out, writes=self.team.main)
+        self.val_set, self.bars = near(val, self.device), bars and team.main
         self.taught_by, self.show = weights_print(teacher), show or Show()
         self.save_minutes, self.stops = save_minutes, Stops()
         self.saved_at = self.epoch_began = time.time()

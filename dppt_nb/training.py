@@ -20,7 +20,7 @@ from .draws import Part
 from .evaluation import take_people
 from .files import watch
 from .heatmaps import encode_heatmaps, joint_weights, rescale_joints
-from .loop import LoopDevices, Progress
+from .loop import LoopDevices, Progress, checked_losses
 from .optim import precision, rate_share, set_rates
 from .pruning import keep_ratio_at
 from .recipes import Recipe
@@ -91,7 +91,8 @@ class LoopLosses(LoopDevices):
         batch = Batch(*fields)
         student_trace, losses = self.see(batch), {}
         for objective in self.objectives:
-            for name, loss in objective(student_trace, batch, now).items():
+            given = checked_losses(objective, objective(student_trace, batch, now))
+            for name, loss in given.items():
                 losses[name] = losses[name] + loss if name in losses else loss
         return losses
 

@@ -2,6 +2,7 @@
 mirror pairs and splits as files of many tools have them."""
 import json
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ from dppt_nb.metrics import evaluate_coco
 from dppt_nb.ownsets import keypoint_set_of, write_keypoint_set
 from dppt_nb.photos import read_boxes
 from dppt_nb.pictures import DRAWING
-from dppt_nb.splits import split_of_file
+from dppt_nb.splits import said_split, split_of_file
 
 
 def content_of(people=6, names=COCO17.names, seed=0, **category):
@@ -647,3 +648,13 @@ def test_where_nobody_is_mirrored_results_say_so(tmp_path, monkeypatch):
     assert "nobody mirrored" in said and "mirrored test" not in said
     known = json.loads((tmp_path / "run" / "validation.json").read_text())["conditions"]
     assert known["mirror"] is False
+
+
+@pytest.mark.parametrize("given, split, file", [
+    ("train=a.json", "train", "a.json"), ("validation=b/c=d.json", "val", "b/c=d.json"),
+    ("testing=a.json", "test", "a.json"), ("valid=a.json", "val", "a.json"),
+    ("a.json", None, "a.json"), ("train=", None, "train="), ("mine=a.json", None, "mine=a.json"),
+    (Path("val=a.json"), "val", "a.json"),
+])
+def test_a_file_may_be_named_with_its_split(given, split, file):
+    assert said_split(given) == (split, file)

@@ -11,12 +11,22 @@ from torch import nn
 
 from dppt_nb.checks import DataError
 from dppt_nb.crops import normalize
-from dppt_nb.cycles import CycleObjective, heatmap_cycle_loss, kind_of_loss, token_loss
+from dppt_nb.cycles import (
+    CycleObjective,
+    PoseObjective,
+    equal_weights,
+    heatmap_cycle_loss,
+    kind_of_loss,
+    token_loss,
+)
 from dppt_nb.heatmaps import decode_dark, encode_heatmaps, rescale_joints
+from dppt_nb.keypoints import COCO17
 from dppt_nb.models import create_model, list_models, macs
+from dppt_nb.recipes import get_recipe
 from dppt_nb.rle import RegressionObjective, ResidualFlow, joint_shares, rle_loss
 from dppt_nb.store import from_synthetic
 from dppt_nb.synthetic import make_people
+from dppt_nb.training import make_batch
 
 SIZE, HEAT = (96, 64), (24, 16)
 
@@ -517,3 +527,16 @@ def test_a_head_of_probabilities_learns_by_no_squared_error():
     "Fitted to bells it would be put through a softmax in use, and every score would be nearly 0."
     with pytest.raises(DataError, match="take 'auto'"): kind_of_loss("dot", "mse")
     assert kind_of_loss("mlp", "cross_entropy") == "cross_entropy"
+
+
+def test_asking_for_equal_weights_leaves_the_network_as_it_is():
+    "In training mode each forward pass moves the running means of its norms."
+    model = create_model("sdpose_nano", 17, (64, 48), width=32, depth=1, heads=2).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    people = from_synthetic(make_people(4, COCO17, (64, 48), seed=1, margin=1.5))
+    recipe = get_recipe("tokenpose_nano", image_size=(64, 48))
+    batch = make_batch(people, torch.arange(4), recipe, None, torch.Generator(), (16, 12))
+    found = equal_weights(model, PoseObjective(model), batch)
+    assert all(0 < weight < math.inf for weight in found) and model.training
+    assert all(torch.equal(v, before[name]) for name, v in model.state_dict().items())
+    assert not model.encoder._forward_hooks

@@ -1,8 +1,13 @@
 """Heatmaps against the released DarkPose values, and maps that ought not to occur but do."""
+import math
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
+from dppt_nb.cycles import heatmap_cycle_loss
+from dppt_nb.distillation import output_loss
 from dppt_nb.heatmaps import (
     average_flip,
     decode_argmax,
@@ -13,6 +18,8 @@ from dppt_nb.heatmaps import (
     flip_back,
     heatmap_coordinates,
     heatmap_cross_entropy_loss,
+    heatmap_mse_loss,
+    masked_mean,
     normalize_heatmaps,
     photo_joints,
     rescale_joints,
@@ -214,6 +221,37 @@ def test_distributions_and_their_loss():
         and (logits.grad.abs().sum((2, 3)) > 0).eq(weights > 0).all()
     )
     assert heatmap_cross_entropy_loss(logits, distribution, weights * 0) == 0
+
+
+@pytest.mark.parametrize("unknown", [math.nan, math.inf])
+@pytest.mark.parametrize("name, loss", {
+    "squared": heatmap_mse_loss,
+    "entropy": lambda maps, wanted, weights: heatmap_cross_entropy_loss(
+        maps, normalize_heatmaps(wanted), weights
+    ),
+    "cycles": lambda *given: heatmap_cycle_loss(*given, "cross_entropy"),
+    "squared cycles": heatmap_cycle_loss,
+    "teacher": lambda *given: told_by_teacher(*given, ("dot", "dot")),
+    "teacher, squared": lambda *given: told_by_teacher(*given, ("mlp", "mlp")),
+    "teacher, mixed": lambda *given: told_by_teacher(*given, ("dot", "mlp")),
+    "mean": lambda maps, wanted, weights: masked_mean((maps - wanted).mean((2, 3)), weights),
+}.items())
+def test_targets_of_joints_without_weight_may_be_unknown(name, loss, unknown):
+    "The loss and its gradient are those of any other target there, to the bit."
+    draw = lambda seed: torch.rand(2, 3, 8, 6, generator=torch.Generator().manual_seed(seed))
+    maps, wanted, weights = draw(0), draw(1), torch.tensor([[1.0, 0, 1], [0.5, 1, 0]])
+    found = []
+    for there in (0.3, unknown):
+        ours = maps.clone().requires_grad_()
+        value = loss(ours, wanted.where(weights[..., None, None] > 0, there), weights)
+        found.append((value, *torch.autograd.grad(value, ours)))
+    for known, other in zip(*found):
+        assert torch.isfinite(known).all() and torch.equal(known, other)
+
+
+def told_by_teacher(maps, wanted, weights, heads):
+    ours, theirs = (SimpleNamespace(heatmaps=[m], logits=[m]) for m in (maps, wanted))
+    return output_loss(ours, theirs, weights, heads)
 
 
 def test_decoding_inverts_encoding_through_the_photograph():

@@ -551,8 +551,24 @@ def test_the_way_through_recordings_answers_the_same(predictor, made):
     photo = open_photo(pixels)
     [(joints, scores)] = own.locate([photo], [crowd])
     [(wanted, sure)] = predictor.locate([photo], [crowd])
-    assert len(own._recordings) > 1 and not any(own._recordings.values())
+    assert len(own._asked) > 1 and not own._recordings
     assert np.abs(joints - wanted)[sure > 0.5].max() < 0.5 and np.abs(scores - sure).max() < 0.1
+
+
+def test_shapes_that_are_asked_for_once_push_no_recording_out(predictor, monkeypatch):
+    "And of five shapes in turn most are replayed."
+    made = []
+    monkeypatch.setattr("dppt_nb.predictor.Captured", lambda run, *values: made.append(run) or run)
+    own = Locator(predictor.network, predictor.recipe, COCO17)
+    own.graph, ask = True, lambda key: own._recorded(key, f"run {key}", ()) and len(made)
+    assert [ask(key) for key in "aabbccdd"] == [0, 1, 1, 2, 2, 3, 3, 4]
+    assert [ask(key) for key in "efgh" + "abcd"] == [4] * 8
+    assert [ask(key) for key in "ebcde"] == [5] * 5 and "a" not in own._recordings
+    for key in range(1000): ask(key)
+    assert len(own._asked) == 100 and list(own._recordings) == [*"bcde"]
+    del made[:]
+    for key in "vwxyz" * 20: ask(key)
+    assert len(made) < 30
 
 
 @pytest.mark.cuda
@@ -787,6 +803,24 @@ def test_a_picture_of_twelve_bits_is_warned_of(tmp_path):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert open_photo(path).image.getpixel((0, 0)) == (round(number / 257),) * 3
+
+
+def test_a_picture_of_twelve_bits_is_warned_of_each_time(tmp_path):
+    "In a process of its own, whose filters nobody touches: pytest's are new for every test."
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.full((9, 8), 3000, np.uint16)).save(path)
+    program = (
+        "import sys\n"
+        "from dppt_nb.files import ImageSource\n"
+        "from dppt_nb.photos import open_photo\n"
+        "for _ in range(3): ImageSource(sys.argv[1]).read('deep.png')\n"
+        "for _ in range(2): open_photo(sys.argv[1] + '/deep.png')\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr.count("as of 12 bits; multiply by 16") == 3    # once, and of each photo
 
 
 def test_threads_that_open_photos_leave_the_filters_of_warnings_alone(monkeypatch):

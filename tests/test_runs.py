@@ -6,8 +6,10 @@ import re
 import shutil
 import signal
 import sys
+import time
 import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -494,6 +496,54 @@ def test_what_is_new_to_a_start_is_said_once_with_a_plan_too(people, tmp_path, c
     assert capsys.readouterr().out.count("starting from ") == 1
 
 
+def test_a_run_goes_on_though_its_start_was_removed(people, tmp_path, capsys):
+    "To the bit as with it; whom the start has learned from is remembered, and what it was."
+    named = replace(people, name="photographs")
+    half, wise = named.select(slice(12)), tmp_path / "wise"
+    Trainer(TINY.change(epochs=1), half, None, wise, "cpu", bars=False).fit()
+    recipe, others = TINY.change(start=str(wise)), named.select(slice(12, 24))
+    go = lambda out: Trainer(recipe, others, None, out, "cpu", bars=False)
+    with_it = go(None).fit()
+    go(tmp_path / "run").fit(epochs=1)
+    read = lambda name: json.loads((tmp_path / "run" / name).read_text())
+    record, config = read(RECORD), read("config.json")
+    wise.rename(tmp_path / "gone")
+    capsys.readouterr()
+    without = go(tmp_path / "run").fit(resume=True)
+    assert capsys.readouterr().out.count(f"start {wise} cannot be read: whether it is what ") == 1
+    assert all(torch.equal(v, without.state_dict()[k]) for k, v in with_it.state_dict().items())
+    assert record["began_with"] and read(RECORD)["began_with"] == record["began_with"]
+    assert config["people_marks"] and read("config.json")["people_marks"] == config["people_marks"]
+    with pytest.raises((DataError, OSError), match="there is no folder"): go(tmp_path / "new")
+    # one that is there is compared
+    Trainer(TINY.change(epochs=1, seed=1), half, None, tmp_path / "other", "cpu", bars=False).fit()
+    another = recipe.change(start=str(tmp_path / "other"))
+    with pytest.raises(DataError, match="holds a run with start = "):
+        Trainer(another, others, None, tmp_path / "run", "cpu", bars=False).fit(resume=True)
+    narrow = TINY.change(epochs=1, overrides=dict(TINY.overrides, width=16))
+    Trainer(narrow, half, None, wise, "cpu", bars=False).fit()
+    with pytest.raises(DataError, match="cannot be the start of this network"):
+        go(tmp_path / "run").fit(resume=True)
+
+
+def test_a_command_goes_on_without_its_start_and_plans_without_it(tmp_path, capsys):
+    "A folder that holds no run still needs its start, before anybody is cut."
+    few = load_people("synthetic", None, "train", SIZE, False, 16)["train"]
+    Trainer(TINY.change(epochs=1), few, None, tmp_path / "wise", "cpu", bars=False).fit()
+    recipe, plan = TINY.change(start=str(tmp_path / "wise"), epochs=1), Settings(plan=True)
+    go = lambda out, **more: train_recipe(
+        recipe, out=tmp_path / out, device="cpu", bars=False, people=16, **more
+    )
+    go("run")
+    (tmp_path / "wise").rename(tmp_path / "gone")
+    capsys.readouterr()
+    assert go("run", resume=True, settings=plan)["scores"]
+    said = capsys.readouterr().out
+    assert "plan: all epochs are trained already" in said and "cannot be read: whether" in said
+    with pytest.raises(OSError, match="there is no folder"): go("new")
+    assert not (tmp_path / "new").exists()
+
+
 def test_the_plan_counts_new_people_for_every_epoch(monkeypatch):
     "Those who are here already cost nothing; a resumed run makes those of its first epoch too."
     monkeypatch.setattr(EndlessPeople, "time_renewal", lambda self: 50.0)
@@ -507,6 +557,24 @@ def test_the_plan_counts_new_people_for_every_epoch(monkeypatch):
     other = make_plan(Loop(recipe.change(seed=1), crops, "cpu"), None, measure=0)
     assert other.renewals == 10 and "new people" not in str(other)    # nothing was timed
     assert crops.epoch == (0, 0)
+
+
+def test_a_plan_does_not_take_the_time_of_compiling_for_that_of_a_step(people, monkeypatch):
+    "A clock by hand: 40 s for each size of a batch that is new to the compiler, a second a step."
+    clock, seen = [0.0], set()
+    def compiled(losses):
+        def run(now, images, *fields):
+            clock[0] += 1 if len(images) in seen else 40
+            seen.add(len(images))
+            return losses(now, images, *fields)
+        return run
+    monkeypatch.setattr(loop_module, "compiled", compiled)
+    fake = SimpleNamespace(perf_counter=lambda: clock[0], time=time.time)
+    monkeypatch.setattr("dppt_nb.progress.time", fake)
+    recipe = TINY.change(compile=True, batch_size=10, precision="fp32")
+    loop = Loop(recipe, people.select(slice(21)), "cpu")
+    plan = make_plan(loop, None, measure=6)
+    assert seen == {10, 11} and plan.measured == 6 and plan.step_seconds == 1
 
 
 def test_steps_are_timed_with_what_is_fetched_meanwhile(people, monkeypatch):

@@ -222,7 +222,8 @@ def test_a_lesson_opens_in_colab_and_installs_there_only(path):
     assert again == json.loads(text), "run `python tools/colab.py`, which adds badge and cell"
     head, first = ("".join(cell["source"]) for cell in again["cells"][:2])
     assert f"blob/main/nbs/{path.name})" in head and first.startswith("#| hide\n")
-    body = first.partition('if "google.colab" in sys.modules and ')[2].splitlines()[1:]
+    body = first.partition('if "google.colab" in sys.modules and ')[2].partition("\nif ")[0]
+    body = body.splitlines()[1:]
     assert len(body) == 3 and all(line.startswith("    ") for line in body)
 
 
@@ -252,6 +253,22 @@ def test_the_cell_for_colab_fetches_the_project_once(tmp_path, monkeypatch):
     assert len(did) == 3 and did[0].startswith("git clone") and did[1:] == ["pip", "cd"]
     run()
     assert len(did) == 3
+
+
+def test_a_lesson_in_another_folder_says_where_lessons_are_run(tmp_path, monkeypatch, capsys):
+    import colab
+    from IPython.core.inputtransformer2 import TransformerManager
+    run = lambda: exec(TransformerManager().transform_cell(colab.CELL), {})
+    monkeypatch.delitem(sys.modules, "google.colab", raising=False)
+    monkeypatch.chdir(ROOT / "nbs")
+    run()
+    assert not capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    run()
+    said = capsys.readouterr().out
+    assert said.startswith("Lessons are run in their own folder, nbs of a clone") and (
+        f"not in {tmp_path}" in said
+    )
 
 
 # In a browser

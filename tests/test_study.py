@@ -26,14 +26,15 @@ from dppt_nb.judged import (
     run_study,
     show_study,
     stored_with_pages,
+    unfinished,
 )
 from dppt_nb.keypoints import COCO17
 from dppt_nb.loop import batch_count
 from dppt_nb.metrics import mean_rate
 from dppt_nb.models import create_model
 from dppt_nb.recipes import get_recipe
-from dppt_nb.runner import train_recipe
-from dppt_nb.runs import RunFolder
+from dppt_nb.runner import check_sources, train_recipe
+from dppt_nb.runs import RECORD, RunFolder
 from dppt_nb.store import load_people
 from dppt_nb.studies import (
     STUDIES,
@@ -657,6 +658,14 @@ def test_a_study_reads_as_a_training_does(tmp_path, monkeypatch):
     assert judged["conditions"]["people"] == 3      # of six in b.json
     trained = load_people("coco", tmp_path, ("train",), TOY.image_size, bars=False, **reader)
     assert len(trained["train"]) == 2 and judged["trained_on"] == trained["train"].digest
+    again = lambda **more: run_study(
+        "protocol", data="coco", root=tmp_path, base=TOY, seeds=(0,), device="cpu", epochs=1,
+        split="val", names=("tokenpose",), out=tmp_path / "study", **reader, **more,
+    )
+    assert again() == [judged]
+    for pairs in ("left_eye:right_eye", "none"):    # the same people, mirrored in another way
+        with pytest.raises(DataError, match="holds a run with flip_pairs = .*name another --out"):
+            again(flip_pairs=pairs)
     without = dict(content, categories=[dict(k, keypoints=[f"p{i}" for i in range(17)])
                                          for k in kinds])
     (tmp_path / "c.json").write_text(json.dumps(without))
@@ -666,6 +675,18 @@ def test_a_study_reads_as_a_training_does(tmp_path, monkeypatch):
     words = ["study", "protocol", "--data", "coco", "--root", tmp_path, "--out", tmp_path / "other"]
     done = CliRunner().invoke(main, [*map(str, words), "--annotations", "train=none.json"])
     assert done.exit_code == 1 and "none.json" in done.output
+
+
+def test_a_study_asks_for_the_start_of_a_run_that_begins_alone(tmp_path):
+    row, = find_rows("dppt", ["ppt"])
+    plan = [(row, row_recipe(row, TOY, seed).change(start=str(tmp_path / "gone")))
+            for seed in (0, 1)]
+    (tmp_path / "ppt-seed0").mkdir()
+    (tmp_path / "ppt-seed0" / RECORD).touch()
+    begun, fresh = (unfinished(plan, tmp_path, begun) for begun in (True, False))
+    assert [recipe.seed for recipe in (*begun, *fresh)] == [0, 1]
+    check_sources(*begun)
+    with pytest.raises(OSError, match="there is no folder"): check_sources(*fresh, begin=True)
 
 
 def test_runs_side_by_side_refuse_a_folder_of_another_run_or_of_another_writer(tmp_path):

@@ -144,6 +144,49 @@ def test_objectives_add_up(people):
     assert set(losses) == {"pose", "extra"} and losses["extra"] == 2.0
 
 
+@pytest.mark.parametrize("none", [[], (), PoseObjective, {}])
+def test_no_objectives_are_not_taken_for_the_recipes_own(people, none):
+    with pytest.raises(DataError, match="give a list of at least one, or leave it out"):
+        Loop(Recipe(**TINY), people, "cpu", objectives=none)
+    run = Loop(Recipe(**TINY), people, "cpu")
+    with pytest.raises(DataError, match="give a list of at least one"): run.objectives = none
+    with pytest.raises(DataError, match="holds 'pose', which cannot be called"):
+        Loop(Recipe(**TINY), people, "cpu", objectives=["pose"])
+
+
+def test_another_network_in_a_loop_is_refused_since_nobody_would_train_it(people):
+    "So are objectives that learn; those that do not, and a wrapper of the same weights, are taken."
+    class Learns(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+        def forward(self, trace, batch, progress): return {"scaled": self.scale ** 2}
+    run, mine = trainer(people), trainer(people).model
+    with pytest.raises(DataError, match="the loop's model cannot be exchanged: its optimisers"):
+        run.model = mine
+    with pytest.raises(DataError, match="the loop's objectives cannot be exchanged"):
+        run.objectives = [PoseObjective(run.model), Learns()]
+    wrapper = torch.nn.DataParallel(run.model)
+    run.model = wrapper
+    assert run.model is wrapper
+
+
+@pytest.mark.parametrize("given, words", [
+    (lambda t: {"late": 0.5}, "Late gives 'late' as a float;"),
+    (lambda t: {"late": t.logits[0].mean((1, 2, 3))},
+     r"Late gives 'late' as a tensor of shape \(16,\);"),
+    (lambda t: t.logits[0].mean(), "Late gives a Tensor in place of named losses;"),
+    (lambda t: None, "Late gives a NoneType in place of named losses;"),
+])
+def test_what_is_no_loss_is_one_sentence_that_names_the_objective(people, given, words):
+    class Late(torch.nn.Module):
+        def forward(self, trace, batch, progress): return given(trace)
+    run = trainer(people)
+    run.objectives = [PoseObjective(run.model), Late()]
+    with pytest.raises(DataError, match=words) as error: run.train_epoch()
+    assert "\n" not in str(error.value)
+
+
 def test_a_loss_that_is_not_a_number_stops_with_a_sentence(people, tmp_path):
     run = trainer(people, tmp_path)
     run.objectives = [lambda seen, batch, progress: {"pose": seen.logits[0].sum() * math.nan}]

@@ -26,13 +26,13 @@ from dppt_nb import PosePredictor
 from dppt_nb import video as video_module
 from dppt_nb.checks import CannotWrite, DataError
 from dppt_nb.commands import predict
-from dppt_nb.inference import People
+from dppt_nb.inference import People, pose_boxes
 from dppt_nb.keypoints import COCO17
 from dppt_nb.photos import Photo
 from dppt_nb.pictures import is_drawing
 from dppt_nb.synthetic import make_photo
 from dppt_nb.terminal import Terminated
-from dppt_nb.tracking import OneEuro, Tracker, find_people
+from dppt_nb.tracking import OneEuro, Track, Tracker, find_people
 from dppt_nb.video import Frame, Lines, Video, VideoWriter, drawing_name, follow, predict_files
 
 av = pytest.importorskip("av", reason="videos need PyAV: pip install av")
@@ -223,6 +223,22 @@ def test_a_still_film_of_a_photograph_loses_nobody(shared, number):
     nano = PosePredictor.from_pretrained("dppt_nano_lspet", device="cpu")
     frames = (Frame(k, k / 25, pixels) for k in range(12))
     assert [people.tracks.tolist() for _, people in follow(nano, frames)] == [[1]] * 12
+
+
+@pytest.mark.parametrize("hidden", [range(13, 17), range(5), range(5, 11, 2)])
+@pytest.mark.parametrize("speed", [0, 400])
+def test_joints_that_are_hidden_for_a_frame_lie_in_the_next_box(hidden, speed):
+    "Legs, head, or left arm; also of somebody who goes to the right."
+    joints, worn = make_photo(1, COCO17, seed=2).joints[0].numpy(), np.zeros((1, 3))
+    sure, step = np.ones(17), np.array([speed, 0]) / 25
+    box = pose_boxes(joints[None], sure[None], [[0, 0, 1, 1]])[0]
+    track = Track(1, joints, sure, box, 0.0, np.array([speed, 0.0]), worn)
+    found, scores = joints + step, sure.copy()
+    scores[list(hidden)], found[list(hidden)] = 0, joints.mean(0)    # a guess, of no weight
+    track.see(found, scores, 1 / 25, worn, 1.0)
+    there = joints + step
+    outside = np.maximum(track.box[:2] - there, there - track.box[:2] - track.box[2:])
+    assert outside.max() < 0.1 and (track.box[2:] <= box[2:] + 0.1).all()
 
 
 def test_the_one_euro_filter_knows_no_frame_rate():

@@ -18,7 +18,10 @@ import sys
 if "google.colab" in sys.modules and not os.path.isdir("../dppt_nb"):
     !git clone -q --depth 1 https://github.com/{REPOSITORY}
     %pip install -q ./dppt-nb "fastcore<2"
-    %cd dppt-nb/nbs"""
+    %cd dppt-nb/nbs
+if not os.path.isdir("results"):
+    print("Lessons are run in their own folder, nbs of a clone of dppt-nb; here cells that read "
+          "the stored results stop, since they are not in", os.getcwd())"""
 
 
 def badge(name):
