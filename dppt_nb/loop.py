@@ -161,6 +161,7 @@ class LoopStart:
         self.train_set, self.keypoint_set = near(train, self.device), train.keypoint_set
         self.model, self.teacher = self.build(), teacher and teacher.to(self.device)
         self.began_with = self.take_sources()
+        if recipe.backbone_frozen: freeze_backbone(self.model, recipe.backbone_frozen)
         with seeded(recipe.seed):
             if objectives is None: objectives = make_objectives(self.model, recipe, teacher)
             self.objectives = objectives
@@ -193,8 +194,6 @@ class LoopStart:
         start, backbone = self.recipe.start, self.recipe.backbone_weights
         if start: start_from(self.model, start, self.keypoint_set)
         elif backbone: load_backbone(self.model, backbone)
-        frozen = self.recipe.backbone_frozen
-        if frozen: freeze_backbone(self.model, frozen)
         return weights_print(self.model) if start or backbone else None
 
     @property

