@@ -1,9 +1,12 @@
 """Shared fixtures. Reference values and real photographs are not part of the project: tests that
 need them skip without."""
+import copy
+import hashlib
 import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,6 +27,50 @@ def pytest_collection_modifyitems(items):
 def fuzz():
     "How many mutated inputs a test tries: a sample, unless DPPT_FUZZ says how many."
     return int(os.environ.get("DPPT_FUZZ", 200))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def made_once():
+    """People by program for small trainings, made when they are first asked for: many tests train
+    on the same few, and making them is half of the work of such a training. Each test has a copy;
+    that they are the same whenever they are made is held by `test_synthetic.py`."""
+    from dppt_nb import store
+    make, known = store.make_people, {}
+
+    def made(people, keypoint_set, image_size, **more):
+        if people > 128: return make(people, keypoint_set, image_size, **more)    # room is short
+        asked = people, keypoint_set.names, tuple(image_size), *map(str, sorted(more.items()))
+        if asked not in known: known[asked] = make(people, keypoint_set, image_size, **more)
+        return copy.deepcopy(known[asked])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "make_people", made)
+        yield
+
+
+def print_of(part):
+    "A digest of an array, or nothing of nothing."
+    if part is None: return None
+    part = np.ascontiguousarray(part)
+    return part.shape, part.dtype.str, hashlib.sha256(part).hexdigest()
+
+
+@pytest.fixture(scope="session")
+def drawn_once():
+    """The stored studies' intervals over people, each drawn when it is first asked for: its
+    thousand resamples are the same every time, and pages and claims ask for the same rows again
+    and again."""
+    from dppt_nb import judged
+    draw, known = judged.bootstrap_interval, {}
+
+    def drawn(values, counts=None, other=None, photos=None):
+        asked = *map(print_of, (values, counts, other, photos)),
+        if asked not in known: known[asked] = draw(values, counts, other, photos=photos)
+        return known[asked]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judged, "bootstrap_interval", drawn)
+        yield
 
 
 @pytest.fixture(scope="session")
