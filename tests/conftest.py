@@ -1,13 +1,16 @@
 """Shared fixtures. Reference values and real photographs are not part of the project: tests that
 need them skip without."""
-import copy
 import hashlib
 import os
 import shutil
+from collections import OrderedDict
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pytest
+
+from dppt_nb import synthetic
 
 ROOT = Path(__file__).resolve().parent.parent
 SOAK = os.environ.get("DPPT_SOAK") == "1"
@@ -29,22 +32,36 @@ def fuzz():
     return int(os.environ.get("DPPT_FUZZ", 200))
 
 
+MAKE_CHUNK = synthetic._make_chunk
+
+
 @pytest.fixture(autouse=True, scope="session")
 def made_once():
-    """People by program for small trainings, made when they are first asked for: many tests train
-    on the same few, and making them is half of the work of such a training. Each test has a copy;
-    that they are the same whenever they are made is held by `test_synthetic.py`."""
-    from dppt_nb import store
-    make, known = store.make_people, {}
+    """People by program, made when they are first asked for: hundreds of tests ask for the same few
+    of seed 0, 1 or 2, they are made a chunk at a time, and a chunk takes as long as a small
+    training. Who asks gets a copy, since chunks are put together anew each time."""
+    known, lock = OrderedDict(), Lock()    # some are made by several threads
 
-    def made(people, keypoint_set, image_size, **more):
-        if people > 128: return make(people, keypoint_set, image_size, **more)    # room is short
-        asked = people, keypoint_set.names, tuple(image_size), *map(str, sorted(more.items()))
-        if asked not in known: known[asked] = make(people, keypoint_set, image_size, **more)
-        return copy.deepcopy(known[asked])
+    def made(index, *asked):
+        if index.device.type != "cpu": return MAKE_CHUNK(index, *asked)
+        key = repr((int(index[0]), len(index), *asked))
+        with lock: found = known.pop(key, None)
+        if found is None: found = MAKE_CHUNK(index, *asked)
+        with lock:
+            known[key] = found    # what was asked for last is forgotten last
+            if len(known) > 32: known.popitem(last=False)    # of some 3 MB each
+        return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "make_people", made)
+        patch.setattr(synthetic, "_make_chunk", made)
+        yield
+
+
+@pytest.fixture(scope="module")
+def made_anew():
+    "For tests that look at how people are made: each time they are."
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic, "_make_chunk", MAKE_CHUNK)
         yield
 
 

@@ -46,7 +46,7 @@ def environment(cwd):
 
 def dppt(*words, cwd):
     """The command in this process, which is spared a start of Python and PyTorch each time; what a
-    process has of its own is looked at by `started`."""
+    process has of its own is looked at by `shell`."""
     said, complained = io.StringIO(), io.StringIO()
     with (
         contextlib.chdir(cwd), pytest.MonkeyPatch.context() as patch, redirect_stdout(said),
@@ -57,15 +57,6 @@ def dppt(*words, cwd):
         except SystemExit as end: code = end.code
     return SimpleNamespace(
         returncode=code or 0, stdout=said.getvalue(), stderr=complained.getvalue()
-    )
-
-
-def started(*words, cwd):
-    "The command in a process of its own."
-    code = "from dppt_nb.cli import main; main(prog_name='dppt')"
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, cwd=cwd,
-        env=environment(cwd),
     )
 
 
@@ -256,8 +247,8 @@ def test_coco_gets_ap_and_the_file_that_pycocotools_reads(shared, tmp_path):
 
 @pytest.fixture(scope="module")
 def models_said(tmp_path_factory):
-    "What the command says of all networks, in a process of its own."
-    return started("models", cwd=tmp_path_factory.mktemp("models")).stdout
+    "What the command says of all networks."
+    return dppt("models", cwd=tmp_path_factory.mktemp("models")).stdout
 
 
 def test_models_lists_costs_and_published_scores(models_said):
@@ -642,7 +633,7 @@ def test_a_released_checkpoint_is_judged_by_the_name_of_its_model(tmp_path):
 
 
 def test_file_names_do_not_move_the_cursor(tmp_path):
-    done = started("eval", "a\x1b[31mred\rb", cwd=tmp_path)
+    done = dppt("eval", "a\x1b[31mred\rb", cwd=tmp_path)
     refused(done, "red")
     assert "\x1b" not in done.stderr and "\r" not in done.stderr and "x1b[31mred" in done.stderr
 
