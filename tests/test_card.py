@@ -53,7 +53,9 @@ def test_no_part_begins_when_the_time_is_over(card, tmp_path):
 
 def test_what_waits_is_found(card, monkeypatch):
     "PyTorch's own check is stood in for: it raises where a step waits."
-    people, modes = card.load_people("synthetic", None, ("train",), (128, 96), False, 64), []
+    people, modes = card.load_people("synthetic", None, ("train",), (128, 96), False, 8), []
+    recipe_of = card.recipe_of    # of few people a step: two dozen steps are run
+    monkeypatch.setattr(card, "recipe_of", lambda name: recipe_of(name, batch=8))
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
     cpu = torch.device("cpu")

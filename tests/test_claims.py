@@ -50,6 +50,7 @@ from dppt_nb.studies import STUDIES, photos_of, unpack_bits
 from dppt_nb.study import CLAIMS, each_seed
 
 RESULTS = Path(__file__).resolve().parent.parent / "nbs" / "results"
+pytestmark = pytest.mark.usefixtures("drawn_once")
 
 
 def stored(name):

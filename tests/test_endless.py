@@ -17,7 +17,7 @@ SIZE = (64, 48)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def small_chunks():
+def small_chunks(made_anew):
     "Eight people at once, so that twenty are three chunks."
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(synthetic, "CHUNK", 1)

@@ -95,6 +95,7 @@ def compare_outputs(monkeypatch):
 
 
 @pytest.mark.parametrize("path", map(run_in_turn, NOTEBOOKS))
+@pytest.mark.usefixtures("drawn_once")
 def test_notebook_runs(path, monkeypatch):
     from nbdev.config import get_config
     from nbdev.test import test_nb

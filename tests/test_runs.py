@@ -96,7 +96,8 @@ def test_a_run_goes_on_with_its_start_and_teacher_wherever_they_lie(people, tmp_
 
 @pytest.mark.parametrize("changes", [{}, dict(precision="fp16"), dict(ema=0.0, optimizer="adam")])
 def test_stopped_within_an_epoch_it_goes_on_to_the_bit(people, tmp_path, changes):
-    recipe = TINY.change(**changes)
+    # three batches of two: fp16 takes long on a CPU
+    people, recipe = people.select(torch.arange(6)), TINY.change(epochs=2, batch_size=2, **changes)
     through = trainer(people, recipe=recipe)
     network = through.fit()
     with pytest.raises(KeyboardInterrupt, match="epoch 2 up to batch 2 is saved .* --resume"):
@@ -824,6 +825,13 @@ def test_results_of_another_training_are_not_taken_for_the_last_ones(tmp_path, m
     assert json.loads((tmp_path / "validation.json").read_text())["history"] == trained
 
 
+@pytest.fixture(scope="module")
+def judged_run(tmp_path_factory):
+    "A run that is trained and judged, which each test below copies; and its results."
+    folder = tmp_path_factory.mktemp("judged") / "run"
+    return folder, train_recipe(TINY, out=folder, device="cpu", people=16, bars=False)
+
+
 ROW = dict(mean=1.0, joints={}, people=1, left_out=0)    # of a measure
 
 
@@ -832,14 +840,15 @@ ROW = dict(mean=1.0, joints={}, people=1, left_out=0)    # of a measure
     dict(PCK=dict(ROW, interval=[1.0])), dict(PCK=dict(ROW, joints=[1.0])),
     dict(PCK=dict(ROW, unknown="neck")),
 ])
-def test_a_damaged_judging_is_done_again(tmp_path, damaged):
-    how = dict(out=tmp_path, device="cpu", people=16, bars=False)
-    results = train_recipe(TINY, **how)
-    file = tmp_path / "validation.json"
+def test_a_damaged_judging_is_done_again(judged_run, tmp_path, damaged):
+    trained, results = judged_run
+    folder = shutil.copytree(trained, tmp_path / "run")
+    file = folder / "validation.json"
     whole = json.dumps(dict(json.loads(file.read_text()), scores=damaged))
     file.write_text(damaged if damaged == "{" else whole)
-    assert train_recipe(TINY, resume=True, **how)["scores"] == results["scores"]
-    assert "scores" in json.loads((tmp_path / "validation.json").read_text())
+    again = train_recipe(TINY, out=folder, device="cpu", people=16, bars=False, resume=True)
+    assert again["scores"] == results["scores"]
+    assert "scores" in json.loads(file.read_text())
 
 
 def test_a_report_of_an_earlier_judging_does_not_stay(tmp_path, capsys):

@@ -12,6 +12,7 @@ from dppt_nb.scenes import PLAIN, Scene, body_boxes, clutter, zoom_camera
 from dppt_nb.strokes import paint, project_bodies, untile
 from dppt_nb.synthetic import SyntheticPeople, _aim, draw_sheet, make_people, make_photo
 
+pytestmark = pytest.mark.usefixtures("made_anew")
 FIELDS = ("images", "joints", "visible", "occluded", "boxes")
 
 
