@@ -498,6 +498,8 @@ IDLE = [
     ("--weight-decay 1", "--optimizer adamw", "is of --optimizer adamw"),
     ("--backbone-weights x.pth --start y", None,
      "is overwritten by the weights of the start"),
+    ("--backbone-frozen 2", None, "is of a backbone that was trained before"),
+    ("--backbone-lr 0.001", None, "is of a backbone that was trained before"),
     ("--half-body-joints 4", "--half-body 0.3", "goes with --half-body"),
     ("--shift-prob 0.5", "--shift 0.1", "goes with --shift"),
 ]

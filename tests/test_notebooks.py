@@ -17,7 +17,7 @@ NOTEBOOKS = [path for pattern in PAGES for path in sorted(NBS.glob(pattern))]
 LONG = {f"solutions/{name}.ipynb" for name in (
     "02_crops", "04_metrics", "06_tokenpose", "07_pruning", "08_distillation", "09_cycles",
     "10_training", "11_inference", "12_explore", "13_study", "14_train", "costs", "rle",
-    "synthetic",
+    "synthetic", "together",
 )}
 
 # pages whose words are the answers: what they store is what they say when they are run
