@@ -166,7 +166,8 @@ def test_the_table_of_blazepose():
         name = "BlazePose" if way == theirs else f"`{way[0]}`"
         scores = [f"{rows[*way, place]['score']:.1f}" for place in places]
         once = alone.get((way[0], "PyTorch, bf16"))
-        times = [f"{once:.{'nano' in name}f}"] * 2 if way[1] == "PyTorch" else [
+        digits = 1 if "nano" in name else 0
+        times = [f"{once:.{digits}f}"] * 2 if way[1] == "PyTorch" else [
             f"{took[*way, place]['processor_ms']:.0f}" for place in places
         ]
         cells = [name, where, str(looks), *scores, *times]
