@@ -79,7 +79,7 @@ def person_boxes(
 
 class MediaPipeDetector:
     "The person detector of BlazePose, as a function from a picture to boxes."
-    reaches_out = True  # its squares hold the whole person, also what the picture does not show
+    reaches_out = True  # its squares may reach out of the picture; no predictor calls them odd
 
     def __init__(self,
         path: str | Path | None = None,  # of pose_detection.tflite; None: that of `mediapipe`

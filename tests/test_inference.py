@@ -692,10 +692,16 @@ def test_the_scores_and_times_with_a_detector_are_those_of_their_record(root):
         list(map(over, rows("accuracy", name), theirs)) for name in ("PyTorch", instead)
     )
     assert given[0][1] < 0 < given[0][2] and athletes[1] < 0 < athletes[2] and everyday[2] < 0
-    said = "{:+.1f} points with the box given and {:+.1f} with MediaPipe's detector"
     summary = (root / "nbs/machinery/peers.ipynb").read_text().split("## Summary")[1]
+    equal = list(map(over, rows("accuracy", way), theirs))
+    assert equal[0][1] < 0 < equal[0][2] and equal[1][2] < 0
+    said = "found {:+.1f} points on LSPET's athletes, open, and {:+.1f} on COCO's people."
+    assert said.format(equal[0][0], equal[1][0]) in summary
+    said = "on LSPET {:+.1f} points with the box given and {:+.1f} with MediaPipe's detector, "
     assert said.format(given[0][0], athletes[0]) in summary
-    assert f"both open, and so on COCO's people {everyday[0]:+.1f}." in summary
+    assert given[1][1] < 0 < given[1][2]
+    said = "both open; on COCO {:+.1f}, open, and {:+.1f}."
+    assert said.format(given[1][0], everyday[0]) in summary
     for key in ("processor_ms", "mean_ms"):
         took = told("pictures", key, 0)
         words = "{} ms on LSPET, {} on COCO; with boxes from {}0.1 {} and {} |"
