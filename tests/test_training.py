@@ -433,7 +433,9 @@ def test_every_recipe_builds_its_network_and_its_lessons():
     for name, recipe in RECIPES.items():
         with torch.device("meta"):    # shapes without numbers are enough
             student = create_model(recipe.model, image_size=recipe.image_size, **recipe.overrides)
-        taught_by = "tokenpose_nano" if "nano" in name else "tokenpose_s_v1"
+        taught_by = next(
+            (f"tokenpose_{size}" for size in ("nano", "lite") if size in name), "tokenpose_s_v1"
+        )
         objectives = make_objectives(student, recipe, teacher(taught_by, recipe.image_size))
         assert len(objectives) == 1 + sum(recipe.weight(lesson) > 0 for lesson in LESSONS)
         assert make_optimizers(student, recipe)[0].param_groups and get_recipe(name) == recipe
