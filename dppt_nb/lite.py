@@ -53,11 +53,9 @@ class MobileBlock(nn.Module):
     def filtered(self, y: Tensor) -> Tensor: # (B, inside, H, W) -> (B, inside, H/stride, W/stride)
         "The depthwise step; on a CPU in float32, where half precision makes it slower."
         if y.device.type != "cpu": return conv_norm(self.depthwise_conv, self.bn1, y)
-        kind = torch.promote_types(y.dtype, torch.float32)
-        # unless the weights themselves are of half precision
-        if self.depthwise_conv.weight.dtype != kind: kind = y.dtype
-        with torch.autocast("cpu", enabled=False):
-            return conv_norm(self.depthwise_conv, self.bn1, y.to(kind))
+        with torch.autocast("cpu", enabled=False):    # in the weights' own format
+            y = y.to(self.depthwise_conv.weight.dtype)
+            return conv_norm(self.depthwise_conv, self.bn1, y)
 
 # %% ../nbs/machinery/lite.ipynb #bec839c7
 # out, kernel, stride, expand and number of blocks, stage after stage of EfficientNet-Lite0

