@@ -34,6 +34,7 @@ RUNTIME = (
 # What the page calls the networks that ship, in its order: the first is loaded at once.
 LABELS = {
     "dppt_s_lspet": "DPPT-S", "ppt_s_lspet": "PPT-S", "tokenpose_s_lspet": "TokenPose-S",
+    "tokenpose_lite_lspet": "TokenPose Lite",
     "dppt_nano_lspet": "DPPT nano", "tokenpose_nano_lspet": "TokenPose nano",
     "sdpose_nano_lspet": "SDPose nano",
     "ppt_nano_d12": "PPT nano, drawn people",
