@@ -433,6 +433,17 @@ def test_the_times_of_the_table():
     assert abs(1 - large / plain - 1 / 6) < 0.02
 
 
+def test_what_pruning_saves_on_a_gpu():
+    stored = json.loads((RESULTS / "speed_h200.json").read_text())["version_0_1"]["in_use"]
+    rate = {(row["model"], row["batch"]): f"{row['images_a_second']:,.0f}"
+            for row in stored if row["way"] == "recorded"}
+    alone, many = ([rate[name, batch] for name in ("ppt_s", "tokenpose_s_v1")]
+                   for batch in (1, 256))
+    told = page("13_study")
+    assert "PPT-S answered {} pictures a second and TokenPose-S {},".format(*alone) in told
+    assert "in batches of 256 {} and {} (".format(*many) in told
+
+
 def test_what_the_ways_to_run_a_network_take():
     rows = json.loads((RESULTS / "runners.json").read_text())["rows"]
     took = {(row["network"], row["way"]): row for row in rows}
