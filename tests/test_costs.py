@@ -135,7 +135,9 @@ def test_counting_neither_calls_nor_copies_what_hooks_belong_to():
     assert (count_layers(model.half()), macs(model)) == expected
 
 
-def test_the_dot_head_is_smaller_but_never_free():
+def test_the_dot_head_is_smaller_but_never_free(root):
+    told = (root / "nbs/machinery/costs.ipynb").read_text()
+    assert f"meets every pixel ({17 * 64 * 48 * 64 / 1e9:.3f} G, in the last columns)" in told
     for name in ("tokenpose_s_v2", "tokenpose_l_d6", "ppt_s"):
         with torch.device("meta"):
             paper, dot = create_model(name, head="mlp"), create_model(name, head="dot")
