@@ -1,6 +1,9 @@
 """Cycles: what later passes run on, what they teach the first, and the likelihood that teaches
 heads which point."""
+import json
 import math
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -504,6 +507,18 @@ def test_same_seed_same_losses_and_the_flow_goes_on():
     assert train(4, seed=1)[0] != one[0]
     again = train(1, start=one[2], seed=2)[0][0]  # weights and flow come back from a state
     assert math.isclose(again["rle"], train(5)[0][4]["rle"], rel_tol=1e-5)
+
+
+def test_the_page_says_what_its_training_printed():
+    page = Path(__file__).resolve().parent.parent / "nbs/machinery/rle.ipynb"
+    cells = json.loads(page.read_text())["cells"]
+    told = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    printed = "".join(line for cell in cells for out in cell.get("outputs", ())
+                      for line in out.get("text", ()))
+    found = re.findall(r"median error ([\d.]+) pixels, (\d+)% within 8", printed)
+    (plain, within), (likely, within_it) = found
+    assert f"({plain} pixels and {within} % against {likely} and {within_it})" in told
+    assert float(plain) < float(likely) and int(within) > int(within_it)    # slightly ahead
 
 
 def test_one_flow_serves_all_cycles(batch):

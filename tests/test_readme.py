@@ -99,6 +99,24 @@ def test_what_further_training_brings_on_a_few_people():
     assert f"that of division {division} begins at {max(lows):.1f}" in told
 
 
+def test_what_further_training_on_the_same_people_brings():
+    "Row by row of the record; the share of the mean is the one that the validation people chose."
+    tries = json.loads((RESULTS / "further_s.json").read_text())["tries"]
+    beginnings = ("three epochs", "eight epochs", "a fifth of the former", "eight more epochs")
+    for beginning, tried in zip(beginnings, tries, strict=True):
+        gains = {
+            (row["data"], row["split"]): f"{row['difference']:+.1f} ({span(row['interval'], '+')})"
+            for row in tried["results"]
+        }
+        cells = line_of(beginning, page("machinery/starts"))[1:]
+        places = ("lspet", "val"), ("lspet", "test"), ("coco", "all")
+        assert cells == [gains.get(place, "not judged") for place in places]
+    chosen = tries[2]["chosen"]["of"]
+    before, after = tries[1]["results"][0]["scores"][::-1]
+    told = f"({max(chosen.values()):.1f} %, beside {before:.1f} and {after:.1f})"
+    assert told in page("machinery/starts") and max(chosen, key=chosen.get) == "0.8"
+
+
 def test_how_well_joints_are_learned_that_the_start_did_not_know():
     "Nose, eyes and ears, joint by joint, of the people held out; lesson and page of starts."
     runs = json.loads((RESULTS / "start_coco.json").read_text())["runs"]
@@ -431,6 +449,17 @@ def test_the_times_of_the_table():
     assert f"with our head {large:.0f} ms, the unpruned one {plain:.0f}: a sixth is saved" in told
     assert f"nano network takes {small:.1f} ms, the unpruned one {plain_small:.1f}" in told
     assert abs(1 - large / plain - 1 / 6) < 0.02
+
+
+def test_what_pruning_saves_on_a_gpu():
+    stored = json.loads((RESULTS / "speed_h200.json").read_text())["version_0_1"]["in_use"]
+    rate = {(row["model"], row["batch"]): f"{row['images_a_second']:,.0f}"
+            for row in stored if row["way"] == "recorded"}
+    alone, many = ([rate[name, batch] for name in ("ppt_s", "tokenpose_s_v1")]
+                   for batch in (1, 256))
+    told = page("13_study")
+    assert "PPT-S answered {} pictures a second and TokenPose-S {},".format(*alone) in told
+    assert "in batches of 256 {} and {} (".format(*many) in told
 
 
 def test_what_the_ways_to_run_a_network_take():
