@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['METADATA', 'ONNX_FORMAT', 'OPSETS', 'OLDEST', 'RUNNERS', 'describe_network', 'needed', 'quietly', 'exports_here',
            'record', 'export_onnx', 'export_program', 'OnnxAbout', 'read_session', 'OnnxNetwork', 'calibration_inputs',
-           'products_of_tokens', 'quantise_onnx', 'note_calibration', 'cached_onnx', 'open_cached', 'norm_pairs',
+           'left_in_floats', 'quantise_onnx', 'note_calibration', 'cached_onnx', 'open_cached', 'norm_pairs',
            'fold_norms', 'choose_runner', 'take_runner', 'check_export', 'calibration_people', 'export_checkpoint']
 
 # %% ../nbs/machinery/export.ipynb #64832ce3
@@ -292,14 +292,18 @@ def calibration_inputs(
             yield {"photo": crops.images[row].permute(1, 2, 0).numpy(), "boxes": box}
         else: yield {"images": plain_images(crops, row[None], recipe, "cpu").numpy()}
 
-def products_of_tokens(
+def left_in_floats(
     path: Path, # of an ONNX file
 ) -> list[str]: # names of nodes
-    "Matrix products in which no side is a weight."
+    "Tokens times tokens; and all convolutions, where some filter each channel by itself."
     graph = needed("onnx").load(str(path)).graph
     weights = {tensor.name for tensor in graph.initializer}
     products = [node for node in graph.node if node.op_type == "MatMul"]
-    return [node.name for node in products if node.input[1] not in weights]
+    tokens = [node.name for node in products if node.input[1] not in weights]
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    groups = [said.i for node in convolutions for said in node.attribute if said.name == "group"]
+    if max(groups, default=1) == 1: return tokens
+    return tokens + [node.name for node in convolutions]
 
 def quantise_onnx(
     source: str | Path, # float32 file of `export_onnx`
@@ -325,7 +329,7 @@ def quantise_onnx(
             reduce_range=True,  # weights of seven bits: no sum of two products overflows 16 bits
             activation_type=tools.QuantType.QUInt8, weight_type=tools.QuantType.QInt8,
             op_types_to_quantize=["Conv", "MatMul", "Gemm"],
-            nodes_to_exclude=products_of_tokens(plain),
+            nodes_to_exclude=left_in_floats(plain),
         )
         model = needed("onnx").load(str(small))
     note_calibration(model, crops.name, min(people, len(crops)))

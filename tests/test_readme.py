@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dppt_nb.claims import fresh_runs, of_epochs
-from dppt_nb.judged import difference, row_score
+from dppt_nb.judged import difference, format_ends, row_score
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "nbs" / "results"
@@ -42,7 +42,7 @@ def mirrored(name):
 
 @pytest.mark.parametrize("name", sorted({network for network, _ in one_pass()}))
 def test_the_table_of_networks(name):
-    size = "256" if "_s_" in name else "128"
+    size = "128" if "nano" in name else "256"
     cells = line_of(f"`{name}`, {size}")
     for place, data in ((1, "lspet"), (2, "coco")):
         run = one_pass()[name, data]
@@ -68,16 +68,33 @@ def test_what_the_mirrored_picture_brings():
         assert told.format(*gains) in page(where), told
 
 
-def test_differences_of_the_two_large_networks():
-    "They are paired and in bf16, the table in float32."
-    known = {key: run["score"] for key, run in one_pass().items()}
-    for data, words in (
-        ("coco", "found ([\\d.]+) points fewer than `dppt_s_lspet` on COCO"),
-        ("lspet", "on athletes ([\\d.]+) fewer"),
-    ):
-        apart = known["dppt_s_lspet", data] - known["tokenpose_s_lspet", data]
-        said, = re.findall(words, page("machinery/peers"))
-        assert abs(float(said) - apart) < 0.2 and f"by {said}" in README
+def test_differences_between_networks_of_the_table():
+    "Paired, of the same runs as the table; README and the page with its notes."
+    for name in ("tokenpose_s_lspet", "tokenpose_lite_lspet"):
+        everyday, athletes = (one_pass()[name, data]["beside"] for data in ("coco", "lspet"))
+        assert {row["network"] for row in (everyday, athletes)} == {"dppt_s_lspet"}
+        (few, ends), (less, span_of_few) = (
+            (f"{-row['difference']:.1f}", [-end for end in row["interval"][::-1]])
+            for row in (everyday, athletes)
+        )
+        assert ends[0] > 0 > span_of_few[0]    # on athletes it is open
+        told = format_ends(*span_of_few, True)
+        assert f"COCO's people by {few} points ({span(ends)}), on athletes by {less} ({told}), open" \
+            in README
+        assert (
+            f"`{name}` found {few} points fewer than `dppt_s_lspet` on COCO's people "
+            f"({span(ends)}), on athletes {less} fewer ({told}, open)"
+        ) in page("machinery/peers")
+
+
+def test_the_time_of_the_network_that_was_timed_elsewhere():
+    took, name = taken("timing AVX512, Xeon"), "tokenpose_lite_lspet"
+    shares = [took[name, way] / took["dppt_s_lspet", way] for way in ("PyTorch", "ONNX int8")]
+    told = "{:.2f} / {:.2f} of the first row's, on a Xeon".format(*shares)
+    assert line_of(f"`{name}`, 256")[3] == told
+    share = took[name, "ONNX float32"] / took["dppt_s_lspet", "ONNX float32"]
+    assert abs(shares[0] - 1 / 2) < 0.05 and abs(share - 1 / 3) < 0.05
+    assert "in half its time in PyTorch and a third of it as ONNX" in page("machinery/peers")
 
 
 def gains_over(row):
@@ -430,6 +447,7 @@ def test_the_times_of_the_table():
     for part, ways in (
         ("timing AVX512", ("PyTorch", "PyTorch, bf16", "ONNX float32", "ONNX int8")),
         ("timing AVX2", ("PyTorch", "", "ONNX float32", "ONNX int8")),
+        ("timing AVX512, Xeon", ("PyTorch", "PyTorch, bf16", "ONNX float32", "ONNX int8")),
         ("timing AVX512, 2 threads", ("PyTorch", "PyTorch, bf16", "ONNX float32", "ONNX int8")),
     ):
         took = taken(part)
