@@ -79,8 +79,8 @@ def test_differences_between_networks_of_the_table():
         )
         assert ends[0] > 0 > span_of_few[0]    # on athletes it is open
         told = format_ends(*span_of_few, True)
-        assert f"COCO's people by {few} points ({span(ends)}), on athletes by {less} ({told}), open" \
-            in README
+        gap = f"COCO's people by {few} points ({span(ends)}), on athletes by {less} ({told}), open"
+        assert gap in README
         assert (
             f"`{name}` found {few} points fewer than `dppt_s_lspet` on COCO's people "
             f"({span(ends)}), on athletes {less} fewer ({told}, open)"
@@ -119,7 +119,7 @@ def test_what_further_training_brings_on_a_few_people():
 def test_what_further_training_on_the_same_people_brings():
     "Row by row of the record; the share of the mean is the one that the validation people chose."
     tries = json.loads((RESULTS / "further_s.json").read_text())["tries"]
-    beginnings = ("three epochs", "eight epochs", "a fifth of the former", "eight more epochs")
+    beginnings = ("three epochs", "eight epochs", "a mean: a fifth of the", "eight more epochs, from")
     for beginning, tried in zip(beginnings, tries, strict=True):
         gains = {
             (row["data"], row["split"]): f"{row['difference']:+.1f} ({span(row['interval'], '+')})"
