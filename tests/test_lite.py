@@ -14,6 +14,7 @@ from dppt_nb.cropset import from_synthetic
 from dppt_nb.keypoints import COCO17
 from dppt_nb.models import create_model
 from dppt_nb.optim import Muon, make_optimizers
+from dppt_nb.options import refuse_idle_fields
 from dppt_nb.recipes import Recipe, get_recipe
 from dppt_nb.released import freeze_backbone, load_backbone, weights_file
 from dppt_nb.runner import Settings, plan_of
@@ -131,6 +132,32 @@ def test_what_cannot_be_frozen(people, file):
         Loop(small_recipe(file, backbone_frozen=12), people, device="cpu")
     with pytest.raises(DataError, match="nothing of the backbone 'stem' can be frozen"):
         freeze_backbone(create_model("tokenpose_s_v1", image_size=SIZE), 1)
+
+
+@pytest.mark.parametrize("words, told", [
+    (["ppt_lite", "--backbone-frozen", "12"], "backbone_frozen is 12, but a backbone of 11 blocks"),
+    (["ppt_lite", "--start", "tokenpose_lite_lspet", "--backbone-frozen", "12"], "backbone of 11"),
+    (["tokenpose_s", "--start", "tokenpose_s_lspet", "--backbone-frozen", "1"], "backbone 'stem'"),
+    (["tokenpose_nano"], "'pyramid', which is trained from scratch"),
+    (["tokenpose_b_coco", "--image-size", "64x64"], "does not fit the backbone of tokenpose_b"),
+])
+def test_what_a_backbone_cannot_take_is_said_before_people_are_read(file, tmp_path, words, told):
+    if "--start" not in words: words = [*words, "--backbone-weights", file]
+    words = ["train", *words, "--data", "lspet", "--root", str(tmp_path), "--out"]
+    done = CliRunner().invoke(main, [*words, str(tmp_path / "run")])
+    assert done.exit_code == 1 and told in done.output
+
+
+def test_the_decay_of_a_backbone_is_read_beside_muon():
+    "Its matrices are not Muon's; those of this network would be, all of them."
+    recipe = get_recipe(
+        "tokenpose_b_coco", optimizer="muon", backbone_weights="x.pth", weight_decay=0.1,
+        overrides={"head": "dot"},
+    )
+    typed = dict(weight_decay=0.1)
+    with pytest.raises(DataError, match="of which this network has none"):
+        refuse_idle_fields(recipe, typed)
+    refuse_idle_fields(recipe.change(backbone_lr=1e-4), typed)
 
 
 @pytest.mark.parametrize("given, named", [
