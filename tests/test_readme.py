@@ -119,7 +119,7 @@ def test_what_further_training_brings_on_a_few_people():
 def test_what_further_training_on_the_same_people_brings():
     "Row by row of the record; the share of the mean is the one that the validation people chose."
     tries = json.loads((RESULTS / "further_s.json").read_text())["tries"]
-    beginnings = ("three epochs", "eight epochs", "a mean: a fifth of the", "eight more epochs, from")
+    beginnings = ("three epochs", "eight epochs", "a mean: a fifth of the", "eight more epochs,")
     for beginning, tried in zip(beginnings, tries, strict=True):
         gains = {
             (row["data"], row["split"]): f"{row['difference']:+.1f} ({span(row['interval'], '+')})"
