@@ -51,6 +51,7 @@ from .config import Pair
 from .costs import time_interleaved
 from .crops import IMAGENET_MEAN, IMAGENET_STD, PADDING, PIXEL_STD
 from .cropset import CropSet
+from .cutting import code_digest
 from .evaluation import plain_images
 from .files import CACHE_MEND, cache_folder, digest_of, make_folder
 from .forms import how_built, make_form, recipe_of
@@ -355,7 +356,9 @@ def cached_onnx(
     "The network as an ONNX file; the same network with the same weights gives the same file."
     described = describe_network(network, keypoint_set, form)
     weights = (v.float() if v.is_floating_point() else v for v in network.state_dict().values())
-    mark = digest_of(described, how_built(network), dppt_nb.__version__, *weights)[:16]
+    parts = network.encoder.reducer, network.backbone, network.head
+    code = code_digest(("export",), *parts)
+    mark = digest_of(described, how_built(network), dppt_nb.__version__, code, *weights)[:16]
     path = make_folder(cache_folder() / "exports", CACHE_MEND) / f"{described['model']}-{mark}.onnx"
     return path if path.is_file() else export_onnx(network, keypoint_set, path, form)
 

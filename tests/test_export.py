@@ -25,6 +25,7 @@ from dppt_nb.crops import batched_affine, box_to_center_scale, crop_image, norma
 from dppt_nb.evaluation import decode, plain_images, predict_joints, score_joints
 from dppt_nb.forms import crop_boxes, make_form
 from dppt_nb.keypoints import COCO17, LSP14, build_keypoint_set
+from dppt_nb.merging import REDUCERS
 from dppt_nb.models import create_model, macs
 from dppt_nb.store import synthetic_people
 from dppt_nb.synthetic import make_photo
@@ -388,6 +389,23 @@ def test_the_cache_keeps_one_file_for_the_same_weights(small, tokens, monkeypatc
         network = create_model("ppt_nano", 14, image_size=(64, 48), **fields)
         network.load_state_dict(small.state_dict())
         assert export.cached_onnx(network.eval(), LSP14) != first, other
+
+
+def test_a_reducer_that_was_changed_is_exported_anew(monkeypatch, tmp_path):
+    "Its row in the registry is called the same."
+    monkeypatch.setenv("DPPT_CACHE", str(tmp_path))
+    monkeypatch.setattr(export, "export_onnx", lambda network, names, path, form: path)
+    code, found = tmp_path / "mine.py", []
+    for number in (1, 1, 2):
+        code.write_text(f"def mine(tokens, attention, keys, count): return {number}")
+        scope = {}
+        exec(compile(code.read_text(), code, "exec"), scope)
+        monkeypatch.setitem(REDUCERS, "mine", scope["mine"])
+        fields = dict(depth=2, prune_at=(1,), reduce="mine")
+        torch.manual_seed(0)
+        network = create_model("ppt_nano", 14, image_size=(64, 48), **fields)
+        found.append(export.cached_onnx(network.eval(), LSP14))
+    assert found[0] == found[1] != found[2]
 
 
 def test_what_the_exporter_does_not_write_is_refused(small, tmp_path):
