@@ -270,6 +270,21 @@ def test_eight_bits_lose_little(trained, heatmaps, tmp_path):
         export.quantise_onnx(tmp_path / "int8.onnx", tmp_path / "again.onnx", ranges)
 
 
+@pytest.mark.parametrize("name, in_floats", [("tokenpose_lite", True), ("tokenpose_nano", False)])
+def test_convolutions_of_single_channels_stay_in_floats(name, in_floats, tmp_path):
+    "Of a backbone that filters each channel by itself all of them; linear layers have eight bits."
+    import onnx
+    network = create_model(name, 14, image_size=(64, 48), depth=1).eval()
+    plain = export_onnx(network, LSP14, tmp_path / "plain.onnx")
+    ranges = synthetic_people("val", (64, 48), 4)
+    graph = onnx.load(export.quantise_onnx(plain, tmp_path / "int8.onnx", ranges)).graph
+    floats = {tensor.name for tensor in graph.initializer
+              if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1}
+    taken = {kind: {node.input[1] in floats for node in graph.node if node.op_type == kind}
+             for kind in ("Conv", "MatMul")}
+    assert taken == {"Conv": {in_floats}, "MatMul": {False}}
+
+
 def test_no_processor_overflows_in_eight_bits(heatmaps, tmp_path):
     "Without VNNI two products are added in 16 bits: 2 x 255 x 64 fits, 2 x 255 x 127 does not."
     import onnx
