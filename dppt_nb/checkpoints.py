@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validat
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from .checks import DataError, check_format, from_home, nearest, plain_reason, validated
-from .config import PoseConfig
+from .config import PoseConfig, check_rows
 from dppt_nb.files import (
     digest_of,
     json_bytes,
@@ -112,6 +112,7 @@ def check_about(
     where: str | Path, # the file, for the error
 ) -> About:
     "The content of a `config.json`, checked; raises DataError naming file and field."
+    check_rows(values.get("config"), where)
     return validated(About, values, where, "mend it or take another copy")
 
 # %% ../nbs/machinery/checkpoints.ipynb #c001065b

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['JSON_DEPTH', 'JSON_BYTES', 'DataError', 'nearest', 'each_once', 'refuse_idle', 'from_home', 'of_macos', 'as_text',
-           'plain_reason', 'picture_mend', 'CannotWrite', 'cannot_write', 'first_few', 'names_once', 'parse_json',
-           'without_nan', 'with_nan', 'first_fault', 'validated', 'check_format', 'plain_int', 'whole_number',
-           'checked', 'must_be', 'field_notes', 'field_types']
+           'plain_reason', 'picture_mend', 'lacks_memory', 'CannotWrite', 'cannot_write', 'first_few', 'names_once',
+           'parse_json', 'without_nan', 'with_nan', 'first_fault', 'validated', 'check_format', 'plain_int',
+           'whole_number', 'checked', 'must_be', 'field_notes', 'field_types']
 
 # %% ../nbs/machinery/checks.ipynb #dd5d853b
 import json
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import fields
@@ -92,7 +93,7 @@ def plain_reason(
     name, which the message has already, and the place in memory that Pillow names."""
     if isinstance(error, UnidentifiedImageError): return "it is no picture that is read here"
     if isinstance(error, OSError) and error.filename and error.strerror: return error.strerror
-    said = " ".join(str(error).split())
+    said = " ".join(str(error).split()) or type(error).__name__
     return said if len(said) <= 200 else f"{said[:197]}..."
 
 def picture_mend(
@@ -101,7 +102,16 @@ def picture_mend(
     smaller: str = "make it smaller",  # of one that is whole, but larger than Pillow opens
 ) -> str:
     "What to do about a picture that cannot be read."
-    return smaller if isinstance(error, Image.DecompressionBombError) else mend
+    return smaller if isinstance(error, (Image.DecompressionBombError, MemoryError)) else mend
+
+_NO_MEMORY = re.compile(r"out of memory|n[o']t allocate|failed to allocate|enough memory", re.I)
+
+def lacks_memory(
+    error: Exception  # of whatever kind
+) -> bool:
+    """Whether machine or GPU had too little memory, and no file is to blame. PyTorch and
+    onnxruntime say it in words alone."""
+    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 class CannotWrite(DataError):
     "A file that the system does not take; what was written before it may still be good."

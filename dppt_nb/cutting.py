@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['FEW_PHOTOGRAPHS', 'store_geometry', 'store_affines', 'table_windows', 'cut_people', 'cut_photographs', 'usable_cores',
-           'usable_memory', 'work_ahead', 'table_keys', 'prepare_store']
+           'usable_memory', 'work_ahead', 'table_keys', 'prepare_store', 'code_digest']
 
 # %% ../nbs/machinery/cutting.ipynb #27fadf88
+import inspect
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
@@ -17,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -341,3 +343,32 @@ def prepare_store(
         f"{report['seconds']:.1f} s; left out: {format_counts(left_out)}"
     )
     return report
+
+# %% ../nbs/machinery/cutting.ipynb #c0de0002
+@cache
+def _own_modules(*names):
+    "A digest of files of this package: of these modules, and of all that they import."
+    found, waiting = set(), list(names)
+    while waiting:
+        path = Path(dppt_nb.__file__).with_name(f"{waiting.pop()}.py")
+        if path in found or not path.is_file(): continue
+        found.add(path)
+        imports = r"^\s*from (?:dppt_nb)?\.(\w+) import"
+        waiting += re.findall(imports, path.read_text(encoding="utf-8"), re.M)
+    return digest_of(*sorted(found))
+
+def _code_of(thing):
+    "The file in which a function or class stands; of a notebook's its lines; of others nothing."
+    thing = getattr(thing, "func", thing)    # of a partial
+    if not (inspect.isfunction(thing) or inspect.isclass(thing)): thing = type(thing)
+    try:
+        file = inspect.getsourcefile(thing)
+        return Path(file) if file and os.path.isfile(file) else inspect.getsource(thing)
+    except (TypeError, OSError): return ""
+
+def code_digest(
+    modules: tuple[str, ...],  # of this package: "cutting"
+    *functions: object,        # of whatever code: functions, classes, objects of them
+) -> str:                      # another one when the code has changed
+    "What tells today's code from that which made what lies in a cache."
+    return digest_of(_own_modules(*modules), *map(_code_of, functions))

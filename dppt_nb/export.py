@@ -51,6 +51,7 @@ from .config import Pair
 from .costs import time_interleaved
 from .crops import IMAGENET_MEAN, IMAGENET_STD, PADDING, PIXEL_STD
 from .cropset import CropSet
+from .cutting import code_digest
 from .evaluation import plain_images
 from .files import CACHE_MEND, cache_folder, digest_of, make_folder
 from .forms import how_built, make_form, recipe_of
@@ -293,17 +294,16 @@ def calibration_inputs(
         else: yield {"images": plain_images(crops, row[None], recipe, "cpu").numpy()}
 
 def left_in_floats(
-    path: Path, # of an ONNX file
+    graph: object, # of an ONNX model
 ) -> list[str]: # names of nodes
     "Tokens times tokens; and all convolutions, where some filter each channel by itself."
-    graph = needed("onnx").load(str(path)).graph
     weights = {tensor.name for tensor in graph.initializer}
-    products = [node for node in graph.node if node.op_type == "MatMul"]
-    tokens = [node.name for node in products if node.input[1] not in weights]
-    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    products, convolutions = (
+        [node for node in graph.node if node.op_type == kind] for kind in ("MatMul", "Conv")
+    )
+    left = [node.name for node in products if node.input[1] not in weights]
     groups = [said.i for node in convolutions for said in node.attribute if said.name == "group"]
-    if max(groups, default=1) == 1: return tokens
-    return tokens + [node.name for node in convolutions]
+    return left + [node.name for node in convolutions if max(groups, default=1) > 1]
 
 def quantise_onnx(
     source: str | Path, # float32 file of `export_onnx`
@@ -313,7 +313,6 @@ def quantise_onnx(
 ) -> Path: # of the file
     "Weights and activations of convolutions and linear layers in 8 bits (static quantisation)."
     tools = needed("onnxruntime.quantization")
-    prepare = needed("onnxruntime.quantization.shape_inference")
     about, source, path = read_session(source)[1], from_home(source), from_home(path)
     if people < 1 or not len(crops):
         raise DataError(f"{min(people, len(crops))} people give no ranges; take some from 1 on")
@@ -323,13 +322,13 @@ def quantise_onnx(
     reader = SimpleNamespace(get_next=lambda: next(inputs, None))
     with tempfile.TemporaryDirectory() as folder:
         plain, small = Path(folder, "plain.onnx"), Path(folder, "small.onnx")
-        prepare.quant_pre_process(str(source), str(plain), skip_symbolic_shape=True)
+        tools.quant_pre_process(str(source), str(plain), skip_symbolic_shape=True)
         tools.quantize_static(
             str(plain), str(small), reader, per_channel=True,
             reduce_range=True,  # weights of seven bits: no sum of two products overflows 16 bits
             activation_type=tools.QuantType.QUInt8, weight_type=tools.QuantType.QInt8,
             op_types_to_quantize=["Conv", "MatMul", "Gemm"],
-            nodes_to_exclude=left_in_floats(plain),
+            nodes_to_exclude=left_in_floats(needed("onnx").load(str(plain)).graph),
         )
         model = needed("onnx").load(str(small))
     note_calibration(model, crops.name, min(people, len(crops)))
@@ -355,7 +354,8 @@ def cached_onnx(
     "The network as an ONNX file; the same network with the same weights gives the same file."
     described = describe_network(network, keypoint_set, form)
     weights = (v.float() if v.is_floating_point() else v for v in network.state_dict().values())
-    mark = digest_of(described, how_built(network), dppt_nb.__version__, *weights)[:16]
+    code = code_digest(("export",), network.encoder.reducer, network.backbone, network.head)
+    mark = digest_of(described, how_built(network), dppt_nb.__version__, code, *weights)[:16]
     path = make_folder(cache_folder() / "exports", CACHE_MEND) / f"{described['model']}-{mark}.onnx"
     return path if path.is_file() else export_onnx(network, keypoint_set, path, form)
 

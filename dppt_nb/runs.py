@@ -28,7 +28,9 @@ from dppt_nb.checks import (
     DataError,
     check_format,
     from_home,
+    lacks_memory,
     parse_json,
+    plain_reason,
     validated,
     whole_number,
     without_nan,
@@ -146,8 +148,7 @@ class UnderWay:
         device, prefix = self.generator.device, "epoch.sum."
         self.sums = {k.removeprefix(prefix): v.to(device) for k, v in tensors.items()
                      if k.startswith(prefix)}
-        self.done, self.seconds = record["done"], record["seconds"]
-        self.skipped = record["skipped"]
+        self.done, self.seconds, self.skipped = (record[k] for k in ("done", "seconds", "skipped"))
         return self
 
 # %% ../nbs/machinery/runs.ipynb #413f1019
@@ -449,12 +450,11 @@ class RunFolder:
     def damage_in_words(self):
         "Say in one sentence what a damaged file brings up."
         try: yield
-        except DataError: raise
         except Exception as error:
+            if isinstance(error, DataError) or lacks_memory(error): raise
             raise DataError(
                 f"the run in {self.path} cannot go on, {RECORD} or its state file is damaged or "
-                f"of another network ({type(error).__name__}: {str(error).splitlines()[0]}); "
-                f"{self.way_on()}"
+                f"of another network ({plain_reason(error)}); {self.way_on()}"
             ) from None
 
     def write_network(

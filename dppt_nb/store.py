@@ -30,7 +30,7 @@ from .checks import DataError, from_home, plain_reason, refuse_idle
 from .coco import describe_pairs
 from .codec import EncodedCrops, decode_crop
 from .cropset import CropSet, from_synthetic
-from .cutting import prepare_store, usable_cores, usable_memory
+from .cutting import code_digest, prepare_store, usable_cores, usable_memory
 from .datasets import find_dataset, has_ap, read_dataset
 from .endless import ENDLESS, endless_people
 from dppt_nb.files import (
@@ -308,6 +308,7 @@ def made_from(
     return dict(
         data=data, root=str(place), image_size=list(image_size), margin=STORE_MARGIN,
         program=dppt_nb.__version__, content=content,
+        code=code_digest(("cutting", "datasets"), find_dataset(data).reader),
         options={k: v if isinstance(v, (int, float)) else str(v) for k, v in used.items()},
     )
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 
 import click
 
-from .checks import DataError
+from .checks import DataError, lacks_memory, plain_reason
 
 # %% ../nbs/machinery/terminal.ipynb #14a58c50
 # what moves a terminal's cursor, changes its colours or turns the direction of writing
@@ -135,7 +135,14 @@ def sentence(
         name = error.filename if len(error.filename) <= 200 else f"{error.filename[:60]}..."
         text = f"{name}: {error.strerror}"
         if error.errno in _PATHS: text += "; correct the path, or what you may do there"
-    if not isinstance(error, (DataError, ValueError, OSError)):
+    if isinstance(error, (DataError, ValueError, OSError)): pass
+    elif lacks_memory(error):
+        text = (
+            f"there is not enough memory ({plain_reason(error)}); take "
+            "fewer people at once where the command lets you (--batch-size, --accumulate), or end "
+            "other programs"
+        )
+    else:
         text = (
             f"{type(error).__name__}: {error}; this is a mistake of dppt-nb, DPPT_DEBUG=1 shows "
             "where it happened"

@@ -514,6 +514,15 @@ def test_folders_that_cannot_be_read(folder, damage, message):
     )
 
 
+@pytest.mark.parametrize("field", ["reduce", "backbone", "head"])
+def test_a_row_that_other_code_adds_is_no_damage(folder, field):
+    rewrite(folder, **{field: "mine"})
+    with pytest.raises(DataError) as error: PoseTransformer.from_pretrained(folder)
+    said = str(error.value)
+    assert f"config.json: {field} is 'mine'" in said and "import the code" in said
+    assert "damaged" not in said and "another copy" not in said
+
+
 @pytest.mark.parametrize(
     "change, message",
     [

@@ -15,12 +15,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from data_fixture import coco_file
 from PIL import Image
 from sampling import sample
 
-from dppt_nb import __version__
+from dppt_nb import __version__, terminal
 from dppt_nb.checkpoints import shipped_networks
 from dppt_nb.checks import DataError
 from dppt_nb.cli import main
@@ -632,6 +633,19 @@ def test_a_released_checkpoint_is_judged_by_the_name_of_its_model(tmp_path):
     assert (tmp_path / "results" / "x-synthetic" / "results.json").is_file()
     teach = ["train", "dppt_nano", "--teacher", "x.pth", "--people", 8, "--device", "cpu"]
     refused(dppt(*teach, cwd=tmp_path), "x.pth", "--teacher-model")
+
+
+@pytest.mark.parametrize("error", [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
+    Exception("[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer"),
+], ids=lambda error: type(error).__name__)
+def test_too_little_memory_is_no_mistake_of_ours(error):
+    assert "mistake" not in terminal.sentence(error)
+    assert "--batch-size" in terminal.sentence(error)
+    assert "mistake" in terminal.sentence(RuntimeError("an operator failed"))
 
 
 def test_file_names_do_not_move_the_cursor(tmp_path):

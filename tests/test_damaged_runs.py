@@ -161,3 +161,17 @@ def test_a_results_file_of_something_else_is_named(tmp_path):
         refused(lambda: read_runs(tmp_path / "runs.json"), "runs.json is damaged: 0")
     (tmp_path / "runs.json").write_text("[]")
     refused(lambda: read_runs(tmp_path / "runs.json"), "runs.json holds no run; name the runs.json")
+
+
+@pytest.mark.parametrize("error", [
+    MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+], ids=["machine", "gpu"])
+def test_a_run_that_finds_no_memory_is_not_damaged(tmp_path, error):
+    with pytest.raises(type(error)) as raised, RunFolder(tmp_path).damage_in_words():
+        raise error
+    assert raised.value is error
+
+
+def test_damage_without_a_word_is_named_by_its_kind(tmp_path):
+    with pytest.raises(DataError, match="AssertionError"):
+        with RunFolder(tmp_path).damage_in_words(): raise AssertionError

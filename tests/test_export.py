@@ -25,6 +25,7 @@ from dppt_nb.crops import batched_affine, box_to_center_scale, crop_image, norma
 from dppt_nb.evaluation import decode, plain_images, predict_joints, score_joints
 from dppt_nb.forms import crop_boxes, make_form
 from dppt_nb.keypoints import COCO17, LSP14, build_keypoint_set
+from dppt_nb.merging import REDUCERS
 from dppt_nb.models import create_model, macs
 from dppt_nb.store import synthetic_people
 from dppt_nb.synthetic import make_photo
@@ -269,6 +270,21 @@ def test_eight_bits_lose_little(trained, heatmaps, tmp_path):
         export.quantise_onnx(tmp_path / "int8.onnx", tmp_path / "again.onnx", ranges)
 
 
+@pytest.mark.parametrize("name, in_floats", [("tokenpose_lite", True), ("tokenpose_nano", False)])
+def test_convolutions_of_single_channels_stay_in_floats(name, in_floats, tmp_path):
+    "Of a backbone that filters each channel by itself all of them; linear layers have eight bits."
+    import onnx
+    network = create_model(name, 14, image_size=(64, 48), depth=1).eval()
+    plain = export_onnx(network, LSP14, tmp_path / "plain.onnx")
+    ranges = synthetic_people("val", (64, 48), 4)
+    graph = onnx.load(export.quantise_onnx(plain, tmp_path / "int8.onnx", ranges)).graph
+    floats = {tensor.name for tensor in graph.initializer
+              if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1}
+    taken = {kind: {node.input[1] in floats for node in graph.node if node.op_type == kind}
+             for kind in ("Conv", "MatMul")}
+    assert taken == {"Conv": {in_floats}, "MatMul": {False}}
+
+
 def test_no_processor_overflows_in_eight_bits(heatmaps, tmp_path):
     "Without VNNI two products are added in 16 bits: 2 x 255 x 64 fits, 2 x 255 x 127 does not."
     import onnx
@@ -388,6 +404,23 @@ def test_the_cache_keeps_one_file_for_the_same_weights(small, tokens, monkeypatc
         network = create_model("ppt_nano", 14, image_size=(64, 48), **fields)
         network.load_state_dict(small.state_dict())
         assert export.cached_onnx(network.eval(), LSP14) != first, other
+
+
+def test_a_reducer_that_was_changed_is_exported_anew(monkeypatch, tmp_path):
+    "Its row in the registry is called the same."
+    monkeypatch.setenv("DPPT_CACHE", str(tmp_path))
+    monkeypatch.setattr(export, "export_onnx", lambda network, names, path, form: path)
+    code, found = tmp_path / "mine.py", []
+    for number in (1, 1, 2):
+        code.write_text(f"def mine(tokens, attention, keys, count): return {number}")
+        scope = {}
+        exec(compile(code.read_text(), code, "exec"), scope)
+        monkeypatch.setitem(REDUCERS, "mine", scope["mine"])
+        fields = dict(depth=2, prune_at=(1,), reduce="mine")
+        torch.manual_seed(0)
+        network = create_model("ppt_nano", 14, image_size=(64, 48), **fields)
+        found.append(export.cached_onnx(network.eval(), LSP14))
+    assert found[0] == found[1] != found[2]
 
 
 def test_what_the_exporter_does_not_write_is_refused(small, tmp_path):

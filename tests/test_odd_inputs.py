@@ -389,3 +389,13 @@ def test_a_run_that_was_just_judged_is_compared_as_one_from_a_file():
     recipe = Recipe().to_dict()    # with tuples
     judged, stored = run_of(recipe=recipe), run_of(recipe=json.loads(json.dumps(recipe)))
     assert "within its interval" in beside_stored(judged, [stored])
+
+
+def test_a_photo_that_does_not_fit_into_memory_is_not_to_be_copied_again(tmp_path, monkeypatch):
+    from dppt_nb import photos
+    def full(*given): raise MemoryError
+    picture().save(tmp_path / "large.jpg")
+    monkeypatch.setattr(photos, "to_rgb", full)
+    with pytest.raises(DataError) as error: open_photo(tmp_path / "large.jpg")
+    assert str(error.value).endswith("large.jpg cannot be read as a photo (MemoryError); "
+                                     "make it smaller.")

@@ -24,7 +24,7 @@ from dppt_nb.cli import main
 from dppt_nb.codec import decode_crop, encode_crop
 from dppt_nb.crops import apply_affine, batched_affine
 from dppt_nb.cutting import prepare_store, table_windows
-from dppt_nb.datasets import read_coco
+from dppt_nb.datasets import DATASETS, read_coco
 from dppt_nb.files import CLAIM, ImageSource, claim_folder
 from dppt_nb.keypoints import COCO17, LSP14
 from dppt_nb.locks import HOST
@@ -1138,6 +1138,30 @@ def test_other_options_and_sizes_are_other_crops(coco):
     keys = [key(), key((128, 96)), key(min_score=.5), key(boxes="first.json"),
             key(boxes="first.json", min_score=.5)]
     assert len(set(keys)) == len(keys) and key() == keys[0] == key(boxes=None)
+
+
+def test_another_reader_and_other_code_make_other_crops(coco, tmp_path, monkeypatch):
+    """Who mends a reader of theirs, or changes a lesson, is not given the crops of yesterday."""
+    def key():
+        scope = {}
+        exec(compile(reader.read_text(), reader, "exec"), scope)
+        row = replace(DATASETS["coco"], reader=scope["read_mine"])
+        monkeypatch.setitem(DATASETS, "mine", row)
+        return cached_store(made_from("mine", coco, (64, 48)))
+    reader = tmp_path / "mine.py"
+    reader.write_text("def read_mine(root, **options): return 1")
+    before = key()
+    assert key() == before
+    reader.write_text("def read_mine(root, **options): return 2")
+    assert key() != before
+    before = key()
+    home = shutil.copytree(Path(cutting.__file__).parent, tmp_path / "dppt_nb")
+    monkeypatch.setattr(cutting.dppt_nb, "__file__", str(home / "__init__.py"))
+    monkeypatch.setattr(cutting, "_own_modules", cutting._own_modules.__wrapped__)
+    assert key() == before
+    for name, same in (("export", True), ("crops", False)):    # no crop depends on the first
+        with open(home / f"{name}.py", "a") as file: file.write("changed = True")
+        assert (key() == before) == same, name
 
 
 def test_what_training_and_judging_write_below_the_root_makes_no_other_crops(coco, tmp_path):
