@@ -376,7 +376,7 @@ def norm_pairs(
     """Convolutions and the batch norms that follow them: neighbours in a row, those that a module
     names in its `norm_after`, or `conv1` and `bn1`."""
     parts = dict(module.named_children())
-    names, named = list(parts), getattr(module, "norm_after", {})
+    names, named = list(parts), getattr(type(module), "norm_after", {})
     pairs = ((name, named.get(name, name.replace("conv", "bn"))) for name in names)
     if isinstance(module, nn.Sequential): pairs = zip(names, names[1:])
     # the weight of another class, or of one with hooks, may be made anew in every pass
