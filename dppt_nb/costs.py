@@ -51,7 +51,7 @@ class Counts:
 
     def add_function(self, func, args: tuple, out) -> None:
         "Note the work of one function that is no layer."
-        if func is F.relu:
+        if func in (F.relu, F.relu6):
             self.relu += out.numel()
         elif func is F.scaled_dot_product_attention:
             self.attention += 2 * args[0].numel() * args[1].shape[-2]  # with keys, with values
@@ -288,8 +288,8 @@ KINDS = {  # what is done -> PyTorch's operations that do it
     "attention": ("scaled_dot_product_attention", "matmul", "softmax"),
     "norms": ("batch_norm", "layer_norm"),
     "sums": ("add", "add_"),
-    "ReLU, GELU": ("relu_", "relu", "gelu"),
-    "moving": ("reshape", "take_along_dim", "cat", "gather", "clone", "contiguous", "to"),
+    "ReLU, GELU": ("relu_", "relu", "relu6", "gelu"),
+    "moving": ("reshape", "take_along_dim", "cat", "gather", "clone", "contiguous", "to", "pad"),
     "choosing": ("topk", "sort", "mean", "sum"),
 }
 

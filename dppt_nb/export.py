@@ -373,12 +373,12 @@ def open_cached(
 def norm_pairs(
     module: nn.Module,
 ) -> list[tuple[str, str]]: # names of its parts
-    "Convolutions and the batch norms that follow them: neighbours in a row, or `conv1` and `bn1`."
+    """Convolutions and the batch norms that follow them: neighbours in a row, those that a module
+    names in its `norm_after`, or `conv1` and `bn1`."""
     parts = dict(module.named_children())
-    names = list(parts)
-    pairs = zip(names, names[1:])
-    if not isinstance(module, nn.Sequential):
-        pairs = ((name, name.replace("conv", "bn")) for name in names)
+    names, named = list(parts), getattr(type(module), "norm_after", {})
+    pairs = ((name, named.get(name, name.replace("conv", "bn"))) for name in names)
+    if isinstance(module, nn.Sequential): pairs = zip(names, names[1:])
     # the weight of another class, or of one with hooks, may be made anew in every pass
     return [(conv, norm) for conv, norm in pairs if foldable(parts[conv], parts.get(norm))]
 

@@ -22,6 +22,9 @@ def light_norm(channels: int) -> nn.BatchNorm2d:
 
 class MobileBlock(nn.Module):
     "Expand, filter each channel, project (MobileNetV2, Sec. 3.3; EfficientNet's MBConv)."
+    # convolution -> the norm that follows it
+    norm_after = {"expand_conv": "bn0", "depthwise_conv": "bn1", "project_conv": "bn2"}
+
     def __init__(self,
         channels: int, # coming in
         out: int,      # going out
@@ -68,6 +71,7 @@ class EfficientLite(WithCode):
     "EfficientNet-Lite0 to the map of a sixteenth (EfficientNet, Table 1, stages 1 to 6)."
     # blocks after which a map is handed out
     ends = 2, 4, 10
+    norm_after = {"conv_stem": "bn0"}
 
     def __init__(self):
         super().__init__()

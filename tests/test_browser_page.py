@@ -862,12 +862,24 @@ def test_the_page_says_what_a_network_was_trained_on():
     taught, alone = said_of("dppt_s_lspet"), said_of("ppt_s_lspet")
     assert "taught by a network" in taught and "taught by a network" not in alone
     assert "photographs of athletes" in taught
+    lite = "keeps all patches, begun with a backbone that others had trained on ImageNet. Finds 14"
+    assert lite in said_of("tokenpose_lite_lspet")
 
 
-def said_of(name):
-    "What the page says of a network."
+@pytest.mark.parametrize("begun, told", [
+    (dict(backbone_weights="lite0.pth"), "with a backbone that others had trained on ImageNet"),
+    (dict(start="runs/first"), "from the weights of first"),
+    (dict(start="runs/first", backbone_weights="lite0.pth"), "from the weights of first"),
+])
+def test_who_began_with_the_weights_of_others_may_have_seen_photographs(begun, told):
+    said = said_of("tokenpose_nano", **begun)
+    assert f", begun {told}. Finds" in said and "Trained on people drawn by program. Of" in said
+
+
+def said_of(name, **changes):
+    "What the page says of a network, or of one whose recipe has other fields."
     network, recipe, _ = load_network(name)
-    return browser_page.sentence(name, network, recipe)
+    return browser_page.sentence(name, network, recipe.change(**changes))
 
 
 def stored_passes():

@@ -18,6 +18,8 @@ from dppt_nb.cli import main
 from dppt_nb.costs import (
     COUNTERS,
     PUBLISHED_COSTS,
+    Counts,
+    SeenFunctions,
     agrees,
     benchmark_forward,
     compare,
@@ -232,6 +234,21 @@ def test_every_operation_of_a_pass_has_a_kind():
         isinstance(layer, torch.nn.Linear) for layer in model.head
     )
     assert time_by_kind(seconds)["convolutions"] == 15 and time_by_kind(seconds)["norms"] >= 24
+
+
+def test_what_is_cut_off_at_six_is_a_relu_too():
+    "Of EfficientNet-Lite's first blocks: after the first convolution, and within each block."
+    network = create_model("tokenpose_lite", image_size=(64, 64), depth=1, head="mlp").eval()
+    network.backbone.ends, network.backbone.blocks = (), network.backbone.blocks[:2]
+    with SeenFunctions(counts := Counts()), torch.no_grad():
+        network.backbone(torch.zeros(1, 3, 64, 64))
+    # the first block widens nothing, the second one halves the map after it has widened it
+    assert counts.relu == 32 * 32 ** 2 + 32 * 32 ** 2 + 96 * 32 ** 2 + 96 * 16 ** 2
+    network = create_model("tokenpose_lite", image_size=(64, 64), depth=1).eval()
+    seconds = time_by_operation(lambda: network(torch.zeros(1, 3, 64, 64)), 1)
+    kinds = time_by_kind(seconds)
+    assert kinds["ReLU, GELU"] >= seconds["relu6"] > 0 and kinds["moving"] >= seconds["pad"] > 0
+
 
 
 def test_learning_curves_are_stored_with_their_conditions(root):

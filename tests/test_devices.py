@@ -1,6 +1,7 @@
 """Several processes, and batches in parts: what is learned is what one process learns at once."""
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -244,3 +245,15 @@ def test_a_notebook_starts_two_processes(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "training.json").read_text())["devices"] == 2
+
+
+def test_the_line_for_torchrun_with_a_start():
+    "It takes what begins like an option of its own, unless two dashes stand before the command."
+    run = pytest.importorskip("torch.distributed.run")
+    page = (ROOT / "nbs" / "machinery" / "devices.ipynb").read_text()
+    line, = re.findall("`torchrun (--nproc-per-node 2 -m -- dppt_nb train [^`]*--start NAME)", page)
+    words = line.split()
+    told = run.get_args_parser().parse_args(words)
+    assert (told.training_script, told.training_script_args) == ("dppt_nb", words[5:])
+    with pytest.raises(SystemExit):
+        run.get_args_parser().parse_args([word for word in words if word != "--"])

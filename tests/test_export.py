@@ -458,7 +458,7 @@ def norms_of(network): return [m for m in network.modules() if isinstance(m, nn.
 
 
 @pytest.mark.parametrize("name", [
-    "tokenpose_nano", "ppt_nano", "tokenpose_s_v1", "tokenpose_b", "sdpose_nano",
+    "tokenpose_nano", "ppt_nano", "tokenpose_s_v1", "tokenpose_b", "sdpose_nano", "ppt_lite",
 ])
 def test_folded_norms_answer_the_same(name):
     "Of every backbone, with statistics that are not those of a fresh norm; the network stays."

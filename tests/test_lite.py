@@ -14,8 +14,10 @@ from dppt_nb.cropset import from_synthetic
 from dppt_nb.keypoints import COCO17
 from dppt_nb.models import create_model
 from dppt_nb.optim import Muon, make_optimizers
-from dppt_nb.recipes import Recipe
+from dppt_nb.options import refuse_idle_fields
+from dppt_nb.recipes import Recipe, get_recipe
 from dppt_nb.released import freeze_backbone, load_backbone, weights_file
+from dppt_nb.runner import Settings, plan_of
 from dppt_nb.synthetic import make_people
 from dppt_nb.trainer import Trainer
 from dppt_nb.training import Loop
@@ -130,6 +132,59 @@ def test_what_cannot_be_frozen(people, file):
         Loop(small_recipe(file, backbone_frozen=12), people, device="cpu")
     with pytest.raises(DataError, match="nothing of the backbone 'stem' can be frozen"):
         freeze_backbone(create_model("tokenpose_s_v1", image_size=SIZE), 1)
+
+
+@pytest.mark.parametrize("words, told", [
+    (["ppt_lite", "--backbone-frozen", "12"], "backbone_frozen is 12, but a backbone of 11 blocks"),
+    (["ppt_lite", "--start", "tokenpose_lite_lspet", "--backbone-frozen", "12"], "backbone of 11"),
+    (["tokenpose_s", "--start", "tokenpose_s_lspet", "--backbone-frozen", "1"], "backbone 'stem'"),
+    (["tokenpose_nano"], "'pyramid', which is trained from scratch"),
+    (["tokenpose_b_coco", "--image-size", "64x64"], "does not fit the backbone of tokenpose_b"),
+])
+def test_what_a_backbone_cannot_take_is_said_before_people_are_read(file, tmp_path, words, told):
+    if "--start" not in words: words = [*words, "--backbone-weights", file]
+    words = ["train", *words, "--data", "lspet", "--root", str(tmp_path), "--out"]
+    done = CliRunner().invoke(main, [*words, str(tmp_path / "run")])
+    assert done.exit_code == 1 and told in done.output
+
+
+def test_the_decay_of_a_backbone_is_read_beside_muon():
+    "Its matrices are not Muon's; those of this network would be, all of them."
+    recipe = get_recipe(
+        "tokenpose_b_coco", optimizer="muon", backbone_weights="x.pth", weight_decay=0.1,
+        overrides={"head": "dot"},
+    )
+    typed = dict(weight_decay=0.1)
+    with pytest.raises(DataError, match="of which this network has none"):
+        refuse_idle_fields(recipe, typed)
+    refuse_idle_fields(recipe.change(backbone_lr=1e-4), typed)
+
+
+@pytest.mark.parametrize("given, named", [
+    (dict(), "backbone_frozen is 3 and backbone_lr is 0.0005, for a .* or say --backbone-frozen 0 "
+             "--backbone-lr 0 and"),
+    (dict(backbone_lr=0), "backbone_frozen is 3, for a backbone .* or say --backbone-frozen 0 and"),
+    (dict(backbone_frozen=0), "backbone_lr is 0.0005, for a backbone .* say --backbone-lr 0 and"),
+])
+def test_blocks_that_nobody_trained_are_not_frozen(people, tmp_path, given, named):
+    "They would stay as they were drawn, all the run long."
+    recipe = get_recipe("tokenpose_lite", backbone_weights="", image_size=SIZE, **given)
+    with pytest.raises(DataError, match=named): Loop(recipe, people, device="cpu")
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    done = CliRunner().invoke(main, [
+        "train", "tokenpose_lite", "--backbone-weights", "none", "--out", str(tmp_path / "run"),
+        *words,
+    ])
+    assert done.exit_code == 1 and "for a backbone that was trained before" in done.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_of_frozen_blocks_needs_no_weights_again(people, file, tmp_path, capsys):
+    "Its copy has drawn weights, and as many frozen blocks as the run."
+    recipe = small_recipe(file, backbone_frozen=2)
+    trainer = Trainer(recipe, people, None, tmp_path, "cpu", bars=False)
+    Path(file).unlink()
+    assert "2 steps" in plan_of(trainer, Settings(plan_only=True))
 
 
 def test_weights_that_come_as_a_package(release, tmp_path, monkeypatch):

@@ -346,6 +346,16 @@ def test_every_package_that_may_be_installed_has_its_licence_named():
     assert "THIRD_PARTY.md" in project["license-files"]
 
 
+def test_weights_of_others_within_what_ships_are_named():
+    "At the beginning of the note, which says what is copied, and by the network's name."
+    recipes = {path.parent.name: json.loads(path.read_text())["recipe"]
+               for path in (PACKAGE / "weights").glob("*/config.json")}
+    begun = [name for name, recipe in recipes.items() if recipe.get("backbone_weights")]
+    told = (ROOT / "THIRD_PARTY.md").read_text()
+    assert begun and all(f"`{name}`" in told for name in begun)
+    assert "in the weights of one network, the first blocks of a backbone" in told.split("|")[0]
+
+
 def test_what_is_built_from_has_no_tests_that_cannot_run(tmp_path):
     "Setuptools packs tests/test_*.py of its own accord, and not the fixtures that they want."
     pytest.importorskip("setuptools", minversion="77")

@@ -466,6 +466,31 @@ def test_packing_refuses_what_it_cannot_stand_for(packer):
     )
 
 
+@pytest.mark.parametrize("data, changes, told", [
+    ("synthetic", {}, ""), ("synthetic", dict(teacher="tokenpose_nano"), ""),
+    ("lspet", {}, "it learned from people of lspet"),
+    ("synthetic", dict(backbone_weights="lite0.pth"), "its backbone was trained before"),
+    ("synthetic", dict(start="dppt_nano_lspet"), "it began with dppt_nano_lspet"),
+    ("synthetic", dict(teacher="tokenpose_lite_lspet"), "it was taught by tokenpose_lite_lspet"),
+    ("synthetic", dict(teacher="x.pth", teacher_model="ppt_s"), "it was taught by a released netw"),
+    ("synthetic", dict(start="tokenpose_nano", backbone_weights="lite0.pth"), ""),
+])
+def test_a_card_of_drawn_people_is_of_networks_that_know_no_photograph(
+    packer, tmp_path, data, changes, told
+):
+    recipe = Recipe(**changes)
+    known = packer.photos_behind(data, recipe)
+    assert known.startswith(told) and bool(known) == bool(told)
+    if not told: return
+    network = load_network("tokenpose_nano")[0]
+    network.about["recipe"] = recipe.to_dict()
+    network.save_pretrained(tmp_path)
+    (tmp_path / "training.json").write_text(json.dumps({"data": data}))
+    words = ["run", str(tmp_path), "mine", "dppt train tokenpose_nano"]
+    with pytest.raises(SystemExit, match=r"may know photographs \(it.*; pack it with `card`"):
+        packer.main(words, standalone_mode=False)
+
+
 def test_choices_are_the_same_every_time_and_in_any_company(pruner):
     network, images = pruner
     with torch.no_grad():

@@ -144,12 +144,16 @@ def sentence(name, network, recipe):
     size = sum(weights.numel() for weights in network.parameters()) / 1e6
     teacher = ", taught by a network that keeps all patches" if needs_teacher(recipe) else ""
     begun = f", begun from the weights of {Path(recipe.start).name}" if recipe.start else ""
+    if recipe.backbone_weights and not recipe.start:    # a start has a backbone too
+        begun = ", begun with a backbone that others had trained on ImageNet"
+    trained = TRAINED_ON.get(data, data)
+    if begun: trained = trained.removesuffix(", never on a photograph")
     share = f"{100 * config.keep_ratio:.0f} % of the patches stay in each of "
     share += f"{len(config.prune_at)} layers"
     return (
         f"{size:.1f} million parameters, {config.depth} layers; "
         f"{share if config.prune_at else 'keeps all patches'}{teacher}{begun}. Finds "
-        f"{config.num_keypoints} joints. Trained on {TRAINED_ON.get(data, data)}."
+        f"{config.num_keypoints} joints. Trained on {trained}."
         f"{judged(name, about)}"
     )
 

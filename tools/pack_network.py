@@ -104,6 +104,19 @@ def seen_on_photos(judged):
     return f"finds far less on real people than on drawn\nones (judged on {' and '.join(told)})"
 
 
+def photos_behind(data, recipe):
+    """How a network that learned from people of `data` by a recipe may know photographs, in words;
+    empty where it cannot."""
+    if data != "synthetic": return f"it learned from people of {data}"
+    if recipe.backbone_weights and not recipe.start: return "its backbone was trained before"
+    for field, how in (("start", "it began with"), ("teacher", "it was taught by")):
+        if not (source := getattr(recipe, field)): continue
+        if field == "teacher" and recipe.teacher_model: return f"{how} a released network"
+        network, earlier, _ = load_network(source)
+        if photos_behind(network.about.get("data"), earlier): return f"{how} {source}"
+    return ""
+
+
 def score_lines(judged):
     "The table of scores."
     lines = ["| data | people | measure | % | 95 %, people |", "|---|---|---|---|---|"]
@@ -186,9 +199,11 @@ replace_option = click.option("--replace", is_flag=True, help="an older packing 
 def pack_run(folder, name, command, sets, words, replace):
     "Pack a finished run in FOLDER as NAME; COMMAND is the one that repeats it."
     network, recipe, keypoints = load_network(folder)
+    state = read_json(folder / "training.json")
+    if known := photos_behind(state["data"], recipe):
+        sys.exit(f"{folder} may know photographs ({known}); pack it with `card`, which says so")
     if recipe != recipe_of(command):
         sys.exit(f"{command!r} does not lead to the recipe in {folder / 'config.json'}")
-    state = read_json(folder / "training.json")
     said = read_json(folder / "validation.json")["conditions"]
     epochs = len(state["history"])
     if epochs != recipe.epochs:
