@@ -115,7 +115,9 @@ class EfficientLite(WithCode):
 
     def forward(self, images: Tensor) -> list[Tensor]: # (B, 3, H, W) -> three maps, finest first
         maps = []
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+        # what is frozen makes slopes only for whoever asks for those of the pictures
+        slopes = torch.is_grad_enabled() and (not self.frozen or images.requires_grad)
+        with torch.set_grad_enabled(slopes):
             x = images * self.code[0] + self.code[1]
             x = F.relu6(conv_norm(self.conv_stem, self.bn0, F.pad(x, (0, 1, 0, 1))))
             x = self.run(x, 0, self.frozen, maps)

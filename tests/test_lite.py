@@ -128,6 +128,20 @@ def test_a_backbone_has_a_rate_of_its_own(people, file):
     assert {g["weight_decay"] for g in adam.param_groups} == {0.0}
 
 
+def test_slopes_of_the_picture_go_through_what_is_frozen():
+    "As those that show where a network looks; the frozen weights have none."
+    network, images = create_model("ppt_lite", image_size=SIZE).eval(), torch.randn(1, 3, *SIZE)
+    slopes = []
+    for _ in "free", "frozen":
+        seen = images.clone().requires_grad_()
+        network(seen).square().sum().backward()
+        slopes.append(seen.grad)
+        network.backbone.freeze(2)
+        network.zero_grad()
+    assert slopes[0].abs().sum() > 0 and torch.allclose(*slopes, rtol=1e-3, atol=1e-7)
+    assert network.backbone.blocks[1].bn2.weight.grad is None
+
+
 def test_what_cannot_be_frozen(people, file):
     with pytest.raises(DataError, match="backbone_frozen is 12, but a backbone of 11 blocks"):
         Loop(small_recipe(file, backbone_frozen=12), people, device="cpu")
