@@ -1,5 +1,6 @@
 """The backbone of EfficientNet-Lite0: maps of the release, frozen blocks, a rate of its own."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -241,3 +242,19 @@ def test_a_run_goes_on_though_the_weights_of_its_backbone_are_gone(people, file,
     assert run.model.backbone.frozen == 2
     later = run.fit(resume=True).state_dict()
     assert all(torch.equal(value, later[name]) for name, value in at_once.items())
+
+
+def test_what_the_page_says_of_the_pyramid():
+    "Beside a backbone that begins with nothing: numbers of the record."
+    nbs = Path(__file__).resolve().parent.parent / "nbs"
+    record = json.loads((nbs / "results" / "imagenet.json").read_text())
+    cells = json.loads((nbs / "machinery" / "lite.ipynb").read_text())["cells"]
+    told = "\n".join("".join(cell["source"]) for cell in cells)
+    athletes, everyday = record["runs"]
+    assert (
+        f"On athletes lite0 found {athletes['difference']:.1f} points more, on everyday people "
+        f"{everyday['difference']:.1f}, which is open"
+    ) in told
+    assert athletes["interval"][0] > 0 > everyday["interval"][0]
+    six, last = record["validation"]["lite"]["6"], record["validation"]["pyramid"]["14"]
+    assert f"({six:.1f} and {last:.1f} % of the validation athletes)" in told and six > last
