@@ -270,19 +270,20 @@ def test_eight_bits_lose_little(trained, heatmaps, tmp_path):
         export.quantise_onnx(tmp_path / "int8.onnx", tmp_path / "again.onnx", ranges)
 
 
-@pytest.mark.parametrize("name, in_floats", [("tokenpose_lite", True), ("tokenpose_nano", False)])
-def test_convolutions_of_single_channels_stay_in_floats(name, in_floats, tmp_path):
-    "Of a backbone that filters each channel by itself all of them; linear layers have eight bits."
+@pytest.mark.parametrize("group, left", [(2, ["tokens", "each", "all"]), (1, ["tokens"])])
+def test_convolutions_beside_those_of_single_channels_stay_in_floats(group, left):
+    "As in lite0: of its 8 bits the convolutions have none; tokens times tokens never has them."
     import onnx
-    network = create_model(name, 14, image_size=(64, 48), depth=1).eval()
-    plain = export_onnx(network, LSP14, tmp_path / "plain.onnx")
-    ranges = synthetic_people("val", (64, 48), 4)
-    graph = onnx.load(export.quantise_onnx(plain, tmp_path / "int8.onnx", ranges)).graph
-    floats = {tensor.name for tensor in graph.initializer
-              if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1}
-    taken = {kind: {node.input[1] in floats for node in graph.node if node.op_type == kind}
-             for kind in ("Conv", "MatMul")}
-    assert taken == {"Conv": {in_floats}, "MatMul": {False}}
+    shapes = {"filter": (2, 2 // group, 1, 1), "mix": (2, 2, 1, 1), "weights": (2, 2)}
+    kept = [onnx.numpy_helper.from_array(np.ones(shape, np.float32), name)
+            for name, shape in shapes.items()]
+    graph = onnx.helper.make_graph([
+        onnx.helper.make_node("Conv", ["x", "filter"], ["a"], "each", group=group),
+        onnx.helper.make_node("Conv", ["a", "mix"], ["b"], "all"),
+        onnx.helper.make_node("MatMul", ["b", "weights"], ["c"], "linear"),
+        onnx.helper.make_node("MatMul", ["c", "b"], ["y"], "tokens"),
+    ], "parts", [], [], kept)
+    assert export.left_in_floats(graph) == left
 
 
 def test_no_processor_overflows_in_eight_bits(heatmaps, tmp_path):

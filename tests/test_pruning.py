@@ -40,6 +40,7 @@ OF_PHOTOGRAPHS = {
     f"{name}_lspet"
     for name in (
         "tokenpose_s", "ppt_s", "dppt_s", "tokenpose_nano", "dppt_nano", "sdpose_nano",
+        "tokenpose_lite",
     )
 }
 
