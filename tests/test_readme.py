@@ -73,12 +73,12 @@ def test_differences_between_networks_of_the_table():
     for name in ("tokenpose_s_lspet", "tokenpose_lite_lspet"):
         everyday, athletes = (one_pass()[name, data]["beside"] for data in ("coco", "lspet"))
         assert {row["network"] for row in (everyday, athletes)} == {"dppt_s_lspet"}
-        (few, ends), (less, span_of_few) = (
+        (few, ends), (less, ends_of_less) = (
             (f"{-row['difference']:.1f}", [-end for end in row["interval"][::-1]])
             for row in (everyday, athletes)
         )
-        assert ends[0] > 0 > span_of_few[0]    # on athletes it is open
-        told = format_ends(*span_of_few, True)
+        assert ends[0] > 0 > ends_of_less[0]    # on athletes it is open
+        told = format_ends(*ends_of_less, True)
         gap = f"COCO's people by {few} points ({span(ends)}), on athletes by {less} ({told}), open"
         assert gap in README
         assert (
