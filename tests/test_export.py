@@ -78,6 +78,8 @@ def whole(trained, tmp_path_factory):
     return OnnxNetwork(export_onnx(network, keypoint_set, path, "keypoints"))
 
 
+# the page exports and tries this form too
+@pytest.mark.soak
 def test_the_lines_of_the_page_find_what_the_predictor_finds(
     whole, trained, tmp_path, monkeypatch, capsys
 ):
@@ -125,7 +127,7 @@ def test_tokens_are_those_of_a_trace(small, tokens, people):
 
 @pytest.mark.parametrize("reduce, form", sample([
     ("merge", "heatmaps"), ("merge", "tokens"), ("merge", "keypoints"), ("first", "heatmaps"),
-], 0, 3))
+], 0))
 def test_every_way_to_reduce_leaves_the_number_of_people_free(reduce, form, tmp_path):
     "`len` of a tensor would write the two people of the example into the file."
     torch.manual_seed(0)
@@ -308,6 +310,7 @@ def test_a_program_for_torch(small, tmp_path):
         assert program(images[:1]).shape == (1, 14, 16, 12)
 
 
+@pytest.mark.soak
 def test_a_program_answers_a_photo_without_people(small, tmp_path):
     path = export.export_program(small, tmp_path / "small.pt2", "keypoints")
     photo, program = torch.zeros(90, 80, 3, dtype=torch.uint8), torch.export.load(path).module()
@@ -478,9 +481,9 @@ def test_folded_norms_answer_the_same(name):
     with torch.no_grad(): assert torch.allclose(folded(images), network(images), atol=1e-4)
 
 
-@pytest.mark.parametrize("make", [
+@pytest.mark.parametrize("make", sample([
     lambda part: prune.l1_unstructured(part, "weight", 0.3), parametrizations.weight_norm,
-])
+], 0))
 def test_weights_that_are_made_anew_in_every_pass(make, tmp_path):
     "PyTorch's own pruning hooks to a layer; what it makes has a history and cannot be copied."
     network = create_model("tokenpose_nano", 5, (64, 48), depth=1).eval()
@@ -566,19 +569,21 @@ def test_a_predictor_of_an_exported_file_says_what_runs_it(heatmaps, trained, ca
     assert capsys.readouterr().out.splitlines()[0].endswith("onnxruntime, fp32")
 
 
-def test_a_damaged_file_in_the_cache_is_made_anew(tmp_path, monkeypatch, capsys):
-    "By the exporter itself; of a network of one layer, since that takes long."
+def test_a_damaged_file_in_the_cache_is_made_anew(
+    trained, heatmaps, tmp_path, monkeypatch, capsys
+):
+    "The file that is made anew is one that was exported already."
     monkeypatch.setenv("DPPT_CACHE", str(tmp_path))
-    torch.manual_seed(0)
-    network = create_model("tokenpose_nano", 14, image_size=(64, 48), depth=1).eval()
-    def half(network, joints, path, form):
-        path.write_bytes(b"half a file")
+    network, _, names = trained
+    written = [b"half a file", heatmaps.read_bytes()]
+    def write(network, keypoint_set, path, form):
+        path.write_bytes(written.pop(0))
         return path
-    with monkeypatch.context() as once:
-        once.setattr(export, "export_onnx", half)
-        path = export.cached_onnx(network, LSP14)
-    opened = export.open_cached(network, LSP14)
+    monkeypatch.setattr(export, "export_onnx", write)
+    path = export.cached_onnx(network, names)
+    opened = export.open_cached(network, names)
     assert "it is made anew" in capsys.readouterr().out and path.stat().st_size > 1000
+    assert not written
     images = torch.rand(1, 3, *network.image_size)
     with torch.inference_mode():
         assert torch.allclose(opened(images), network(images), atol=1e-4)

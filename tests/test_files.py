@@ -44,7 +44,7 @@ needs_posix = pytest.mark.skipif(os.name == "nt", reason="named pipes and links 
 def run(program, *, check=True, **options):
     "A Python program in a process of its own."
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, **options
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=600, **options
     )
     if check: assert done.returncode == 0, done.stderr
     return done

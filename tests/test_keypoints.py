@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from dppt_nb import skeletons
 from dppt_nb.checks import DataError
 from dppt_nb.faces import MIRROR_LAYOUTS
 from dppt_nb.keypoints import (
@@ -233,6 +234,24 @@ def test_drawing_scales_with_the_person(size):
     joints = body(COCO17) * size / 200
     changed = (draw_pose(np.zeros((size, size, 3), np.uint8), joints) > 0).any(-1).mean()
     assert .02 < changed < .45
+
+
+def test_a_line_drawn_in_strips_covers_what_the_plain_one_does():
+    "The plain one looks at every pixel of the picture; some lines are level, points, or outside."
+    draw = np.random.default_rng(0)
+    for turn in range(200):
+        height, width = draw.integers(1, 200, 2)
+        image = draw.integers(0, 256, (height, width, 3), np.uint8)
+        start, end = draw.uniform(-60, 260, (2, 2)).astype(np.float32)
+        if turn % 4 == 0: end[1] = start[1]
+        if turn % 4 == 1: end = start.copy()
+        radius, along = draw.uniform(0.5, 30), end - start
+        grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1) - start
+        share = np.clip(grid @ along / max(along @ along, 1e-6), 0, 1)[..., None]
+        distance = np.linalg.norm(grid - share * along, axis=-1, keepdims=True)
+        plain = image + np.clip(radius + 0.5 - distance, 0, 1) * (np.array((1, 2, 3)) - image)
+        skeletons._capsule(image, start, end, radius, (1, 2, 3))
+        assert np.abs(image - plain).max() <= 1, (start, end, radius)
 
 
 def test_drawing_leaves_out_and_clips():

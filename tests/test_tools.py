@@ -328,7 +328,7 @@ def make(folder, *words, **settings):
     # as if nobody's `make` had started these tests
     outer = {name: value for name, value in os.environ.items() if "MAKE" not in name}
     done = subprocess.run(
-        ["make", *words], cwd=folder, capture_output=True, text=True, timeout=120,
+        ["make", *words], cwd=folder, capture_output=True, text=True, timeout=600,
         env=outer | settings,
     )
     return done.returncode, done.stdout + done.stderr
