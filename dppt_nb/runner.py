@@ -139,6 +139,7 @@ def load_judges(
     image_size: tuple[int, int], # (height, width)
     bars: bool = True,
     people: int | None = None, # how many synthetic ones
+    say: bool = True, # print who was left out of the data set
     **reader_options, # of the data set's reader
 ) -> CropSet | None: # None where the data set has no validation people
     "The validation people."
@@ -146,7 +147,7 @@ def load_judges(
     if "val" not in splits:
         print(f"training without validation people: {data} has {', '.join(splits)}")
         return None
-    found = load_people(data, root, ("val",), image_size, bars, people, **reader_options)
+    found = load_people(data, root, ("val",), image_size, bars, people, say=say, **reader_options)
     return found["val"]
 
 # %% ../nbs/machinery/runner.ipynb #1e3acb1a
@@ -303,7 +304,8 @@ def train_recipe(
             options = dict(reader_options)
             with team.first():
                 train = load_people(data, root, ("train",), size, bars, people, **options)["train"]
-                judges = load_judges(data, root, size, bars, people, **options)
+                # of the same data set, of which all was said
+                judges = load_judges(data, root, size, bars, people, say=False, **options)
             teacher = load_teacher(recipe, train.keypoint_set)
             trainer = make_trainer(recipe, train, judges, folder, bars, teacher, team, settings)
             sizes = sorted({len(batch) for batch in trainer.batches()})

@@ -462,6 +462,7 @@ def load_people(
     # how many synthetic people; as many as the split has; "endless": others in every epoch
     people: int | str | None = None,
     boxes: str | Path | None = None,     # a detector's results file, in place of annotated boxes
+    say: bool = True,                    # print who was left out, and what is odd
     **options                            # of the reader
 ) -> dict:                               # split -> CropSet, decoded where it fits
     "The people of a data set, ready to train on or to be judged on; who was left out is said."
@@ -495,5 +496,5 @@ def load_people(
     notes = [*manifest.warnings, *_enlarged(store, header, image_size)]
     if not header.keypoint_set.mirrored: notes += describe_pairs(header.keypoint_set)
     counts = f"{data}: left out {format_counts(header.left_out)}"
-    print("\n".join([counts, *dict.fromkeys(notes)]))    # a reader may have said the last one
+    if say: print("\n".join([counts, *dict.fromkeys(notes)]))    # a reader may have said the last
     return {s: read_store(store, s, progress=bars) for s in splits}

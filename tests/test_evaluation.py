@@ -362,12 +362,14 @@ def test_nobody_to_measure_is_said_in_words():
     assert format_scores({}) == "nobody could be measured"
 
 
-def test_training_and_judging_other_people_than_the_run_began_with_is_refused(tmp_path):
+def test_training_and_judging_other_people_than_the_run_began_with_is_refused(tmp_path, capsys):
+    "Who was left out of the data set is said once, though learners and judges are read one by one."
     store_of(tmp_path / "store", ["train"] * 8 + ["val"] * 4)
     settings = dict(
         data="coco", root=tmp_path / "store", out=tmp_path / "run", device="cpu", bars=False
     )
     train_recipe(TINY, **settings)
+    assert capsys.readouterr().out.count("left out") == 1
     crops = from_synthetic(make_people(12, COCO17, SIZE, seed=9, margin=STORE_MARGIN))
     crops = replace(crops, split=["train"] * 8 + ["val"] * 4, name="coco")
     header = StoreHeader("coco", COCO17, tuple(crops.images.shape[2:]), STORE_MARGIN, {})
