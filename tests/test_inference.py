@@ -661,11 +661,11 @@ def test_the_differences_in_mediapipes_boxes_are_those_of_their_record(root):
     athletes, everyday = (pair.format(*one) for one in elsewhere)
     told = f"{athletes.format('points against BlazePose on LSPET ')}, open, and {everyday}"
     assert told.format("on COCO ") in (root / "nbs/machinery/peers.ipynb").read_text()
-    told = f"{athletes.format('points beside BlazePose on athletes ')}, undecided, and {everyday}"
+    told = f"{athletes.format('points beside BlazePose on athletes ')}, open, and {everyday}"
     readme = (root / "README.md").read_text().replace("(95 % interval ", "(")
     assert told.format("on COCO's people ") in readme
     athletes, everyday = (pair.format(*one) for one in beside)
-    told = f"stood {athletes.format('points on athletes ')} and {everyday}, both undecided"
+    told = f"stood {athletes.format('points on athletes ')} and {everyday}, both open"
     assert told.format("on COCO's people ") in readme
     few = "with `or_whole=True` stood {:+.1f} and {:+.1f} ({:+.1f} to {:+.1f})"
     assert few.format(elsewhere[0][0], *elsewhere[1]) in text
