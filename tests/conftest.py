@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def fuzz():
     "How many mutated inputs a test tries: a sample, unless DPPT_FUZZ says how many."
-    return int(os.environ.get("DPPT_FUZZ", 200))
+    return int(os.environ.get("DPPT_FUZZ", 100))
 
 
 MAKE_CHUNK = synthetic._make_chunk

@@ -40,6 +40,7 @@ def test_a_way_is_timed_and_its_losses_are_compared(card, tmp_path):
 def test_losses_that_part_are_said(card, tmp_path, monkeypatch):
     found = {"eager": [4.0, 2.0], "recorded": [4.0, 2.1]}
     monkeypatch.setattr(card, "losses_of", lambda recipe, way, *rest: (found[way], 1.0))
+    monkeypatch.setattr(card, "check_speed", lambda *given: None)    # is another test's
     said, parts = run(card, tmp_path, f"{FEW} --way recorded")
     assert parts[-1]["rows"][1]["apart"] == pytest.approx(0.05)
     assert "5.0e-02 from eager, peak 1.0 GiB   MORE THAN 0.01" in said

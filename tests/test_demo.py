@@ -89,6 +89,7 @@ def test_a_demo_that_is_stopped_says_so_on_its_page_too(tmp_path, small, monkeyp
     "In a folder of an earlier demo, of which no picture and no table stays."
     demo.write_page(tmp_path, [], "Done.", running=False)
     for name in ("demo.png", "answers.png", "results.json"): (tmp_path / name).write_text("old")
+    monkeypatch.setattr(demo, "learning_seconds", lambda *given: 0.01)    # a trial of each
     train = demo.demo_network
     def stopped(name, *rest):
         if name == "dppt_nano": raise Terminated("another fit() of this trainer goes on from here")

@@ -1316,18 +1316,18 @@ def test_people_of_real_data_are_not_counted_off(coco):
 
 
 def test_a_user_without_a_home(coco, tmp_path):
+    find = f"find_store('coco', {str(coco)!r}, (64, 48), False)"
     program = (
-        "from dppt_nb.store import find_store; "
-        f"print(find_store('coco', {str(coco)!r}, (64, 48), False))"
+        f"import os; from dppt_nb.store import find_store; print({find})\n"
+        f"os.environ['DPPT_CACHE'] = {str(tmp_path / 'file/cache')!r}; {find}"
     )
+    (tmp_path / "file").write_text("")
     given = {k: v for k, v in os.environ.items() if k != "HOME"}
-    run = lambda: subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=given
     )
-    assert str(tmp_path / "cache") in (done := run()).stdout.splitlines()[-1], done.stderr
-    (tmp_path / "file").write_text("")
-    given["DPPT_CACHE"] = str(tmp_path / "file/cache")
-    assert "set the variable DPPT_CACHE" in run().stderr.splitlines()[-1]
+    assert str(tmp_path / "cache") in done.stdout.splitlines()[-1], done.stderr
+    assert "set the variable DPPT_CACHE" in done.stderr.splitlines()[-1]
 
 
 def test_a_crop_of_another_size_or_kind_fills_no_row():
