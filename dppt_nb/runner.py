@@ -139,7 +139,7 @@ def load_judges(
     image_size: tuple[int, int], # (height, width)
     bars: bool = True,
     people: int | None = None, # how many synthetic ones
-    say: bool = True, # print who was left out of the data set
+    say: bool = True, # print who was left out of the data set; once is enough
     **reader_options, # of the data set's reader
 ) -> CropSet | None: # None where the data set has no validation people
     "The validation people."
@@ -304,7 +304,6 @@ def train_recipe(
             options = dict(reader_options)
             with team.first():
                 train = load_people(data, root, ("train",), size, bars, people, **options)["train"]
-                # of the same data set, of which all was said
                 judges = load_judges(data, root, size, bars, people, say=False, **options)
             teacher = load_teacher(recipe, train.keypoint_set)
             trainer = make_trainer(recipe, train, judges, folder, bars, teacher, team, settings)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cache
 from unittest.mock import patch
 
+import tiny_fixture
 import torch
 from safetensors.torch import save_file
 
@@ -20,7 +21,7 @@ from dppt_nb.store import from_synthetic
 from dppt_nb.synthetic import make_people
 from dppt_nb.training import Loop
 
-SIZE, TINY = (64, 48), dict(width=32, depth=2, heads=2)
+SIZE, TINY = (64, 48), tiny_fixture.TINY | dict(depth=2)
 PRUNED = TINY | dict(prune_at=(1,))
 CASES = {
     "plain": ("tokenpose_nano", dict(overrides=TINY)),
@@ -49,7 +50,7 @@ def loop(team, recipe, changes):
     "A loop whose batch norms keep what they know."
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        teacher = create_model("tokenpose_nano", image_size=SIZE, width=48, depth=2, heads=2)
+        teacher = create_model("tokenpose_nano", image_size=SIZE, **TINY | dict(width=24))
     recipe = get_recipe(
         recipe, image_size=SIZE, batch_size=13, precision="fp32", clip_norm=0.0, **changes
     )

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tiny_fixture
 import torch
 from click.testing import CliRunner
 from data_fixture import coco_file
@@ -32,8 +33,8 @@ from dppt_nb.recipes import get_recipe
 from dppt_nb.terminal import termination
 
 TINY = [
-    "--image-size", "64x48", "--overrides", '{"width": 32, "depth": 2, "heads": 2}', "--batch-size",
-    "32", "--warmup-steps", "5",
+    "--image-size", "64x48", "--overrides", json.dumps(tiny_fixture.TINY | dict(depth=2)),
+    "--batch-size", "32", "--warmup-steps", "5", "--no-report", "--no-samples",
 ]
 
 
@@ -169,7 +170,7 @@ def test_a_student_learns_from_a_run_from_the_shipped_network_and_from_a_release
     ]
     small = [
         "--image-size", "64x48", "--overrides",
-        '{"width": 32, "depth": 2, "heads": 2, "prune_at": [1]}',
+        json.dumps(tiny_fixture.TINY | dict(depth=2, prune_at=[1])), "--no-report", "--no-samples",
     ]
     refused(dppt("train", "dppt_nano", *common, *small, cwd=tmp_path), "--teacher")
     done = dppt(
@@ -413,7 +414,8 @@ def test_what_would_come_to_nothing_is_refused(tmp_path):
         ([*check, "--images", "a.json"], "a file; name a folder or zip of pictures"),
     ):
         refused(dppt(*words, cwd=tmp_path), sentence)
-    toy = ["--epochs", "1", "--image-size", "64x48", "--overrides", '{"width": 32, "depth": 1}']
+    small = json.dumps(tiny_fixture.TINY)
+    toy = ["--epochs", "1", "--image-size", "64x48", "--overrides", small]
     assert dppt(*nano, *toy, cwd=tmp_path).returncode == 0
     # a plan is refused where the run would be
     refused(dppt(*nano, *toy, "--plan", cwd=tmp_path), "already holds a run")

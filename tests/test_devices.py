@@ -13,6 +13,7 @@ from devices_fixture import CASES, SIZE, TINY, all_steps, fed_and_not, one_step,
 from safetensors.torch import load_file
 
 from dppt_nb.checks import DataError
+from dppt_nb.cli import main
 from dppt_nb.devices import LOST, Team, free_port, launch
 from dppt_nb.recipes import Recipe
 from dppt_nb.trainer import Trainer
@@ -188,21 +189,21 @@ def test_who_waits_for_the_data_of_a_process_that_ended_says_so(leads, entered, 
     assert "cannot be reached (Connection closed by peer)" in capsys.readouterr().err
 
 
-def test_two_processes_with_a_tracker_are_judged_at_the_end(tmp_path):
+def test_two_processes_with_a_tracker_are_judged_at_the_end(tmp_path, monkeypatch, capfd):
     "Closing the tracker leaves the processes together, and parting them again is no error."
     pytest.importorskip("accelerate", reason="needs dppt-nb[devices]")
     pytest.importorskip("tensorboard", reason="needs dppt-nb[dev]")
     words = [
         "train", "tokenpose_nano", "--people", "16", "--epochs", "1", "--image-size", "64x48",
         "--batch-size", "8", "--device", "cpu", "--no-report", "--no-samples", "--devices", "2",
-        "--overrides", '{"width": 32, "depth": 1, "heads": 2}', "--track", "tensorboard",
-        "--out", str(tmp_path / "run"),
+        "--overrides", '{"width": 32, "depth": 1, "heads": 2, "pyramid_blocks": 1}',
+        "--track", "tensorboard", "--out", str(tmp_path / "run"),
     ]
-    done = subprocess.run(
-        [sys.executable, "-m", "dppt_nb", *words], capture_output=True, text=True, timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    monkeypatch.setattr(sys, "argv", ["dppt", *words])    # of which the two take what to do
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with pytest.raises(SystemExit) as end: main(words, prog_name="dppt")
+    said = capfd.readouterr().err
+    assert end.value.code == 0 and "Traceback" not in said, said
     assert json.loads((tmp_path / "run" / "validation.json").read_text())["scores"]
     assert list((tmp_path / "run" / "track").iterdir())
 

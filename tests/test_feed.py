@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny_fixture import TINY
 
 from dppt_nb import cutting, store
 from dppt_nb.checks import DataError
@@ -181,7 +182,7 @@ def test_crops_are_found_between_the_pages_of_a_file(folder):
 def test_training_from_bytes_is_the_same_to_the_bit(folder, monkeypatch):
     recipe = Recipe(
         model="tokenpose_nano", image_size=SIZE, epochs=2, batch_size=16, warmup_steps=2,
-        overrides=dict(width=32, depth=1, heads=2),
+        overrides=TINY,
     )
     nets = [
         Trainer(recipe, read_store(folder, None, False, streamed=s), None, None, "cpu", bars=False)

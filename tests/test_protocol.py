@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from tiny_fixture import TINY
 
 from dppt_nb.augmentation import augment_batch
 from dppt_nb.checkpoints import load_network
@@ -178,8 +179,7 @@ def test_shift_and_warm_up_come_with_the_papers_schedule_only():
 
 
 TOY = get_recipe(
-    "tokenpose_nano", image_size=(64, 48), overrides=dict(width=32, heads=2), epochs=1,
-    batch_size=16, warmup_steps=2,
+    "tokenpose_nano", image_size=(64, 48), overrides=TINY, epochs=1, batch_size=16, warmup_steps=2,
 )
 
 
@@ -235,7 +235,7 @@ def test_every_row_of_a_study_can_follow_a_protocol():
 def test_the_command_takes_a_protocol(tmp_path):
     words = [
         "train", "tokenpose_nano", "--people", "16", "--epochs", "1", "--image-size", "64x48",
-        "--overrides", '{"width": 32, "heads": 2}', "--device", "cpu",
+        "--overrides", json.dumps(TINY), "--device", "cpu", "--no-report", "--no-samples",
     ]
     done = CliRunner().invoke(
         main, [*words, "--protocol", "mmpose", "--batch-size", "8", "--out", str(tmp_path / "run")]

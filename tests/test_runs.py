@@ -13,9 +13,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tiny_fixture
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from sampling import sample
 
 from dppt_nb import loop as loop_module
 from dppt_nb import runs
@@ -41,10 +43,7 @@ from dppt_nb.training import Loop
 from dppt_nb.writing import write_store
 
 SIZE = (64, 48)
-TINY = Recipe(
-    image_size=SIZE, overrides=dict(width=32, depth=1, heads=2), epochs=3, batch_size=8,
-    warmup_steps=3,
-)
+TINY = Recipe(image_size=SIZE, overrides=tiny_fixture.TINY, epochs=3, batch_size=8, warmup_steps=3)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +67,28 @@ def trainer(people, out=None, stop_at=None, recipe=TINY, **settings):
     run = Trainer(recipe, people, people, out, "cpu", bars=False, **settings)
     run.objectives.append(Stops(run, stop_at))
     return run
+
+
+@pytest.fixture(scope="module")
+def through(people):
+    "A trainer at the end of its run, whom nobody stopped; it is only looked at."
+    run = trainer(people)
+    run.fit()
+    return run
+
+
+@pytest.fixture(scope="module")
+def kept_run(people, tmp_path_factory):
+    "The folder of a run of which the states of all three epochs are kept; it is only read."
+    folder = tmp_path_factory.mktemp("kept") / "run"
+    trainer(people, RunFolder(folder, keep=3)).fit()
+    return folder
+
+
+@pytest.fixture
+def kept(kept_run, tmp_path):
+    "A copy of that folder."
+    return shutil.copytree(kept_run, tmp_path / "run")
 
 
 def test_a_run_goes_on_with_its_start_and_teacher_wherever_they_lie(people, tmp_path):
@@ -113,9 +134,8 @@ def test_stopped_within_an_epoch_it_goes_on_to_the_bit(people, tmp_path, changes
 
 
 def test_a_stop_while_people_are_judged_does_not_wait_and_loses_nothing(
-    people, tmp_path, monkeypatch
+    people, through, tmp_path, monkeypatch
 ):
-    network = trainer(people).fit()
     run = trainer(people, tmp_path)
     monkeypatch.setattr(
         "dppt_nb.trainer.predict_together", lambda *a, **k: run.stops.note(2, None)
@@ -124,18 +144,17 @@ def test_a_stop_while_people_are_judged_does_not_wait_and_loses_nothing(
     monkeypatch.undo()
     resumed = trainer(people, tmp_path)
     again = resumed.fit(resume=True)
-    assert all(torch.equal(v, again.state_dict()[k]) for k, v in network.state_dict().items())
+    assert same_weights(through.network().state_dict(), again.state_dict())
     assert all(row["lr"] > 0 and "score" in row for row in resumed.history[:2])
 
 
-def test_stopped_without_a_folder_the_same_trainer_goes_on_to_the_bit(people):
-    through, stopped = trainer(people), trainer(people, stop_at=4)
-    network = through.fit()
+def test_stopped_without_a_folder_the_same_trainer_goes_on_to_the_bit(people, through):
+    stopped = trainer(people, stop_at=4)
     with pytest.raises(KeyboardInterrupt, match="nothing is saved, but another fit.. of this"):
         stopped.fit()
     again = stopped.fit()
     assert stopped.step == through.step and len(stopped.history) == len(through.history)
-    assert all(torch.equal(v, again.state_dict()[k]) for k, v in network.state_dict().items())
+    assert same_weights(through.network().state_dict(), again.state_dict())
     losses = [[{k: v for k, v in row.items() if "seconds" not in k} for row in run.history]
               for run in (stopped, through)]
     assert losses[0] == losses[1]
@@ -320,24 +339,22 @@ def test_the_best_network_stays_until_the_run_has_gone_back(people, tmp_path, mo
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "broken"])
-def test_where_the_last_state_is_unfit_an_older_one_is_named(people, tmp_path, damage):
-    trainer(people, RunFolder(tmp_path, keep=3)).fit()
-    last = tmp_path / state_name(3)
+def test_where_the_last_state_is_unfit_an_older_one_is_named(people, kept, damage):
+    last = kept / state_name(3)
     if damage == "cut": last.write_bytes(last.read_bytes()[:1000])
     if damage == "gone": last.unlink()
-    if damage == "broken": broken(tmp_path, 3)
+    if damage == "broken": broken(kept, 3)
     with pytest.raises(DataError, match="--from-epoch 2, or start again in another --out"):
-        trainer(people, tmp_path).fit(resume=True)
-    trainer(people, tmp_path).fit(resume=True, from_epoch=2)    # as it was told
-    trainer(people, tmp_path).fit(resume=True)
+        trainer(people, kept).fit(resume=True)
+    trainer(people, kept).fit(resume=True, from_epoch=2)    # as it was told
+    trainer(people, kept).fit(resume=True)
 
 
 @pytest.mark.parametrize("damage", ["{\"history\"", "[]", "{}"])
-def test_where_the_record_is_damaged_a_state_is_named_that_has_its_own(people, tmp_path, damage):
-    whole = tmp_path / "whole"
-    trainer(people, RunFolder(whole, keep=3)).fit()
-    folder = tmp_path / "run"
-    shutil.copytree(whole, folder)
+def test_where_the_record_is_damaged_a_state_is_named_that_has_its_own(
+    people, kept_run, kept, damage
+):
+    folder = kept
     (folder / RECORD).write_text(damage)
     with pytest.raises(DataError, match="--resume --from-epoch 3, or start again in another --out"):
         trainer(people, folder).fit(resume=True)
@@ -345,7 +362,7 @@ def test_where_the_record_is_damaged_a_state_is_named_that_has_its_own(people, t
     with pytest.raises(DataError, match="--resume --from-epoch 2, or start"):
         trainer(people, folder).fit(resume=True)
     trainer(people, folder).fit(resume=True, from_epoch=2)    # as it was told
-    assert same_weights(load_file(folder / WEIGHTS), load_file(whole / WEIGHTS))
+    assert same_weights(load_file(folder / WEIGHTS), load_file(kept_run / WEIGHTS))
     (folder / RECORD).write_text(damage)
     for state in folder.glob("state-*"): state.unlink()
     with pytest.raises(DataError, match=f"{RECORD}.*{CANNOT}"):
@@ -353,14 +370,13 @@ def test_where_the_record_is_damaged_a_state_is_named_that_has_its_own(people, t
 
 
 @pytest.mark.parametrize("lost", ["optimizer.", "optimizer.0.0.exp_avg", "average."])
-def test_a_state_without_some_of_its_tensors_is_not_gone_on_with(people, tmp_path, lost):
-    trainer(people, RunFolder(tmp_path, keep=3)).fit()
-    path = tmp_path / state_name(2)
+def test_a_state_without_some_of_its_tensors_is_not_gone_on_with(people, kept, lost):
+    path = kept / state_name(2)
     with safe_open(path, "pt") as file: about = file.metadata()
     left = {k: v for k, v in load_file(path).items() if not k.startswith(lost)}
     save_file(left, path, about)
     words = rf"state-0002.safetensors holds {len(left)} tensors, not the \d+ that were written"
-    with pytest.raises(DataError, match=words): trainer(people, tmp_path).resume(epoch=2)
+    with pytest.raises(DataError, match=words): trainer(people, kept).resume(epoch=2)
 
 
 def test_half_written_files_of_a_killed_run_are_removed_below_its_folder(people, tmp_path):
@@ -481,8 +497,8 @@ def test_the_plan_says_what_is_left_and_changes_nothing(people):
     assert (plan.epochs, plan.steps, plan.looks, plan.measured) == (2, 6, 2, 3)
     assert plan.step_seconds > 0 and plan.memory > 1e8 and plan.disk > 1e5
     assert "people/s" in str(plan) and torch.equal(before, torch.get_rng_state())
-    assert all(torch.equal(v, Loop(TINY, people, "cpu").model.state_dict()[k])
-               for k, v in run.model.state_dict().items())
+    untouched = Loop(TINY, people, "cpu").model.state_dict()
+    assert same_weights(run.model.state_dict(), untouched)
     assert "people/s" not in str(make_plan(run, None, measure=0))
     last = str(make_plan(copy, people, begun=2, measure=1))
     assert "plan: 1 epoch of" in last and "1 validation of" in last and "1 measured step)" in last
@@ -521,7 +537,7 @@ def test_a_run_goes_on_though_its_start_was_removed(people, tmp_path, capsys):
     another = recipe.change(start=str(tmp_path / "other"))
     with pytest.raises(DataError, match="holds a run with start = "):
         Trainer(another, others, None, tmp_path / "run", "cpu", bars=False).fit(resume=True)
-    narrow = TINY.change(epochs=1, overrides=dict(TINY.overrides, width=16))
+    narrow = TINY.change(epochs=1, overrides=dict(TINY.overrides, width=8))
     Trainer(narrow, half, None, wise, "cpu", bars=False).fit()
     with pytest.raises(DataError, match="cannot be the start of this network"):
         go(tmp_path / "run").fit(resume=True)
@@ -634,7 +650,7 @@ def test_a_run_that_was_measured_before_times_no_steps_of_its_own(people, tmp_pa
 def test_the_disk_is_counted_alike_before_a_first_step_and_after_it(people, changes):
     "As large as what is saved: an optimiser has no moments before its first step."
     recipe = TINY.change(**changes)
-    wider = TINY.change(overrides=TINY.overrides | dict(width=64))    # its lesson learns too
+    wider = TINY.change(overrides=TINY.overrides | dict(width=32))    # its lesson learns too
     teacher = Loop(wider, people, "cpu").network() if "features" in changes else None
     before, after = (Loop(recipe, people, "cpu", teacher=teacher) for _ in range(2))
     assert bool(len(before.beside)) == ("features" in changes)
@@ -696,11 +712,15 @@ def test_whole_numbers_of_numpy_are_whole_numbers(tmp_path):
     assert type(found.from_epoch) is type(found.keep) is int
 
 
-def test_a_recipe_may_be_named(tmp_path):
+def test_a_recipe_may_be_named(tmp_path, monkeypatch):
     "As the base of a study may be; a name that there is not is answered with the nearest."
+    planned = []
+    def plan(trainer, settings): planned.append(trainer.recipe)
+    monkeypatch.setattr("dppt_nb.runner.plan_of", plan)
     only = Settings(plan_only=True)
     how = dict(out=tmp_path / "run", device="cpu", people=16, bars=False, settings=only)
     assert train_recipe("tokenpose_nano", **how) == {}
+    assert planned == [get_recipe("tokenpose_nano")]
     with pytest.raises(DataError, match="there is no recipe 'tokenpose_nan'; nearest names: tok"):
         train_recipe("tokenpose_nan", **how)
     with pytest.raises(DataError, match="there is no recipe None"): train_recipe(None, **how)
@@ -835,11 +855,11 @@ def judged_run(tmp_path_factory):
 ROW = dict(mean=1.0, joints={}, people=1, left_out=0)    # of a measure
 
 
-@pytest.mark.parametrize("damaged", [
+@pytest.mark.parametrize("damaged", sample([
     "{", 5, dict(PCK=5), dict(PCK={}), dict(PCK=dict(ROW, people="1")),
     dict(PCK=dict(ROW, interval=[1.0])), dict(PCK=dict(ROW, joints=[1.0])),
     dict(PCK=dict(ROW, unknown="neck")),
-])
+], 0, 1, 5))
 def test_a_damaged_judging_is_done_again(judged_run, tmp_path, damaged):
     trained, results = judged_run
     folder = shutil.copytree(trained, tmp_path / "run")

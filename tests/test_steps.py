@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from sampling import sample
+from tiny_fixture import TINY
 from torch._dynamo.utils import counters
 from torch.optim.swa_utils import AveragedModel
 from waits_fixture import META, no_waits
@@ -40,7 +41,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 from training_speed import Operations  # noqa: E402
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-SMALL = dict(width=32, depth=3, heads=2)
+SMALL = TINY | dict(depth=3)
+SHALLOW = TINY | dict(depth=2)    # where each layer has to be compiled
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def people():
 def loop_of(people, name="tokenpose_nano", device="cpu", size=(64, 48), network=SMALL, **changes):
     recipe = get_recipe(name, image_size=size, batch_size=8, precision="fp32", **changes)
     own = {**network, **recipe.overrides}
-    if "ppt" in recipe.model and network: own["prune_at"] = (1, 2)
+    if "ppt" in recipe.model and network: own["prune_at"] = tuple(range(1, own["depth"]))
     teacher = create_model("tokenpose_nano", image_size=size, **network)
     loop = Loop(recipe.change(overrides=own), people, device, teacher=teacher)
     loop.model.train()
@@ -250,7 +252,7 @@ def test_a_ratio_that_falls_by_levels():
 def test_a_step_compiles_in_one_piece(people, name):
     "No part of network and losses sends the compiler back to Python."
     import torch._dynamo
-    loop = loop_of(people, name)
+    loop = loop_of(people, name, network=SHALLOW)
     batch = loop.make_batch(torch.arange(8))
     parts = batch.images, batch.joints, batch.visible, batch.targets, batch.weights
     explained = torch._dynamo.explain(loop.losses)(loop.progress, *parts)
@@ -261,7 +263,7 @@ def test_a_step_compiles_in_one_piece(people, name):
 def steps_of(people, name, **changes):
     "Two epochs: of every step the share of patches that stays, graphs compiled so far, losses."
     torch.manual_seed(0)    # of the teacher
-    loop, seen = loop_of(people, name, epochs=2, equal_batches=True, **changes), []
+    loop, seen = loop_of(people, name, network=SHALLOW, epochs=2, **changes), []
     for epoch in range(2):
         for _ in loop.steps():
             losses = loop.under_way.means(loop.under_way.done)    # of the epoch so far
@@ -281,11 +283,12 @@ def test_compiled_training_is_the_eager_one_and_compiles_once_a_ratio(name, back
     "A dozen steps on a CPU: the losses agree, and only a new share of patches is compiled."
     crops = from_synthetic(make_people(52, COCO17, (64, 48), seed=1, margin=1.5))
     falling = dict(anneal=(0.2, 0.8), anneal_steps=2) if "ppt" in name else {}
-    eager = steps_of(crops, name, **falling)
+    changes = dict(falling, equal_batches=True)
+    eager = steps_of(crops, name, **changes)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     torch._dynamo.reset()
     counters.clear()
-    steps = steps_of(crops, name, compile=True, **falling)
+    steps = steps_of(crops, name, compile=True, **changes)
     breaks = dict(counters["graph_break"])
     torch._dynamo.reset()
     assert len(steps) == 12 and not breaks
@@ -448,8 +451,9 @@ def test_rates_on_a_cpu_are_numbers(people):
 def test_memory_that_is_kept_is_not_wiped_again():
     program = """
 import ctypes, resource, sys
-from dppt_nb.optim import keep_memory
-if sys.argv[1] == "kept" and not keep_memory(): sys.exit("not glibc")
+if sys.argv[1] == "kept":
+    from dppt_nb.optim import keep_memory
+    if not keep_memory(): sys.exit("not glibc")
 library = ctypes.CDLL(None)
 library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 library.free.argtypes = [ctypes.c_void_p]

@@ -11,6 +11,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 from sampling import sample
+from tiny_fixture import TINY
 
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
@@ -52,9 +53,10 @@ from dppt_nb.together import is_whole, train_runs
 from dppt_nb.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
+# as deep as the rows that drop patches ask for
 TOY = get_recipe(
-    "tokenpose_nano", image_size=(64, 48), overrides=dict(width=32, heads=2), epochs=2,
-    batch_size=16, warmup_steps=2,
+    "tokenpose_nano", image_size=(64, 48), overrides=TINY | dict(depth=4), epochs=2, batch_size=16,
+    warmup_steps=2,
 )
 
 
@@ -340,9 +342,10 @@ def test_the_stored_runs_at_s_size_are_what_the_command_runs():
 
 
 def test_a_study_runs_with_the_papers_head(tmp_path):
+    small = dict(TINY, patch_size=(1, 1), depth=12)    # its released head is what this is about
     base = get_recipe(
         "tokenpose_s_v1_coco", image_size=(64, 48), epochs=1, batch_size=16, milestones=(),
-        kernel=5, sigma=1.0,
+        kernel=5, sigma=1.0, overrides=small,
     )
     train_recipe(base, out=tmp_path / "teacher", device="cpu", bars=False, people=16)
     runs = run_study(
@@ -400,7 +403,7 @@ def test_a_teacher_that_is_missing_is_missed_before_anything_is_trained(tmp_path
 
 def test_what_the_base_overrides_stays():
     recipe = row_recipe(find_rows("sdpose", ["sd_dppt"])[0], TOY, 0, teacher="t")
-    assert recipe.overrides == {"width": 32, "heads": 2, "cycles": 2}
+    assert recipe.overrides == TOY.overrides | {"cycles": 2}
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,13 @@
 import copy
 import json
 import math
+import multiprocessing
+import shutil
 from dataclasses import replace
 from functools import cache
 
 import pytest
+import tiny_fixture
 import torch
 from sampling import sample
 
@@ -14,6 +17,7 @@ from dppt_nb.checks import DataError
 from dppt_nb.codec import EncodedCrops, encode_crop
 from dppt_nb.cycles import CycleObjective, PoseObjective
 from dppt_nb.evaluation import evaluate, predict_joints
+from dppt_nb.files import make_folder
 from dppt_nb.keypoints import COCO17
 from dppt_nb.loop import batch_count, make_objectives
 from dppt_nb.models import create_model
@@ -29,7 +33,7 @@ from dppt_nb.training import Loop, make_batch
 
 SIZE = (64, 48)
 TINY = dict(
-    model="tokenpose_nano", image_size=SIZE, overrides=dict(width=32, depth=2, heads=2), epochs=3,
+    model="tokenpose_nano", image_size=SIZE, overrides=tiny_fixture.TINY | dict(depth=2), epochs=3,
     batch_size=16, warmup_steps=3,
 )
 
@@ -41,6 +45,33 @@ def people():
 
 def trainer(people, out=None, **changes):
     return Trainer(Recipe(**TINY).change(**changes), people, people, out, "cpu", bars=False)
+
+
+@pytest.fixture(scope="module")
+def through(people):
+    "A trainer at the end of its run, whom nobody stopped; it is only looked at."
+    run = trainer(people)
+    run.fit()
+    return run
+
+
+@pytest.fixture(scope="module")
+def begun_run(people, tmp_path_factory):
+    "The folder of a run of one epoch of three; it is only read."
+    folder = tmp_path_factory.mktemp("begun") / "run"
+    trainer(people, folder).fit(epochs=1)
+    return folder
+
+
+@pytest.fixture
+def begun(begun_run, tmp_path):
+    "A copy of that folder."
+    return shutil.copytree(begun_run, tmp_path / "run")
+
+
+def same_weights(one, other):
+    one, other = one.state_dict(), other.state_dict()
+    return all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 @pytest.mark.parametrize("start", [Loop, Trainer])
@@ -89,16 +120,15 @@ def test_a_mask_or_numbers_of_other_people_choose_nobody(people, which):
         dict(unbiased=False, flip_shift=True),
     ], 0, 1),
 )
-def test_killed_and_resumed_is_the_same_to_the_bit(people, tmp_path, changes):
-    through = trainer(people, **changes).fit()
+def test_killed_and_resumed_is_the_same_to_the_bit(people, tmp_path, through, changes):
+    network = trainer(people, **changes).fit() if changes else through.network()
     trainer(people, tmp_path / "run", **changes).fit(epochs=1)
     resumed = trainer(people, tmp_path / "run", **changes).fit(resume=True)
-    assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in through.state_dict().items())
+    assert same_weights(network, resumed)
 
 
-def test_killed_while_writing_goes_on_from_the_last_whole_checkpoint(people, tmp_path, monkeypatch):
-    first = trainer(people, tmp_path)
-    first.fit(epochs=1)
+def test_killed_while_writing_goes_on_from_the_last_whole_checkpoint(people, begun, monkeypatch):
+    first = trainer(people, begun)
     import dppt_nb.runs as runs
     real = runs.write_json
 
@@ -109,14 +139,14 @@ def test_killed_while_writing_goes_on_from_the_last_whole_checkpoint(people, tmp
     monkeypatch.setattr(runs, "write_json", power_cut)
     with pytest.raises(KeyboardInterrupt): first.fit(resume=True)
     monkeypatch.undo()
-    again = trainer(people, tmp_path)
+    again = trainer(people, begun)
     again.resume()
-    assert again.epoch == 1 and (tmp_path / "state-0001.safetensors").exists()
+    assert again.epoch == 1 and (begun / "state-0001.safetensors").exists()
 
 
-def test_another_seed_is_another_run(people):
-    one, two = trainer(people).fit(epochs=1), trainer(people, seed=1).fit(epochs=1)
-    assert any(not torch.equal(v, two.state_dict()[k]) for k, v in one.state_dict().items())
+def test_another_seed_is_another_run(people, begun_run):
+    one, two = load_network(begun_run)[0], trainer(people, seed=1).fit(epochs=1)
+    assert not same_weights(one, two)
 
 
 def test_training_leaves_global_randomness_alone(people):
@@ -128,7 +158,7 @@ def test_training_leaves_global_randomness_alone(people):
 
 
 def test_it_learns(people):
-    run = trainer(people, epochs=12, lr=3e-3)
+    run = trainer(people, epochs=12, lr=1e-2, matrix_lr=0.05, eval_every=12)
     run.fit()
     # nats in a Gaussian of sigma 1: knowing the place cannot cost less
     floor = math.log(2 * math.pi * math.e)
@@ -276,11 +306,10 @@ def test_other_threads_and_formats_are_refused_unless_allowed(people, tmp_path, 
         trainer(people, tmp_path, precision="fp32").resume()
 
 
-def test_other_people_of_the_same_number_are_refused(people, tmp_path):
-    trainer(people, tmp_path).fit(epochs=1)
+def test_other_people_of_the_same_number_are_refused(people, begun):
     moved = replace(people, joints=people.joints + 1)
     with pytest.raises(DataError, match="people_digest"):
-        Trainer(Recipe(**TINY), moved, None, tmp_path, "cpu", bars=False).fit(resume=True)
+        Trainer(Recipe(**TINY), moved, None, begun, "cpu", bars=False).fit(resume=True)
 
 
 def test_a_network_of_somebody_is_not_replaced(people, tmp_path):
@@ -326,11 +355,10 @@ def test_a_stop_by_hand_names_what_is_saved(people, tmp_path, stop):
 @pytest.mark.parametrize(
     "field, value, words", [("seed", 4, "seed = 0"), ("rotation", 3.0, "augmentation")]
 )
-def test_a_run_of_another_recipe_is_refused(people, tmp_path, field, value, words):
-    trainer(people, tmp_path).fit(epochs=1)
+def test_a_run_of_another_recipe_is_refused(people, begun, field, value, words):
     with pytest.raises(DataError, match=words):
-        trainer(people, tmp_path, **{field: value}).fit(resume=True)
-    with pytest.raises(DataError, match="--resume"): trainer(people, tmp_path).fit()
+        trainer(people, begun, **{field: value}).fit(resume=True)
+    with pytest.raises(DataError, match="--resume"): trainer(people, begun).fit()
 
 
 def test_checkpoint_comes_back_and_says_what_is_wrong(people, tmp_path):
@@ -448,7 +476,8 @@ TAUGHT = dict(model="dppt_nano", output=1.0, features=1.0, attention=0.5, guide=
 def teacher(people):
     # wider than the student, so that the feature lesson has weights of its own
     torch.manual_seed(3)
-    return create_model("tokenpose_nano", image_size=SIZE, width=48, depth=2, heads=2).eval()
+    wider = dict(TINY["overrides"], width=24)
+    return create_model("tokenpose_nano", image_size=SIZE, **wider).eval()
 
 
 def taught(people, teacher, out=None, **changes):
@@ -553,7 +582,7 @@ def test_another_teacher_is_refused(people, teacher, tmp_path):
     changes = dict(overrides=dict(TINY["overrides"], prune_at=(1,)))
     taught(people, teacher, tmp_path, **changes).fit(epochs=1)
     torch.manual_seed(4)
-    other = create_model("tokenpose_nano", image_size=SIZE, width=48, depth=2, heads=2)
+    other = create_model("tokenpose_nano", image_size=SIZE, **dict(TINY["overrides"], width=24))
     with pytest.raises(DataError, match="taught_by"):
         taught(people, other, tmp_path, **changes).fit(resume=True)
     with pytest.raises(DataError, match="--teacher"): taught(people, None, **changes)
@@ -573,16 +602,13 @@ def test_the_keep_ratio_falls_along_its_schedule(people):
     assert run.network().keep_ratio == run.model.keep_ratio
 
 
-def test_a_run_from_before_a_field_existed_goes_on(people, tmp_path):
-    trainer(people, tmp_path).fit(epochs=1)
-    saved = json.loads((tmp_path / "training.json").read_text())
+def test_a_run_from_before_a_field_existed_goes_on(people, begun, through):
+    saved = json.loads((begun / "training.json").read_text())
     for newer in ("teacher", "anneal", "supervise"): saved["recipe"].pop(newer)
     saved.pop("taught_by")
-    (tmp_path / "training.json").write_text(json.dumps(saved))
-    again = trainer(people, tmp_path)
+    (begun / "training.json").write_text(json.dumps(saved))
+    again = trainer(people, begun)
     again.fit(resume=True)
-    through = trainer(people)
-    through.fit()
     assert [row["pose"] for row in again.history] == [row["pose"] for row in through.history]
 
 
@@ -636,9 +662,8 @@ def test_a_lost_network_comes_back_with_resume(people, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "no state", "a list"])
-def test_a_damaged_state_is_one_sentence(people, tmp_path, damage):
-    trainer(people, tmp_path).fit(epochs=1)
-    state, training = tmp_path / "state-0001.safetensors", tmp_path / "training.json"
+def test_a_damaged_state_is_one_sentence(people, begun, damage):
+    state, training = begun / "state-0001.safetensors", begun / "training.json"
     if damage == "cut": state.write_bytes(state.read_bytes()[:1000])
     if damage == "gone": state.unlink()
     if damage == "no state":
@@ -647,7 +672,7 @@ def test_a_damaged_state_is_one_sentence(people, tmp_path, damage):
         )
     if damage == "a list": training.write_text("[]")
     with pytest.raises(DataError, match="cannot go on|go on from another state") as caught:
-        trainer(people, tmp_path).fit(resume=True)
+        trainer(people, begun).fit(resume=True)
     assert "\n" not in str(caught.value)
 
 
@@ -697,20 +722,17 @@ def test_imagenet_weights_start_the_backbone(tmp_path):
         Trainer(replace(recipe, model="tokenpose_s_v1"), small, device="cpu", bars=False)
 
 
+def make_often(folder):
+    for _ in range(1000): make_folder(folder)
+
+
 def test_runs_may_share_an_output_folder(tmp_path):
     "Two processes that try the folder at once do not take each other's trial file for a failure."
-    import subprocess
-    import sys
-    code = (
-        "from dppt_nb.training import make_folder\nfor _ in range(1000): "
-        f"make_folder({str(tmp_path)!r})"
-    )
-    both = [
-        subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    said = [process.communicate()[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    fork = multiprocessing.get_context("fork")    # they need not load PyTorch anew
+    both = [fork.Process(target=make_often, args=(tmp_path,)) for _ in range(2)]
+    for process in both: process.start()
+    for process in both: process.join()
+    assert [process.exitcode for process in both] == [0, 0]
     assert not list(tmp_path.iterdir())
 
 
