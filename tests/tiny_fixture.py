@@ -1,5 +1,5 @@
 """The network of tests whose point is another: that a run is saved, goes on, is told. Its backbone
-is nano's with an eighth of the channels, a row that is there for tests only; a step of it and a
+is nano's with eight channels at most, a row that is there for tests only; a step of it and a
 saved state take a third of the time. Commands in another process do not know it."""
 from dppt_nb.backbones import BACKBONES, Backbone, Pyramid
 
