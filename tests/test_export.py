@@ -78,8 +78,6 @@ def whole(trained, tmp_path_factory):
     return OnnxNetwork(export_onnx(network, keypoint_set, path, "keypoints"))
 
 
-# the page exports and tries this form too
-@pytest.mark.soak
 def test_the_lines_of_the_page_find_what_the_predictor_finds(
     whole, trained, tmp_path, monkeypatch, capsys
 ):
