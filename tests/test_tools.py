@@ -12,7 +12,6 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
 from PIL import Image
@@ -269,6 +268,7 @@ def test_stored_pictures_are_smaller_and_look_the_same(monkeypatch):
 
 
 def test_what_a_cell_prints_is_stored_in_one_piece(monkeypatch):
+    import nbformat    # here, since it loads a grammar for seconds
     monkeypatch.syspath_prepend(str(TOOLS))
     pages = runpy.run_path(str(TOOLS / "run_notebooks.py"))
     stream = lambda name, text: nbformat.v4.new_output("stream", name=name, text=text)
@@ -283,6 +283,7 @@ def test_what_a_cell_prints_is_stored_in_one_piece(monkeypatch):
 
 
 def test_of_a_bar_that_has_ended_only_its_words_are_stored(monkeypatch):
+    import nbformat
     monkeypatch.syspath_prepend(str(TOOLS))
     pages = runpy.run_path(str(TOOLS / "run_notebooks.py"))
     plain = "<IPython.core.display.HTML object>"
@@ -303,6 +304,7 @@ def test_of_a_bar_that_has_ended_only_its_words_are_stored(monkeypatch):
 
 def test_a_page_that_is_run_keeps_its_folds_and_gets_its_pictures(tmp_path, root):
     "Also where another backend is set, as it is for the tests."
+    import nbformat
     folded = nbformat.v4.new_code_cell(
         "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()",
         metadata={"jupyter": {"source_hidden": True}, "scrolled": True},

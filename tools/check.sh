@@ -5,6 +5,7 @@ set -euo pipefail
 case ${1:-} in -h | --help) sed -n '2,3s/^# //p' "$0"; exit ;; esac
 cd "$(dirname "$0")/.."
 unset IN_TEST  # with it nbdev_export writes nothing, and nothing would ever differ
+unset PYTHONDONTWRITEBYTECODE  # where it is set each process would compile the package anew
 
 # Compare with a snapshot rather than with git, so that work in progress can be checked too.
 before=$(mktemp -d); trap 'rm -rf "$before"' EXIT
