@@ -268,7 +268,7 @@ def test_stored_pictures_are_smaller_and_look_the_same(monkeypatch):
 
 
 def test_what_a_cell_prints_is_stored_in_one_piece(monkeypatch):
-    import nbformat    # here, since it loads a grammar for seconds
+    import nbformat  # here, since it loads a grammar for seconds
     monkeypatch.syspath_prepend(str(TOOLS))
     pages = runpy.run_path(str(TOOLS / "run_notebooks.py"))
     stream = lambda name, text: nbformat.v4.new_output("stream", name=name, text=text)
