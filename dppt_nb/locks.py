@@ -59,6 +59,10 @@ def _claimant(place):
     except (OSError, ValueError): return None
     return (host, int(process), since.strip()) if process.isdecimal() else None
 
+def _lives(who):
+    "Whether a claimant may still be there; of another machine's nobody can tell."
+    return who is not None and (who[0] != HOST or is_alive(who[1]))
+
 def take_claim(
     place: str | Path  # of the claim's file, made if it is not there
 ) -> int | None:
@@ -67,7 +71,7 @@ def take_claim(
     while True:
         handle = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
         locked, who = lock(handle), _claimant(Path(place))
-        if locked is None: locked = who is None or who[0] == HOST and not is_alive(who[1])
+        if locked is None: locked = not _lives(who)
         try: same = os.path.samestat(os.fstat(handle), os.stat(place))
         except FileNotFoundError: same = False  # its holder has just gone, and the file with it
         if same and locked:
@@ -82,8 +86,9 @@ def take_claim(
         os.close(handle)
         if not same: continue
         tries += 1
-        if tries == 5: return None
-        time.sleep(0.05)  # `is_held` of another process locks it for a moment, to look
+        # `is_held` of another process locks it for a moment, to look; it leaves no name
+        if tries >= (5 if _lives(who) else 100): return None
+        time.sleep(0.05)
 
 def leave_claim(
     place: str | Path,  # of the claim's file
@@ -105,8 +110,7 @@ def is_held(
     try: locked = lock(handle)
     finally: os.close(handle)
     if locked is not None: return not locked
-    who = _claimant(Path(place))  # the disk knows no locks
-    return who is not None and (who[0] != HOST or is_alive(who[1]))
+    return _lives(_claimant(Path(place)))  # the disk knows no locks
 
 def holder(
     place: str | Path  # of the claim's file

@@ -498,6 +498,19 @@ while True: is_held({str(tmp_path / CLAIM)!r})
         watcher.wait()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a lock there belongs to a process")
+@pytest.mark.parametrize("left", ["", f"{locks.HOST} {2**22 + 7} 2026-01-01 00:00:00\n"])
+def test_who_takes_long_to_look_at_a_claim_is_waited_for(tmp_path, left):
+    "As on a busy machine: it was locked, but by nobody whose name stands in it."
+    (tmp_path / CLAIM).write_text(left)
+    looking = os.open(tmp_path / CLAIM, os.O_RDONLY)
+    assert locks.lock(looking)
+    end = threading.Timer(0.6, os.close, [looking])
+    end.start()
+    with claim_folder(tmp_path): assert locks.is_held(tmp_path / CLAIM)
+    end.join()
+
+
 def test_without_locks_a_living_writer_is_seen(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "lock", lambda handle: None)
     for process, held in ((os.getpid(), True), (2**22 + 7, False)):
