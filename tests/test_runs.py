@@ -18,6 +18,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from sampling import sample
+from weights import same_weights
 
 from dppt_nb import loop as loop_module
 from dppt_nb import runs
@@ -110,7 +111,7 @@ def test_a_run_goes_on_with_its_start_and_teacher_wherever_they_lie(people, tmp_
         with pytest.raises(DataError, match=f"holds a run with {name} = '{wise}', not '{other}'"):
             run(*places).fit(resume=True)
     ended = run(moved, moved).fit(resume=True)
-    assert all(torch.equal(v, ended.state_dict()[k]) for k, v in through.state_dict().items())
+    assert same_weights(through, ended)
     record = json.loads((tmp_path / "run" / RECORD).read_text())
     assert record["recipe"]["start"] == record["recipe"]["teacher"] == str(moved)
 
@@ -127,7 +128,7 @@ def test_stopped_within_an_epoch_it_goes_on_to_the_bit(people, tmp_path, changes
     assert saved["under_way"]["done"] == 2 and saved["step"] == 5
     resumed = trainer(people, tmp_path, recipe=recipe)
     again = resumed.fit(resume=True)
-    assert all(torch.equal(v, again.state_dict()[k]) for k, v in network.state_dict().items())
+    assert same_weights(network, again)
     plain = lambda run: [{k: v for k, v in row.items() if "seconds" not in k}
                          for row in run.history]
     assert plain(resumed) == plain(through)
@@ -144,7 +145,7 @@ def test_a_stop_while_people_are_judged_does_not_wait_and_loses_nothing(
     monkeypatch.undo()
     resumed = trainer(people, tmp_path)
     again = resumed.fit(resume=True)
-    assert same_weights(through.network().state_dict(), again.state_dict())
+    assert same_weights(through.network(), again)
     assert all(row["lr"] > 0 and "score" in row for row in resumed.history[:2])
 
 
@@ -154,7 +155,7 @@ def test_stopped_without_a_folder_the_same_trainer_goes_on_to_the_bit(people, th
         stopped.fit()
     again = stopped.fit()
     assert stopped.step == through.step and len(stopped.history) == len(through.history)
-    assert same_weights(through.network().state_dict(), again.state_dict())
+    assert same_weights(through.network(), again)
     losses = [[{k: v for k, v in row.items() if "seconds" not in k} for row in run.history]
               for run in (stopped, through)]
     assert losses[0] == losses[1]
@@ -266,9 +267,6 @@ def best_of(folder):
     if not (folder / "best" / "config.json").exists(): return None, {}
     network, _, _ = load_network(folder / "best")
     return network.about["epoch"], network.state_dict()
-
-
-def same_weights(one, other): return all(torch.equal(v, other[k]) for k, v in one.items())
 
 
 def test_a_run_that_goes_back_leaves_no_best_network_of_what_it_left(
@@ -528,7 +526,7 @@ def test_a_run_goes_on_though_its_start_was_removed(people, tmp_path, capsys):
     capsys.readouterr()
     without = go(tmp_path / "run").fit(resume=True)
     assert capsys.readouterr().out.count(f"start {wise} cannot be read: whether it is what ") == 1
-    assert all(torch.equal(v, without.state_dict()[k]) for k, v in with_it.state_dict().items())
+    assert same_weights(with_it, without)
     assert record["began_with"] and read(RECORD)["began_with"] == record["began_with"]
     assert config["people_marks"] and read("config.json")["people_marks"] == config["people_marks"]
     with pytest.raises((DataError, OSError), match="there is no folder"): go(tmp_path / "new")

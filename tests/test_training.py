@@ -2,7 +2,6 @@
 import copy
 import json
 import math
-import multiprocessing
 import shutil
 from dataclasses import replace
 from functools import cache
@@ -10,7 +9,9 @@ from functools import cache
 import pytest
 import tiny_fixture
 import torch
+from forked import FORKED
 from sampling import sample
+from weights import same_weights
 
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
@@ -67,11 +68,6 @@ def begun_run(people, tmp_path_factory):
 def begun(begun_run, tmp_path):
     "A copy of that folder."
     return shutil.copytree(begun_run, tmp_path / "run")
-
-
-def same_weights(one, other):
-    one, other = one.state_dict(), other.state_dict()
-    return all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 @pytest.mark.parametrize("start", [Loop, Trainer])
@@ -728,8 +724,7 @@ def make_often(folder):
 
 def test_runs_may_share_an_output_folder(tmp_path):
     "Two processes that try the folder at once do not take each other's trial file for a failure."
-    fork = multiprocessing.get_context("fork")    # they need not load PyTorch anew
-    both = [fork.Process(target=make_often, args=(tmp_path,)) for _ in range(2)]
+    both = [FORKED.Process(target=make_often, args=(tmp_path,)) for _ in range(2)]
     for process in both: process.start()
     for process in both: process.join()
     assert [process.exitcode for process in both] == [0, 0]
