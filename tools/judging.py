@@ -13,6 +13,10 @@ from dppt_nb.metrics import pck
 from dppt_nb.terminal import Place
 
 NETWORK = "dppt_s_lspet"    # whose answers are measured unless another network is named
+TWELVE = [                  # joints that LSP, COCO and BlazePose share
+    f"{side}_{joint}" for joint in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+    for side in ("left", "right")
+]
 
 
 def folder_first(context, option, out):

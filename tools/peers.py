@@ -26,7 +26,7 @@ from statistics import mean, median
 import click
 import numpy as np
 import torch
-from judging import best_joints
+from judging import TWELVE, best_joints
 
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError, refuse_idle
@@ -46,11 +46,8 @@ from dppt_nb.terminal import Place, Sentences
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "nbs" / "results" / "peers.json"
-LANDMARKS = {  # BlazePose's numbers of the twelve joints that all sets have
-    f"{side}_{joint}": number + (side == "right")
-    for joint, number in dict(shoulder=11, elbow=13, wrist=15, hip=23, knee=25, ankle=27).items()
-    for side in ("left", "right")
-}
+# BlazePose's numbers of the twelve joints that all sets have
+LANDMARKS = dict(zip(TWELVE, (11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28)))
 
 
 NOBODY = "no network is named; name one that ships, such as dppt_s_lspet, or a run's folder"

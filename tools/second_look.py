@@ -1,7 +1,8 @@
 """What a second look, in the box of the joints that the first one found, is worth on photographs:
-people of LSPET's test split and of COCO in boxes that are right, moved, too large, or missing. Two
-other rules stand beside it: to keep the look with the higher mean score, and to turn the picture
-for the second look so that the torso stands upright, as MediaPipe's BlazePose does.
+people of LSPET's test split and of COCO in boxes that are right, moved, too large, or missing, by
+twelve joints and without the mirrored test, as in tools/peers.py. Two other rules stand beside it:
+to keep the look with the higher mean score, and to turn the picture for the second look so that
+the torso stands upright, as MediaPipe's BlazePose does.
 
     python tools/second_look.py --lspet lspet_dataset.zip --coco coco_mini
 """
@@ -12,7 +13,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from judging import NETWORK, command_of
+from judging import NETWORK, TWELVE, command_of
 from PIL import Image
 
 from dppt_nb import PosePredictor
@@ -23,11 +24,12 @@ from dppt_nb.files import write_json
 from dppt_nb.inference import pose_boxes
 from dppt_nb.keypoints import map_keypoints
 from dppt_nb.metrics import bootstrap_interval, pck
+from dppt_nb.optim import compute_name
 from dppt_nb.photos import open_photo
 from dppt_nb.terminal import Place, Sentence
 
 RESULTS = Path(__file__).resolve().parent.parent / "nbs" / "results" / "second_look.json"
-EVERY, LABELLED, MOVED, GROWN, SEED = 6, 8, 0.25, 1.5, 0
+MOVED, GROWN, SEED = 0.25, 1.5, 0
 
 
 def boxes_of(table, photos):
@@ -120,11 +122,12 @@ def compare(joints, truth, visible, keypoint_set, photos):
 
 def measure(predictor, table, whole):
     "All kinds of boxes for the people of a table; the whole photo only where `whole`."
-    labelled = np.array(table.visible) > 0
+    names, labelled = predictor.keypoint_set.names, np.array(table.visible) > 0
     truth, visible = map_keypoints(
         torch.tensor(table.joints), torch.tensor(labelled).float(), table.keypoint_set,
         predictor.keypoint_set,
     )
+    visible *= torch.tensor([name in TWELVE for name in names])
     read = lambda file: open_photo(Image.open(io.BytesIO(table.source.read_bytes(file))))
     photos = [read(file) for file in table.files]
     rows = {}
@@ -142,16 +145,14 @@ def measure(predictor, table, whole):
 @click.option("--network", default=NETWORK, show_default=True)
 def main(lspet, coco, network):
     "Measure, and store the result."
-    start, predictor = time.time(), PosePredictor.from_pretrained(network, "cpu", mirror=True)
-    athletes = read_dataset("lspet", lspet).select("test").select(slice(None, None, EVERY))
-    everyday = read_dataset("coco", coco)
-    everyday = everyday.select((np.array(everyday.visible) > 0).sum(1) >= LABELLED)
+    start, predictor = time.time(), PosePredictor.from_pretrained(network, "cpu")
     results = {
-        "lspet": measure(predictor, athletes, True),
-        "coco": measure(predictor, everyday, False),
+        "lspet": measure(predictor, read_dataset("lspet", lspet).select("test"), True),
+        "coco": measure(predictor, read_dataset("coco", coco), False),
     }
     write_json(RESULTS, dict(
-        format=1, network=network, mirror=True, seed=SEED, device=device_name("cpu"),
+        format=1, network=network, mirror=False, joints=TWELVE, seed=SEED,
+        device=device_name("cpu"), compute=compute_name(predictor.recipe, predictor.device),
         seconds=round(time.time() - start),
         command=command_of("second_look", network, lspet=lspet, coco=coco), results=results,
     ))
