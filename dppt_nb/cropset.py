@@ -27,7 +27,7 @@ from .tables import row_numbers, take_rows
 @dataclass
 class CropSet:
     "People cut from their photographs, decoded, on one device: what training and evaluation read."
-    # (N, 3, H, W) uint8 RGB: the stored crops, `margin` times as wide and high as the person's window
+    # (N, 3, H, W) uint8 RGB: the stored crops, `margin` times as large as the person's window
     images: torch.Tensor | EncodedCrops
     joints: torch.Tensor                     # (N, J, 2) float32 in pixels of these crops
     visible: torch.Tensor                    # (N, J) uint8
