@@ -90,7 +90,7 @@ class PoseConfig:
         )
 
 # %% ../nbs/machinery/config.ipynb #7689e6c9
-MOST_PARAMETERS = 2e9    # of an encoder; the papers' largest have some 30 million
+MOST_PARAMETERS = 2e9    # of an encoder; the papers' largest networks have some 30 million in all
 
 def _check_image(config):
     "Refuse an image that does not divide as patches, heatmaps and backbone need it."

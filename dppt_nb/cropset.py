@@ -27,16 +27,16 @@ from .tables import row_numbers, take_rows
 @dataclass
 class CropSet:
     "People cut from their photographs, decoded, on one device: what training and evaluation read."
-    # (N, 3, H, W) uint8 RGB: the stored crops, `margin` times as wide and high as the person's box
+    # (N, 3, H, W) uint8 RGB: the stored crops, `margin` times as large as the person's window
     images: torch.Tensor | EncodedCrops
     joints: torch.Tensor                     # (N, J, 2) float32 in pixels of these crops
     visible: torch.Tensor                    # (N, J) uint8
     affine: torch.Tensor                     # (N, 2, 3) float32 from photograph to crop
-    centers: torch.Tensor  # (N, 2) float32 centre of the person's box in the photograph
+    centers: torch.Tensor  # (N, 2) float32 middle of the person's window in the photograph
     # (N, 2) float32 its width and height in units of 200 px, shaped and padded
     scales: torch.Tensor
     keypoint_set: KeypointSet                # what the joints are
-    margin: float                            # stored crop over the person's box
+    margin: float                            # stored crop over the person's window
     name: str                                # of the data set
     ids: torch.Tensor                        # (N,) int64 annotation ids
     image_ids: torch.Tensor                  # (N,) int64
@@ -181,7 +181,7 @@ _CROP_ROWS = (
 # %% ../nbs/machinery/cropset.ipynb #cf025fad
 def from_synthetic(
     people: SyntheticPeople,              # as `make_people` gives them
-    # picture over person's box; the one that the people were made with if not given
+    # picture over person's window; the one that the people were made with if not given
     margin: float | None = None,
     keypoint_set: KeypointSet | None = None,  # likewise
     split: str = "train",                 # of all rows
