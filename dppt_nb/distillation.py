@@ -187,7 +187,7 @@ def check_pair(
             f"{student.config.grid}; attention can only be compared on equal grids, "
             "switch attention and guide off or take another teacher"
         )
-    if teacher.config.prune_at and teacher.keep_ratio < 1:
+    if teacher.encoder.prune_at and teacher.keep_ratio < 1:
         raise DataError(
             f"the teacher {teacher.config.name} drops patches itself, so it cannot say what it "
             "thinks of them; switch attention and guide off or take a teacher that does not prune"
