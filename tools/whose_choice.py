@@ -66,7 +66,7 @@ def choices_of(network, crops, recipe):
 
 
 def kept_at_the_end(calls, mirror):
-    "(N, K) patches of the plain pictures; of each pair `average_flip` asks the mirrored ones first."
+    "(N, K) patches of the plain pictures; `average_flip` asks of the mirrored ones first."
     return torch.cat([call[-1] for call in (calls[1::2] if mirror else calls)])
 
 
