@@ -363,6 +363,11 @@ def test_whether_a_teacher_prunes_is_asked_of_what_it_does_today():
     with pytest.raises(DataError, match="drops patches itself"):
         GuideObjective(Teacher(wise), student)
     GuideObjective(Teacher(pruned), student)
+    # and so are the layers of a student
+    student.encoder.prune_at = (2,)
+    assert GuideObjective(Teacher(pruned), student).look == (2,)
+    for lesson in (FeatureObjective, AttentionObjective):
+        assert lesson(Teacher(pruned), student).layers == [(1, 1), (3, 3)]
 
 
 def test_lessons_that_cannot_be_given_are_refused():
