@@ -165,8 +165,8 @@ def notes_on(
     spread = trainer.model.config.head_sigma
     if head == "dot" and spread != recipe.sigma:
         notes.append(
-            f"WARNING: the dot head's scores are heights of answers of spread {spread:g}, and those "
-            f"of --sigma {recipe.sigma:g} reach {(spread / recipe.sigma) ** 2:.2g} in place of 1; "
+            f"WARNING: the dot head's scores are heights of answers of spread {spread:g}, and "
+            f"those of --sigma {recipe.sigma:g} reach {(spread / recipe.sigma) ** 2:.2g} in place of 1; "
             f"say \"head_sigma\": {recipe.sigma:g} in --overrides, too"
         )
     return notes
