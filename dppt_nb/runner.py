@@ -166,8 +166,8 @@ def notes_on(
     if head == "dot" and spread != recipe.sigma:
         notes.append(
             f"WARNING: the dot head's scores are heights of answers of spread {spread:g}, and "
-            f"those of --sigma {recipe.sigma:g} reach {(spread / recipe.sigma) ** 2:.2g} in place of 1; "
-            f"say \"head_sigma\": {recipe.sigma:g} in --overrides, too"
+            f"those of --sigma {recipe.sigma:g} reach {(spread / recipe.sigma) ** 2:.2g} in place "
+            f"of 1; say \"head_sigma\": {recipe.sigma:g} in --overrides, too"
         )
     return notes
 
