@@ -321,7 +321,7 @@ def start_process(
 
 
 def launch(
-    words: list[str], # of the `dppt` command, without `--devices`
+    words: list[str], # of the `dppt` command, as they were typed
     count: int, # of processes
     device: str | None = None, # as in `Team`
 ) -> int: # exit code

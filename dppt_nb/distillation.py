@@ -187,7 +187,7 @@ def check_pair(
             f"{student.config.grid}; attention can only be compared on equal grids, "
             "switch attention and guide off or take another teacher"
         )
-    if teacher.config.prune_at and teacher.keep_ratio < 1:
+    if teacher.encoder.prune_at and teacher.keep_ratio < 1:
         raise DataError(
             f"the teacher {teacher.config.name} drops patches itself, so it cannot say what it "
             "thinks of them; switch attention and guide off or take a teacher that does not prune"
@@ -258,7 +258,8 @@ class FeatureObjective(nn.Module):
         ours, theirs = student.config, teacher.network.config
         self.teacher = teacher
         self.weight = weight
-        self.layers = match_layers(ours.depth, theirs.depth, match, ours.prune_at)
+        pruning = student.encoder.prune_at    # of today, as `config_now` has them
+        self.layers = match_layers(ours.depth, theirs.depth, match, pruning)
         same = ours.width == theirs.width
         self.project = nn.ModuleList(
             nn.Identity() if same else nn.Linear(ours.width, theirs.width) for _ in self.layers
@@ -303,7 +304,8 @@ class AttentionObjective(nn.Module):
         self.weight = weight
         self.kind, self.heads = kind, heads
         self.temperature = temperature
-        self.layers = match_layers(ours.depth, theirs.depth, match, ours.prune_at)
+        pruning = student.encoder.prune_at    # of today, as `config_now` has them
+        self.layers = match_layers(ours.depth, theirs.depth, match, pruning)
         self.look = tuple(s for s, _ in self.layers)
         teacher.watch(t for _, t in self.layers)
 
@@ -337,7 +339,7 @@ class GuideObjective(nn.Module):
     ):
         super().__init__()
         check_pair(student, teacher.network, patches=True)
-        if not student.config.prune_at:
+        if not student.encoder.prune_at:
             raise DataError(
                 f"{student.config.name} drops no patches, so nobody can guide its choice; "
                 "set guide to 0"
@@ -347,7 +349,7 @@ class GuideObjective(nn.Module):
         self.late = tuple(range(depth - max(1, depth // 3), depth))
         self.teacher = teacher
         self.weight = weight
-        self.look = student.config.prune_at
+        self.look = tuple(student.encoder.prune_at)
         teacher.watch(self.late)
 
     def forward(

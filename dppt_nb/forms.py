@@ -61,7 +61,8 @@ class TokensForm(HeatmapsForm):
         network: PoseTransformer, # in eval mode
     ):
         super().__init__(network)
-        kept = tuple(f"kept_{layer}" for layer in sorted(set(network.config.prune_at)))
+        # those of today, which may be others than the configuration's
+        kept = tuple(f"kept_{layer}" for layer in sorted(set(network.encoder.prune_at)))
         self.outputs = ("heatmaps", *kept, "keypoint_attention")
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -74,7 +75,7 @@ class TokensForm(HeatmapsForm):
         weights = trace.attention[0][last].float().mean(1)[:, :, network.num_keypoints:]
         columns = trace.columns[0][last][:, None].expand_as(weights)                  # (B, J, K)
         grid = weights.new_zeros(*weights.shape[:2], trace.owner[0][last].shape[1])
-        kept = [trace.kept[0][layer] for layer in sorted(set(network.config.prune_at))]
+        kept = [trace.kept[0][layer] for layer in sorted(set(network.encoder.prune_at))]
         return (trace.heatmaps[0].float(), *kept, grid.scatter(2, columns, weights))
 
 # %% ../nbs/machinery/forms.ipynb #fb37b02a

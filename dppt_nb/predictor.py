@@ -431,10 +431,9 @@ class PosePredictor(Locator):
         ways = {name: (job, False) for name, job in jobs.items()}
         if graph:
             ways["all of it, one person, recorded"] = jobs["all of it, one person"], True
-        took = time_interleaved(
-            {name: partial(self._run, *way) for name, way in ways.items()}, rounds + 1, self.device
-        )
-        self.graph = graph
+        runs = {name: partial(self._run, *way) for name, way in ways.items()}
+        try: took = time_interleaved(runs, rounds + 1, self.device)
+        finally: self.graph = graph    # also after a Ctrl-C
         # two rounds do not count; in the first a recording is made
         results = {name: 1000 * statistics.median(each[1:]) for name, each in took.items()}
         compute = compute_name(self.recipe, self.device)

@@ -162,6 +162,13 @@ def notes_on(
             "WARNING: by cross-entropy a head that paints (head mlp) learns logits: its joints can "
             "be used, its scores say nothing, so no threshold fits them; take loss mse or head dot"
         )
+    spread = trainer.model.config.head_sigma
+    if head == "dot" and spread != recipe.sigma:
+        notes.append(
+            f"WARNING: the dot head's scores are heights of answers of spread {spread:g}, and "
+            f"those of --sigma {recipe.sigma:g} reach {(spread / recipe.sigma) ** 2:.2g} in place "
+            f"of 1; say \"head_sigma\": {recipe.sigma:g} in --overrides, too"
+        )
     return notes
 
 

@@ -189,7 +189,7 @@ def reduce_person(
     rounds: int = 2,                    # of timing
 ) -> dict[tuple, Reduced]:              # (way, ratio) -> what comes of it
     "Every way of reduction with every keep ratio, computed once."
-    if not network.config.prune_at:
+    if not network.encoder.prune_at:
         raise DataError(f"{network.config.name} drops no patches: take one with prune_at")
     twin = copy.deepcopy(network)
     def set_to(way, ratio):

@@ -7,6 +7,7 @@ __all__ = ['whole_run', 'queue_of', 'turn_of', 'begin', 'end', 'train_together',
 
 # %% ../nbs/machinery/together.ipynb #3f98362c
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import islice
@@ -135,6 +136,7 @@ def make_trainers(
         if named not in teachers: teachers[named] = load_teacher(recipe, crops.keypoint_set)
         trainer = Trainer(
             recipe, crops, None, path, device, bars=False, teacher=teachers[named],
+            save_minutes=math.inf,    # a save on the way would make all others wait
         )
         claims.enter_context(trainer.folder.claim())
         if (path / RECORD).exists(): trainer.resume(allow_drift)

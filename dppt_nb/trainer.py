@@ -152,7 +152,8 @@ class Trainer(Kept, Loop):
         self.check_tensors()
         before, skipped = self.under_way, self.skipped - self.skipped_before
         row |= dict(
-            lr=float(self.optimizers[0].param_groups[0]["lr"]),
+            # the last group's: the first may be a backbone's, which has a rate of its own
+            lr=float(self.optimizers[0].param_groups[-1]["lr"]),
             train_seconds=round(self.epoch_seconds(), 2),
         )
         if skipped + before.skipped: row["skipped"] = skipped + before.skipped

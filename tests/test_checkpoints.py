@@ -908,6 +908,15 @@ def test_a_start_that_drops_other_patches_is_taken_and_said(capsys):
     assert "prune_at was (1, 2, 3) in the start, and is () now" in said and "cycles" not in said
 
 
+def test_a_start_whose_layers_are_lost_or_read_otherwise_is_said(capsys):
+    "In Python, where nobody has called `check_start`."
+    _, _, keypoints = load_network("tokenpose_nano")
+    start_from(create_model("tokenpose_nano", depth=2, heads=8), "tokenpose_nano", keypoints)
+    said = capsys.readouterr().out
+    assert "depth was 4 in the start, and is 2 now" in said
+    assert "heads was 4 in the start, and is 8 now" in said and "attention_scale" not in said
+
+
 def respelt(keypoints, write):
     "A keypoint set with the same joints in another spelling."
     return build_keypoint_set("mine", tuple(write(name) for name in keypoints.names), ())

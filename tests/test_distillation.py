@@ -356,6 +356,20 @@ def test_a_teacher_that_does_not_fit_is_refused(other, lesson, words):
     with pytest.raises(DataError, match=words): lesson(Teacher(wise), network("dppt_nano"))
 
 
+def test_whether_a_teacher_prunes_is_asked_of_what_it_does_today():
+    "Its layers may be set at any time, as `config_now` has them."
+    student, wise, pruned = network("dppt_nano"), network(), network("ppt_nano")
+    wise.encoder.prune_at, pruned.encoder.prune_at = (1,), ()
+    with pytest.raises(DataError, match="drops patches itself"):
+        GuideObjective(Teacher(wise), student)
+    GuideObjective(Teacher(pruned), student)
+    # and so are the layers of a student
+    student.encoder.prune_at = (2,)
+    assert GuideObjective(Teacher(pruned), student).look == (2,)
+    for lesson in (FeatureObjective, AttentionObjective):
+        assert lesson(Teacher(pruned), student).layers == [(1, 1), (3, 3)]
+
+
 def test_lessons_that_cannot_be_given_are_refused():
     with pytest.raises(DataError, match="attention heads"):
         AttentionObjective(Teacher(network()), network("dppt_nano", heads=4), heads="each")

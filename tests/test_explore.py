@@ -1,4 +1,5 @@
 """The explorers, driven without a browser; `test_jupyterlab.py` has them in a kernel and in one."""
+import copy
 import io
 import re
 import sys
@@ -131,6 +132,16 @@ def test_a_crop_may_be_a_view_of_a_picture(crop, views, recwarn):
     assert np.array_equal(view.joints[0], views[0].joints[0])
     assert not [str(w.message) for w in recwarn]
     view_person(network, crop[:, ::-1], *known)
+
+
+def test_a_network_whose_pruning_layers_were_set_can_be_reduced(crop):
+    network, *known = NETWORKS["tokenpose_nano"]
+    network = copy.deepcopy(network)
+    network.encoder.prune_at = (1,)
+    half, = reduce_person(
+        network, crop, *known, ways=("prune",), ratios=(0.5,), rounds=1
+    ).values()
+    assert half.view.trace.kept[0][1].shape == (1, 24)
 
 
 def test_what_lies_outside_of_the_photograph_is_not_shown():

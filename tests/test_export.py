@@ -123,6 +123,17 @@ def test_tokens_are_those_of_a_trace(small, tokens, people):
     torch.testing.assert_close(found["keypoint_attention"], attention, atol=1e-5, rtol=0)
 
 
+def test_tokens_tell_the_layers_that_prune_today(small):
+    "As the file's own words do; they may be others than the configuration's."
+    network = copy.deepcopy(small)
+    network.encoder.prune_at = (0, 1)
+    form = make_form(network, "tokens")
+    told = export.describe_network(network, LSP14, "tokens")["prune_at"]
+    assert form.outputs == ("heatmaps", *(f"kept_{n}" for n in told), "keypoint_attention")
+    found = dict(zip(form.outputs, form(torch.randn(2, 3, 64, 48))))
+    assert found["kept_0"].shape == (2, 6) and found["kept_1"].shape == (2, 3)
+
+
 @pytest.mark.parametrize("reduce, form", sample([
     ("merge", "heatmaps"), ("merge", "tokens"), ("merge", "keypoints"), ("first", "heatmaps"),
 ], 0))

@@ -1088,6 +1088,16 @@ def test_a_benchmark_says_in_which_numbers_it_computed(precision, capsys):
     assert said.splitlines()[0].endswith(f"eager, {precision}") and "all of it, 1 person " in said
 
 
+def test_a_benchmark_that_is_stopped_leaves_the_predictor_as_it_was(monkeypatch):
+    "Else it would make no recordings any more, without a word."
+    predictor = PosePredictor(*load_network("tokenpose_nano"))
+    def stop(*parts): raise KeyboardInterrupt
+    monkeypatch.setattr(predictor, "_pass", stop)
+    monkeypatch.setattr(predictor, "graph", True)    # as on a GPU
+    with pytest.raises(KeyboardInterrupt): predictor.benchmark(people=1, rounds=1)
+    assert predictor.graph is True
+
+
 @pytest.mark.parametrize("give", [
     lambda box: [torch.tensor(box, requires_grad=True)],
     lambda box: [[torch.tensor(float(value), requires_grad=True) for value in box]],

@@ -246,6 +246,15 @@ def test_a_run_goes_on_though_the_weights_of_its_backbone_are_gone(people, file,
     assert all(torch.equal(value, later[name]) for name, value in at_once.items())
 
 
+def test_the_rate_in_a_history_is_the_recipes_and_not_the_backbones(people, file):
+    recipe = small_recipe(
+        file, backbone_lr=1e-4, warmup_steps=0, schedule="steps", milestones=(9,), epochs=1
+    )
+    trainer = Trainer(recipe, people, device="cpu", bars=False)
+    trainer.fit()
+    assert trainer.history[0]["lr"] == pytest.approx(recipe.lr)
+
+
 def test_what_the_page_says_of_the_pyramid():
     "Beside a backbone that begins with nothing: numbers of the record."
     nbs = Path(__file__).resolve().parent.parent / "nbs"

@@ -13,6 +13,8 @@ from sampling import sample
 
 from dppt_nb.checkpoints import load_network
 from dppt_nb.crops import normalize
+from dppt_nb.heatmaps import average_flip
+from dppt_nb.keypoints import COCO17
 from dppt_nb.merging import match_tokens, merge
 from dppt_nb.models import create_model
 from dppt_nb.pruning import (
@@ -553,3 +555,17 @@ def test_a_network_answers_alike_on_patches_that_were_noted_as_its_own(monkeypat
     assert network.encoder.reducer is REDUCERS["first"]
     kept = tool.kept_at_the_end(noted.calls, mirror=False)
     assert kept.shape == (24, 17) and torch.equal(kept[:8], noted.calls[0][-1])
+
+
+def test_of_a_mirrored_test_the_patches_of_the_plain_pictures_are_counted(
+    monkeypatch, root, pruner
+):
+    "Their joints are not mirrored either."
+    monkeypatch.syspath_prepend(str(root / "tools"))
+    tool = importlib.import_module("whose_choice")
+    network, images = pruner
+    noted = tool.Choices(network)
+    with torch.no_grad():
+        for part in images.split(8): average_flip(noted, part, COCO17)
+        kept = network.trace(images, look=()).kept[0][-1]
+    assert torch.equal(tool.kept_at_the_end(noted.calls, mirror=True), kept)

@@ -477,6 +477,22 @@ def test_rows_that_were_taught_on_other_people_are_not_set_side_by_side(tmp_path
         run_study("protocol", **settings)
 
 
+def test_runs_side_by_side_are_saved_at_their_end_alone(tmp_path, monkeypatch):
+    "However long they take: their rows of the history have losses only then."
+    hours, writes = iter(range(0, 10 ** 9, 3600)), []
+    monkeypatch.setattr("dppt_nb.trainer.time.time", lambda: float(next(hours)))
+    written = RunFolder.write
+    def write(folder, record, tensors):
+        writes.append(record["under_way"])
+        written(folder, record, tensors)
+    monkeypatch.setattr(RunFolder, "write", write)
+    recipes = {tmp_path / str(n): TOY.change(seed=n, epochs=2) for n in (0, 1)}
+    train_runs(recipes, "synthetic", device="cpu", people=32, tell=str)
+    assert writes == [None, None]
+    for path in recipes:
+        assert all("pose" in row for row in RunFolder(path).record()["history"])
+
+
 def test_runs_side_by_side_are_the_same_runs(tmp_path):
     for seed in (0, 1):
         recipe, teacher = TOY.change(seed=seed), tmp_path / f"teacher{seed}"

@@ -19,6 +19,7 @@ from dppt_nb.codec import EncodedCrops, encode_crop
 from dppt_nb.cycles import CycleObjective, PoseObjective
 from dppt_nb.evaluation import evaluate, predict_joints
 from dppt_nb.files import make_folder
+from dppt_nb.heatmaps import encode_heatmaps
 from dppt_nb.keypoints import COCO17
 from dppt_nb.loop import batch_count, make_objectives
 from dppt_nb.models import create_model
@@ -447,6 +448,18 @@ def test_scores_that_will_say_nothing_are_said(people, tmp_path, head, loss, sai
     overrides = TINY["overrides"] | dict(head=head)
     run = trainer(people, tmp_path, overrides=overrides, loss=loss, warmup_steps=0)
     assert ["scores say nothing" in note for note in notes_on(run)] == [True] * said
+
+
+def test_a_dot_head_that_answers_for_another_spread_is_said(people, tmp_path):
+    "Its heatmaps are scaled so that an ideal answer of its own spread has peak 1."
+    run = trainer(people, tmp_path, sigma=2.0, warmup_steps=0)
+    target, _ = encode_heatmaps(torch.tensor([[[12.0, 16.0]]]), torch.ones(1, 1), (32, 24), 2.0)
+    peak = run.model.head.heatmaps(target.clamp(min=1e-30).log()).max().item()
+    assert peak == pytest.approx(0.25, abs=1e-3)
+    note, = notes_on(run)
+    assert "of --sigma 2 reach 0.25 in place of 1" in note
+    fitting = TINY["overrides"] | dict(head_sigma=2.0)
+    assert not notes_on(trainer(people, tmp_path, overrides=fitting, sigma=2.0, warmup_steps=0))
 
 
 def test_every_recipe_builds_its_network_and_its_lessons():

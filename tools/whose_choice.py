@@ -66,8 +66,8 @@ def choices_of(network, crops, recipe):
 
 
 def kept_at_the_end(calls, mirror):
-    "(N, K) patches of the pictures that are not mirrored."
-    return torch.cat([call[-1] for call in calls[:: 2 if mirror else 1]])
+    "(N, K) patches of the plain pictures; `average_flip` asks of the mirrored ones first."
+    return torch.cat([call[-1] for call in (calls[1::2] if mirror else calls)])
 
 
 def as_pruned(teacher, student):
