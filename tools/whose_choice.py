@@ -4,6 +4,10 @@ the teacher, one fixed mask, and nobody (all patches stay). Writes nbs/results/c
 
     dppt study dppt --rows ppt,dppt --seeds 3 --out fresh3 ...    # as in study_lspet_nano_fresh
     python tools/whose_choice.py --root STORE --s lspet_dataset.zip --study fresh3 ...
+
+How many of the joints' own patches two networks keep is counted by itself, into the same file:
+
+    python tools/whose_choice.py --root lspet_dataset.zip --pair nbs/results/seed3
 """
 from pathlib import Path
 
@@ -14,7 +18,7 @@ from torch import nn
 
 from dppt_nb.checkpoints import load_network
 from dppt_nb.evaluation import RESULTS_FORMAT, joints_in_box, predict_joints
-from dppt_nb.files import write_json
+from dppt_nb.files import read_json, write_json
 from dppt_nb.judged import finished_runs, stored_score
 from dppt_nb.pruning import KeepPlaces, joints_kept, keep_patches, often_kept
 from dppt_nb.store import load_people
@@ -90,11 +94,27 @@ def judge_seed(folders, seed, teacher, crops):
     runs = []
     for name, (network, _, _) in students.items():
         runs += judge_choices(name, seed, network, recipe, crops["test"], kept, mask)
-    places = {
-        name: joints_on(kept_at_the_end(calls, recipe.mirror), crops["test"], recipe, grid)
+    return runs, dict(seed=seed, joints_kept=places_kept(kept, crops["test"], recipe, grid))
+
+
+def count_pair(folder, root):
+    "What the networks `ppt` and `dppt` of a folder keep, and the teacher of the second."
+    (ppt, recipe, _), (dppt, taught, _) = (load_network(folder / name) for name in ("ppt", "dppt"))
+    judges = dict(ppt=ppt, dppt=dppt, teacher=as_pruned(TEACHERS / taught.teacher, folder / "ppt"))
+    crops = load_people("lspet", root, ("test",), recipe.image_size, False)["test"]
+    kept = {name: choices_of(network, crops, recipe) for name, network in judges.items()}
+    return dict(
+        seed=recipe.seed, people=len(crops),
+        joints_kept=places_kept(kept, crops, recipe, ppt.config.grid),
+    )
+
+
+def places_kept(kept, crops, recipe, grid):
+    "Of every judge the percentage of the labelled joints whose own patch it keeps to the end."
+    return {
+        name: joints_on(kept_at_the_end(calls, recipe.mirror), crops, recipe, grid)
         for name, calls in kept.items()
     }
-    return runs, dict(seed=seed, joints_kept=places)
 
 
 def judge_shipped(names, root):
@@ -146,11 +166,17 @@ SHIPPED = {"ppt": "ppt_s_lspet", "dppt": "dppt_s_lspet"}
 @click.option("--root", type=Place(exists=True), required=True, help="LSPET, or a store of it")
 @click.option("--s", "large", type=Place(exists=True), help="LSPET for the S networks")
 @click.option(
-    "--study", "studies", type=Place(exists=True), multiple=True, required=True,
+    "--study", "studies", type=Place(exists=True), multiple=True,
     help="folder of a study with ppt and dppt",
 )
-def main(root, large, studies):
+@click.option(
+    "--pair", type=Place(exists=True, path_type=Path),
+    help="folder with networks ppt and dppt: count what these keep, leave the rest as it is",
+)
+def main(root, large, studies, pair):
     "Judge PPT and DPPT on the patches that others would have kept."
+    if bool(studies) == bool(pair): raise click.UsageError("name either --study or --pair")
+    if pair: return write_json(RESULTS, read_json(RESULTS) | dict(shares=[count_pair(pair, root)]))
     crops, runs, shares = load_people("lspet", root, ("val", "test"), bars=False), [], []
     for study in studies:
         known = {(run["row"], run["seed"]): run for run in finished_runs(study)}
