@@ -270,7 +270,7 @@ def format_scores(
         if not row["people"]:
             lines += [f"{name:<16}  {say_unmeasured(row)}"]
             continue
-        people = f"({counted(row['people'], 'person', 'people')}{say_left_out(row)})"
+        people = f"({counted(row['people'], 'person', 'people')}{say_left_out(row, name)})"
         lines += [f"{name:<16}{row['mean']:6.1f}{span}   {people}"]
         of_size = name == "AP"
         lines += [_format_part(joint, value, of_size) for joint, value in row["joints"].items()]

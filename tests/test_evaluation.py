@@ -119,6 +119,29 @@ def test_a_measure_of_joints_that_the_network_does_not_know_says_so(
     assert "not measured" not in format_scores(own) and own[measure]["people"]
 
 
+@pytest.mark.parametrize("found, gone", [
+    (MPII16, set()), (COCO17, {"Head"}), (UPPER, {"Head", "Hip", "Knee", "Ankle"}),
+])
+def test_a_judged_network_is_told_its_groups_of_pckh(tmp_path, found, gone):
+    "All that the network knows whole; what they are of is called by other names than its joints."
+    people = from_synthetic(make_people(4, MPII16, SIZE, seed=1, margin=STORE_MARGIN))
+    people = replace(people, head_boxes=torch.tensor([[10.0, 10], [20, 25]]).expand(4, 2, 2))
+    truth = map_keypoints(people.photo_joints, people.visible, MPII16, found)[0]
+    whole = score_joints(people.photo_joints, people)["PCKh"]["joints"]
+    told = score_answers(truth, torch.ones(4, len(found)), people, found, None, tmp_path)
+    assert set(whole) - set(told["PCKh"]["joints"]) == gone
+    assert told["PCKh"]["joints"]["Mean@0.10"] == told["PCKh"]["joints"]["Elbow"] == 100
+
+
+def test_who_is_left_out_of_oks_has_a_size():
+    "It is of the joints that both know that nothing is labelled."
+    row = dict(mean=50.0, interval=[40.0, 60.0], joints={}, people=3, left_out=2)
+    lines = format_scores({"OKS": row, "PCK@0.2 torso": row}).splitlines()
+    assert [line.partition("left out: ")[2] for line in lines] == [
+        "none of their joints counts)", "their size is not visible)",
+    ]
+
+
 def test_intervals_draw_photographs_with_all_people_in_them():
     apart = synthetic_people("test", SIZE, 24)
     together = replace(apart, image_ids=torch.arange(24) // 6)
