@@ -150,7 +150,7 @@ def person_keys(
     *numbers: np.ndarray,  # (N, ...) each: joints, flags, boxes
 ) -> np.ndarray:           # (N,) int64
     "A number for each person that changes with anything that the annotation says."
-    columns = [np.asarray(a, np.float32).reshape(len(ids), -1) for a in numbers]
+    columns = [np.asarray(a, np.float32) for a in numbers]
     keys = []
     for row, (id, image, part) in enumerate(zip(ids, images, split)):
         one = hashlib.sha256(json.dumps([int(id), str(image), str(part)]).encode())

@@ -881,6 +881,13 @@ def test_digests_of_people(tmp_path):
     assert replace(back, joints=back.joints + 1).digest != back.digest  # an edit is noticed
 
 
+def test_nobody_has_a_digest_too(tmp_path):
+    crops = crop_set()
+    write_store(tmp_path, header_of(crops), crop_rows(crops))
+    back = read_store(tmp_path, progress=False)
+    assert crops.draw(0, seed=0).digest == back.select([]).digest != crops.digest
+
+
 @pytest.mark.parametrize("count", [0, -1, 10., True, "10"])
 def test_a_number_of_people_that_is_none_is_refused(count):
     with pytest.raises(DataError, match="it must be a whole number from 1 on, or None") as error:
@@ -1233,6 +1240,18 @@ def test_a_failure_leaves_nothing_in_the_cache(coco, tmp_path):
     for _ in range(2):
         with pytest.raises(DataError, match="3.jpg"): people(coco)
         assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_of_two_runs_that_end_together_one_is_first(coco, tmp_path, monkeypatch):
+    "The other takes its store, and leaves nothing of its own."
+    rename = Path.rename
+    def second(path, target):
+        if path.suffix == ".part": shutil.copytree(path, target)
+        return rename(path, target)
+    monkeypatch.setattr(Path, "rename", second)
+    store = find_store("coco", coco, (64, 48), False)
+    assert len(read_store(store, progress=False)) == 5
+    assert list((tmp_path / "cache").iterdir()) == [store]
 
 
 def test_what_a_killed_cutting_left_goes_later(coco, tmp_path):
