@@ -72,7 +72,7 @@ def _given_sizes(sizes, people):
     sizes = _array(sizes)
     if sizes.shape != (people,):
         raise ValueError(f"sizes has shape {sizes.shape}; it must be ({people},), a size each")
-    return np.where(sizes > 0, sizes, np.nan)
+    return np.where((sizes > 0) & np.isfinite(sizes), sizes, np.nan)
 
 # %% ../nbs/04_metrics.ipynb #2bf12e31
 def person_size(joints: ArrayLike, visible: ArrayLike, ends: tuple[int, int]):

@@ -667,6 +667,13 @@ def test_answers_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="rows hold their own"): evaluate_coco(truth, [], ids=[1])
 
 
+def test_who_has_no_finite_size_is_left_out():
+    joints, seen = np.random.default_rng(0).uniform(0, 100, (4, 14, 2)), np.ones((4, 14))
+    sizes = [100.0, np.inf, np.nan, 0.0]
+    found = pck(joints, joints, seen, LSP14, normaliser="box", sizes=sizes)
+    assert (found["n"], found["left_out"], set(found["joint_counts"].values())) == (1, 3, {1})
+
+
 def test_who_has_no_head_box_is_counted_apart():
     rng = np.random.default_rng(0)
     joints, seen = rng.uniform(0, 100, (6, 16, 2)), np.ones((6, 16))
