@@ -253,8 +253,7 @@ def conditions(
     ) | ({"pixels_digest": pixels} if (pixels := crops.pixels) else {})
 
 # %% ../nbs/machinery/evaluation.ipynb #c4b57aef
-def _format_part(name, value, of_size):
-    nobody = "nobody of that size" if of_size else "labelled on nobody"
+def _format_part(name, value, nobody):
     return f"    {name:<16}{value:6.1f}" if math.isfinite(value) else f"    {name:<16}  {nobody}"
 
 
@@ -272,8 +271,9 @@ def format_scores(
             continue
         people = f"({counted(row['people'], 'person', 'people')}{say_left_out(row, name)})"
         lines += [f"{name:<16}{row['mean']:6.1f}{span}   {people}"]
-        of_size = name == "AP"
-        lines += [_format_part(joint, value, of_size) for joint, value in row["joints"].items()]
+        nobody = "labelled on nobody" + " who is measured" * (row["left_out"] > 0)
+        if name == "AP": nobody = "nobody of that size"
+        lines += [_format_part(joint, value, nobody) for joint, value in row["joints"].items()]
     return "\n".join(lines)
 
 # %% ../nbs/machinery/evaluation.ipynb #6ced271f

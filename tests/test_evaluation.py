@@ -142,6 +142,17 @@ def test_who_is_left_out_of_oks_has_a_size():
     ]
 
 
+def test_a_joint_of_people_who_are_left_out_is_not_called_unlabelled():
+    people = synthetic_people("test", SIZE, 4)
+    seen = torch.ones_like(people.visible)
+    seen[:2, 0], seen[2:, 5] = 0, 0    # a nose, or a torso
+    told = format_scores(score_joints(people.photo_joints, replace(people, visible=seen)))
+    assert "    nose              labelled on nobody who is measured\n" in told
+    seen[2:, 0], seen[2:, 5] = 0, 1
+    told = format_scores(score_joints(people.photo_joints, replace(people, visible=seen)))
+    assert "    nose              labelled on nobody\n" in told
+
+
 def test_intervals_draw_photographs_with_all_people_in_them():
     apart = synthetic_people("test", SIZE, 24)
     together = replace(apart, image_ids=torch.arange(24) // 6)
