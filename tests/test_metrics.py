@@ -674,6 +674,17 @@ def test_who_has_no_finite_size_is_left_out():
     assert (found["n"], found["left_out"], set(found["joint_counts"].values())) == (1, 3, {1})
 
 
+def test_a_group_of_pckh_is_of_the_sides_that_are_labelled():
+    joints, seen = np.random.default_rng(0).uniform(0, 100, (3, 16, 2)), np.ones((3, 16))
+    heads = np.tile(np.array([[10., 10], [30, 30]]), (3, 1, 1))
+    seen[:, [13, 0, 5]] = 0    # nobody's left shoulder, nobody's ankles
+    preds = joints.copy()
+    preds[0, 12] += 500
+    scores = pckh(preds, joints, heads, seen)
+    assert scores["Shoulder"] == pytest.approx(200 / 3) and scores["Hip"] == 100
+    assert np.isnan(scores["Ankle"])
+
+
 def test_who_has_no_head_box_is_counted_apart():
     rng = np.random.default_rng(0)
     joints, seen = rng.uniform(0, 100, (6, 16, 2)), np.ones((6, 16))
