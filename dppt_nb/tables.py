@@ -41,7 +41,8 @@ def row_numbers(
     and numbers of other rows."""
     split = np.asarray(split, dtype=str)
     if isinstance(which, slice) or isinstance(which, str) and which == "all":
-        return np.arange(len(split))[which if isinstance(which, slice) else slice(None)]
+        # a copy, since PyTorch takes no numbers that run backwards as they are
+        return np.arange(len(split))[which if isinstance(which, slice) else slice(None)].copy()
     if not isinstance(which, str):
         rows = np.asarray(which.cpu() if torch.is_tensor(which) else which)
         if rows.dtype == bool and rows.shape == split.shape: return np.flatnonzero(rows)

@@ -881,6 +881,13 @@ def test_digests_of_people(tmp_path):
     assert replace(back, joints=back.joints + 1).digest != back.digest  # an edit is noticed
 
 
+def test_people_are_taken_backwards():
+    crops = crop_set()
+    back = crops.select(slice(None, None, -1))
+    assert torch.equal(back.images, crops.images.flip(0))
+    assert back.ids.tolist() == crops.ids.tolist()[::-1] and back.split == crops.split[::-1]
+
+
 def test_nobody_has_a_digest_too(tmp_path):
     crops = crop_set()
     write_store(tmp_path, header_of(crops), crop_rows(crops))
