@@ -846,6 +846,25 @@ def test_packed_or_repeated_columns_are_refused_before_they_are_unpacked(tmp_pat
         one_sentence(error)
 
 
+@pytest.mark.parametrize("said", [b"[]", b"[" * 50_000, b'"a"', b"{"])
+def test_a_shard_whose_header_is_none_is_refused(tmp_path, said):
+    import hashlib
+
+    import pyarrow.parquet as pq
+    crops = crop_set()
+    write_store(tmp_path, header_of(crops), crop_rows(crops))
+    shard, path = tmp_path / "crops-00000.parquet", tmp_path / "manifest.json"
+    table, manifest = pq.read_table(shard), json.loads(path.read_text())
+    pq.write_table(table.replace_schema_metadata({"dppt": said}), shard, compression="none",
+                   use_dictionary=["split", "file"], write_statistics=False)
+    content = shard.read_bytes()
+    entry = dict(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    path.write_text(json.dumps(manifest | {"shards": [manifest["shards"][0] | entry]}))
+    with pytest.raises(DataError, match="crops-00000.parquet is damaged") as error:
+        read_store(tmp_path, progress=False)
+    one_sentence(error)
+
+
 def test_the_writer_refuses_what_the_reader_would(tmp_path):
     row = next(crop_rows(crop_set()))
     small = encode_crop(np.zeros((9, 9, 3), np.uint8))
