@@ -151,7 +151,8 @@ def _scores_by_box(joints, crops):
     found = pck(joints, truth, crops.visible, s, normaliser="box", sizes=crops.box_sides)
     scores = {f"PCK@{found['threshold']} box": pck_row(found, crops.photos)}
     if crops.areas is not None and set(s.sigmas) != {UNKNOWN_SIGMA}:
-        each = 100 * oks(joints, truth, crops.visible, crops.areas, s.sigmas)
+        seen = crops.visible * crops.areas.isfinite()[:, None]    # of others no size is known
+        each = 100 * oks(joints, truth, seen, crops.areas.nan_to_num(), s.sigmas)
         photos, each = crops.photos[np.isfinite(each)], each[np.isfinite(each)]
         if len(each):
             interval = list(bootstrap_interval(each, photos=photos))
@@ -160,7 +161,6 @@ def _scores_by_box(joints, crops):
                 "joints": {}, "people": len(each), "left_out": len(crops) - len(each),
             }
     return scores
-
 
 def score_joints(
     joints: Tensor, # (N, J, 2) predicted, photograph pixels

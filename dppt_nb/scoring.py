@@ -118,10 +118,11 @@ def only_shared(
 
 def say_left_out(
     row: dict, # as `pck_row` gives it
-    measure: str = "", # its name; OKS knows everybody's size
+    measure: str = "", # its name; OKS measures by areas
 ) -> str: # behind a number of people
     "Who is left out of a measure, in words."
-    why = "none of their joints counts" if measure == "OKS" else "their size is not visible"
+    why = "their size is not visible"
+    if measure == "OKS": why = "none of their joints counts, or their area is not known"
     return f", {row['left_out']} left out: {why}" if row["left_out"] else ""
 
 def say_unmeasured(
