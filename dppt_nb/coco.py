@@ -215,7 +215,7 @@ def choose_categories(
     people = _labelled(content)
     with_points = [c for c in known if isinstance(c.get("keypoints"), list) and c["keypoints"]]
     there = ", ".join(f"{c.get('name', c['id'])} {people[as_id(c['id'])]:,}" for c in known)
-    if category is not None: chosen = _named(known, category, where, there)
+    if category not in (None, (), []): chosen = _named(known, category, where, there)
     elif not with_points and named:
         raise DataError(
             f"{where}: no category names keypoints; add the list 'keypoints' (and a whole number "

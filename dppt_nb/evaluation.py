@@ -151,7 +151,8 @@ def _scores_by_box(joints, crops):
     found = pck(joints, truth, crops.visible, s, normaliser="box", sizes=crops.box_sides)
     scores = {f"PCK@{found['threshold']} box": pck_row(found, crops.photos)}
     if crops.areas is not None and set(s.sigmas) != {UNKNOWN_SIGMA}:
-        each = 100 * oks(joints, truth, crops.visible, crops.areas, s.sigmas)
+        seen = crops.visible * crops.areas.isfinite()[:, None]    # of others no size is known
+        each = 100 * oks(joints, truth, seen, crops.areas.nan_to_num(), s.sigmas)
         photos, each = crops.photos[np.isfinite(each)], each[np.isfinite(each)]
         if len(each):
             interval = list(bootstrap_interval(each, photos=photos))
@@ -160,7 +161,6 @@ def _scores_by_box(joints, crops):
                 "joints": {}, "people": len(each), "left_out": len(crops) - len(each),
             }
     return scores
-
 
 def score_joints(
     joints: Tensor, # (N, J, 2) predicted, photograph pixels
@@ -253,8 +253,7 @@ def conditions(
     ) | ({"pixels_digest": pixels} if (pixels := crops.pixels) else {})
 
 # %% ../nbs/machinery/evaluation.ipynb #c4b57aef
-def _format_part(name, value, of_size):
-    nobody = "nobody of that size" if of_size else "labelled on nobody"
+def _format_part(name, value, nobody):
     return f"    {name:<16}{value:6.1f}" if math.isfinite(value) else f"    {name:<16}  {nobody}"
 
 
@@ -270,10 +269,11 @@ def format_scores(
         if not row["people"]:
             lines += [f"{name:<16}  {say_unmeasured(row)}"]
             continue
-        people = f"({counted(row['people'], 'person', 'people')}{say_left_out(row)})"
+        people = f"({counted(row['people'], 'person', 'people')}{say_left_out(row, name)})"
         lines += [f"{name:<16}{row['mean']:6.1f}{span}   {people}"]
-        of_size = name == "AP"
-        lines += [_format_part(joint, value, of_size) for joint, value in row["joints"].items()]
+        nobody = "labelled on nobody" + " who is measured" * (row["left_out"] > 0)
+        if name == "AP": nobody = "nobody of that size"
+        lines += [_format_part(joint, value, nobody) for joint, value in row["joints"].items()]
     return "\n".join(lines)
 
 # %% ../nbs/machinery/evaluation.ipynb #6ced271f

@@ -118,9 +118,9 @@ def orientation_of(
     """EXIF's note on how a picture is turned; the pixels are not decoded for it, so that of a PNG
     counts only where it stands before them."""
     lazy = picture.format != "PNG" or "exif" in picture.info  # else it would be decoded
-    orientation = picture.getexif().get(0x0112, 1) if lazy else 1
-    known = isinstance(orientation, int) and 1 <= orientation <= 8
-    return orientation if known else 1
+    try: orientation = picture.getexif().get(0x0112, 1) if lazy else 1
+    except (*PICTURE_ERRORS, KeyError, TypeError): return 1  # the pixels may be whole
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 # %% ../nbs/machinery/files.ipynb #61691daf
 def open_zip(

@@ -25,7 +25,8 @@ def draw_heatmaps(
     """Heat over a grey picture; of several maps the highest value counts, and the hottest place is
     pale yellow."""
     maps = tensor_of(heatmaps).detach().float().cpu()
-    heat = maps.reshape(-1, *maps.shape[-2:]).amax(0).clamp(min=0)                         # (h, w)
+    maps = maps.reshape(-1, *maps.shape[-2:]).nan_to_num(0)                              # (J, h, w)
+    heat = maps.amax(0).clamp(min=0)                                                       # (h, w)
     heat = F.interpolate(heat[None, None], image.shape[:2], mode="bilinear", align_corners=True)
     heat = heat[0, 0].numpy()
     heat = heat / max(heat.max(), 1e-12)                                        # (H, W) in 0..1

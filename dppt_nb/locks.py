@@ -144,7 +144,8 @@ def sweep(
 def _sync_folder(folder):
     "Make sure of the names in a folder, where the system can."
     if os.name == "nt": return
-    handle = os.open(folder, os.O_RDONLY)
+    try: handle = os.open(folder, os.O_RDONLY)
+    except OSError: return  # it may be written to, but not be read
     try: os.fsync(handle)
     except OSError: pass  # some network disks know no such thing
     finally: os.close(handle)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .checks import DataError
-from .coco import _array, predictions_index, quiet, read_content, say, truth_index
+from .coco import _array, as_id, predictions_index, quiet, read_content, say, truth_index
 from .keypoints import COCO17
 
 # %% ../nbs/machinery/matching.ipynb #804ced35
@@ -63,10 +63,11 @@ def match_coco(
     truth = evaluation.cocoGt = truth_index(file)
     _check_kinds(truth.imgs, file.where)
     evaluation.cocoDt = predictions_index(truth, predictions, file.num_joints)
-    chosen = sorted(truth.imgs) if image_ids is None else np.unique(np.asarray(image_ids)).tolist()
+    given = truth.imgs if image_ids is None else np.asarray(image_ids).ravel().tolist()
+    chosen = dict.fromkeys(map(as_id, given))
     unknown = [i for i in chosen if i not in truth.imgs]
     if unknown: raise ValueError(f"image_ids: {unknown[0]} is not in the ground truth")
-    evaluation.params.imgIds, evaluation.params.catIds = chosen, sorted(truth.cats)
+    evaluation.params.imgIds, evaluation.params.catIds = sorted(chosen), sorted(truth.cats)
     # the scoring itself
     for step in (evaluation.evaluate, evaluation.accumulate, evaluation.summarize): quiet(step)
     return evaluation

@@ -72,7 +72,7 @@ def _given_sizes(sizes, people):
     sizes = _array(sizes)
     if sizes.shape != (people,):
         raise ValueError(f"sizes has shape {sizes.shape}; it must be ({people},), a size each")
-    return np.where(sizes > 0, sizes, np.nan)
+    return np.where((sizes > 0) & np.isfinite(sizes), sizes, np.nan)
 
 # %% ../nbs/04_metrics.ipynb #2bf12e31
 def person_size(joints: ArrayLike, visible: ArrayLike, ends: tuple[int, int]):
@@ -215,8 +215,9 @@ def pckh(
     """PCKh as the MPII scoring reports it; the mean is over all labelled joints but pelvis and
     thorax."""
     at = {t: pckh_hits(preds, joints, head_boxes, visible, t) for t in (0.5, 0.10, 0.11)}
-    rates = joint_rates(*at[0.5])                               # (16,)
-    scores = {name: float(rates[list(members)].mean()) for name, members in PCKH_GROUPS.items()}
+    sums = [array.sum(0) for array in at[0.5]]                  # hits and counts, (16,) each
+    # of a side that is labelled on nobody the other is the group
+    scores = {k: float(mean_rate(*(s[list(m)] for s in sums))) for k, m in PCKH_GROUPS.items()}
     for name, t in {"Mean": 0.5, "Mean@0.10": 0.10, "Mean@0.11": 0.11}.items():
         hits, counts = (np.delete(array, PCKH_SKIPPED, axis=1) for array in at[t])
         scores[name] = float(pooled_rate(hits.sum(0), counts.sum(0)))

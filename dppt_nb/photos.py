@@ -374,7 +374,7 @@ def read_boxes(
         every.append(box)
         score = _score_of(row, min_score, who)
         _check_category(row, category, who)
-        mine = as_id(row.get("category_id", category)) == category
+        mine = as_id(row.get("category_id")) in (None, category)
         others += not mine
         weak += mine and score < min_score
         if not mine or score < min_score: continue
@@ -402,7 +402,7 @@ def _score_of(row, min_score, who):
 
 def _check_category(row, category, who):
     "A row without a category is anybody's, but where one is asked for."
-    if "category_id" in row or category == 1: return
+    if row.get("category_id") is not None or category == 1: return
     raise DataError(
         f"{who} has no 'category_id' to compare with --category; leave the option out."
     )

@@ -18,6 +18,7 @@ from .checks import first_few
 from .coco import _array
 from .keypoints import SIGMAS, UNKNOWN_SIGMA, KeypointSet, without_side
 from dppt_nb.metrics import (
+    PCKH_GROUPS,
     PCKH_SKIPPED,
     _percentiles,
     bootstrap_interval,
@@ -92,26 +93,37 @@ def pck_row(
         "people": people, "left_out": left_out,
     }
 
+def _members(measure, part, keypoint_set):
+    "The joints that a part of a measure is of: itself, those of a group of PCKh; none of a mean."
+    if measure != "PCKh": return {part}
+    return {keypoint_set.names[joint] for joint in PCKH_GROUPS.get(part, ())}
+
 def only_shared(
     scores: dict, # measure -> row, as `pck_row` gives it
     keypoint_set: KeypointSet, # of the people
     shared: list[str],         # joints of it that a network knows
-) -> dict: # the rows without the other joints
+) -> dict: # the rows without the other joints, and without PCKh's groups that have one of them
     """What can be told of a network. A measure that takes people's size between joints that the
     network does not know measures nobody; its row names them as `unknown`."""
     told = {}
     for measure, row in scores.items():
         ends = _rulers(keypoint_set).get(measure.split()[-1]) or ()    # of "PCK@0.5 head"
         unknown = [name for end in ends if (name := keypoint_set.names[end]) not in shared]
-        joints = {name: row["joints"][name] for name in shared if name in row["joints"]}
+        joints = {
+            part: rate for part, rate in row["joints"].items()
+            if _members(measure, part, keypoint_set) <= {*shared}
+        }
         told[measure] = row | {"joints": joints} | ({"unknown": unknown} if unknown else {})
     return told
 
 def say_left_out(
     row: dict, # as `pck_row` gives it
+    measure: str = "", # its name; OKS measures by areas
 ) -> str: # behind a number of people
     "Who is left out of a measure, in words."
-    return f", {row['left_out']} left out: their size is not visible" if row["left_out"] else ""
+    why = "their size is not visible"
+    if measure == "OKS": why = "none of their joints counts, or their area is not known"
+    return f", {row['left_out']} left out: {why}" if row["left_out"] else ""
 
 def say_unmeasured(
     row: dict, # as `pck_row` gives it, of a measure that measured nobody

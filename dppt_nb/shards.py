@@ -24,7 +24,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, PlainValidator, model_validator
 from pydantic.dataclasses import dataclass
 
-from .checks import DataError, check_format, from_home, plain_reason, validated
+from .checks import DataError, check_format, from_home, parse_json, plain_reason, validated
 from .codec import EncodedCrops, find_codec
 from .files import folder_writer, read_file, read_json
 from .keypoints import KeypointSet
@@ -150,7 +150,7 @@ def person_keys(
     *numbers: np.ndarray,  # (N, ...) each: joints, flags, boxes
 ) -> np.ndarray:           # (N,) int64
     "A number for each person that changes with anything that the annotation says."
-    columns = [np.asarray(a, np.float32).reshape(len(ids), -1) for a in numbers]
+    columns = [np.asarray(a, np.float32) for a in numbers]
     keys = []
     for row, (id, image, part) in enumerate(zip(ids, images, split)):
         one = hashlib.sha256(json.dumps([int(id), str(image), str(part)]).encode())
@@ -361,7 +361,7 @@ def check_packing(
 def _check_declared(file, shard, manifest):
     "Raise ValueError if a Parquet file declares what no writer of ours does."
     about = file.metadata
-    said = json.loads((about.metadata or {}).get(b"dppt", b"{}"))
+    said = parse_json((about.metadata or {}).get(b"dppt", b"{}"), "its header", dict)
     said = {name: value for name, value in said.items() if name not in ("format", "version")}
     if said != manifest.header.to_dict():
         raise ValueError(f"{MANIFEST} says something else of it, and may be what was edited")

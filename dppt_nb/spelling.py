@@ -159,7 +159,7 @@ def _check_numbers(s):
             "mirror image."
         )
     for field in ("flip_pairs", "limbs", "upper_body", "torso", "head_segment"):
-        numbers = np.array(getattr(s, field) or (), dtype=int).ravel()
+        numbers = np.array(getattr(s, field) or (), dtype=object).ravel()    # however large
         if bad := [int(i) for i in numbers if not 0 <= i < len(s)]:
             raise DataError(
                 f"keypoint set {s.name!r}: {field} names keypoint {bad[0]}, but they run "

@@ -125,7 +125,7 @@ def annotation_files(
 ) -> list[tuple]:         # (source, name, split or None) of each
     """The annotation files: those given, or all that are found. `DataError` for one given twice,
     and for a share where every file says of which split it is."""
-    if annotations is None or annotations == ():
+    if annotations in (None, (), []):
         found = [(source, name, None) for name in annotation_names(source)]
     else: found = _given_files(source, root, annotations)
     if not val_share or any(not (said or says_split(name)) for _, name, said in found): return found

@@ -253,9 +253,7 @@ def synthetic_people(
             f"{math.prod(shape) / 1e9:,.0f} GB, more than this machine can hold; take fewer with "
             "--people, or to train --people endless"
         )
-    made = make_people(
-        people, COCO17, image_size, seed=seed, margin=STORE_MARGIN, device=device,
-    )
+    made = make_people(people, COCO17, image_size, seed, STORE_MARGIN, device)
     return from_synthetic(made, split=split)
 
 # %% ../nbs/machinery/store.ipynb #087e656b
@@ -407,7 +405,9 @@ def find_store(
     partial = _partial_store(store)
     try:
         prepare(data, root, partial, image_size, bars, made_from=made, **options)
-        if not store.exists(): partial.rename(store)  # else another run was first
+        try: partial.rename(store)
+        except OSError:    # another run was first, if there is one now
+            if not is_store(store): raise
     except KeyboardInterrupt: raise  # the next run goes on from there
     except BaseException:
         # another process may have begun to write there in the meantime

@@ -41,7 +41,8 @@ def row_numbers(
     and numbers of other rows."""
     split = np.asarray(split, dtype=str)
     if isinstance(which, slice) or isinstance(which, str) and which == "all":
-        return np.arange(len(split))[which if isinstance(which, slice) else slice(None)]
+        # a copy, since PyTorch takes no numbers that run backwards as they are
+        return np.arange(len(split))[which if isinstance(which, slice) else slice(None)].copy()
     if not isinstance(which, str):
         rows = np.asarray(which.cpu() if torch.is_tensor(which) else which)
         if rows.dtype == bool and rows.shape == split.shape: return np.flatnonzero(rows)
@@ -217,6 +218,12 @@ def _shared_pictures(tables):
     n = sum(count > 1 for count in Counter(f for f, _ in places).values())
     return [f"WARNING: {n:,} pictures are in several splits"] if n else []
 
+def _other_sigmas(tables, taken):
+    "A warning where files do not agree on how large an error is, of which one is taken."
+    if len({t.keypoint_set.sigmas for t in tables}) < 2: return []
+    name = ", ".join(taken.annotations)
+    return [f"WARNING: the OKS sigmas of the files differ; those of {name} are taken for everybody"]
+
 def _notes_of(tables):
     "All notes; where several tables have rows, those that count say of which file."
     several = sum(len(t) > 0 for t in tables) > 1
@@ -253,7 +260,10 @@ def join_tables(
         tables[0], **joined | {"files": [f for t in tables for f in t.files]}, left_out=left_out,
         keypoint_set=fullest.keypoint_set,
         annotations=tuple(f for t in tables for f in t.annotations),
-        notes=(*dict.fromkeys(_notes_of(tables)), *_shared_pictures(tables)),
+        notes=(
+            *dict.fromkeys(_notes_of(tables)), *_other_sigmas(tables, fullest),
+            *_shared_pictures(tables),
+        ),
     )
 
 # %% ../nbs/machinery/tables.ipynb #1a594fdf

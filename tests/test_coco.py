@@ -640,6 +640,35 @@ def test_boxes_with_scores_below_zero_are_left_out_only_where_somebody_asks(tmp_
     assert count(min_score=0.0) == 1 and "1 box with a score below 0.0" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("none", [None, [], ()])
+def test_no_file_and_no_category_at_all_are_as_none_that_was_named(tmp_path, none):
+    save(tmp_path, content_of())
+    assert len(read_coco(tmp_path, annotations=none, category=none)) == 6
+    assert len(coco_truth("coco", tmp_path, "val", none, none)["annotations"]) == 6
+
+
+def test_files_of_other_sigmas_are_not_joined_in_silence(tmp_path):
+    save(tmp_path, content_of())
+    note = "WARNING: the OKS sigmas of the files differ; those of annotations/person_keypoints_"
+    for sigmas in (list(COCO17.sigmas), [.05] * 17):
+        other = content_of(seed=1, sigmas=sigmas)
+        save(tmp_path, other, "annotations/person_keypoints_test.json")
+        told = [n for n in read_coco(tmp_path).notes if n.startswith(note)]
+        assert len(told) == (sigmas[0] == .05)
+
+
+def test_a_category_of_null_is_none(tmp_path, capsys):
+    "Its boxes are anybody's, for a data set and for photographs alike."
+    save(tmp_path, content_of())
+    rows = [dict(image_id=1, bbox=[5, 6, 90, 120], category_id=k, score=.5) for k in (None, 2)]
+    (tmp_path / "found.json").write_text(json.dumps(rows))
+    assert len(read_coco(tmp_path, boxes="found.json")) == 1
+    assert sum(map(len, read_boxes(tmp_path / "found.json").values())) == 1
+    assert "1 box is of other categories than 1" in capsys.readouterr().out
+    with pytest.raises(DataError, match="row 1 has no 'category_id' to compare with --category"):
+        read_boxes(tmp_path / "found.json", category=2)
+
+
 def test_where_nobody_is_mirrored_results_say_so(tmp_path, monkeypatch):
     monkeypatch.setenv("DPPT_CACHE", str(tmp_path / "cache"))
     content = content_of(names=["kpt-0", "kpt-1", "kpt-2"])

@@ -119,6 +119,53 @@ def test_a_measure_of_joints_that_the_network_does_not_know_says_so(
     assert "not measured" not in format_scores(own) and own[measure]["people"]
 
 
+@pytest.mark.parametrize("found, gone", [
+    (MPII16, set()), (COCO17, {"Head"}), (UPPER, {"Head", "Hip", "Knee", "Ankle"}),
+])
+def test_a_judged_network_is_told_its_groups_of_pckh(tmp_path, found, gone):
+    "All that the network knows whole; what they are of is called by other names than its joints."
+    people = from_synthetic(make_people(4, MPII16, SIZE, seed=1, margin=STORE_MARGIN))
+    people = replace(people, head_boxes=torch.tensor([[10.0, 10], [20, 25]]).expand(4, 2, 2))
+    truth = map_keypoints(people.photo_joints, people.visible, MPII16, found)[0]
+    whole = score_joints(people.photo_joints, people)["PCKh"]["joints"]
+    told = score_answers(truth, torch.ones(4, len(found)), people, found, None, tmp_path)
+    assert set(whole) - set(told["PCKh"]["joints"]) == gone
+    assert told["PCKh"]["joints"]["Mean@0.10"] == told["PCKh"]["joints"]["Elbow"] == 100
+
+
+def test_who_is_left_out_of_oks_is_not_said_to_have_no_visible_size():
+    "Nothing is labelled of the joints that both know, or the area is not known."
+    row = dict(mean=50.0, interval=[40.0, 60.0], joints={}, people=3, left_out=2)
+    lines = format_scores({"OKS": row, "PCK@0.2 torso": row}).splitlines()
+    assert [line.partition("left out: ")[2] for line in lines] == [
+        "none of their joints counts, or their area is not known)", "their size is not visible)",
+    ]
+
+
+def test_a_joint_of_people_who_are_left_out_is_not_called_unlabelled():
+    people = synthetic_people("test", SIZE, 4)
+    seen = torch.ones_like(people.visible)
+    seen[:2, 0], seen[2:, 5] = 0, 0    # a nose, or a torso
+    told = format_scores(score_joints(people.photo_joints, replace(people, visible=seen)))
+    assert "    nose              labelled on nobody who is measured\n" in told
+    seen[2:, 0], seen[2:, 5] = 0, 1
+    told = format_scores(score_joints(people.photo_joints, replace(people, visible=seen)))
+    assert "    nose              labelled on nobody\n" in told
+
+
+def test_whose_area_nobody_knows_is_left_out_of_oks():
+    "A store may hold areas of some people only."
+    hands = KeypointSet("hands", ("nose", "left_wrist", "right_wrist"), (), (), (.026, .062, .062))
+    people = from_synthetic(make_people(4, hands, SIZE, seed=1, margin=STORE_MARGIN))
+    areas = torch.tensor([900.0, 900, torch.nan, 900])
+    known, some = (replace(people, visible=torch.ones_like(people.visible), areas=a)
+                   for a in (areas.nan_to_num(900), areas))
+    joints = people.photo_joints + torch.tensor([0.0, 1, 2, 3]).reshape(4, 1, 1)
+    whole = score_joints(joints[[0, 1, 3]], known.select([0, 1, 3]))["OKS"]
+    told = score_joints(joints, some)["OKS"]
+    assert told == whole | {"left_out": 1} and told["people"] == 3
+
+
 def test_intervals_draw_photographs_with_all_people_in_them():
     apart = synthetic_people("test", SIZE, 24)
     together = replace(apart, image_ids=torch.arange(24) // 6)

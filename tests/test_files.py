@@ -104,6 +104,19 @@ def test_the_folder_is_synced_where_the_system_can(tmp_path, monkeypatch):
     assert synced == []
 
 
+def test_what_is_written_in_a_folder_that_nobody_may_list_is_not_called_unwritten(
+    tmp_path, monkeypatch
+):
+    opened = os.open
+    def closed(path, flags, *rest, **named):
+        if Path(path) == tmp_path: raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, flags, *rest, **named)
+    monkeypatch.setattr(os, "open", closed)
+    write_whole(tmp_path / "a", b"x")
+    monkeypatch.undo()
+    assert (tmp_path / "a").read_bytes() == b"x"
+
+
 def test_a_folder_in_the_file_s_place_is_a_sentence(tmp_path):
     path = tmp_path / "note"
     path.mkdir()

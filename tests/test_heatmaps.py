@@ -340,3 +340,12 @@ def test_a_map_of_zeros_stays_as_it_is_in_every_format(kind):
     maps[0, 1, 2] = 0.5
     sums = normalize_heatmaps(maps).sum((-2, -1)).double()
     torch.testing.assert_close(sums, torch.tensor([[0.0, 1.0]]).double(), rtol=0, atol=0.005)
+
+
+def test_a_place_without_an_answer_hides_no_picture():
+    from dppt_nb.heat import draw_heatmaps
+    image, maps = np.full((16, 12, 3), 200, np.uint8), torch.rand(2, 4, 3)
+    maps[1, 2, 2] = 0.0
+    wanted = draw_heatmaps(image, maps)
+    maps[1, 2, 2] = math.nan
+    np.testing.assert_array_equal(draw_heatmaps(image, maps), wanted)

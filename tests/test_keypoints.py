@@ -163,7 +163,7 @@ def test_keypoint_set_files(tmp_path):
     assert read_keypoint_set(tmp_path / "set.json") == LSP14
     fields = json.loads((tmp_path / "set.json").read_text())
     for change in (dict(flip_pairs=[[0, 99]]), dict(flip_pairs=[[0, 1], [1, 2]]), dict(extra=1),
-                   dict(flip_pairs=[[0]])):
+                   dict(flip_pairs=[[0]]), dict(limbs=[[0, 2**70]]), dict(torso=[2**70, 1])):
         (tmp_path / "bad.json").write_text(json.dumps(fields | change))
         with pytest.raises(DataError, match="no keypoint set file"):
             read_keypoint_set(tmp_path / "bad.json")

@@ -667,6 +667,39 @@ def test_answers_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="rows hold their own"): evaluate_coco(truth, [], ids=[1])
 
 
+def test_who_has_no_finite_size_is_left_out():
+    joints, seen = np.random.default_rng(0).uniform(0, 100, (4, 14, 2)), np.ones((4, 14))
+    sizes = [100.0, np.inf, np.nan, 0.0]
+    found = pck(joints, joints, seen, LSP14, normaliser="box", sizes=sizes)
+    assert (found["n"], found["left_out"], set(found["joint_counts"].values())) == (1, 3, {1})
+
+
+def test_a_group_of_pckh_is_of_the_sides_that_are_labelled():
+    joints, seen = np.random.default_rng(0).uniform(0, 100, (3, 16, 2)), np.ones((3, 16))
+    heads = np.tile(np.array([[10., 10], [30, 30]]), (3, 1, 1))
+    seen[:, [13, 0, 5]] = 0    # nobody's left shoulder, nobody's ankles
+    preds = joints.copy()
+    preds[0, 12] += 500
+    scores = pckh(preds, joints, heads, seen)
+    assert scores["Shoulder"] == pytest.approx(200 / 3) and scores["Hip"] == 100
+    assert np.isnan(scores["Ankle"])
+
+
+def test_photographs_are_named_as_the_file_has_them():
+    "Ids that are text of digits are numbers everywhere, also those of the photographs to score."
+    points = [10, 10, 2, 20, 40, 2, 30, 60, 2] + [0] * 42
+    truth = dict(
+        images=[dict(id="1"), dict(id="2")], categories=[dict(id=1, name="person")],
+        annotations=[dict(id=i, image_id=str(i), category_id=1, keypoints=points) for i in (1, 2)],
+    )
+    rows = [dict(image_id="1", category_id=1, keypoints=points, score=1.0)]
+    for ids in (["1"], [1], [1.0, 1.0], np.array(1)):
+        assert evaluate_coco(truth, rows, image_ids=ids)["AP"] == pytest.approx(1)
+    for ids in (["1", "b"], ["3"], [2.5]):
+        with pytest.raises(ValueError, match="is not in the ground truth"):
+            evaluate_coco(truth, rows, image_ids=ids)
+
+
 def test_who_has_no_head_box_is_counted_apart():
     rng = np.random.default_rng(0)
     joints, seen = rng.uniform(0, 100, (6, 16, 2)), np.ones((6, 16))

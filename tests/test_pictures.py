@@ -156,6 +156,18 @@ def test_a_turn_behind_the_pixels_of_a_png_counts_nowhere(tmp_path, late):
     assert source.read("a.png").size == size == open_photo(tmp_path / "a.png").image.size
 
 
+@pytest.mark.parametrize("ending", ["png", "webp", "jpg"])
+@pytest.mark.parametrize(
+    "tag", [b"Exif\0\0none at all", b"Exif\0\0MM", b"none", b"Exif\0\0II*\0\xff"]
+)
+def test_a_picture_whose_exif_is_damaged_is_read_as_it_is_stored(tmp_path, ending, tag):
+    picture = Image.new("RGB", (60, 40), (200, 30, 30))
+    picture.save(tmp_path / f"a.{ending}", exif=tag)
+    source, name = ImageSource(tmp_path), f"a.{ending}"
+    assert read_header(source, name) == PictureHeader(60, 40, "RGB")
+    assert source.read(name).size == open_photo(tmp_path / name).image.size == (60, 40)
+
+
 def test_labels_on_stored_pixels(tmp_path):
     def save(picture, path):
         tag = Image.Exif()

@@ -846,6 +846,25 @@ def test_packed_or_repeated_columns_are_refused_before_they_are_unpacked(tmp_pat
         one_sentence(error)
 
 
+@pytest.mark.parametrize("said", [b"[]", b"[" * 50_000, b'"a"', b"{"])
+def test_a_shard_whose_header_is_none_is_refused(tmp_path, said):
+    import hashlib
+
+    import pyarrow.parquet as pq
+    crops = crop_set()
+    write_store(tmp_path, header_of(crops), crop_rows(crops))
+    shard, path = tmp_path / "crops-00000.parquet", tmp_path / "manifest.json"
+    table, manifest = pq.read_table(shard), json.loads(path.read_text())
+    pq.write_table(table.replace_schema_metadata({"dppt": said}), shard, compression="none",
+                   use_dictionary=["split", "file"], write_statistics=False)
+    content = shard.read_bytes()
+    entry = dict(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    path.write_text(json.dumps(manifest | {"shards": [manifest["shards"][0] | entry]}))
+    with pytest.raises(DataError, match="crops-00000.parquet is damaged") as error:
+        read_store(tmp_path, progress=False)
+    one_sentence(error)
+
+
 def test_the_writer_refuses_what_the_reader_would(tmp_path):
     row = next(crop_rows(crop_set()))
     small = encode_crop(np.zeros((9, 9, 3), np.uint8))
@@ -879,6 +898,20 @@ def test_digests_of_people(tmp_path):
     assert back.digest == crops.digest == read_manifest(tmp_path).people
     assert read_store(tmp_path, "test", progress=False).digest == crops.select("test").digest
     assert replace(back, joints=back.joints + 1).digest != back.digest  # an edit is noticed
+
+
+def test_people_are_taken_backwards():
+    crops = crop_set()
+    back = crops.select(slice(None, None, -1))
+    assert torch.equal(back.images, crops.images.flip(0))
+    assert back.ids.tolist() == crops.ids.tolist()[::-1] and back.split == crops.split[::-1]
+
+
+def test_nobody_has_a_digest_too(tmp_path):
+    crops = crop_set()
+    write_store(tmp_path, header_of(crops), crop_rows(crops))
+    back = read_store(tmp_path, progress=False)
+    assert crops.draw(0, seed=0).digest == back.select([]).digest != crops.digest
 
 
 @pytest.mark.parametrize("count", [0, -1, 10., True, "10"])
@@ -1233,6 +1266,18 @@ def test_a_failure_leaves_nothing_in_the_cache(coco, tmp_path):
     for _ in range(2):
         with pytest.raises(DataError, match="3.jpg"): people(coco)
         assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_of_two_runs_that_end_together_one_is_first(coco, tmp_path, monkeypatch):
+    "The other takes its store, and leaves nothing of its own."
+    rename = Path.rename
+    def second(path, target):
+        if path.suffix == ".part": shutil.copytree(path, target)
+        return rename(path, target)
+    monkeypatch.setattr(Path, "rename", second)
+    store = find_store("coco", coco, (64, 48), False)
+    assert len(read_store(store, progress=False)) == 5
+    assert list((tmp_path / "cache").iterdir()) == [store]
 
 
 def test_what_a_killed_cutting_left_goes_later(coco, tmp_path):
