@@ -17,7 +17,8 @@ from judging import command_of, judge_network
 from torch import nn
 
 from dppt_nb.checkpoints import load_network
-from dppt_nb.evaluation import RESULTS_FORMAT, joints_in_box, predict_joints
+from dppt_nb.crops import apply_affine, batched_affine
+from dppt_nb.evaluation import RESULTS_FORMAT, predict_joints
 from dppt_nb.files import read_json, write_json
 from dppt_nb.judged import finished_runs, stored_score
 from dppt_nb.pruning import KeepPlaces, joints_kept, keep_patches, often_kept
@@ -145,8 +146,8 @@ def judge_choices(name, seed, network, recipe, crops, kept, mask=None):
 
 def joints_on(kept, crops, recipe, grid):
     "Percent of the labelled joints whose own patch is kept."
-    size = torch.tensor(recipe.image_size[::-1])
-    joints = joints_in_box(crops) * size + size / 2
+    windows = batched_affine(crops.centers, crops.scales, 0, recipe.image_size, recipe.unbiased)
+    joints = apply_affine(crops.photo_joints, windows)    # in pixels of the network's input
     own = joints_kept(kept, joints, recipe.image_size, grid)
     return 100 * own[crops.visible > 0].float().mean().item()
 
