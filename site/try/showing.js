@@ -43,6 +43,7 @@ function drawPhoto() {
 const scoresOf = (result) => result.keypoints.map(({ score }) => score);
 
 function showBox() {
+  if (!state.photo) return;
   const box = state.box ?? wholeBox();
   ["x", "y", "w", "h"].forEach((side, i) => {
     const field = $(`box-${side}`);
