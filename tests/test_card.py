@@ -46,6 +46,16 @@ def test_losses_that_part_are_said(card, tmp_path, monkeypatch):
     assert "5.0e-02 from eager, peak 1.0 GiB   MORE THAN 0.01" in said
 
 
+def test_losses_that_are_no_numbers_are_said(card, tmp_path, monkeypatch):
+    "Also where the first ones are alike."
+    found = {"eager": [4.0, 2.0, 1.0], "recorded": [4.0, 2.0, float("nan")]}
+    monkeypatch.setattr(card, "losses_of", lambda recipe, way, *rest: (found[way], 1.0))
+    monkeypatch.setattr(card, "check_speed", lambda *given: None)    # is another test's
+    said, parts = run(card, tmp_path, f"{FEW} --way recorded")
+    assert parts[-1]["rows"][1]["apart"] is None    # as JSON has it
+    assert "at most nan from eager, peak 1.0 GiB   MORE THAN 0.01" in said
+
+
 def test_no_part_begins_when_the_time_is_over(card, tmp_path):
     said, parts = run(card, tmp_path, f"{FEW} --minutes 0")
     assert [part["part"] for part in parts] == ["not begun"] * 2
