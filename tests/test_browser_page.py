@@ -685,6 +685,26 @@ def test_a_joint_under_the_pointer_shows_its_attention(visit):
     assert page.evaluate("state.joint") is None
 
 
+def test_a_joint_keeps_the_focus_and_its_attention_when_networks_come_and_go(browser, site):
+    "Whoever walks through the joints by keyboard is not sent back to the top of the page."
+    visit = Visit(browser, site.as_uri())
+    page, focus = visit.page, "document.activeElement.dataset.joint"
+    page.evaluate("""() => {
+      const truth = estimate;
+      estimate = async (network, ...rest) => {
+        if (network.name === "twin") throw new Error("it is missing");
+        return truth(network, ...rest);
+      };
+    }""")
+    page.focus("#joints button:nth-child(3)")
+    joint = page.evaluate(focus)
+    page.evaluate("$('add-twin').click()")
+    assert page.evaluate(f"[{focus}, state.active.length]") == [joint, 2]
+    wait_for(page, "$('status').textContent.includes('cannot run here')")
+    assert page.evaluate(f"[{focus}, state.joint, state.active.length]") == [joint, joint, 1]
+    visit.close()
+
+
 def test_layers_are_played(visit):
     page = visit.page
     page.click("#play")
@@ -767,8 +787,10 @@ def test_the_webcam_runs_and_stops(visit):
     for _ in range(8):    # what is painted: only the skeleton has colours
         painted = Image.open(io.BytesIO(page.locator("#photo").screenshot())).convert("RGB")
         assert (np.ptp(np.array(painted).astype(int), axis=2) > 60).sum() > 100
+    told = "[$('webcam').textContent, $('webcam').className, $('webcam').ariaPressed]"
+    assert page.evaluate(told) == ["Stop the webcam", "shown", None]
     page.click("#webcam")
-    assert page.inner_text("#webcam") == "Webcam"
+    assert page.evaluate(told) == ["Webcam", "", None]
     assert page.evaluate("$('video').srcObject.getTracks().every(t => t.readyState === 'ended')")
     assert not visit.complaints
 

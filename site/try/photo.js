@@ -159,6 +159,7 @@ function stopWebcam() {
 }
 
 function showLive() {
-  $("webcam").setAttribute("aria-pressed", Boolean(state.live));
+  $("webcam").classList.toggle("shown", Boolean(state.live));
+  // its words alone say what it does: "Stop the webcam, pressed" would tell that it is stopped
   $("webcam").textContent = state.live ? "Stop the webcam" : "Webcam";
 }

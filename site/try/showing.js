@@ -173,8 +173,9 @@ function describePanel(network, result, canvas) {
 
 // Joints
 
-/** One button a joint that any active network knows. */
+/** One button a joint that any active network knows; the one that has the focus keeps it. */
 function showJoints() {
+  const focused = focusedJoint();
   const names = [...new Set(state.active.flatMap((network) => network.names))];
   $("joints").replaceChildren(...names.map((name) => {
     const button = document.createElement("button");
@@ -188,6 +189,7 @@ function showJoints() {
     button.addEventListener("click", () => lookAt(name));
     return button;
   }));
+  [...$("joints").children].find(({ dataset }) => dataset.joint === focused)?.focus();
 }
 
 /** Show a joint's attention, or the patches again. */
