@@ -91,6 +91,12 @@ def test_a_recipe_without_an_aim_is_refused(card, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+def test_fewer_people_than_a_step_takes_are_refused_in_a_sentence(card, tmp_path):
+    words = "--recipe tokenpose_nano --batch 9 --people 8 --device cpu --out".split()
+    done = CliRunner().invoke(card.main, [*words, str(tmp_path)])
+    assert done.exit_code == 1 and "8 people are no batch of 9; say --people or" in done.output
+
+
 PYTHON = """#!/bin/sh
 echo "$@" >> {log}
 case "$@" in
