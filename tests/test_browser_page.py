@@ -702,6 +702,8 @@ def test_a_joint_keeps_the_focus_and_its_attention_when_networks_come_and_go(bro
     assert page.evaluate(f"[{focus}, state.active.length]") == [joint, 2]
     wait_for(page, "$('status').textContent.includes('cannot run here')")
     assert page.evaluate(f"[{focus}, state.joint, state.active.length]") == [joint, joint, 1]
+    shown = "[...document.querySelectorAll('#joints .shown')].map(b => b.dataset.joint)"
+    assert page.evaluate(shown) == [joint]
     visit.close()
 
 

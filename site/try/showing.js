@@ -182,6 +182,7 @@ function showJoints() {
     button.type = "button";
     button.textContent = words(name);
     button.dataset.joint = name;
+    button.classList.toggle("shown", name === state.joint);
     button.addEventListener("focus", () => lookAt(name));
     button.addEventListener("blur", () => lookAt(null));
     button.addEventListener("pointerenter", () => lookAt(name));
