@@ -42,7 +42,7 @@ page: $(VENV)/.docs             ## the page that runs networks in a browser, alo
 hooks: $(VENV)/.dev             ## git hooks that clean notebooks and merge them cell by cell
 	$(BIN)/nbdev_install_hooks
 
-lock: $(VENV)/.dev              ## write the versions that are installed now to requirements.lock
+lock: $(VENV)/.docs             ## write the versions that are installed now to requirements.lock
 	$(BIN)/python tools/lock.py
 
 help:                           ## what can be made
@@ -64,7 +64,7 @@ sound: | $(VENV)/bin/python
 	  pip $(if $(wildcard $(VENV)/.plain),dppt_nb) 2>/dev/null || { echo "$(BROKEN)"; exit 1; }
 
 # PyTorch first, so that the next line finds it there and does not fetch gigabytes of CUDA.
-$(VENV)/.torch: | sound
+$(VENV)/.torch: requirements.lock | sound
 	@bash tools/torch.sh $(TORCH) $(BIN)/pip
 	@touch $@
 

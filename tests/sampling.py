@@ -13,7 +13,7 @@ def sample(rows, *kept):
 
 
 def sampled_models():
-    """Every row of the table of networks but DPPT's, which are PPT's. The sample has each backbone,
-    head, reduction, and cycles."""
+    """Every row of the table of networks but DPPT's, which are PPT's. The sample has each kind of
+    backbone (of HRNet the wider one), each head, pruning, and cycles."""
     names = [name for name in list_models() if not name.startswith("dppt")]
     return sample(names, 0, 1, 4, 6, 7, 8, 13, 17)

@@ -450,6 +450,24 @@ def test_what_is_no_picture_is_refused_in_a_sentence(visit, tmp_path):
     assert "notes.png is no picture" in visit.page.inner_text("#status")
 
 
+def test_a_sample_that_is_missing_is_said_and_a_photo_is_still_taken(browser, site, tmp_path):
+    "It is not called unreadable; and nothing on the page fails for want of a photo."
+    shutil.copytree(site.parent, tmp_path / "try")
+    (tmp_path / "try" / "embedded" / "astronaut.js").unlink()
+    Image.fromarray(free_photo("astronaut")).save(tmp_path / "me.png")
+    page, errors = browser.new_context().new_page(), []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto((tmp_path / "try" / "index.html").as_uri())
+    wait_for(page, "document.getElementById('status').textContent.includes('missing')")
+    said = "embedded/astronaut.js is missing beside this page; choose a photo."
+    assert page.inner_text("#status") == said
+    page.evaluate("$('whole').click(); $('play').click(); drawAnother()")
+    page.set_input_files("#file", tmp_path / "me.png")
+    wait_for(page, FOUND)
+    assert "in me.png" in page.inner_text("#status") and not errors
+    page.context.close()
+
+
 def test_a_bad_file_stops_nothing_and_its_sentence_stays(camera, tmp_path):
     "Also when an answer comes later, or a picture of the webcam."
     (tmp_path / "notes.png").write_text("no picture")
@@ -602,6 +620,34 @@ def test_scrolling_and_a_right_click_leave_the_box(visit):
     page.evaluate("state.box = null; showBox()")
 
 
+def test_a_second_finger_draws_no_box_and_ends_none(visit):
+    "The box goes from where the first finger was put down to where it is lifted."
+    page, canvas = visit.page, visit.page.locator("#photo")
+    visit.answer(lambda: page.click("#synthetic"))
+    canvas.scroll_into_view_if_needed()
+    place = canvas.bounding_box()
+    visit.answer(lambda: page.evaluate("""([x, y]) => {
+      const canvas = $("photo");
+      canvas.setPointerCapture = () => {};
+      const send = (kind, way, pointerId) => canvas.dispatchEvent(new PointerEvent(kind, {
+        clientX: x + way, clientY: y + way, pointerId, isPrimary: pointerId === 7,
+        pointerType: "touch",
+      }));
+      send("pointerdown", 0, 7);
+      send("pointermove", 60, 7);
+      window.during = state.box;
+      send("pointerdown", 120, 8);
+      send("pointermove", 130, 8);
+      window.second = state.box;
+      for (const kind of ["pointerup", "pointercancel"]) send(kind, 130, 8);
+      send("pointermove", 70, 7);
+      send("pointerup", 70, 7);
+    }""", [place["x"] + 5, place["y"] + 5]))
+    during, second, box = page.evaluate("[during, second, state.box]")
+    assert during == second and box[2] > during[2] and box[:2] == during[:2]
+    page.evaluate("state.box = null; showBox()")
+
+
 def test_layers_and_attention_by_keyboard(visit):
     page = visit.page
     visit.answer(lambda: page.click("#astronaut"))
@@ -637,6 +683,28 @@ def test_a_joint_under_the_pointer_shows_its_attention(visit):
     assert page.evaluate("state.joint") is not None
     page.mouse.move(0, 0)
     assert page.evaluate("state.joint") is None
+
+
+def test_a_joint_keeps_the_focus_and_its_attention_when_networks_come_and_go(browser, site):
+    "Whoever walks through the joints by keyboard is not sent back to the top of the page."
+    visit = Visit(browser, site.as_uri())
+    page, focus = visit.page, "document.activeElement.dataset.joint"
+    page.evaluate("""() => {
+      const truth = estimate;
+      estimate = async (network, ...rest) => {
+        if (network.name === "twin") throw new Error("it is missing");
+        return truth(network, ...rest);
+      };
+    }""")
+    page.focus("#joints button:nth-child(3)")
+    joint = page.evaluate(focus)
+    page.evaluate("$('add-twin').click()")
+    assert page.evaluate(f"[{focus}, state.active.length]") == [joint, 2]
+    wait_for(page, "$('status').textContent.includes('cannot run here')")
+    assert page.evaluate(f"[{focus}, state.joint, state.active.length]") == [joint, joint, 1]
+    shown = "[...document.querySelectorAll('#joints .shown')].map(b => b.dataset.joint)"
+    assert page.evaluate(shown) == [joint]
+    visit.close()
 
 
 def test_layers_are_played(visit):
@@ -721,10 +789,27 @@ def test_the_webcam_runs_and_stops(visit):
     for _ in range(8):    # what is painted: only the skeleton has colours
         painted = Image.open(io.BytesIO(page.locator("#photo").screenshot())).convert("RGB")
         assert (np.ptp(np.array(painted).astype(int), axis=2) > 60).sum() > 100
+    told = "[$('webcam').textContent, $('webcam').className, $('webcam').ariaPressed]"
+    assert page.evaluate(told) == ["Stop the webcam", "shown", None]
     page.click("#webcam")
-    assert page.inner_text("#webcam") == "Webcam"
+    assert page.evaluate(told) == ["Webcam", "", None]
     assert page.evaluate("$('video').srcObject.getTracks().every(t => t.readyState === 'ended')")
     assert not visit.complaints
+
+
+def test_a_webcam_that_is_stopped_between_two_pictures_is_not_said_to_run(visit):
+    "The last picture has its answer by then: what was found in it is said."
+    page = visit.page
+    page.evaluate("""() => {
+      window.truth = requestAnimationFrame;
+      window.requestAnimationFrame = (go) => { window.paint = go; };
+    }""")
+    page.click("#webcam")
+    wait_for(page, "window.paint && state.live")
+    assert "The webcam runs" in page.inner_text("#status")
+    page.evaluate("$('webcam').click(); window.requestAnimationFrame = truth; paint(0)")
+    wait_for(page, FOUND)
+    assert "in the webcam" in page.inner_text("#status")
 
 
 WATCHED = """() => {

@@ -46,6 +46,16 @@ def test_losses_that_part_are_said(card, tmp_path, monkeypatch):
     assert "5.0e-02 from eager, peak 1.0 GiB   MORE THAN 0.01" in said
 
 
+def test_losses_that_are_no_numbers_are_said(card, tmp_path, monkeypatch):
+    "Also where the first ones are alike."
+    found = {"eager": [4.0, 2.0, 1.0], "recorded": [4.0, 2.0, float("nan")]}
+    monkeypatch.setattr(card, "losses_of", lambda recipe, way, *rest: (found[way], 1.0))
+    monkeypatch.setattr(card, "check_speed", lambda *given: None)    # is another test's
+    said, parts = run(card, tmp_path, f"{FEW} --way recorded")
+    assert parts[-1]["rows"][1]["apart"] is None    # as JSON has it
+    assert "at most nan from eager, peak 1.0 GiB   MORE THAN 0.01" in said
+
+
 def test_no_part_begins_when_the_time_is_over(card, tmp_path):
     said, parts = run(card, tmp_path, f"{FEW} --minutes 0")
     assert [part["part"] for part in parts] == ["not begun"] * 2
@@ -79,6 +89,12 @@ def test_a_recipe_without_an_aim_is_refused(card, tmp_path):
     done = CliRunner().invoke(card.main, ["--recipe", "ppt_nano", "--out", str(tmp_path / "x")])
     assert done.exit_code and "ppt_nano has no aim; those with one: tokenpose_nano" in done.output
     assert not (tmp_path / "x").exists()
+
+
+def test_fewer_people_than_a_step_takes_are_refused_in_a_sentence(card, tmp_path):
+    words = "--recipe tokenpose_nano --batch 9 --people 8 --device cpu --out".split()
+    done = CliRunner().invoke(card.main, [*words, str(tmp_path)])
+    assert done.exit_code == 1 and "8 people are no batch of 9; say --people or" in done.output
 
 
 PYTHON = """#!/bin/sh

@@ -423,7 +423,8 @@ def test_smaller_crops_that_fit_a_smaller_card(root):
     cells = json.loads((root / "nbs/machinery/training_costs.ipynb").read_text())["cells"]
     text, = (t for t in map("".join, (c["source"] for c in cells)) if "`--crop-size` of" in t)
     sizes = (384, 288), (320, 240), (288, 216), (192, 144)
-    for (height, width), line in zip(sizes, (x for x in text.splitlines() if " GB | " in x)):
+    lines = [line for line in text.splitlines() if " GB | " in line]
+    for (height, width), line in zip(sizes, lines, strict=True):
         size = 149_813 * 3 * height * width / 1e9
         _, stored, decoded, free, seen, _ = map(str.strip, line.split("|"))
         assert stored.strip("`") in (f"{height}x{width}", f"none: {height} x {width}")

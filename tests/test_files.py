@@ -501,14 +501,17 @@ def test_who_looks_at_a_claim_takes_it_from_nobody(tmp_path):
     "Others ask all the time whether a folder is written to; a writer gets it all the same."
     watcher = subprocess.Popen([sys.executable, "-c", f"""
 from dppt_nb.locks import is_held
+print("looking", flush=True)
 while True: is_held({str(tmp_path / CLAIM)!r})
-"""])
+"""], stdout=subprocess.PIPE, text=True)
     try:
+        assert watcher.stdout.readline() == "looking\n"
         for _ in range(300):
             with claim_folder(tmp_path): pass
+        assert watcher.poll() is None    # it looked all the time
     finally:
         watcher.kill()
-        watcher.wait()
+        watcher.communicate()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a lock there belongs to a process")

@@ -387,6 +387,19 @@ def test_an_environment_that_is_broken_or_was_moved_is_one_sentence(tmp_path):
     assert make(tmp_path, "distclean")[0] == 0 and not made.exists()
 
 
+def test_new_pins_are_fetched_as_the_first_ones_were(tmp_path):
+    """PyTorch's alone would come from the usual index, with gigabytes of CUDA. What is written to
+    the lock is installed before, the site's packages too."""
+    made = tmp_path / ".venv"
+    (made / "bin").mkdir(parents=True)
+    stamps = [made / name for name in ("bin/python", ".torch", ".plain", ".dev", ".docs")]
+    for stamp in stamps: stamp.touch()
+    assert "install" not in make(tmp_path, "-n", "lock")[1]
+    for stamp in stamps: os.utime(stamp, (1e9, 1e9))    # older than the lock
+    torch, *packages = make(tmp_path, "-n", "lock")[1].split("install -c requirements.lock")
+    assert "tools/torch.sh" in torch and len(packages) == 2 and "docs" in packages[1]
+
+
 def test_a_pip_that_is_not_there_is_not_called_a_lack_of_wheels(tmp_path):
     done = subprocess.run(
         ["bash", TOOLS / "torch.sh", "cpu", tmp_path / "pip"], capture_output=True, text=True

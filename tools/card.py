@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import click
+import numpy as np
 import torch
 
 from dppt_nb.evaluation import device_name
@@ -94,7 +95,8 @@ def alike(recipe, crops, device, ways, steps) -> list[dict]: # a row a way
     for way in ("eager", *ways):
         losses, memory = losses_of(recipe, way, crops, device, steps)
         eager = eager or losses
-        apart = max(abs(a - b) / abs(b) for a, b in zip(losses, eager))
+        # NumPy's, since a loss of NaN must be found wherever it stands
+        apart = float(np.max([abs(a - b) / abs(b) for a, b in zip(losses, eager)]))
         rows.append(dict(
             way=way, steps=steps, first=losses[0], last=losses[-1], apart=apart, peak_gib=memory,
         ))

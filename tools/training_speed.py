@@ -154,8 +154,16 @@ def step_operations(loop, teacher, batch) -> float:
     return batch * (own + (2 * macs(teacher).total if teacher else 0))
 
 
+def check_batch(crops, batch):
+    "Fewer people than a step takes are refused."
+    if len(crops) < batch: raise DataError(
+        f"{len(crops)} people are no batch of {batch}; say --people or --batch"
+    )
+
+
 def runs_of(loop, batch):
     "The loop's step as a function of a number, with everything that surrounds it."
+    check_batch(loop.train_set, batch)
     people = torch.arange(len(loop.train_set), device=loop.train_set.images.device)
     chunks = people.split(batch)[:len(people) // batch]
     loop.model.train()
@@ -262,9 +270,7 @@ def train(
         start = time.perf_counter()
         crops = load_people(data, root, ("train",), recipe.image_size, False, count)["train"]
         load_s = time.perf_counter() - start
-        if len(crops) < recipe.batch_size: raise DataError(
-            f"{len(crops)} people are no batch of {recipe.batch_size}; say --people or --batch"
-        )
+        check_batch(crops, recipe.batch_size)    # before a network is made
         possible = list(WAYS) if device.type == "cuda" else ["plain", "eager"]
         if device.type == "cuda": torch.cuda.reset_peak_memory_stats()
         rows = time_ways(

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Install one built wheel or sdist into a new environment and use it from an empty folder:
 #     tools/try_wheel.sh dist/dppt_nb-0.2.0-py3-none-any.whl
-# The environment sees the packages of the Python that runs this, so that PyTorch need not be fetched
-# again; dppt-nb itself comes from the file, and the check says where it was found.
+# The environment sees the packages of the Python that runs this (where that is of a virtual
+# environment, those of the Python below it), so that PyTorch need not be fetched again; dppt-nb
+# itself comes from the file, and the check says where it was found.
 set -euo pipefail
-if ! [ -f "${1:-}" ]; then sed -n '2,5s/^# //p' "$0"; [[ ${1:-} =~ ^(-h|--help)$ ]]; exit; fi
+if ! [ -f "${1:-}" ]; then sed -n '2,6s/^# //p' "$0"; [[ ${1:-} =~ ^(-h|--help)$ ]]; exit; fi
 built=$(realpath "$1")
 "${PYTHON:-python3}" - "$built" <<'PY'
 from pathlib import Path

@@ -31,7 +31,7 @@ function dragBox() {
     canvas.setPointerCapture(event.pointerId);
   });
   canvas.addEventListener("pointermove", (event) => {
-    if (!state.photo) return;
+    if (!state.photo || !event.isPrimary) return;
     if (!start) return pointAt(event, drawnNetwork(), "photo", state.photo.width);
     state.box = boxBetween(start, placeOn(event));
     drawPhoto();
@@ -39,13 +39,13 @@ function dragBox() {
   });
   canvas.addEventListener("pointerleave", () => lookAt(focusedJoint()));
   canvas.addEventListener("pointerup", (event) => {
-    if (!start) return;
+    if (!start || !event.isPrimary) return;
     state.box = boxBetween(start, placeOn(event));
     start = null;
     askAgain();
   });
-  canvas.addEventListener("pointercancel", () => {    // the page was scrolled
-    if (!start) return;
+  canvas.addEventListener("pointercancel", (event) => {    // the page was scrolled
+    if (!start || !event.isPrimary) return;
     start = null;
     state.box = before;
     drawPhoto();

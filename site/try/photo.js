@@ -52,13 +52,14 @@ let chosen = 0;  // of two photos the one that was chosen later counts
 async function takePhoto(blob, name) {
   const mine = ++chosen;
   say(`Reading ${name}.`);
-  let photo;
+  let photo = null;
+  let why = ({ message }) => `${message}; choose a photo.`;  // a sample is missing
   try {
-    photo = await readPhoto(await blob);
-  } catch {
-    if (mine === chosen) {
-      complain(`${name} is no picture that this browser can read; take a JPEG or PNG file.`);
-    }
+    const file = await blob;
+    why = () => `${name} is no picture that this browser can read; take a JPEG or PNG file.`;
+    photo = await readPhoto(file);
+  } catch (error) {
+    if (mine === chosen) complain(why(error));
     return;
   }
   if (mine !== chosen) return;
@@ -145,6 +146,7 @@ async function runWebcam(stream) {
     await new Promise(requestAnimationFrame);  // the skeleton is painted
     if (state.live === stream) state.photo = pictureNow();  // shown when its skeleton is there
   }
+  if (!state.live) sayFound();  // it was stopped after its last picture was answered
 }
 
 const pictureNow = () => canvasOf($("video"), $("video").videoWidth, $("video").videoHeight);
@@ -157,6 +159,7 @@ function stopWebcam() {
 }
 
 function showLive() {
-  $("webcam").setAttribute("aria-pressed", Boolean(state.live));
+  $("webcam").classList.toggle("shown", Boolean(state.live));
+  // its words alone say what it does: "Stop the webcam, pressed" would tell that it is stopped
   $("webcam").textContent = state.live ? "Stop the webcam" : "Webcam";
 }

@@ -43,6 +43,7 @@ function drawPhoto() {
 const scoresOf = (result) => result.keypoints.map(({ score }) => score);
 
 function showBox() {
+  if (!state.photo) return;
   const box = state.box ?? wholeBox();
   ["x", "y", "w", "h"].forEach((side, i) => {
     const field = $(`box-${side}`);
@@ -172,14 +173,16 @@ function describePanel(network, result, canvas) {
 
 // Joints
 
-/** One button a joint that any active network knows. */
+/** One button a joint that any active network knows; the one that has the focus keeps it. */
 function showJoints() {
+  const focused = focusedJoint();
   const names = [...new Set(state.active.flatMap((network) => network.names))];
   $("joints").replaceChildren(...names.map((name) => {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = words(name);
     button.dataset.joint = name;
+    button.classList.toggle("shown", name === state.joint);
     button.addEventListener("focus", () => lookAt(name));
     button.addEventListener("blur", () => lookAt(null));
     button.addEventListener("pointerenter", () => lookAt(name));
@@ -187,6 +190,7 @@ function showJoints() {
     button.addEventListener("click", () => lookAt(name));
     return button;
   }));
+  [...$("joints").children].find(({ dataset }) => dataset.joint === focused)?.focus();
 }
 
 /** Show a joint's attention, or the patches again. */
