@@ -1066,7 +1066,7 @@ def test_the_page_says_what_a_box_is_worth():
     told = json.loads(browser_page.SECOND_LOOK.read_text())
     given, whole = (told["results"]["lspet"][box] for box in ("of the labels", "the whole photo"))
     said = browser_page.worth_of_a_box(browser_page.known_networks())
-    assert told["mirror"] and "averaged with the mirrored picture" in said
+    assert not told["mirror"] and "mirrored" not in said
     assert f"{given['one']:.0f} % of the joints in the box of the labels, looking once" in said
     assert f"{whole['one']:.0f} % looking once and {whole['two']:.0f} % looking twice" in said
     assert browser_page.worth_of_a_box({"tokenpose_nano": "another"}) is None

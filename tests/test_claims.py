@@ -686,7 +686,12 @@ def test_whose_choice_of_patches_is_what_the_results_say():
     for judge in ("teacher", "nobody"):
         low, high = difference(runs, f"dppt, kept by {judge}", "dppt, kept by dppt")["interval"]
         assert low < 0 < high and high < 1
-    assert "shares" not in known    # those were counted on the patches of mirrored pictures
+    share, = known["shares"]
+    kept = {who: f"{part:.0f}" for who, part in share["joints_kept"].items()}
+    told = "DPPT keeps {dppt} %{}, PPT {ppt}, chance 35"
+    assert told.format(" to the end", **kept) in pages[0] and told.format("", **kept) in pages[2]
+    told = "{dppt} % of them, PPT {ppt}, the teacher would keep {teacher}"
+    assert told.format(**kept) in pages[1] and f"{17 / 48:.0%}" == "35%"
 
 
 def test_the_table_of_distillation_is_what_the_results_say():

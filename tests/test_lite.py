@@ -24,6 +24,7 @@ from dppt_nb.trainer import Trainer
 from dppt_nb.training import Loop
 
 SIZE = 64, 64
+NBS = Path(__file__).resolve().parent.parent / "nbs"
 
 
 @pytest.fixture(scope="module")
@@ -257,9 +258,8 @@ def test_the_rate_in_a_history_is_the_recipes_and_not_the_backbones(people, file
 
 def test_what_the_page_says_of_the_pyramid():
     "Beside a backbone that begins with nothing: numbers of the record."
-    nbs = Path(__file__).resolve().parent.parent / "nbs"
-    record = json.loads((nbs / "results" / "imagenet.json").read_text())
-    cells = json.loads((nbs / "machinery" / "lite.ipynb").read_text())["cells"]
+    record = json.loads((NBS / "results" / "imagenet.json").read_text())
+    cells = json.loads((NBS / "machinery" / "lite.ipynb").read_text())["cells"]
     told = "\n".join("".join(cell["source"]) for cell in cells)
     athletes, everyday = record["runs"]
     assert (
@@ -269,3 +269,12 @@ def test_what_the_page_says_of_the_pyramid():
     assert athletes["interval"][0] > 0 > everyday["interval"][0]
     six, last = record["validation"]["lite"]["6"], record["validation"]["pyramid"]["14"]
     assert f"({six:.1f} and {last:.1f} % of the validation athletes)" in told and six > last
+
+
+def test_a_pruned_student_that_was_trained_further_is_as_good_as_its_start():
+    "What the page says of it is open on both."
+    record = json.loads((NBS / "results" / "further_lite.json").read_text())
+    assert [run["data"] for run in record["runs"]] == ["lspet", "coco"]
+    for run in record["runs"]:
+        low, high = run["interval"]
+        assert low < 0 < high and run["networks"][1] == "tokenpose_lite_lspet"

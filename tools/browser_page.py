@@ -209,8 +209,7 @@ def worth_of_a_box(networks):
     return (
         f"What a box is worth: on {given['people']} {CALLED['lspet']} {LABELS[told['network']]} "
         f"found {given['one']:.0f} % of the joints in the box of the labels, looking once; in the "
-        f"whole photo {whole['one']:.0f} % looking once and {whole['two']:.0f} % looking twice "
-        "(averaged with the mirrored picture, which the page does not do)."
+        f"whole photo {whole['one']:.0f} % looking once and {whole['two']:.0f} % looking twice."
     )
 
 
