@@ -93,7 +93,9 @@ def test_the_lines_of_the_page_find_what_the_predictor_finds(
     shutil.copy(whole.opened[0], tmp_path / "pose.onnx")
     monkeypatch.chdir(tmp_path)
     moved = []
-    for index in range(3):
+    # in these photos no joint has two places that are nearly as likely; rounding, which is another
+    # on another processor, would decide between them
+    for index in (1, 3, 12):
         made = make_photo(1, COCO17, seed=3, index=index, image_size=(360, 420))
         Image.fromarray(made.image.permute(1, 2, 0).numpy()).save("photo.jpg", quality=95)
         names = {}

@@ -655,7 +655,8 @@ def test_the_differences_in_mediapipes_boxes_are_those_of_their_record(root):
     for words, row in told.items(): assert f"| {words} | {' | '.join(row)} |" in text, words
     pair = "{:+.1f} {{}}({:+.1f} to {:+.1f})"
     athletes, everyday = (pair.format(*one) for one in beside)
-    assert f"stood {athletes.format('points on LSPET ')} and {everyday.format('on COCO ')}" in text
+    told = f"stood {athletes.format('points from it on LSPET ')} and {everyday}"
+    assert told.format("on COCO ") in text
     assert all(low < 0 < high for _, low, high in beside)
     # the command that the README gives, there and on the page that compares
     athletes, everyday = (pair.format(*one) for one in elsewhere)
@@ -709,7 +710,7 @@ def test_the_scores_and_times_with_a_detector_are_those_of_their_record(root):
     assert said.format(given[1][0], everyday[0]) in summary
     for key in ("processor_ms", "mean_ms"):
         took = told("pictures", key, 0)
-        words = "{} ms on LSPET, {} on COCO; with boxes from {}0.1 {} and {} |"
+        words = "{} ms on LSPET, {} on COCO; with boxes from {}0.1: {} and {} |"
         start = "a score of " if key == "processor_ms" else ""
         assert words.format(*took(surer), start, *took(way)) in text
 
