@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validat
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from .checks import DataError, check_format, from_home, nearest, plain_reason, validated
-from .config import PoseConfig, check_rows
+from .config import READ_BY, PoseConfig, check_rows
 from dppt_nb.files import (
     digest_of,
     json_bytes,
@@ -487,7 +487,7 @@ def start_from(
     if marks := trained.about.get("people_marks"): model.about["people_marks"] = marks
     new = [name for name, place in zip(keypoints.names, places) if place is None]
     print(f"starting from {checkpoint}; joints that are new to it: {', '.join(new) or 'none'}")
-    for name in ("depth", "heads", "attention_scale", "prune_at", "keep_ratio", "reduce", "cycles"):
+    for name in (*READ_BY, "prune_at", "keep_ratio", "reduce", "cycles"):
         before, now = (getattr(each.config, name) for each in (trained, model))
         if before != now: print(f"{name} was {before} in the start, and is {now} now")
     return model

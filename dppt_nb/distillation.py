@@ -258,8 +258,7 @@ class FeatureObjective(nn.Module):
         ours, theirs = student.config, teacher.network.config
         self.teacher = teacher
         self.weight = weight
-        pruning = student.encoder.prune_at    # of today, as `config_now` has them
-        self.layers = match_layers(ours.depth, theirs.depth, match, pruning)
+        self.layers = match_layers(ours.depth, theirs.depth, match, student.encoder.prune_at)
         same = ours.width == theirs.width
         self.project = nn.ModuleList(
             nn.Identity() if same else nn.Linear(ours.width, theirs.width) for _ in self.layers
@@ -304,8 +303,7 @@ class AttentionObjective(nn.Module):
         self.weight = weight
         self.kind, self.heads = kind, heads
         self.temperature = temperature
-        pruning = student.encoder.prune_at    # of today, as `config_now` has them
-        self.layers = match_layers(ours.depth, theirs.depth, match, pruning)
+        self.layers = match_layers(ours.depth, theirs.depth, match, student.encoder.prune_at)
         self.look = tuple(s for s, _ in self.layers)
         teacher.watch(t for _, t in self.layers)
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from .checkpoints import load_network, load_teacher, options_of
 from .checks import DataError, checked, plain_int, validated, with_nan
+from .config import READ_BY
 from .cropset import CropSet
 from .cycles import kind_of_loss
 from .devices import Team, predict_together
@@ -66,7 +67,7 @@ def check_start(
 ) -> None:
     "Refuse a start of whose weights some would be lost, or be read in another way."
     mine = model_config(recipe.model, image_size=recipe.image_size, **recipe.overrides)
-    for name in ("depth", "heads", "attention_scale"):
+    for name in READ_BY:
         before, now = getattr(trained.config, name), getattr(mine, name)
         if before == now: continue
         raise DataError(

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from sampling import sample, sampled_models
 from torch import nn
 from torch.nn.utils import parametrizations, prune
+from weights import same_weights
 
 from dppt_nb.backbones import conv_step
 from dppt_nb.checkpoints import (
@@ -275,7 +276,7 @@ def test_imagenet_weights_of_hrnet(imagenet, tmp_path, capsys, name, width, pref
         source = tmp_path / "hrnet.pth"
     assert load_backbone(model, source) is model
     own = model.backbone.state_dict()
-    assert all(torch.equal(value, state[k]) for k, value in own.items())
+    assert same_weights(own, state)
     assert all(torch.equal(model.state_dict()[k], v) for k, v in rest.items())
     told = capsys.readouterr().out
     assert (
@@ -335,7 +336,7 @@ def test_imagenet_weights_that_do_not_fit(imagenet, name, change, message):
     with pytest.raises(ValueError) as error: load_backbone(model, state)
     assert message in str(error.value) and "\n" not in str(error.value)
     # nothing half loaded
-    assert all(torch.equal(value, before[k]) for k, value in model.state_dict().items())
+    assert same_weights(model, before)
 
 
 def test_narrow_weights_fit_the_narrow_stage():
@@ -719,7 +720,7 @@ def test_weights_that_the_configuration_does_not_have_are_not_saved(change, odd,
     prune.remove(model.encoder.blocks[0].mlp[0], "weight")
     model.save_pretrained(tmp_path)
     again = PoseTransformer.from_pretrained(tmp_path).state_dict()
-    assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
+    assert same_weights(model, again)
 
 
 def test_the_class_alone_saves_and_loads(tmp_path):

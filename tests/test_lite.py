@@ -8,6 +8,7 @@ import torch
 from click.testing import CliRunner
 from efficientnet_lite_pytorch import EfficientNet
 from torch import nn
+from weights import same_weights
 
 from dppt_nb.checks import DataError
 from dppt_nb.cli import main
@@ -244,7 +245,7 @@ def test_a_run_goes_on_though_the_weights_of_its_backbone_are_gone(people, file,
     run = go(tmp_path / "run")
     assert run.model.backbone.frozen == 2
     later = run.fit(resume=True).state_dict()
-    assert all(torch.equal(value, later[name]) for name, value in at_once.items())
+    assert same_weights(at_once, later)
 
 
 def test_the_rate_in_a_history_is_the_recipes_and_not_the_backbones(people, file):

@@ -453,14 +453,17 @@ def taken(part):
             row["milliseconds"] for row in rows}
 
 
+ALL_WAYS = "PyTorch", "PyTorch, bf16", "ONNX float32", "ONNX int8"
+
+
 def test_the_times_of_the_table():
     "Those of one run; and of all runs on the page that tells more."
     for part, ways in (
-        ("timing AVX512", ("PyTorch", "PyTorch, bf16", "ONNX float32", "ONNX int8")),
+        ("timing AVX512", ALL_WAYS),
         ("timing AVX2", ("PyTorch", "", "ONNX float32", "ONNX int8")),
-        ("timing AVX512, Xeon", ("PyTorch", "PyTorch, bf16", "ONNX float32", "ONNX int8")),
-        ("timing AVX512, again", ("PyTorch", "PyTorch, bf16", "ONNX float32", "ONNX int8")),
-        ("timing AVX512, 2 threads", ("PyTorch", "PyTorch, bf16", "ONNX float32", "ONNX int8")),
+        ("timing AVX512, Xeon", ALL_WAYS),
+        ("timing AVX512, again", ALL_WAYS),
+        ("timing AVX512, 2 threads", ALL_WAYS),
     ):
         took = taken(part)
         for name in sorted({network for network, way in took if way == "ONNX int8"}):

@@ -1,5 +1,6 @@
 """Cutting people into a crop store, the store's files and their accidents, the cache."""
 import errno
+import hashlib
 import json
 import os
 import pickle
@@ -825,22 +826,26 @@ def test_a_store_of_format_1_is_read_and_said_so(tmp_path, capsys):
     assert read_manifest(tmp_path).header == header_of(crops)
 
 
-def test_packed_or_repeated_columns_are_refused_before_they_are_unpacked(tmp_path):
-    import hashlib
+def mend_manifest(folder):
+    "Size and digest of a store's one shard as it is now, so that its contents are looked at."
+    content, path = (folder / "crops-00000.parquet").read_bytes(), folder / "manifest.json"
+    entry = dict(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"shards": [manifest["shards"][0] | entry]}))
 
+
+def test_packed_or_repeated_columns_are_refused_before_they_are_unpacked(tmp_path):
     import pyarrow.parquet as pq
     crops = crop_set()
     write_store(tmp_path, header_of(crops), crop_rows(crops))
-    shard, path = tmp_path / "crops-00000.parquet", tmp_path / "manifest.json"
-    table, manifest = pq.read_table(shard), json.loads(path.read_text())
+    shard = tmp_path / "crops-00000.parquet"
+    table = pq.read_table(shard)
     for options in (
         dict(compression="zstd", use_dictionary=False),
         dict(compression="none", use_dictionary=["image"]),
     ):
         pq.write_table(table, shard, **options)
-        content = shard.read_bytes()
-        entry = dict(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
-        path.write_text(json.dumps(manifest | {"shards": [manifest["shards"][0] | entry]}))
+        mend_manifest(tmp_path)
         with pytest.raises(DataError, match="is packed") as error:
             read_store(tmp_path, progress=False)
         one_sentence(error)
@@ -848,18 +853,14 @@ def test_packed_or_repeated_columns_are_refused_before_they_are_unpacked(tmp_pat
 
 @pytest.mark.parametrize("said", [b"[]", b"[" * 50_000, b'"a"', b"{"])
 def test_a_shard_whose_header_is_none_is_refused(tmp_path, said):
-    import hashlib
-
     import pyarrow.parquet as pq
     crops = crop_set()
     write_store(tmp_path, header_of(crops), crop_rows(crops))
-    shard, path = tmp_path / "crops-00000.parquet", tmp_path / "manifest.json"
-    table, manifest = pq.read_table(shard), json.loads(path.read_text())
+    shard = tmp_path / "crops-00000.parquet"
+    table = pq.read_table(shard)
     pq.write_table(table.replace_schema_metadata({"dppt": said}), shard, compression="none",
                    use_dictionary=["split", "file"], write_statistics=False)
-    content = shard.read_bytes()
-    entry = dict(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
-    path.write_text(json.dumps(manifest | {"shards": [manifest["shards"][0] | entry]}))
+    mend_manifest(tmp_path)
     with pytest.raises(DataError, match="crops-00000.parquet is damaged") as error:
         read_store(tmp_path, progress=False)
     one_sentence(error)

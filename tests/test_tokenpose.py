@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from sampling import sample, sampled_models
+from weights import same_weights
 
 from dppt_nb.heads import HEADS
 from dppt_nb.heatmaps import decode_dark, encode_heatmaps
@@ -615,7 +616,7 @@ def test_counting_leaves_the_model_alone():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     macs(model)
     assert model.training
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert same_weights(model, before)
 
 
 def test_same_seed_same_network():

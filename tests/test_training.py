@@ -362,7 +362,7 @@ def test_checkpoint_comes_back_and_says_what_is_wrong(people, tmp_path):
     network = trainer(people, tmp_path).fit(epochs=1)
     again, recipe, keypoints = load_network(tmp_path / "model.safetensors")
     assert recipe == Recipe(**TINY) and keypoints == COCO17
-    assert all(torch.equal(v, again.state_dict()[k]) for k, v in network.state_dict().items())
+    assert same_weights(network, again)
     (tmp_path / "model.safetensors").write_bytes(b"not tensors at all")
     with pytest.raises(DataError, match="is not the file that its config"): load_network(tmp_path)
     (tmp_path / "config.json").write_text("{}")
@@ -403,7 +403,7 @@ def test_a_lesson_from_outside_is_one_row(people, tmp_path):
     assert through.history[-1]["calm"] > 0
     assert (through.beside[0].scale < 1).all()    # it was trained along
     assert torch.equal(through.beside[0].scale, resumed.beside[0].scale)
-    assert all(torch.equal(v, again.state_dict()[k]) for k, v in network.state_dict().items())
+    assert same_weights(network, again)
     with pytest.raises(DataError, match="'calm', which is not in LESSONS"):
         trainer(people, **changes)
     with pytest.raises(DataError, match="'output' is a field of the recipe"):
@@ -505,7 +505,7 @@ def test_a_taught_run_resumes_to_the_bit_with_what_its_objectives_learned(
     taught(people, teacher, tmp_path, **changes).fit(epochs=1)
     resumed = taught(people, teacher, tmp_path, **changes)
     again = resumed.fit(resume=True)
-    assert all(torch.equal(v, again.state_dict()[k]) for k, v in network.state_dict().items())
+    assert same_weights(network, again)
     assert len(list(through.beside.parameters())) > 0
     assert all(
         torch.equal(a, b) for a, b in zip(through.beside.parameters(), resumed.beside.parameters())
@@ -523,7 +523,7 @@ def test_both_papers_together_are_a_recipe(people, teacher, tmp_path):
     taught(people, teacher, tmp_path, **changes).fit(epochs=2)
     run = taught(people, teacher, tmp_path, **changes)
     again = run.fit(resume=True)
-    assert all(torch.equal(v, again.state_dict()[k]) for k, v in through.state_dict().items())
+    assert same_weights(through, again)
     assert set(run.history[-1]) >= {
         "pose", "pose_later", "output", "features", "attention", "keypoint_cycles", "patch_cycles",
         "heatmap_cycles",
