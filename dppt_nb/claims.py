@@ -190,7 +190,7 @@ OWN_CLAIMS = [
     ),
 ]
 # where a yes or no is weaker, by the columns of `columns_of_claims`: with a teacher it is not for
-# other teachers, and at S it is of three seeds, one of them added after a look
+# other teachers, and at S it is of three seeds: one known before, one added after a look
 WEAKER = {
     "nano, fresh": {
         frozenset(rows): " \u2020" for rows in FRESH.values() if rows != ("tokenpose", "ppt")

@@ -401,17 +401,17 @@ def stored_with_pages(
     names: set[str], # of rows
     results: Path | None = None, # folder of all stored results; None: the one of this clone
 ) -> str: # empty where there is none, as in an installed package
-    "Where stored runs of these rows are, the folder with most of them first, in one line."
+    "Where stored runs of these rows are, a line for each folder, that with most of them first."
     results = results or Path(str(files("dppt_nb"))).parent / "nbs" / "results"
     found = {
-        path.parent: sum(run["row"] in names for run in read_runs(path))
+        os.path.relpath(path.parent): sum(run["row"] in names for run in read_runs(path))
         for path in sorted(results.glob("study_*/runs.json"))
     }
-    folders = [folder for folder, count in found.items() if count]
-    if not folders: return ""
-    fullest = os.path.relpath(max(folders, key=found.get))
-    others = f", and {len(folders) - 1} more beside it" if folders[1:] else ""
-    return f"nothing was run here; stored runs are shown with --out {fullest}{others}"
+    lines = [
+        f"    --out {folder:<44}{count:>4}"
+        for folder, count in sorted(found.items(), key=lambda item: -item[1]) if count
+    ]
+    return "\n".join(["nothing was run here; stored runs:", *lines] if lines else [])
 
 
 def unfinished(

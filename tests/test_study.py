@@ -1,6 +1,7 @@
 """The study: stopping and going on, packed hits, intervals that know of seeds and of people."""
 import json
 import math
+import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -568,13 +569,17 @@ def test_one_run_is_named_by_only_and_seed(tmp_path):
 def test_where_nothing_was_run_the_list_says_where_stored_runs_are(tmp_path, monkeypatch, root):
     monkeypatch.chdir(root)
     for words, name in (((), "nano"), (("dppt",), "nano_h200"), (("why",), "nano_head")):
-        *lines, hint = listed(*words, "--out", tmp_path)
-        assert not any("--out" in line for line in lines)
-        assert f" --out nbs/results/study_lspet_{name}," in hint and "more beside it" in hint
-    folder = hint.partition("--out ")[2].partition(",")[0]
-    shown = listed("why", "--out", folder)    # as the line says
+        *lines, head = "\n".join(listed(*words, "--out", tmp_path)).partition("nothing was run")
+        assert "--out" not in lines[0]
+        folders = dict(re.findall(r"--out (\S+) +(\d+)", head))
+        assert next(iter(folders)) == f"nbs/results/study_lspet_{name}" and len(folders) > 1
+        for folder, count in folders.items():
+            rows = {row.name for study in words or STUDIES for row in find_rows(study)}
+            runs = read_runs(f"{folder}/runs.json")
+            assert int(count) == sum(run["row"] in rows for run in runs)
+    shown = listed("why", "--out", next(iter(folders)))    # as the line says
     assert any("judged and stored" in line for line in shown) and "--out" not in shown[-1]
-    assert listed("start", "--out", tmp_path)[-1].endswith("/study_lspet_nano_start")
+    assert "/study_lspet_nano_start " in listed("start", "--out", tmp_path)[-1]
     (tmp_path / "ppt-seed0").mkdir()    # a run of another row was begun
     assert "--out" not in listed("dppt", "--only", "dppt", "--out", tmp_path)[-1]
     # an installed package has no results
@@ -585,7 +590,8 @@ def test_without_a_name_the_runs_of_all_studies_are_listed(tmp_path):
     lines = listed("--out", tmp_path)
     heads = [line for line in lines if line.endswith(f", in {tmp_path}")]
     assert [head.partition(",")[0] for head in heads] == list(STUDIES)
-    assert len(lines) == len(STUDIES) + 3 * sum(map(len, STUDIES.values())) + 1    # a hint
+    runs, stored = [line for line in lines if " seed " in line], lines[-1]
+    assert len(runs) == 3 * sum(map(len, STUDIES.values())) and stored.startswith("    --out ")
     refused = CliRunner().invoke(main, ["study", "--list", "--rows", "ppt"])
     assert refused.exit_code == 1 and "name the study too" in refused.output
     assert "name a study, or see all of them with --list" in CliRunner().invoke(

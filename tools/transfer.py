@@ -28,6 +28,7 @@ RESULTS = ROOT / "nbs" / "results" / "transfer.json"
 SHIPPED = {    # row -> name of a network that ships
     "tokenpose_s": "tokenpose_s_lspet", "ppt_s": "ppt_s_lspet", "dppt_s_further": "dppt_s_lspet",
     "sdpose_nano": "sdpose_nano_lspet", "dppt_nano": "dppt_nano_lspet",
+    "tokenpose_lite": "tokenpose_lite_lspet",
 }
 TEACHERS = ROOT / "nbs" / "results" / "teachers"
 
