@@ -6,9 +6,10 @@
 __all__ = ['PRIMARY', 'FRESH', 'HEADS', 'OWN_CLAIMS', 'WEAKER', 'p_value', 'holm', 'people_width', 'seeds_needed', 'once',
            'undecided', 'format_primary', 'corrected', 'answer_of', 'table_of_claims', 'show_forest', 'of_epochs',
            'show_budget', 'format_budget', 'cycles_apart', 'format_cycles', 'stored_runs', 'longer_apart', 'fresh_runs',
-           'columns_of_claims']
+           'columns_of_claims', 'costs_of']
 
 # %% ../nbs/machinery/claims.ipynb #39fcabca
+import json
 import math
 from functools import cache, partial
 from pathlib import Path
@@ -259,7 +260,8 @@ def table_of_claims(
 
 def _with_answer(result, answer):
     "A difference, its interval and what they say; of one seed the interval says so itself."
-    said = f", {answer}" if result and result["seeds"] > 1 else ""
+    if result is None: return answer
+    said = f", {answer}" if result["seeds"] > 1 else ""
     return format_interval(result, sign=True) + said
 
 # %% ../nbs/machinery/claims.ipynb #430e6887
@@ -454,3 +456,24 @@ def columns_of_claims(
     return {
         "nano, two studies": [cpu, gpu], "nano, fresh": [fresh_runs(results)], "S": [large],
     }
+
+
+_SHAPES = {"ppt": "dppt", "sdpose": "tokenpose"}    # timed as the network of the same shape
+
+
+def costs_of(
+    runs: list[dict], # of one size
+    size: str, # "nano" | "s"
+    row: str,
+    results: str | Path, # the folder that holds the results of all studies
+) -> tuple[float, float]: # GMACs, milliseconds a person
+    """What a row's network costs in use: as counted, and on one CPU thread in PyTorch (float32,
+    AVX-512), measured for a network of its shape by `tools/peers.py timing`."""
+    counted, = {run["macs"] / 1e9 for run in runs if run["row"] == row}
+    network = f"{_SHAPES.get(row, row.removesuffix('_taught'))}_{size}_lspet"
+    timings = json.loads((Path(results) / "peers.json").read_text())["timing AVX512"]
+    measured, = {
+        known["milliseconds"] for known in timings
+        if (known["network"], known["way"]) == (network, "PyTorch")
+    }
+    return counted, measured

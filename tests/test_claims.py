@@ -19,6 +19,7 @@ from dppt_nb.claims import (
     answer_of,
     columns_of_claims,
     corrected,
+    costs_of,
     cycles_apart,
     format_budget,
     format_cycles,
@@ -650,6 +651,30 @@ def test_the_papers_page_makes_its_table_of_the_results(monkeypatch):
     )
     exec(cell_of("papers.ipynb", "columns_of_claims("), names)
     assert names["table"] == table
+
+
+def test_claims_of_cost_are_counted_and_timed(monkeypatch):
+    "Their table is made of the results; what it says below them is what it shows."
+    monkeypatch.chdir(RESULTS.parent)
+    source = cell_of("papers.ipynb", "COST_CLAIMS = [")
+    *lines, shown = source.splitlines()
+    names = dict(columns=columns_of_claims("results"), costs_of=costs_of)
+    exec("\n".join(lines), names)
+    assert shown == 'Markdown("\\n".join(lines))'
+    page = json.loads(Path("papers.ipynb").read_text())
+    outputs = [out for cell in page["cells"] for out in cell.get("outputs", [])]
+    stored = ["".join(out.get("data", {}).get("text/markdown", "")) for out in outputs]
+    assert "\n".join(names["lines"]) in stored
+    pruned, taught, cycled = (cells(line)[2:] for line in names["lines"][2:])
+    changes = [int(re.search(r"\(([+-]\d+) %\)", cell)[1]) for cell in pruned]
+    # GMACs fall at both sizes, milliseconds at the papers' alone, by about a sixth
+    assert changes[0] < 0 < changes[1] and changes[2] < 0 and -20 < changes[3] < -14
+    assert all("(+0 %)" in cell for cell in taught + cycled)
+
+
+def test_what_was_not_run_is_called_so():
+    table = table_of_claims({"S": both_sizes()["S"]})
+    assert "not run" in table and "| - |" not in table
 
 
 def test_whose_choice_of_patches_is_what_the_results_say():
