@@ -4,7 +4,9 @@ import math
 import re
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
+from PIL import Image
 
 from dppt_nb.claims import fresh_runs, of_epochs
 from dppt_nb.judged import difference, format_ends, row_score
@@ -357,6 +359,28 @@ def test_what_the_study_found():
     assert told.format(gain["mean"], span(gain["interval"], "+")) in rows
     told = "a hundred photographs give {:.0f} % of all 14 in place of {:.0f} %"
     assert told.format(*few) in rows
+
+
+def test_the_picture_of_what_was_measured_is_made_of_the_results(monkeypatch):
+    "Its file tells what it shows; so does the sentence for those who do not see it."
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import measured
+    runs = measured.runs_of()
+    told = measured.numbers(runs)
+    with Image.open(measured.PICTURE) as picture:
+        assert json.loads(picture.text["Description"]) == json.loads(json.dumps(told))
+    figure = measured.draw(runs)
+    shown, = figure.axes
+    drawn = [mark.get_xdata()[0] for mark in shown.lines if mark.get_marker() in ("o", "s")]
+    assert sorted(round(float(x), 1) for x in drawn) == sorted(known[0] for known in told.values())
+    plt.close(figure)
+    sentence = re.search(r"!\[(Five differences[^]]*)\]\(nbs/images/measured.png\)", README)[1]
+    nano, large = sentence.split("S: ")
+    clear, across = nano.split("all clear of zero")
+    for words, (mean, *ends) in told.items():
+        part = across if "our head, nano" in words else clear
+        if words.endswith(", nano"): assert f" {mean}" in part and (ends[0] > 0) == (part == clear)
+        elif ends: assert (f" {mean}, clear of zero" in large) == (ends[0] > 0), words
 
 
 def test_what_the_demo_found():
