@@ -31,10 +31,12 @@ from judging import TWELVE, best_joints
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError, refuse_idle
 from dppt_nb.costs import time_interleaved
+from dppt_nb.crops import PADDING, PIXEL_STD
 from dppt_nb.detectors import MediaPipeDetector
 from dppt_nb.evaluation import answer_in_terms_of, device_name, predict_joints
-from dppt_nb.export import OnnxNetwork, export_onnx, quantise_onnx
+from dppt_nb.export import OnnxNetwork, export_onnx, quantise_onnx, read_session
 from dppt_nb.files import read_json, write_json
+from dppt_nb.forms import make_form
 from dppt_nb.judged import stored_score
 from dppt_nb.metrics import pck
 from dppt_nb.models import create_model
@@ -279,6 +281,75 @@ def accuracy(networks, data, root, split, blazepose, detected, least_score, whol
     told = f"{calibrate[0]}, val" if calibrate[1] else "made by program"
     more = dict(data=data, split=split, people=len(crops), calibrated_on=told)
     keep(f"accuracy {data} {split}", known() | more, rows)
+
+
+def boxes_in(crops):
+    "Each person's box (N, 4), x, y, w, h in pixels of the stored picture, without padding."
+    sides = PIXEL_STD * crops.scales / PADDING
+    corners = torch.stack([crops.centers - sides / 2, crops.centers + sides / 2], 1)   # (N, 2, 2)
+    linear, shift = crops.affine[..., :2], crops.affine[:, None, :, 2]
+    low, high = (corners @ linear.mT + shift).unbind(1)
+    return torch.cat([low, high - low], 1)
+
+
+def files_of(network, found, folder, crops):
+    "A network as files that take a photo and boxes, by the words of their rows."
+    write = partial(export_onnx, network, found, form="keypoints")
+    plain = write(folder / "plain.onnx")
+    return {
+        "float32": plain, "float16": write(folder / "half.onnx", half=True),
+        "int8": quantise_onnx(plain, folder / "int8.onnx", crops),
+    }
+
+
+def score_files(name, crops, calibrate):
+    """One network as files of the form `keypoints`, beside the same in PyTorch: the stored picture
+    is the photo, and one person's box is given with each."""
+    network, _, found = load_network(name)
+    data, root = calibrate
+    people = 100 if data == "synthetic" else None
+    ranges = load_people(data, root, ("val",), network.image_size, False, people)["val"]
+    boxes, rows = boxes_in(crops), []
+    module = make_form(network, "keypoints")
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        calls = {"PyTorch": lambda photo, box: module(torch.from_numpy(photo), box)[0].numpy()}
+        for words, path in files_of(network, found, Path(folder), ranges).items():
+            session, _ = read_session(path)
+            calls[f"ONNX {words}"] = lambda photo, box, session=session: session.run(
+                None, {"photo": photo, "boxes": box.numpy()}
+            )[0]
+        for way, call in calls.items():
+            joints, seconds = [], []
+            for person, picture in enumerate(crops.images):
+                photo = picture.permute(1, 2, 0).contiguous().numpy()
+                start = time.process_time()
+                joints.append(torch.as_tensor(call(photo, boxes[person:person + 1])))
+                seconds.append(time.process_time() - start)
+            joints, judges = answer_in_terms_of(crops, in_photos(torch.cat(joints), crops), found)
+            rows.append(dict(
+                network=Path(name).name, way=f"{way}, photo and box in",
+                processor_ms=1000 * median(seconds), **score(joints, judges),
+            ))
+    return rows
+
+
+@main.command()
+@click.argument("networks", nargs=-1)
+@click.option("--data", required=True)
+@click.option("--root", type=Place(), required=True)
+@split_option
+@calibrate_option
+def files(networks, data, root, split, calibrate):
+    "The same of files that take a photo and boxes (`dppt export --form keypoints`)."
+    if not networks: raise DataError(NOBODY)
+    torch.set_num_threads(1)
+    crops, rows = people_of(data, root, split, (256, 192)), []
+    for name in networks: rows += score_files(name, crops, calibrate)
+    for row in rows:
+        print(f"{row['network']}, {row['way']}: {row['score']:.1f}, {row['processor_ms']:.1f} ms")
+    told = f"{calibrate[0]}, val" if calibrate[1] else "made by program"
+    more = dict(data=data, split=split, people=len(crops), calibrated_on=told)
+    keep(f"files {data} {split}", known() | more, rows)
 
 
 CLOCKS = {"processor": time.process_time, "wall": time.perf_counter}
