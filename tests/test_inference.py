@@ -575,7 +575,9 @@ def test_shapes_that_are_asked_for_once_push_no_recording_out(predictor, monkeyp
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_a_recording_answers_as_the_function_that_was_recorded(made):
     pixels, boxes, _ = made
-    device = PosePredictor.from_pretrained("tokenpose_nano", device="cuda", mirror=True)
+    device = PosePredictor.from_pretrained(
+        "tokenpose_nano", device="cuda", mirror=True, graph=True,
+    )
     eager = PosePredictor(device.network, device.recipe, COCO17, mirror=True, graph=False)
     plain = eager(pixels, boxes)
     for k in range(3):  # asked for, recorded, replayed
