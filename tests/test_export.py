@@ -168,6 +168,15 @@ def test_a_network_that_draws_lots_is_not_exported(tmp_path):
             export_onnx(network, LSP14, tmp_path / "m.onnx", form)
 
 
+def test_the_fastest_runner_of_a_network_that_draws_lots_is_pytorchs():
+    network = create_model("ppt_nano", 14, image_size=(64, 48), reduce="random").eval()
+    _, took = export.choose_runner(network, LSP14, rounds=1)
+    assert list(took) == ["eager", "folded"]
+    assert export.take_runner(network, LSP14, "auto")[1] in took
+    with pytest.raises(DataError, match="at random"):
+        export.take_runner(network, LSP14, "onnxruntime")
+
+
 def test_attention_to_dropped_patches_is_zero():
     "Patches that leave before the last layer have no column in it."
     torch.manual_seed(0)
