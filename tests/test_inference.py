@@ -34,7 +34,7 @@ from dppt_nb.checks import DataError
 from dppt_nb.cli import main
 from dppt_nb.detectors import MediaPipeDetector, from_transformers
 from dppt_nb.files import ImageSource
-from dppt_nb.inference import cut_boxes, pose_boxes
+from dppt_nb.inference import cut_boxes, pose_boxes, several_to_coco
 from dppt_nb.keypoints import COCO17, LSP14
 from dppt_nb.metrics import bootstrap_interval
 from dppt_nb.photos import boxes_by_photo, check_boxes, open_photo, read_boxes
@@ -476,6 +476,32 @@ def test_photos_without_a_number_get_no_id_of_coco_by_guess(predictor, made, tmp
     frame = replace(predictor(pixels, boxes), name="walk2.mp4", tracks=np.arange(3))
     assert "a frame of walk2.mp4" in refusal(frame.to_coco)
     assert {row["image_id"] for row in frame.to_coco(5)} == {5}
+
+
+@pytest.mark.parametrize("name, number", [
+    ("000000000139", 139), ("COCO_val2014_000000000139", 139), ("im00007", 7), ("a-01", 1),
+    (str(2**63 - 1), 2**63 - 1), (str(2**63), "too large for an id"),
+    ("12345678901234567890123", "too large for an id"), ("2024-05-01", "no number of its own"),
+    ("2024-05-02-000000000012", 12), ("b2-01", "no number of its own"), ("1a", "no number of its"),
+])
+def test_the_id_in_a_photos_name(predictor, made, name, number):
+    "A date is none: others of that day of a month would be the same photo."
+    people = replace(predictor(*made[:2]), name=f"2/{name}.jpg")
+    if isinstance(number, str): assert number in refusal(people.to_coco)
+    else: assert {row["image_id"] for row in people.to_coco()} == {number}
+
+
+def test_rows_of_several_photos_tell_them_apart(predictor, made):
+    pixels, boxes, _ = made
+    answer = predictor(pixels, boxes)
+    nobody = replace(predictor(pixels, boxes[:0]), name="nobody.jpg")
+    named = lambda *names: [replace(answer, name=f"{name}.jpg") for name in names]
+    rows = several_to_coco([*named("a-01", "a-02"), nobody], category_id=3)
+    assert [(row["image_id"], row["category_id"]) for row in rows] == [(1, 3)] * 3 + [(2, 3)] * 3
+    for pair in (("a-01", "b-01"), ("a/1", "b/001"), ("a/1", "a/1")):
+        said = refusal(lambda: several_to_coco(named(*pair)))
+        assert f"{pair[0]}.jpg and {pair[1]}.jpg would both have the id 1; give each" in said
+    with pytest.raises(ValueError, match="whole numbers of 64 bits"): answer.to_coco(10**30)
 
 
 def test_answers_as_a_table(predictor, made):
