@@ -415,7 +415,7 @@ def to_coco_results(
             f"joint; given are {ids.shape}, {scores.shape} and {heat.shape}"
         )
     if count[0] and ids.dtype.kind not in "iu":
-        raise ValueError(f"ids of photos are whole numbers, not {ids.dtype}")
+        raise ValueError(f"ids of photos are whole numbers of 64 bits, not {ids.dtype}")
     triples = np.concatenate([keypoints, heat[..., None]], axis=-1)
     triples = triples.reshape(len(keypoints), 3 * heat.shape[1])    # (N, 3J)
     if not np.isfinite(triples).all() or not np.isfinite(scores).all():

@@ -54,7 +54,7 @@ from .cropset import CropSet
 from .cutting import code_digest
 from .evaluation import plain_images
 from .files import CACHE_MEND, cache_folder, digest_of, make_folder
-from .forms import how_built, make_form, recipe_of
+from .forms import draws_lots, how_built, make_form, recipe_of
 from .keypoints import KeypointSet
 from .locks import write_whole
 from .models import own_copy
@@ -128,10 +128,8 @@ def record(
             f"exporting needs PyTorch {OLDEST} or later, and this is {torch.__version__}; "
             "pip install --upgrade torch"
         )
-    free = {
-        name: {axis: torch.export.Dim(word) for axis, word in axes.items()}
-        for name, axes in form.free().items()
-    }
+    dims = lambda axes: {axis: torch.export.Dim(word) for axis, word in axes.items()}
+    free = {name: dims(axes) for name, axes in form.free().items()}
     with quietly(), torch.no_grad():
         return torch.export.export(form, form.example(), dynamic_shapes=free, strict=False)
 
@@ -405,11 +403,12 @@ def choose_runner(
     recipe: Recipe | None = None, # whose number format PyTorch computes in; float32 unless given
 ) -> tuple[nn.Module, dict[str, float]]: # what to call in its place, milliseconds a person by way
     """The fastest way to run a network on this CPU: PyTorch, PyTorch with folded norms, or
-    onnxruntime where it is installed."""
+    onnxruntime where it is installed and the network can be exported."""
     runners = {"eager": network}
     if (folded := fold_norms(network)) is not None: runners["folded"] = folded
-    there = find_spec("onnxruntime") and find_spec("onnxscript")
-    if exported is None and there and exports_here(): exported = open_cached(network, keypoint_set)
+    there = find_spec("onnxruntime") and find_spec("onnxscript") and exports_here()
+    if exported is None and there and not draws_lots(network):
+        exported = open_cached(network, keypoint_set)
     if exported is not None: runners["onnxruntime"] = exported
     images = torch.zeros(batch, 3, *network.image_size)
     with torch.inference_mode(), precision(recipe, images.device) if recipe else nullcontext():

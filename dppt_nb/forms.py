@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMS', 'HeatmapsForm', 'TokensForm', 'block_edges', 'crop_boxes', 'KeypointsForm', 'recipe_of', 'how_built',
-           'PatchConvolution', 'make_form']
+           'PatchConvolution', 'draws_lots', 'make_form']
 
 # %% ../nbs/machinery/forms.ipynb #9e1d9274
 import os
@@ -197,6 +197,12 @@ FORMS: dict[str, Callable[[PoseTransformer], nn.Module]] = {
     "heatmaps": HeatmapsForm, "tokens": TokensForm, "keypoints": KeypointsForm,
 }
 
+def draws_lots(
+    network: PoseTransformer,
+) -> bool: # such a network is not exported
+    "Whether the network drops patches at random."
+    return isinstance(network.encoder.reducer, KeepRandom)
+
 def make_form(
     network: PoseTransformer, # left as it was
     form: str = "heatmaps",   # a row of `FORMS`
@@ -206,7 +212,7 @@ def make_form(
     network that draws lots."""
     if form not in FORMS:
         raise DataError(f"there is no form {form!r}; take one of {', '.join(FORMS)}")
-    if isinstance(network.encoder.reducer, KeepRandom):
+    if draws_lots(network):
         raise DataError(
             "a network that drops patches at random (reduce is 'random') cannot be exported; "
             "export one with reduce 'prune', 'merge' or 'first'"

@@ -300,7 +300,8 @@ class OddBoxes:
                      "scores are shares of 1; divide percent by 100"),
         }
         return [
-            f"{counted(self.counts[kind], one, many)} {what}, first in {self.first[kind]}; {mend}"
+            f"{counted(self.counts[kind], one, many)} {what}"
+            f"{', first in ' * bool(self.first[kind])}{self.first[kind]}; {mend}"
             for kind, (one, many, what, mend) in words.items() if self.counts[kind]
         ]
 

@@ -18,7 +18,7 @@ from .coco import BOX_SHARE
 from .inference import GROWTH, SHOWN, People, pose_boxes
 from .keypoints import KeypointSet
 from .metrics import oks
-from .photos import Photo, open_photo
+from .photos import OddBoxes, Photo, open_photo
 from .predictor import PosePredictor, check_choice
 from .scoring import oks_nms
 from .terminal import counted
@@ -310,15 +310,20 @@ def find_people(
     photo: Photo,             # one picture of a film
     boxes: np.ndarray | None, # (N, 4) x, y, w, h in its pixels; None: as the predictor does without
     shape: Fraction | float = 1,  # width of a pixel over its height, as it is shown
+    odd: OddBoxes | None = None,  # of the whole film; None: odd boxes are not counted
 ) -> People:                  # in the picture's own pixels
     "Who is in a picture, found where its pixels are squares."
+    def find(photo, boxes):
+        look = predictor.look(photo, boxes)
+        if odd is not None: look.count_odd(odd)
+        return next(predictor.in_batches([look]))
     known = 1 / MOST_STRETCHED <= shape <= MOST_STRETCHED
     grow = np.array([max(shape, 1), max(1 / shape, 1)] if known else [1, 1], float)
     sides = np.round(grow * photo.image.size).astype(int)  # wide, high: one of them grows
-    if tuple(sides) == photo.image.size: return next(predictor.stream([photo], [boxes]))
+    if tuple(sides) == photo.image.size: return find(photo, boxes)
     grow = (sides / photo.image.size).astype(np.float32)
     square = Photo(photo.image.resize(tuple(sides.tolist()), Image.Resampling.BICUBIC), photo.name)
     if boxes is not None: boxes = boxes * np.tile(grow, 2)
-    people = next(predictor.stream([square], [boxes]))
+    people = find(square, boxes)
     joints = (people.keypoints + 0.5) / grow - 0.5         # a whole number is a pixel's centre
     return replace(people, keypoints=joints, boxes=people.boxes / np.tile(grow, 2), photo=photo)

@@ -11,6 +11,7 @@ import io
 import math
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -266,17 +267,23 @@ def follow(
     name: str = "",            # of the video, for the results
     first_boxes: np.ndarray | None = None,  # (N, 4) in the first frame, if somebody knows them
     tracker: Tracker | None = None,  # one of your own; then `smooth` is ignored
+    odd: OddBoxes | None = None,  # counts odd boxes; None: a warning of them at the end
 ) -> Iterator[tuple[Frame, People]]:
     "Who is where in every frame, with the same number for the same person."
     if predictor.or_whole: raise DataError("or_whole=True is of photos; follow videos without it")
     if tracker is None: tracker = Tracker(predictor.keypoint_set, smooth)
-    for frame in frames:
-        photo = Photo(Image.fromarray(frame.pixels), name)
-        boxes = tracker.boxes(frame.seconds, photo.size)
-        followed = len(boxes) > 0 and predictor.detector is None
-        if not followed: boxes, first_boxes = first_boxes, None
-        people = find_people(predictor, photo, boxes, frame.shape)
-        yield frame, tracker.update(people, frame.seconds, followed)
+    counted_here = OddBoxes()
+    try:
+        for frame in frames:
+            photo = Photo(Image.fromarray(frame.pixels), name)
+            boxes = tracker.boxes(frame.seconds, photo.size)
+            followed = len(boxes) > 0 and predictor.detector is None
+            if not followed: boxes, first_boxes = first_boxes, None
+            counts = None if followed else odd or counted_here    # the tracker's boxes are ours
+            people = find_people(predictor, photo, boxes, frame.shape, counts)
+            yield frame, tracker.update(people, frame.seconds, followed)
+    finally:
+        for line in counted_here.told(): warnings.warn(line, stacklevel=2)
 
 # %% ../nbs/machinery/video.ipynb #e98c1148
 class Undrawn(DataError):
@@ -401,11 +408,11 @@ def predict_video(
     "Joints of everybody in a video, written frame by frame."
     report, start, name = report or Report(), time.perf_counter(), str(source)
     path = out / drawing_name(source, ".mp4", set() if taken is None else taken, out)
-    tracker = Tracker(predictor.keypoint_set, smooth)
+    tracker, odd = Tracker(predictor.keypoint_set, smooth), OddBoxes()
     with Video(source, every) as video, VideoWriter(path, video.rate / every) as drawing:
         frames = watch(video, total=len(video) or None, show=len(video) > 0)
         try:
-            for frame, people in follow(predictor, frames, name=name, tracker=tracker):
+            for frame, people in follow(predictor, frames, name=name, tracker=tracker, odd=odd):
                 if draw: drawing.write(np.asarray(people.draw()), frame.seconds, frame.shape)
                 seconds = round(frame.seconds, 4)
                 lines.write([row | {"seconds": seconds} for row in people.to_rows(frame.number)])
@@ -420,7 +427,7 @@ def predict_video(
             report.notes = (f"{name} was stopped by hand after {frames} frames",)
         drawing.until = video.lasts    # also of pictures that were passed over
         if video.note: report.notes += (f"{video.note}; {report.photos:,} frames were read",)
-        report.notes += tracker.told(name)
+        report.notes += (*tracker.told(name), *(f"WARNING: {line}" for line in odd.told()))
     report.seconds = time.perf_counter() - start
     return report
 
@@ -439,14 +446,8 @@ def _predict_videos(predictor, videos, out, lines, reports, **options):
         return
 
 def check_use(
-    photos: list[str],
-    videos: list[str],
-    boxes: str | Path | None,
-    min_score: float,
-    category: int,
-    every: int,
-    smooth: bool,
-    or_whole: bool,
+    photos: list[str], videos: list[str], boxes: str | Path | None, min_score: float,
+    category: int, every: int, smooth: bool, or_whole: bool,
 ) -> None:
     "Refuse what nothing would come of; `predict_files` says what each is for."
     of_boxes = {"min_score": min_score != -math.inf, "category": category != 1}
@@ -479,9 +480,8 @@ def predict_files(
     if boxes: rows = boxes_by_photo(read_boxes(boxes, min_score, category), photos, searched)
     with claim_folder(out) as folder, Lines(folder / "poses.jsonl") as lines:
         taken, reports = names_in(folder, sources), []
-        if photos:
-            given = predictor, photos, rows, folder, lines, draw, taken
-            reports.append(predict_photos(*given))
+        given = predictor, photos, rows, folder, lines, draw, taken
+        if photos: reports.append(predict_photos(*given))
         options = dict(every=every, smooth=smooth, draw=draw, taken=taken)
         _predict_videos(predictor, videos, folder, lines, reports, **options)
         lines.keeps = any(report.photos for report in reports)    # of whom nobody may be found

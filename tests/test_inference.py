@@ -32,9 +32,14 @@ from dppt_nb import photos as photos_module
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
 from dppt_nb.cli import main
-from dppt_nb.detectors import MediaPipeDetector, from_transformers
+from dppt_nb.detectors import (
+    MediaPipeDetector,
+    from_torchvision,
+    from_transformers,
+    from_ultralytics,
+)
 from dppt_nb.files import ImageSource
-from dppt_nb.inference import cut_boxes, pose_boxes
+from dppt_nb.inference import cut_boxes, pose_boxes, several_to_coco
 from dppt_nb.keypoints import COCO17, LSP14
 from dppt_nb.metrics import bootstrap_interval
 from dppt_nb.photos import boxes_by_photo, check_boxes, open_photo, read_boxes
@@ -478,6 +483,32 @@ def test_photos_without_a_number_get_no_id_of_coco_by_guess(predictor, made, tmp
     assert {row["image_id"] for row in frame.to_coco(5)} == {5}
 
 
+@pytest.mark.parametrize("name, number", [
+    ("000000000139", 139), ("COCO_val2014_000000000139", 139), ("im00007", 7), ("a-01", 1),
+    (str(2**63 - 1), 2**63 - 1), (str(2**63), "too large for an id"),
+    ("12345678901234567890123", "too large for an id"), ("2024-05-01", "no number of its own"),
+    ("2024-05-02-000000000012", 12), ("b2-01", "no number of its own"), ("1a", "no number of its"),
+])
+def test_the_id_in_a_photos_name(predictor, made, name, number):
+    "A date is none: others of that day of a month would be the same photo."
+    people = replace(predictor(*made[:2]), name=f"2/{name}.jpg")
+    if isinstance(number, str): assert number in refusal(people.to_coco)
+    else: assert {row["image_id"] for row in people.to_coco()} == {number}
+
+
+def test_rows_of_several_photos_tell_them_apart(predictor, made):
+    pixels, boxes, _ = made
+    answer = predictor(pixels, boxes)
+    nobody = replace(predictor(pixels, boxes[:0]), name="nobody.jpg")
+    named = lambda *names: [replace(answer, name=f"{name}.jpg") for name in names]
+    rows = several_to_coco([*named("a-01", "a-02"), nobody], category_id=3)
+    assert [(row["image_id"], row["category_id"]) for row in rows] == [(1, 3)] * 3 + [(2, 3)] * 3
+    for pair in (("a-01", "b-01"), ("a/1", "b/001"), ("a/1", "a/1")):
+        said = refusal(lambda: several_to_coco(named(*pair)))
+        assert f"{pair[0]}.jpg and {pair[1]}.jpg would both have the id 1; give each" in said
+    with pytest.raises(ValueError, match="whole numbers of 64 bits"): answer.to_coco(10**30)
+
+
 def test_answers_as_a_table(predictor, made):
     pytest.importorskip("pandas")
     people = predictor(*made[:2])
@@ -575,7 +606,9 @@ def test_shapes_that_are_asked_for_once_push_no_recording_out(predictor, monkeyp
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_a_recording_answers_as_the_function_that_was_recorded(made):
     pixels, boxes, _ = made
-    device = PosePredictor.from_pretrained("tokenpose_nano", device="cuda", mirror=True)
+    device = PosePredictor.from_pretrained(
+        "tokenpose_nano", device="cuda", mirror=True, graph=True,
+    )
     eager = PosePredictor(device.network, device.recipe, COCO17, mirror=True, graph=False)
     plain = eager(pixels, boxes)
     for k in range(3):  # asked for, recorded, replayed
@@ -779,6 +812,107 @@ def test_a_detectors_name_for_people_in_any_letters():
     assert "no 'dog'" in refusal(
         lambda: from_transformers(SimpleNamespace(config=config), None, person="dog")
     )
+
+
+# of each person as corners x0, y0, x1, y1: one sure, one that is no person, one below the score,
+# one outside of the photo of 120 x 160
+CORNERS = [[10.0, 20, 60, 100], [5, 5, 50, 50], [0, 0, 40, 40], [200, 10, 260, 90]]
+SURE = [0.9, 0.95, 0.3, 0.8]
+WANTED = [[10, 20, 50, 80, 0.9]]
+
+
+def photo_with_red():
+    "A photo (120, 160) whose first channel alone is lit."
+    return np.zeros((120, 160, 3), np.uint8) + np.array([255, 0, 0], np.uint8)
+
+
+class Answers(torch.nn.Module):
+    "Stands in for a detection model: notes what it is given, and answers the same each time."
+    def __init__(self, answer, **fields):
+        super().__init__()
+        self.answer, self.device, self.given = answer, torch.device("cpu"), []
+        self.config = SimpleNamespace(**fields)
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, *given, **named):
+        assert not self.training and torch.is_inference_mode_enabled()
+        self.given.append(given or named)
+        return self.answer
+
+
+def test_a_detection_model_of_torchvision():
+    "Called with a list of pictures (3, height, width) of 0 to 1; a dictionary of tensors for each."
+    found = dict(boxes=torch.tensor(CORNERS), labels=torch.tensor([1, 3, 1, 1]),
+                 scores=torch.tensor(SURE))
+    model = Answers([found]).train()
+    assert np.allclose(from_torchvision(model)(photo_with_red()), WANTED)
+    [picture], = model.given[0]
+    assert picture.shape == (3, 120, 160) and picture.amax((1, 2)).tolist() == [1, 0, 0]
+    assert len(from_torchvision(model, 0.2)(photo_with_red())) == 2
+    assert np.allclose(from_torchvision(model, person=3)(photo_with_red())[0, 4], 0.95)
+
+
+def test_a_detection_model_of_transformers():
+    "A processor makes its inputs, and of its outputs rows in pixels of `target_sizes`."
+    class Given(dict):    # as `BatchFeature`
+        def to(self, device): return Given({k: v.to(device) for k, v in self.items()})
+
+    class Processor:
+        def __call__(self, images, return_tensors):
+            assert return_tensors == "pt" and images.size == (160, 120)
+            assert images.getpixel((0, 0)) == (255, 0, 0)
+            return Given(pixel_values=torch.zeros(1, 3, 8, 8))
+
+        def post_process_object_detection(self, outputs, threshold, target_sizes):
+            assert outputs == "raw outputs" and [*map(tuple, target_sizes)] == [(120, 160)]
+            kept = torch.tensor(SURE) >= threshold
+            rows = dict(boxes=CORNERS, labels=[1, 17, 1, 1], scores=SURE)
+            return [{name: torch.tensor(values)[kept] for name, values in rows.items()}]
+
+    model = Answers("raw outputs", id2label={0: "N/A", 1: "person", 17: "cat"})
+    assert np.allclose(from_transformers(model, Processor())(photo_with_red()), WANTED)
+    assert model.given[0].keys() == {"pixel_values"}
+    assert len(from_transformers(model, Processor(), 0.2)(photo_with_red())) == 2
+    cats = from_transformers(model, Processor(), person="cat")(photo_with_red())
+    assert np.allclose(cats, [[5, 5, 45, 45, 0.95]])
+
+
+def test_a_detection_model_of_ultralytics():
+    "Called with blue first; what it gives is of the classes that were asked for."
+    class Model:
+        names = {0: "person", 15: "cat"}
+
+        def predict(self, source, conf, classes, verbose):
+            assert source.shape == (120, 160, 3) and source.flags.c_contiguous and not verbose
+            assert source[0, 0].tolist() == [0, 0, 255]
+            kinds = torch.tensor([0.0, 15, 0, 0])
+            kept = torch.isin(kinds, torch.tensor(classes)) & (torch.tensor(SURE) >= conf)
+            numbers = dict(xyxy=torch.tensor(CORNERS), conf=torch.tensor(SURE), cls=kinds)
+            return [SimpleNamespace(
+                boxes=SimpleNamespace(**{name: v[kept] for name, v in numbers.items()})
+            )]
+
+    assert np.allclose(from_ultralytics(Model())(photo_with_red()), WANTED)
+    assert len(from_ultralytics(Model(), 0.2)(photo_with_red())) == 2
+    assert np.allclose(from_ultralytics(Model(), person="cat")(photo_with_red())[0, 4], 0.95)
+    assert "no 'dog'" in refusal(lambda: from_ultralytics(Model(), person="dog"))
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda none: from_torchvision(Answers([dict(
+        boxes=none, labels=none[:, 0].long(), scores=none[:, 0],
+    )])),
+    lambda none: from_ultralytics(SimpleNamespace(
+        names={0: "person"}, predict=lambda *given, **named: [SimpleNamespace(
+            boxes=SimpleNamespace(xyxy=none, conf=none[:, 0], cls=none[:, 0])
+        )],
+    )),
+])
+def test_a_detection_model_that_finds_nobody(predictor, wrap):
+    detector = wrap(torch.zeros(0, 4))
+    assert detector(photo_with_red()).shape == (0, 5)
+    with_it = PosePredictor(predictor.network, predictor.recipe, COCO17, detector=detector)
+    assert len(with_it(photo_with_red())) == 0
 
 
 def test_a_folder_is_no_photo_of_a_stream(predictor, tmp_path):

@@ -346,6 +346,19 @@ def test_every_package_that_may_be_installed_has_its_licence_named():
     assert "THIRD_PARTY.md" in project["license-files"]
 
 
+def test_the_weights_that_ship_are_small_and_say_their_licence():
+    "All of them stay below the 30 MB that tools/try_wheel.sh allows the wheel; packed anew, too."
+    files = [path for path in (PACKAGE / "weights").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 30_000_000
+    cards = [path.read_text() for path in files if path.name == "README.md"]
+    tool = (ROOT / "tools" / "pack_network.py").read_text()
+    assert len(cards) == len({path.parent for path in files}) > 0
+    for card in (*cards, tool): assert "the licence of this project, Apache-2.0. " in card
+    drawn = [card for card in cards if "never seen a photograph" in card]
+    limits = re.search(r"The people that it learned from are .*?It needs a box\.", tool, re.S)[0]
+    assert drawn and all(limits in card for card in drawn)
+
+
 def test_weights_of_others_within_what_ships_are_named():
     "At the beginning of the note, which says what is copied, and by the network's name."
     recipes = {path.parent.name: json.loads(path.read_text())["recipe"]

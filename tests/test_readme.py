@@ -70,6 +70,28 @@ def test_what_the_mirrored_picture_brings():
         assert told.format(*gains) in page(where), told
 
 
+def test_what_the_start_for_products_finds_as_it_is():
+    runs = json.loads((RESULTS / "one_pass.json").read_text())["runs"]
+    once = {run["data"]: run["score"] for run in runs if run["network"] == "tokenpose_nano"}
+    both = [scores[data] for scores in (once, mirrored("tokenpose_nano"))
+            for data in ("lspet", "coco")]
+    told = (
+        "{:.0f} % of the joints of LSPET's athletes and {:.0f} % of those of COCO's people (one "
+        "pass; with the mirrored picture {:.0f} and {:.0f}"
+    ).format(*both)
+    for where in ("index", "11_inference", "14_train"): assert told in page(where), where
+
+
+def test_what_the_card_of_the_pruned_nano_network_says_of_its_time():
+    times = [{(row["network"], row["way"]): row["milliseconds"] for row in rows}
+             for part, rows in json.loads((RESULTS / "peers.json").read_text()).items()
+             if part.startswith("timing")]
+    more = [100 * (ms / timed["tokenpose_nano_lspet", way] - 1) for timed in times
+            for (name, way), ms in timed.items() if name == "dppt_nano_lspet" and "bf" not in way]
+    card = (ROOT / "dppt_nb/weights/dppt_nano_lspet/README.md").read_text()
+    assert f"it took {min(more):.0f} to {max(more):.0f} % more time than TokenPose nano" in card
+
+
 def test_differences_between_networks_of_the_table():
     "Paired, of the same runs as the table; README and the page with its notes."
     for name in ("tokenpose_s_lspet", "tokenpose_lite_lspet"):

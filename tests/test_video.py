@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 import zipfile
 from fractions import Fraction
 from itertools import product
@@ -579,6 +580,30 @@ def test_corners_in_a_boxes_file_are_said(predictor, tmp_path):
     )
     assert "1 box reaches far out of the photo and would fit as two corners" in report.notes[0]
     assert "x, y, width, height" in report.notes[0] and len(report.notes) == 1
+
+
+def test_corners_of_a_detector_are_said_once_a_film(predictor, tmp_path):
+    "As for photos: in Python by a warning, by a call of files in its notes; also of given boxes."
+    person = pixels_of(make_photo(1, COCO17, (96, 80), seed=3))
+    film = write(tmp_path / "four.mp4", [person] * 4)
+    with_it = copy.copy(predictor)
+    with_it.detector = lambda photo: np.array([[30, 20, 75, 90]], np.float32)
+    words = "far out of the photo and would fit as two corners"
+    for shape in (1, Fraction(3, 2)):
+        frames = [Frame(k, k / 25, person, shape) for k in range(3)]
+        with pytest.warns(UserWarning) as said: list(follow(with_it, frames))
+        assert len(said) == 1 and f"3 boxes reach {words}; a box" in str(said[0].message)
+        assert said[0].filename == __file__
+    with pytest.warns(UserWarning, match=words):    # and where the caller ends
+        for _ in follow(with_it, frames): break
+    with pytest.warns(UserWarning, match=f"1 box reaches {words}"):
+        list(follow(predictor, frames[:1], first_boxes=with_it.detector(person)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = predict_files(with_it, [film], tmp_path / "out", draw=False)
+        list(follow(predictor, frames))    # the whole frame: nobody said where
+    said, = (note for note in report.notes if "corners" in note)
+    assert said.startswith(f"WARNING: 4 boxes reach {words}, first in {film}; a box")
 
 
 @pytest.mark.parametrize("more, words", [

@@ -63,7 +63,7 @@ people: it says where joints seem to be, and nothing of who somebody is or what 
 
 ## Terms
 
-The weights come under the licence of this project. {terms}
+The weights come under the licence of this project, Apache-2.0. {terms}
 """
 BYTES = "whole numbers of one byte with a scale for each output channel"
 OF_OTHERS = """They were trained on photographs that belong to
@@ -72,7 +72,11 @@ SYNTHETIC = dict(
     data="people made by program (`dppt_nb.synthetic`), {people:,} of them; no photograph",
     limits="""It has never seen a photograph, and {found}.
 The people that it learned from are made of simple parts in front of drawn backgrounds, one large in
-each picture. It needs a box.""",
+each picture, often with up to three others, and with boards, bars or balls before or behind them.
+About one in eight is a child, and much stouter people than the average are rare. Never drawn were
+babies, marks of old age, missing limbs, wheelchairs, crutches, long coats, dresses, headscarves,
+furniture other than a stool, vehicles, and everyday scenes. How well it does by age, build or skin
+colour was not measured. It needs a box.""",
     terms="It learned from no photograph, so no terms of others apply.",
 )
 
