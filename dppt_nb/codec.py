@@ -126,7 +126,8 @@ class EncodedCrops:
         return EncodedCrops(contents, self.shape[2:], self.codec, self.where, self.workers)
 
     def to(self,
-           device: str | torch.device  # a CPU leaves them as they are
+           device: str | torch.device, # a CPU leaves them as they are
+           non_blocking: bool = False  # as of a tensor; what is decoded here is waited for
           ) -> "EncodedCrops | torch.Tensor":
         "All crops on another device, decoded block by block."
         if torch.device(device).type == "cpu": return self

@@ -53,17 +53,23 @@ class CropSet:
     def __len__(self) -> int: return len(self.images)
 
     def to(self,
-           device: str | torch.device  # "cpu", "cuda" or a torch device
+           device: str | torch.device,  # "cpu", "cuda" or a torch device
+           non_blocking: bool = False   # go on while a GPU copies what is pinned
           ) -> "CropSet":
         "The same on another device."
-        tensors = {
-            f.name: getattr(self, f.name)
-            for f in fields(self)
-            if isinstance(getattr(self, f.name), (torch.Tensor, EncodedCrops))
-        }
-        moved = replace(self, **{name: t.to(device) for name, t in tensors.items()})
-        moved.keys, moved.pixel_keys = self.keys, self.pixel_keys
-        return moved
+        return self._changed(lambda column: column.to(device, non_blocking=non_blocking))
+
+    def pin(self) -> "CropSet":
+        "The same in memory that a GPU reads by itself; its crops must be a tensor."
+        return self._changed(lambda column: column.pin_memory())
+
+    def _changed(self, change):
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        kinds = torch.Tensor, EncodedCrops
+        there = {name: change(v) for name, v in columns.items() if isinstance(v, kinds)}
+        changed = replace(self, **there)
+        changed.keys, changed.pixel_keys = self.keys, self.pixel_keys
+        return changed
 
     def renew(self,
               seed: int,  # of a run

@@ -30,6 +30,7 @@ from .evaluation import predict_joints
 from .optim import pick_device
 from .recipes import Recipe
 from .runs import Stops
+from .steps import send_back
 
 # %% ../nbs/machinery/devices.ipynb #d2b32754
 def weigh(
@@ -75,7 +76,8 @@ class Team:
         self.count, self.rank, self.accelerator = processes(), 0, None
         self.accumulate, self.sync_norm = accumulate, sync_norm
         self.device = self.meet(device) if self.count > 1 else pick_device(device)
-        # whether this process heard of a stop; how many had, at the last step and the one before
+        # whether this process heard of a stop; how many had, at the last step and the one before,
+        # each as from `send_back`
         self.asked, self.heard, self.heard_before = False, None, None
         if sync_norm and self.device.type != "cuda":
             raise DataError("batch norms are synchronised on GPUs only; leave --sync-norm out")
@@ -236,8 +238,10 @@ def part_shares(
     parts: tuple, # of a batch, this process's
 ) -> list: # of (share of the people, share of the joints that count), each a scalar tensor
     "What each part is of the whole batch; one small message."
-    own = torch.stack([torch.stack((b.weights.new_tensor(float(len(b.images))), b.weights.sum()))
-                       for b in parts])                                               # (parts, 2)
+    # filled there: a number that is copied there would make a GPU wait
+    people = [b.weights.new_full((), len(b.images)) for b in parts]
+    joints = [b.weights.sum() for b in parts]
+    own = torch.stack((torch.stack(people), torch.stack(joints)), 1)    # (parts, 2)
     whole = own.sum(0)
     team.add_up([whole])
     return [tuple(row.unbind()) for row in own / whole.clamp(min=1)]
@@ -255,17 +259,20 @@ def share_step(
     running = [t for m in norms if m.track_running_stats for t in (m.running_mean, m.running_var)]
     if running: torch._foreach_div_(running, team.count)
     values = torch.stack([loss.float() for loss in losses.values()])
-    asked = values.new_tensor(float(team.asked))
+    asked = values.new_full((), float(team.asked))
     team.add_up([*gradients, *running, values, asked])
-    team.heard_before, team.heard = team.heard, asked
+    team.heard_before, team.heard = team.heard, send_back(asked, team.device)
     return dict(zip(losses, values.unbind()))
 
 
 def stop_was_asked(team: Team) -> bool:
     """Whether to end after this step. Several processes end after the same one: by what all knew a
-    step ago, since reading the newest would make a GPU wait."""
+    step ago. At most that step is waited for; the newest number would leave a GPU without work."""
     if team.count == 1: return team.asked
-    return team.heard_before is not None and bool(team.heard_before > 0)
+    if team.heard_before is None: return False
+    asked, ready = team.heard_before
+    if ready is not None: ready.synchronize()
+    return bool(asked > 0)
 
 # %% ../nbs/machinery/devices.ipynb #279a97b7
 def predict_together(

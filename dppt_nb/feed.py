@@ -41,10 +41,9 @@ def _ahead(function, items, ahead):
 def _fetch(crops, index, pinned):
     "The people of a batch, with their crops in one tensor of their own."
     index = torch.as_tensor(index).cpu()
-    images = crops.images[index]
-    if pinned: images = images.pin_memory()
     others = replace(crops, images=crops.ids).select(index)  # all columns but the pixels
-    return replace(others, images=images)
+    people = replace(others, images=crops.images[index])
+    return people.pin() if pinned else people
 
 def feed(
     crops: CropSet,                     # all people
@@ -61,7 +60,6 @@ def feed(
         return
     pinned = device.type == "cuda"
     for people in _ahead(lambda index: _fetch(crops, index, pinned), batches, ahead):
-        images = people.images.to(device, non_blocking=True)
-        # the other columns; the pixels are on their way already
-        people = replace(replace(people, images=people.ids).to(device), images=images)
-        yield make(people, torch.arange(len(images), device=device))
+        # PyTorch uses pinned memory again only after it was copied
+        people = people.to(device, non_blocking=pinned)
+        yield make(people, torch.arange(len(people), device=device))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_fixture import TINY
+from torch.overrides import TorchFunctionMode
 from weights import same_weights
 
 from dppt_nb import cutting, store
@@ -231,3 +232,38 @@ def test_what_is_on_the_device_is_read_there(folder):
     order = torch.randperm(40, generator=torch.Generator().manual_seed(1)).split(9)
     seen = list(feed(crops, order, lambda people, rows: (people is crops, rows)))
     assert all(same and torch.equal(rows, o) for (same, rows), o in zip(seen, order, strict=True))
+
+
+class Card(TorchFunctionMode):
+    "Stands in for a GPU: what is sent there stays here, and how it was sent is noted."
+    def __init__(self):
+        super().__init__()
+        self.pinned, self.sent = [], []
+
+    def pin(self, tensor):
+        self.pinned.append(tensor.clone())
+        return self.pinned[-1]
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is torch.arange: return torch.arange(*args)
+        if function is not torch.Tensor.to: return function(*args, **kwargs)
+        waits = not kwargs.get("non_blocking") or all(args[0] is not p for p in self.pinned)
+        self.sent.append((tuple(args[0].shape[1:]), waits))
+        return args[0]
+
+
+def test_no_column_of_a_fetched_batch_makes_a_gpu_wait(folder, monkeypatch):
+    "All are pinned by the thread that fetches, and copied while the program goes on."
+    crops, card = read_store(folder, None, False, streamed=True), Card()
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda column: card.pin(column))
+    batches = torch.arange(40).split(10)
+    with card:
+        fetched = list(feed(crops, batches, lambda people, rows: people, device="cuda"))
+    columns = [value for value in vars(crops).values() if torch.is_tensor(value)]
+    assert len(card.sent) == len(batches) * (len(columns) + 1) > 20    # and the decoded pixels
+    assert {waits for _, waits in card.sent} == {False}
+    for people, rows in zip(fetched, batches, strict=True):
+        same = crops.select(rows)
+        assert torch.equal(people.images, same.images[:])
+        assert torch.equal(people.joints, same.joints) and torch.equal(people.ids, same.ids)

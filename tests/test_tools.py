@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from click.testing import CliRunner
 from PIL import Image
 
 from dppt_nb.checkpoints import load_network, save_network
@@ -433,3 +435,25 @@ def test_whole_epochs_are_timed_too(root, tmp_path):
     assert found["people"] == 16 and found["load_s"] > 0
     for row in found["rows"]: assert row["epoch_s"] == pytest.approx(2 * row["step_ms"] / 1e3)
     assert "reading and decoding 16 people" in done.stdout
+
+
+@pytest.mark.parametrize("device, ways", [
+    ("cpu", ["plain", "eager"]),
+    ("cuda", ["plain", "eager", "recorded", "compiled", "compiled, recorded"]),
+])
+def test_all_ways_are_timed_and_patches_are_dropped(device, ways, monkeypatch):
+    "A recipe whose keep ratio falls slowly would drop none in the steps that are timed."
+    monkeypatch.syspath_prepend(str(TOOLS))
+    tool, asked = importlib.import_module("training_speed"), []
+    def time_ways(recipe, crops, device, ways, *rest):
+        asked.append((recipe.anneal, ways))
+        raise DataError("enough")
+    monkeypatch.setattr(tool, "time_ways", time_ways)
+    monkeypatch.setattr(tool, "keep_memory", lambda: False)
+    monkeypatch.setattr(tool, "pick_device", torch.device)
+    monkeypatch.setattr(tool, "load_people", lambda *given: {"train": range(8)})
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    words = ["dppt_s_coco", "--batch", "8", "--device", device]
+    for more in ([], ["--set", "anneal=(0.1, 0.2)"]):
+        assert "enough" in CliRunner().invoke(tool.train, words + more).output
+    assert asked == [((), ways), ((0.1, 0.2), ways)]

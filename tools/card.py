@@ -1,20 +1,22 @@
-"""What a GPU does with this project, in one run and in this order: steps that ask the processor for
-nothing, times of a step beside their aims, and steps recorded and compiled beside eager ones, with
-the memory of each. What is found is written after each part, so that a stop loses one part."""
+"""What a GPU does with this project, in this order: steps that ask the processor for nothing; steps
+recorded and compiled beside eager ones, with the memory of each; and times of a step beside their
+aims. What is found is written after each part, so that a stop loses one part, and the same command
+goes on with those that are missing."""
 import gc
 import platform
 import sys
 import time
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
 
+from dppt_nb.checks import DataError, plain_reason
 from dppt_nb.evaluation import device_name
-from dppt_nb.files import make_folder, write_json
+from dppt_nb.files import make_folder, read_json, write_json
 from dppt_nb.optim import pick_device
 from dppt_nb.recipes import get_recipe
 from dppt_nb.store import load_people
@@ -26,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from training_speed import (  # noqa: E402
     WAYS,
     beside_own_rates,
+    check_batch,
     format_rows,
     make_teacher,
     peak_memory,
@@ -33,20 +36,26 @@ from training_speed import (  # noqa: E402
     time_ways,
 )
 
-# recipe, people in a step, images a second aimed at on one H100 or H200
+# recipe, people in a step, images a second aimed at on one H100 or H200; the most wanted first
 AIMS = (
-    ("tokenpose_nano", 64, 8_000),
-    ("tokenpose_s_v1_coco", 128, 6_000),
     ("dppt_s_coco", 128, 5_000),
     ("tokenpose_s_v1_coco", 512, 8_000),
+    ("tokenpose_s_v1_coco", 128, 6_000),
+    ("tokenpose_nano", 64, 8_000),
+)
+# whose losses are compared, the small ones first; of DPPT one where every step drops patches
+ALIKE = (
+    ("tokenpose_nano", 64), ("dppt_nano", 64), ("tokenpose_s_v1_coco", 128), ("dppt_s_coco", 128),
+    ("tokenpose_s_v1_coco", 512),
 )
 NANO = "tokenpose_nano", "dppt_nano", "sdpose_nano", "sd_dppt_nano"
 APART = 1e-2    # the most that losses may differ by, relative to the eager ones
 
 
 def recipe_of(name, batch=None):
-    "A recipe whose batches all have one size, as what is recorded or compiled likes it."
-    recipe = get_recipe(name, equal_batches=True)
+    """A recipe whose batches all have one size, as what is recorded or compiled likes it, and whose
+    patches are dropped from the first step on: the papers' drop none for ten epochs."""
+    recipe = get_recipe(name, equal_batches=True, anneal=())
     return recipe.change(batch_size=batch) if batch else recipe
 
 
@@ -100,66 +109,90 @@ def alike(recipe, crops, device, ways, steps) -> list[dict]: # a row a way
         rows.append(dict(
             way=way, steps=steps, first=losses[0], last=losses[-1], apart=apart, peak_gib=memory,
         ))
-        gc.collect()
-        if device.type == "cuda": torch.cuda.empty_cache()
+        free_memory()
     return rows
 
 
 class Findings:
-    "What was found so far, in a file, and the time that is left."
+    "What was found so far, in a file that a later call goes on with, and the time that is left."
     def __init__(self, folder, minutes, conditions):
         self.path = make_folder(Path(folder)) / "card.json"
         self.end = time.monotonic() + 60 * minutes
         self.found = dict(format=1, conditions=conditions, parts=[])
+        if self.path.exists(): self.go_on(read_json(self.path))
+
+    def go_on(self, former):
+        "Keep what was found; what failed or was not begun is tried again."
+        mine, theirs = self.found["conditions"], former.get("conditions", {})
+        if other := [name for name, value in mine.items() if theirs.get(name) != value]:
+            raise DataError(
+                f"{self.path} was found with {other[0]} = {theirs.get(other[0])!r}, not "
+                f"{mine[other[0]]!r}; go on with the same options, or name another --out"
+            )
+        whole = [p for p in former["parts"] if p["part"] not in ("failed", "not begun")]
+        self.found["parts"] = whole
 
     def add(self, part, **values):
         self.found["parts"].append(dict(part=part, **values))
         write_json(self.path, self.found)
 
-    def in_time(self, words):
-        "Whether another part may begin; one that may not is said and written."
-        if time.monotonic() < self.end: return True
-        print(f"{words}: not begun, the time is over", flush=True)
-        self.add("not begun", words=words)
-        return False
+    def take(self, part, find, **which):
+        """One part, unless the file has it or the time is over: what `find` gives is written. One
+        that fails is said and written, and leaves the next ones alone."""
+        words = f"{part} of {', '.join(map(str, which.values()))}"
+        if self.has(part=part, **which): return
+        if time.monotonic() >= self.end:
+            print(f"{words}: not begun, the time is over", flush=True)
+            self.add("not begun", words=words)
+            return
+        try: self.add(part, **which, **find())
+        except Exception as error:
+            print(f"{words}: failed ({plain_reason(error)})", flush=True)
+            self.add("failed", words=words, why=plain_reason(error))
+        free_memory()    # here also what an error held
+
+    def has(self, **which):
+        "Whether there is a part with these fields."
+        return any(all(part.get(name) == value for name, value in which.items())
+                   for part in self.found["parts"])
 
 
-def check_waits(findings, crops, device):
-    "The first part."
-    for name in NANO:
-        if not findings.in_time(f"waits of {name}"): continue
-        waited = waits(name, crops(recipe_of(name)), device)
-        findings.add("waits", recipe=name, waited=waited)
-        words = ", ".join(f"{way} {'waits: ' + why if why else 'never'}"
-                          for way, why in waited.items())
-        print(f"{name} waits for the GPU: {words}", flush=True)
+def free_memory():
+    "Give back what nobody holds any more of a GPU's memory."
+    if not torch.cuda.is_available(): return
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
-def check_speed(findings, crops, device, jobs, ways, rounds, steps):
-    "The second part."
-    for name, batch, aim in jobs:
-        if not findings.in_time(f"speed of {name}, {batch}"): continue
-        recipe = recipe_of(name, batch)
-        rows = time_ways(recipe, crops(recipe), device, ways, rounds, steps, False)
-        beside_own_rates(rows, device)
-        findings.add("speed", recipe=name, batch=batch, aim=aim, rows=rows)
-        best = max(row["images_a_second"] for row in rows)
-        print(f"{name}, {batch} a step\n{format_rows(rows)}")
-        print(f"the aim was {aim:,} img/s on one H100 or H200: {best:,.0f}", flush=True)
+def find_waits(name, crops, device):
+    "A part of the first kind."
+    waited = waits(name, crops(recipe_of(name)), device)
+    words = ", ".join(f"{way} {'waits: ' + why if why else 'never'}" for way, why in waited.items())
+    print(f"{name} waits for the GPU: {words}", flush=True)
+    return dict(waited=waited)
 
 
-def check_alike(findings, crops, device, jobs, ways, steps):
-    "The third part."
-    for name, batch in dict.fromkeys((name, batch) for name, batch, _ in jobs):
-        if not findings.in_time(f"losses of {name}, {batch}"): continue
-        recipe = recipe_of(name, batch)
-        rows = alike(recipe, crops(recipe), device, ways, steps)
-        findings.add("alike", recipe=name, batch=batch, rows=rows)
-        print(f"{name}, {batch} a step, {steps} steps")
-        for row in rows:
-            verdict = "" if row["apart"] <= APART else f"   MORE THAN {APART}"
-            print(f"    {row['way']:<20} at most {row['apart']:.1e} from eager, peak "
-                  f"{row['peak_gib']:.1f} GiB{verdict}", flush=True)
+def find_alike(name, batch, crops, device, ways, steps):
+    "A part of the second kind."
+    recipe = recipe_of(name, batch)
+    rows = alike(recipe, crops(recipe), device, ways, steps)
+    print(f"{name}, {batch} a step, {steps} steps")
+    for row in rows:
+        verdict = "" if row["apart"] <= APART else f"   MORE THAN {APART}"
+        print(f"    {row['way']:<20} at most {row['apart']:.1e} from eager, peak "
+              f"{row['peak_gib']:.1f} GiB{verdict}", flush=True)
+    return dict(rows=rows)
+
+
+def find_speed(name, batch, aim, crops, device, ways, rounds):
+    "A part of the third kind."
+    recipe = recipe_of(name, batch)
+    rows = time_ways(recipe, crops(recipe), device, ways, rounds, 5, False)
+    beside_own_rates(rows, device)
+    best = max(row["images_a_second"] for row in rows)
+    print(f"{name}, {batch} a step\n{format_rows(rows)}")
+    print(f"the aim was {aim:,} img/s on one H100 or H200: {best:,.0f}", flush=True)
+    return dict(aim=aim, rows=rows)
 
 
 @click.command("card", cls=Sentence)
@@ -184,25 +217,33 @@ def check_alike(findings, crops, device, jobs, ways, steps):
 )
 def main(data, root, people, out, minutes, device, names, batch, ways, rounds, steps):
     "Check and time training on this machine's GPU (on a CPU what a CPU can do)."
-    device, unknown = pick_device(device), set(names) - {name for name, *_ in AIMS}
-    if unknown: raise click.UsageError(
-        f"--recipe {unknown.pop()} has no aim; those with one: "
-        f"{', '.join(dict.fromkeys(name for name, *_ in AIMS))}"
+    device, known = pick_device(device), dict.fromkeys(name for name, _ in ALIKE)
+    if unknown := set(names) - {*known}: raise click.UsageError(
+        f"--recipe {unknown.pop()} is not checked here; those that are: {', '.join(known)}"
     )
-    gpu = device.type == "cuda"
-    jobs = [(name, batch or size, aim) for name, size, aim in AIMS if name in names or not names]
+    gpu, names = device.type == "cuda", names or tuple(known)
+    compared = [(name, batch or size) for name, size in ALIKE if name in names]
+    timed = [(name, batch or size, aim) for name, size, aim in AIMS if name in names]
     ways = ways or (tuple(WAYS)[1:] if gpu else ("compiled",))
     count = people if data == "synthetic" else None
     of_size = cache(lambda size: load_people(data, root, ("train",), size, False, count)["train"])
     crops = lambda recipe: of_size(recipe.image_size)    # read once a size
+    for name, size in compared: check_batch(crops(recipe_of(name)), size)
     findings = Findings(out, minutes, dict(
         device=device_name(device), threads=torch.get_num_threads(), data=data, rounds=rounds,
-        torch=torch.__version__, python=platform.python_version(),
+        torch=torch.__version__, python=platform.python_version(), people=count, ways=list(ways),
+        steps=steps,
     ))
-    if gpu: check_waits(findings, crops, device)
-    else: print("this is no NVIDIA GPU: whether a step waits is not checked, nothing is recorded")
-    check_speed(findings, crops, device, jobs, ("eager", *ways), rounds, 5)
-    check_alike(findings, crops, device, jobs, ways, steps)
+    if not gpu:
+        print("this is no NVIDIA GPU: whether a step waits is not checked, nothing is recorded")
+    for name in NANO if gpu else ():
+        findings.take("waits", partial(find_waits, name, crops, device), recipe=name)
+    for name, size in compared:
+        find = partial(find_alike, name, size, crops, device, ways, steps)
+        findings.take("alike", find, recipe=name, batch=size)
+    for name, size, aim in timed:
+        find = partial(find_speed, name, size, aim, crops, device, ("eager", *ways), rounds)
+        findings.take("speed", find, recipe=name, batch=size)
     print(f"written to {findings.path}")
 
 

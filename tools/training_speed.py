@@ -21,6 +21,7 @@ from dppt_nb.augmentation import augment_batch
 from dppt_nb.checkpoints import load_network
 from dppt_nb.checks import DataError
 from dppt_nb.costs import lap
+from dppt_nb.devices import seeded
 from dppt_nb.evaluation import device_name
 from dppt_nb.files import write_json
 from dppt_nb.heatmaps import encode_heatmaps, rescale_joints
@@ -141,10 +142,12 @@ def make_teacher(recipe, crops):
     if not needs_teacher(recipe): return None
     if recipe.teacher: return load_network(recipe.teacher)[0]
     name = recipe.model.replace("dppt", "tokenpose").replace("tokenpose_s", "tokenpose_s_v1")
-    return create_model(
-        name, num_keypoints=len(crops.keypoint_set), image_size=recipe.image_size,
-        **{k: v for k, v in recipe.overrides.items() if k == "head"},
-    )
+    # the same one for every way; with the student's own seed it might be the student
+    with seeded(recipe.seed + 1):
+        return create_model(
+            name, num_keypoints=len(crops.keypoint_set), image_size=recipe.image_size,
+            **{k: v for k, v in recipe.overrides.items() if k == "head"},
+        )
 
 
 def step_operations(loop, teacher, batch) -> float:
@@ -204,10 +207,12 @@ def facts(loop, teacher, recipe, clock, row, way):
     index = index.to(loop.train_set.images.device)
     step = statistics.median(row["step"])
     data = clock(lambda _: loop.make_batch(index), 1 if way == "plain" else 5)[0]
+    kept = loop.model.keep_ratio if loop.model.config.prune_at else 1.0
     found = dict(
         step_ms=1e3 * step, host_ms=1e3 * statistics.median(row["host"]), data_ms=1e3 * data,
         images_a_second=batch / step, tflops=step_operations(loop, teacher, batch) / step / 1e12,
         spread=[1e3 * min(row["step"]), 1e3 * max(row["step"])], compute=loop.compute,
+        keep_ratio=kept,
     )
     if way in ("plain", "eager"):
         with Operations() as asked: loop.train_step(loop.make_batch(index))
@@ -259,9 +264,11 @@ def read_change(text):
 def train(
     recipes, batch, ways, data, root, people, rounds, steps, device, jpegs, epoch, changes, out
 ):
-    """Time a training step of RECIPES (default: tokenpose_nano)."""
+    """Time a training step of RECIPES (default: tokenpose_nano). A network that drops patches drops
+    its whole share from the first step on, unless --set anneal=... says otherwise."""
     kept = keep_memory()    # as `dppt train` does; the plain loop profits from it too
-    device, fields = pick_device(device), dict(map(read_change, changes))
+    # a ratio that falls slowly is 1 in the first steps, and these are first steps
+    device, fields = pick_device(device), dict(anneal=()) | dict(map(read_change, changes))
     count = people if data == "synthetic" else None
     found, rates = [], {}
     for name in recipes or ("tokenpose_nano",):
@@ -271,7 +278,7 @@ def train(
         crops = load_people(data, root, ("train",), recipe.image_size, False, count)["train"]
         load_s = time.perf_counter() - start
         check_batch(crops, recipe.batch_size)    # before a network is made
-        possible = list(WAYS) if device.type == "cuda" else ["plain", "eager"]
+        possible = ["plain", *(WAYS if device.type == "cuda" else ["eager"])]
         if device.type == "cuda": torch.cuda.reset_peak_memory_stats()
         rows = time_ways(
             recipe, crops, device, ways or possible, rounds, steps, jpegs, epoch
