@@ -705,6 +705,23 @@ def test_the_differences_in_mediapipes_boxes_are_those_of_their_record(root):
     assert few.format(elsewhere[0][0], *elsewhere[1]) in text
 
 
+def test_files_that_take_a_photo_find_what_pytorch_finds(root):
+    "In all three precisions no difference can be told, as the page says; 8 bits are the fastest."
+    stored = json.loads((root / "nbs/results/peers.json").read_text())
+    for part in ("files lspet test", "files coco all"):
+        ways = {}
+        for row in stored[part]: ways.setdefault(row["network"], []).append(row)
+        for plain, full, half, eight in ways.values():
+            assert [row["way"].split(",")[0] for row in (plain, full, half, eight)] == [
+                "PyTorch", "ONNX float32", "ONNX float16", "ONNX int8",
+            ]
+            for row in (full, half, eight):
+                _, low, high = over(row, plain)
+                assert low <= 0 <= high, (part, row["network"], row["way"])
+            took = [row["processor_ms"] for row in (eight, full, half, plain)]
+            assert took == sorted(took)
+
+
 def test_the_scores_and_times_with_a_detector_are_those_of_their_record(root):
     stored = json.loads((root / "nbs/results/peers.json").read_text())
     cells = json.loads((root / "nbs/11_inference.ipynb").read_text())["cells"]
