@@ -449,7 +449,7 @@ def test_what_was_aimed_at_and_what_a_step_held(root):
     for words in (
         f"{aims[s]['128']:,} images a second at a batch of 128 ({best[s, 128]:,.0f}, compiled",
         f"{aims[s]['512']:,} at 512 ({best[s, 512]:,.0f} recorded;",
-        f"for DPPT-S with its teacher {aims['dppt_s_coco']['128']:,} (not timed",
+        f"Not timed with today's step: DPPT-S with its teacher, {aims['dppt_s_coco']['128']:,}.",
         f"(a step {min(gains):.2f} to {max(gains):.2f}, an epoch from decoded crops "
         f"{min(epochs):.2f} and {max(epochs):.2f})",
         f"which is not ({min(from_jpegs):.2f} to {max(from_jpegs):.2f} with bf16)",
