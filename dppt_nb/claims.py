@@ -323,7 +323,8 @@ def show_budget(
     ax = ax or plt.subplots(figsize=(6, 3.4), dpi=80)[1]
     budgets, ends = sorted({run["recipe"]["epochs"] for run in runs}), {}
     for number, (name, words) in enumerate(names.items()):
-        look = dict(color=f"C{number}", marker="os^Dv<>"[number % 7])
+        # blue and orange are the sizes of networks elsewhere
+        look = dict(color=f"C{number + 2}", marker="os^Dv<>"[number % 7])
         scores = {
             n: [run["score"] for run in of_row(of_epochs(runs, n), name).values()] for n in budgets
         }
