@@ -68,7 +68,10 @@ def owners_of(people, photo):
 def write(path, pictures, rate=25, times=None):
     "A video of arrays, in the container that the name says; at these milliseconds, if any."
     with av.open(str(path), "w") as out:
-        stream = out.add_stream("libx264", rate=rate)
+        # with several threads x264 writes another file each time; and what strong compression does
+        # to a film is not tried here
+        known = {"threads": "1", "crf": "4"}
+        stream = out.add_stream("libx264", rate=rate, options=known)
         stream.pix_fmt = "yuv420p"
         if times: stream.codec_context.time_base = Fraction(1, 1000)
         for k, pixels in enumerate(pictures):
