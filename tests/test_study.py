@@ -562,8 +562,9 @@ def listed(*words):
 
 
 def test_one_run_is_named_by_only_and_seed(tmp_path):
-    line, _ = listed("dppt", "--only", "ppt", "--seed", "1", "--out", tmp_path)
+    line, head, *folders = listed("dppt", "--only", "ppt", "--seed", "1", "--out", tmp_path)
     assert line.split() == ["ppt", "seed", "1", "not", "run"]
+    assert head.startswith("nothing was run here") and all("--out" in line for line in folders)
 
 
 def test_where_nothing_was_run_the_list_says_where_stored_runs_are(tmp_path, monkeypatch, root):
