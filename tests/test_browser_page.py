@@ -698,8 +698,9 @@ def test_a_joint_keeps_the_focus_and_its_attention_when_networks_come_and_go(bro
     }""")
     page.focus("#joints button:nth-child(3)")
     joint = page.evaluate(focus)
-    page.evaluate("$('add-twin').click()")
-    assert page.evaluate(f"[{focus}, state.active.length]") == [joint, 2]
+    # looked at within the click: soon after it the network has failed
+    added = f"() => {{ $('add-twin').click(); return [{focus}, state.active.length]; }}"
+    assert page.evaluate(added) == [joint, 2]
     wait_for(page, "$('status').textContent.includes('cannot run here')")
     assert page.evaluate(f"[{focus}, state.joint, state.active.length]") == [joint, joint, 1]
     shown = "[...document.querySelectorAll('#joints .shown')].map(b => b.dataset.joint)"
