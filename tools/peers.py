@@ -87,13 +87,18 @@ def score(joints, crops):
     )
 
 
+def ranges_of(calibrate, image_size):
+    "The people whose ranges the 8 bits take."
+    data, root = calibrate
+    people = 100 if data == "synthetic" else None
+    return load_people(data, root, ("val",), image_size, False, people)["val"]
+
+
 def ways_of(name, folder, calibrate):
     "A network of ours in PyTorch, onnxruntime and 8 bits; its recipe and keypoints."
     eight = "ONNX int8" if calibrate[1] else "ONNX int8, ranges from made people"
     network, recipe, found = load_network(name)
-    data, root = calibrate
-    people = 100 if data == "synthetic" else None
-    crops = load_people(data, root, ("val",), network.image_size, False, people)["val"]
+    crops = ranges_of(calibrate, network.image_size)
     plain = export_onnx(network, found, folder / "plain.onnx")
     small = OnnxNetwork(quantise_onnx(plain, folder / "int8.onnx", crops))
     ways = {"PyTorch": network, "ONNX float32": OnnxNetwork(plain), eight: small}
@@ -227,6 +232,13 @@ def keep(part, conditions, rows):
     write_json(RESULTS, results | {part: others + rows})
 
 
+def keep_judged(kind, rows, data, split, crops, calibrate):
+    "Rows of networks that were judged, with who judged them and whose ranges the 8 bits took."
+    told = f"{calibrate[0]}, val" if calibrate[1] else "made by program"
+    more = dict(data=data, split=split, people=len(crops), calibrated_on=told)
+    keep(f"{kind} {data} {split}", known() | more, rows)
+
+
 @click.group(cls=Sentences)
 def main():
     "Our networks beside those of others."
@@ -278,9 +290,7 @@ def accuracy(networks, data, root, split, blazepose, detected, least_score, whol
         else: rows += score_ours(name, people(load_network(name)[0].image_size), calibrate)
     if blazepose: rows.append(score_blazepose(blazepose, crops))
     for row in rows: print(f"{row['network']}, {row['way']}: {row['score']:.1f} {row['interval']}")
-    told = f"{calibrate[0]}, val" if calibrate[1] else "made by program"
-    more = dict(data=data, split=split, people=len(crops), calibrated_on=told)
-    keep(f"accuracy {data} {split}", known() | more, rows)
+    keep_judged("accuracy", rows, data, split, crops, calibrate)
 
 
 def boxes_in(crops):
@@ -306,9 +316,7 @@ def score_files(name, crops, calibrate):
     """One network as files of the form `keypoints`, beside the same in PyTorch: the stored picture
     is the photo, and one person's box is given with each."""
     network, _, found = load_network(name)
-    data, root = calibrate
-    people = 100 if data == "synthetic" else None
-    ranges = load_people(data, root, ("val",), network.image_size, False, people)["val"]
+    ranges = ranges_of(calibrate, network.image_size)
     boxes, rows = boxes_in(crops), []
     module = make_form(network, "keypoints")
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
@@ -347,9 +355,7 @@ def files(networks, data, root, split, calibrate):
     for name in networks: rows += score_files(name, crops, calibrate)
     for row in rows:
         print(f"{row['network']}, {row['way']}: {row['score']:.1f}, {row['processor_ms']:.1f} ms")
-    told = f"{calibrate[0]}, val" if calibrate[1] else "made by program"
-    more = dict(data=data, split=split, people=len(crops), calibrated_on=told)
-    keep(f"files {data} {split}", known() | more, rows)
+    keep_judged("files", rows, data, split, crops, calibrate)
 
 
 CLOCKS = {"processor": time.process_time, "wall": time.perf_counter}
